@@ -1,0 +1,58 @@
+"""The seam: what every backend does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.packing import PackedBatch, Segments
+
+FloatArray = npt.NDArray[np.float32]
+
+
+class Backend(ABC):
+    """Runs programs over packed batches with the weights of one model. Safe to call from several threads."""
+
+    name: str
+
+    @abstractmethod
+    def run(
+        self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
+    ) -> dict[Capture, FloatArray]:
+        """Runs the encoder once and hands over the program's captures.
+
+        Args:
+            program: what to run.
+            batch: B sequences, T packed tokens, already checked against the model's tables.
+            segments: the `Segments` of every kind that a capture names.
+
+        Returns:
+            One array a capture: float32 [S, H] where it reduces (`sum` not divided by counts, segments without
+            rows zero), float32 [T, H] where it does not.
+        """
+
+
+def rows_needed(program: Program, segments: Mapping[SegmentKind, Segments], num_tokens: int) -> npt.NDArray[np.int32] | None:
+    """Rows that captures need from block `program.stop`: int32, ascending, or None for all T rows."""
+    if not program.top_rows_only:
+        return None
+    needed = np.zeros(num_tokens, dtype=bool)
+    for capture in program.captures:
+        if program.stop not in capture.layers:
+            continue
+        if capture.segments is None:
+            return None
+        rows = segments[capture.segments]
+        if capture.reduce == "first" and rows.is_simple:
+            needed[rows.begin[rows.begin < rows.end]] = True
+        elif capture.reduce == "last" and rows.is_simple:
+            needed[rows.end[rows.begin < rows.end] - 1] = True
+        else:
+            for begin, end in zip(rows.begin, rows.end, strict=True):
+                needed[begin:end] = True
+    found = np.flatnonzero(needed).astype(np.int32)
+    return None if len(found) == num_tokens else found

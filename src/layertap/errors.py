@@ -1,0 +1,103 @@
+"""Every error a user can meet.
+
+    LayertapError
+    |-- UsageError (ValueError)           what was asked cannot be run as asked        exit code 2
+    |   |-- FeatureSyntaxError            a feature text that does not parse, with a caret
+    |   |-- FeatureError                  a feature that this model or grammar cannot give
+    |   `-- OptionError                   an option, or two that do not go together
+    |-- ModelNotFoundError (OSError)      no such folder, package, hub id, or no network   exit code 1
+    |-- CheckpointError (ValueError)      files are there and not usable                   exit code 1
+    |   |-- ConfigError                   config.json: file, field, expected, found
+    |   |   `-- UnsupportedModelError     a model that layertap knows it cannot run
+    |   |-- WeightsError                  weights: file, key, expected, found
+    |   |   `-- UntrainedPoolerError      the pooler is absent or was never trained
+    |   `-- TokenizerError                tokenizer files, or ids that the model has no row for
+    |-- InputError (ValueError)           a record that cannot be read: file, row, reason   exit code 1
+    |-- OutputError (OSError)             a result that cannot be written                   exit code 1
+    |-- BackendError (RuntimeError)       nothing here can run it: no torch, no such device exit code 1
+    `-- NonFiniteError (ValueError)       NaN or infinity in a result, naming the records   exit code 1
+
+`exit_code` is what the command line ends with.
+"""
+
+from __future__ import annotations
+
+
+class LayertapError(Exception):
+    """Base of every error that layertap raises for a user."""
+
+    exit_code = 1
+
+
+class UsageError(LayertapError, ValueError):
+    """What was asked cannot be run as asked; the message says what would work."""
+
+    exit_code = 2
+
+
+class FeatureSyntaxError(UsageError):
+    """A feature text that does not parse.
+
+    Attributes:
+        text: the feature text as given.
+        position: 0-based character where the trouble starts.
+        reason: what was expected there, and the nearest valid spelling.
+    """
+
+    def __init__(self, reason: str, *, text: str, position: int) -> None:
+        self.reason = reason
+        self.text = text
+        self.position = position
+        super().__init__(f"{reason}\n  {text}\n  {' ' * position}^")
+
+
+class FeatureError(UsageError):
+    """A well-formed feature that this model, or the order of its steps, cannot give."""
+
+
+class OptionError(UsageError):
+    """An option with a value outside what is allowed, or two options that exclude each other."""
+
+
+class ModelNotFoundError(LayertapError, OSError):
+    """No such folder, installed package or hub id, or the hub cannot be reached."""
+
+
+class CheckpointError(LayertapError, ValueError):
+    """A checkpoint whose files are there and cannot be used."""
+
+
+class ConfigError(CheckpointError):
+    """`config.json` (or another JSON file of a checkpoint) says something impossible."""
+
+
+class UnsupportedModelError(ConfigError):
+    """A model that layertap recognises and does not run, with the reason."""
+
+
+class WeightsError(CheckpointError):
+    """A weight that is missing, damaged, of another shape, or not finite."""
+
+
+class UntrainedPoolerError(WeightsError):
+    """`pooler_output` asked of a checkpoint whose pooler is absent or was never trained."""
+
+
+class TokenizerError(CheckpointError):
+    """Tokenizer files that are missing or unusable, or that do not fit the model."""
+
+
+class InputError(LayertapError, ValueError):
+    """A record that cannot be read; the message names file, row and reason."""
+
+
+class OutputError(LayertapError, OSError):
+    """A result that cannot be written."""
+
+
+class BackendError(LayertapError, RuntimeError):
+    """No backend on this machine can run what was asked."""
+
+
+class NonFiniteError(LayertapError, ValueError):
+    """NaN or infinity in a result; the message names the records."""

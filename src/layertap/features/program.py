@@ -1,0 +1,60 @@
+"""What a backend is asked to run: `Program`, a set of `Capture`s.
+
+A capture is the one primitive: fold hidden states over layers, then reduce rows over segments. Everything after
+it (dividing sums by counts, joining, normalising) happens to small vectors in `features.vectors`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Fold = Literal["sum", "max"]
+Reduce = Literal["first", "last", "sum", "max", "min"]
+SegmentKind = Literal["tokens", "content", "cls", "tokens_by_position", "content_by_position"]
+"""Which rows of a sequence belong to its segment (one segment a sequence):
+
+`tokens`: all; `content`: without the template's special tokens; `cls`: the template's CLS token;
+`tokens_by_position`, `content_by_position`: the same rows, with weights 1, 2, 3, ... for `sum`.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capture:
+    """One thing that a backend hands over; also the key under which it does.
+
+    Attributes:
+        layers: hidden states that go in, 0..L ascending, at least one.
+        fold: how several layers become one; "sum" also for a single layer with weights None.
+        weights: one weight a layer for `fold="sum"`, or None for ones.
+        segments: which rows, by the name under which the engine passes `Segments`; None: every row.
+        reduce: what happens to the rows of a segment; None exactly where `segments` is None.
+        pooler: the capture is the pooler head on the row that `segments` ("tokens") and `reduce`
+            ("first") give; `layers` is then (L,).
+
+    Result: float32 [S, H] (sums not divided) where reduced, otherwise float32 [T, H].
+    """
+
+    layers: tuple[int, ...]
+    fold: Fold = "sum"
+    weights: tuple[float, ...] | None = None
+    segments: SegmentKind | None = None
+    reduce: Reduce | None = None
+    pooler: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What to run over one packed batch.
+
+    Attributes:
+        captures: what to hand over.
+        stop: the highest block to run, 0..L (0: the embedding output only). Never below the highest layer
+            of a capture; above it only where the rule "stop" is off.
+        top_rows_only: in block `stop`, compute queries, attention output and feed-forward only for the rows that
+            captures need from it. Set only where `first`, `last` or few rows are needed.
+    """
+
+    captures: tuple[Capture, ...]
+    stop: int
+    top_rows_only: bool = False

@@ -1,0 +1,1 @@
+"""What an architecture is, as data; nothing here computes."""

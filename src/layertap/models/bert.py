@@ -1,0 +1,103 @@
+"""BERT (Devlin et al. 2019), and what the whole post-norm, absolute-position line shares."""
+
+from __future__ import annotations
+
+import re
+
+from layertap.models.config import ConfigReader
+from layertap.models.spec import Activation, Architecture, EncoderSpec, KeyRule, PositionTable
+
+ACTIVATIONS: dict[str, Activation] = {
+    # Two exact spellings of the erf form; the tanh forms differ from it by up to 5e-4.
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+# Old TensorFlow conversions call the norm's numbers gamma and beta.
+NORM_RULES = (
+    KeyRule("*LayerNorm.gamma", "*LayerNorm.weight"),
+    KeyRule("*LayerNorm.beta", "*LayerNorm.bias"),
+)
+
+HEAD_KEYS = re.compile(
+    r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)"  # buffers that old versions persisted
+    r"|cls\..*|lm_head\..*|qa_outputs\..*|classifier\..*"  # heads for other tasks
+)
+
+
+def absolute_post_norm(
+    config: ConfigReader,
+    *,
+    architecture: str,
+    positions_from_ids: bool,
+    layer_norm_eps: float,
+    type_vocab_size: int,
+    pad_token_id: int,
+    vocab_size: int,
+    max_position_embeddings: int,
+) -> EncoderSpec:
+    """The spec of a BERT-like config; the keyword values are the defaults of the family's config class."""
+    config.refuse_unless(
+        "position_embedding_type", ("absolute", None), "only absolute positions are computed for this family"
+    )
+    config.refuse_unless("is_decoder", (False, None), "a decoder attends to the left only; layertap runs encoders")
+    config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
+    config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
+    config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
+    config.refuse_unless("embedding_size", (config.values.get("hidden_size"), None), "a factorised embedding table")
+    hidden_size = config.size("hidden_size", 768)
+    heads = config.size("num_attention_heads", 12)
+    if hidden_size % heads:
+        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({hidden_size})")
+    rows = config.size("max_position_embeddings", max_position_embeddings)
+    pad = config.optional_id("pad_token_id", pad_token_id)
+    vocab = config.size("vocab_size", vocab_size)
+    if pad is not None and pad >= vocab:
+        raise config.fail("pad_token_id", f"an id below vocab_size ({vocab})")
+    if positions_from_ids:
+        if pad is None:
+            raise config.fail("pad_token_id", "an id, since positions are counted from it")
+        if rows <= pad + 1:
+            raise config.fail("max_position_embeddings", f"more than pad_token_id + 1 ({pad + 1})")
+    return EncoderSpec(
+        architecture=architecture,
+        vocab_size=vocab,
+        hidden_size=hidden_size,
+        num_hidden_layers=config.size("num_hidden_layers", 12),
+        num_attention_heads=heads,
+        intermediate_size=config.size("intermediate_size", 3072),
+        hidden_act=config.one_of("hidden_act", "gelu", ACTIVATIONS),
+        layer_norm_eps=config.number("layer_norm_eps", layer_norm_eps, low=0.0, high=1.0),
+        positions=PositionTable(rows=rows, padding_id=pad if positions_from_ids else None),
+        type_vocab_size=config.size("type_vocab_size", type_vocab_size),
+        pad_token_id=pad,
+        hidden_dropout_prob=config.number("hidden_dropout_prob", 0.1, low=0.0, high=1.0),
+        attention_probs_dropout_prob=config.number("attention_probs_dropout_prob", 0.1, low=0.0, high=1.0),
+    )
+
+
+def _bert(config: ConfigReader) -> EncoderSpec:
+    return absolute_post_norm(
+        config,
+        architecture="bert",
+        positions_from_ids=False,
+        layer_norm_eps=1e-12,
+        type_vocab_size=2,
+        pad_token_id=0,
+        vocab_size=30522,
+        max_position_embeddings=512,
+    )
+
+
+BERT = Architecture(
+    name="bert",
+    transformers_class="BertModel",
+    spec=_bert,
+    key_rules=(KeyRule("bert.*", "*"), *NORM_RULES),
+    ignored_keys=HEAD_KEYS,
+)

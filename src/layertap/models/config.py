@@ -1,0 +1,66 @@
+"""Reads `config.json` values with their types; every error names file, field, expected and found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from layertap.errors import ConfigError, UnsupportedModelError
+
+MAX_SIZE = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReader:
+    """Typed access to a parsed `config.json`.
+
+    Attributes:
+        values: the parsed JSON object.
+        file: what to call it in messages.
+    """
+
+    values: Mapping[str, Any]
+    file: str = "config.json"
+
+    def fail(self, field: str, expected: str) -> ConfigError:
+        """The error for a field with an impossible value."""
+        found = repr(self.values[field]) if field in self.values else "nothing"
+        return ConfigError(f"{self.file}: {field}: expected {expected}, found {_short(found)}")
+
+    def size(self, field: str, default: int | None = None, *, minimum: int = 1) -> int:
+        """A whole number of at least `minimum`."""
+        value = self.values.get(field, default)
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_SIZE:
+            raise self.fail(field, f"a whole number from {minimum} to {MAX_SIZE}")
+        return value
+
+    def number(self, field: str, default: float, *, low: float, high: float) -> float:
+        """A number with `low <= number <= high`."""
+        value = self.values.get(field, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise self.fail(field, f"a number from {low} to {high}")
+        return float(value)
+
+    def optional_id(self, field: str, default: int | None) -> int | None:
+        """A token id, or None where the file says null."""
+        if self.values.get(field, default) is None:
+            return None
+        return self.size(field, default, minimum=0)
+
+    def one_of(self, field: str, default: str, allowed: Mapping[str, Any]) -> Any:
+        """The meaning in `allowed` of a field with a fixed set of values."""
+        value = self.values.get(field, default)
+        if not isinstance(value, str) or value not in allowed:
+            raise self.fail(field, "one of " + ", ".join(allowed))
+        return allowed[value]
+
+    def refuse_unless(self, field: str, harmless: tuple[Any, ...], why: str) -> None:
+        """Refuses a field that changes the forward pass in a way that layertap does not compute."""
+        if field in self.values and self.values[field] not in harmless:
+            found = _short(repr(self.values[field]))
+            raise UnsupportedModelError(f"{self.file}: {field} is {found}: {why}")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,88 @@
+"""What goes in and what comes out: `Record`, `Ragged`, `FeatureBatch`.
+
+Shape letters here: N records, M values laid end to end, H hidden size, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One input row.
+
+    Attributes:
+        row: 0-based number of the row in its input, counting rows that were skipped.
+        text: the text as read; what happens to it before tokenizing is the tokenizer's business.
+        id: the user's own identifier, or None where the input has none.
+        columns: the other columns, carried to the output unchanged.
+    """
+
+    row: int
+    text: str
+    id: str | int | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ragged:
+    """Rows of different lengths: behaves as a list of N arrays, holds two.
+
+    Attributes:
+        values: [M, H] or [M, L, H], token-major: the values of all records laid end to end.
+        offsets: int64 [N+1]; record i owns `values[offsets[i]:offsets[i+1]]`.
+
+    `ragged[i]` is a view: [T_i, H], or [L, T_i, H] where there are several layers (the order in which
+    transformers stacks `hidden_states`).
+    """
+
+    values: Array
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> Array:
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        rows: Array = self.values[self.offsets[i] : self.offsets[i + 1]]
+        return rows.swapaxes(0, 1) if rows.ndim == 3 else rows
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"Ragged({len(self)} records, values {list(self.values.shape)} {self.values.dtype})"
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Array]) -> Ragged:
+        """Lays token-major arrays [T_i, H] or [T_i, L, H] end to end; at least one is needed."""
+        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(np.concatenate(rows, axis=0), offsets)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FeatureBatch:
+    """Features of consecutive records, in input order.
+
+    Attributes:
+        records: the N records.
+        features: name -> array [N, ...] or `Ragged` of N; column order. `<name>.scale` companions
+            (float32 [N]) follow the int8 feature that they belong to.
+    """
+
+    records: Sequence[Record]
+    features: Mapping[str, Array | Ragged]
+
+    def __len__(self) -> int:
+        return len(self.records)
