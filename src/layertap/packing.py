@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Int32: type = np.int32
 IntArray = npt.NDArray[np.int32]
 
 
@@ -22,7 +21,7 @@ class PackedBatch:
     Attributes:
         input_ids: int32 [T].
         position_ids: int32 [T], each sequence's own (see `models.spec.PositionTable`).
-        token_type_ids: int32 [T], or None where the architecture has none.
+        token_type_ids: int32 [T], or None: type 0 everywhere.
         cu_seqlens: int32 [B+1]; sequence b owns rows `cu_seqlens[b]:cu_seqlens[b+1]`.
         max_seqlen: tokens of the longest sequence.
         record_index: int64 [B], whose sequence it is.
@@ -69,7 +68,7 @@ def pack(
     Args:
         sequences: B arrays of token ids, each with at least one token.
         position_ids: ids of one sequence -> its positions, as `PositionTable.position_ids`.
-        token_type_ids: B arrays beside `sequences`; None: the architecture's zeros are not needed.
+        token_type_ids: B arrays beside `sequences`; None: type 0 everywhere.
         record_index: B record numbers; 0..B-1 if None.
         content: B pairs (begin, end) inside the sequence; the whole sequence if None.
         cls_index: index of the CLS token inside each sequence (-1: the last), or None: there is none.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,23 @@ class Record:
     text: str
     id: str | int | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSchema:
+    """What a feature's array will look like, known before anything runs.
+
+    Attributes:
+        name: the feature's name; a companion of int8 is called `<name>.scale`.
+        dtype: of the values; `uint8` holds packed sign bits.
+        shape: of one record's value (dense: [H], [L, H]) or of one token's (ragged: [H], [L, H], [] for a scale).
+        ragged: one value a token instead of one a record.
+    """
+
+    name: str
+    dtype: Literal["float32", "float16", "int8", "uint8"]
+    shape: tuple[int, ...]
+    ragged: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
