@@ -1,1 +1,1 @@
-"""TODO."""
+"""Who runs it: backends behind one seam."""

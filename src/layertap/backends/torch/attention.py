@@ -1,0 +1,184 @@
+"""Attention on packed rows: every sequence attends to itself, with no padding and no mask.
+
+Shape letters: T packed tokens, Q query rows, A heads, D head size, H = A * D, n sequences, t tokens of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+HALF = (torch.float16, torch.bfloat16)
+SCORES_BYTES = 1 << 20
+"""Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring sequences of one length: n sequences of t tokens, q of them as queries.
+
+    Attributes:
+        begin: first key row.
+        query_begin: first query row (equal to `begin` where every token is a query).
+        count: n.
+        length: t, tokens a sequence.
+        queries: query rows a sequence (equal to `length` where every token is a query).
+    """
+
+    begin: int
+    query_begin: int
+    count: int
+    length: int
+    queries: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Which rows are whose, for keys and for queries.
+
+    Attributes:
+        lengths: tokens a sequence, B of them.
+        queries: query rows a sequence; equal to `lengths` where every token is a query.
+        runs: the same as runs of equal sequences; those without queries are left out.
+    """
+
+    lengths: tuple[int, ...]
+    queries: tuple[int, ...]
+    runs: tuple[Run, ...]
+
+    @property
+    def cu_seqlens(self) -> npt.NDArray[np.int32]:
+        """int32 [B+1], first key row of each sequence, and T."""
+        return _cumulative(self.lengths)
+
+    @property
+    def cu_queries(self) -> npt.NDArray[np.int32]:
+        """int32 [B+1], first query row of each sequence, and Q."""
+        return _cumulative(self.queries)
+
+    @classmethod
+    def of(cls, lengths: Sequence[int], queries: Sequence[int] | None = None) -> Layout:
+        """The layout of packed sequences; all tokens are queries if `queries` is None."""
+        asked = tuple(lengths) if queries is None else tuple(queries)
+        return cls(tuple(lengths), asked, _runs(lengths, asked))
+
+    def with_queries(self, rows: npt.NDArray[np.int32]) -> Layout:
+        """The same sequences with only these rows (ascending) as queries."""
+        bounds = np.searchsorted(rows, self.cu_seqlens)
+        return Layout.of(self.lengths, [int(end - begin) for begin, end in pairwise(bounds)])
+
+
+def _cumulative(numbers: Sequence[int]) -> npt.NDArray[np.int32]:
+    return np.concatenate([[0], np.cumsum(numbers)]).astype(np.int32)
+
+
+def _runs(lengths: Sequence[int], queries: Sequence[int]) -> tuple[Run, ...]:
+    runs: list[Run] = []
+    row = query_row = 0
+    for length, asked in zip(lengths, queries, strict=True):
+        last = runs[-1] if runs else None
+        if (
+            last
+            and (last.length, last.queries) == (length, asked)
+            and last.begin + last.count * length == row
+        ):
+            runs[-1] = Run(last.begin, last.query_begin, last.count + 1, length, asked)
+        elif asked:
+            runs.append(Run(row, query_row, 1, length, asked))
+        row += length
+        query_row += asked
+    return tuple(runs)
+
+
+def attend(
+    query_QH: Tensor,
+    key_TH: Tensor,
+    value_TH: Tensor,
+    layout: Layout,
+    *,
+    num_heads: int,
+    dropout: float = 0.0,
+    fast: bool = False,
+) -> Tensor:
+    """Attention of every sequence to itself: [Q, H].
+
+    Args:
+        query_QH, key_TH, value_TH: packed projections; rows may be strided (parts of one fused tensor).
+        layout: which rows are whose.
+        num_heads: A.
+        dropout: probability of dropping an attention weight; 0 outside training.
+        fast: take the quickest kernel for each length (no gradients); otherwise torch's
+            `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
+    """
+    if query_QH.is_cuda and query_QH.dtype in HALF and not dropout:
+        return _varlen(query_QH, key_TH, value_TH, layout, num_heads)
+    parts = []
+    for run in layout.runs:
+        end = run.begin + run.count * run.length
+        query_nAqD = _by_head(
+            query_QH[run.query_begin : run.query_begin + run.count * run.queries], run.count, num_heads
+        )
+        key_nAtD = _by_head(key_TH[run.begin : end], run.count, num_heads)
+        value_nAtD = _by_head(value_TH[run.begin : end], run.count, num_heads)
+        if fast and _products_are_faster(run, query_QH):
+            context_nAqD = _products(query_nAqD, key_nAtD, value_nAtD)
+        else:
+            context_nAqD = F.scaled_dot_product_attention(query_nAqD, key_nAtD, value_nAtD, dropout_p=dropout)
+        parts.append(context_nAqD.transpose(1, 2).reshape(run.count * run.queries, -1))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _by_head(rows_TH: Tensor, count: int, num_heads: int) -> Tensor:
+    """[n * t, H] -> [n, A, t, D], a view."""
+    return rows_TH.unflatten(1, (num_heads, -1)).unflatten(0, (count, -1)).transpose(1, 2)
+
+
+def _varlen(query_QH: Tensor, key_TH: Tensor, value_TH: Tensor, layout: Layout, num_heads: int) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    device = query_QH.device
+    context_QAD = varlen_attn(
+        query_QH.unflatten(1, (num_heads, -1)),
+        key_TH.unflatten(1, (num_heads, -1)),
+        value_TH.unflatten(1, (num_heads, -1)),
+        torch.as_tensor(layout.cu_queries, device=device),
+        torch.as_tensor(layout.cu_seqlens, device=device),
+        max(layout.queries),
+        max(layout.lengths),
+    )
+    assert isinstance(context_QAD, Tensor)
+    return context_QAD.flatten(1)
+
+
+def _products_are_faster(run: Run, query_QH: Tensor) -> bool:
+    # Measured on AVX-512 processors (benchmarks/attention.py): torch's fused kernel works through float32 in blocks
+    # that short sequences do not fill, and does not use bfloat16 instructions well at any but the shortest length.
+    if query_QH.is_cuda:
+        return False
+    return run.length <= 192 if query_QH.dtype == torch.float32 else run.length >= 32
+
+
+def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tensor:
+    """softmax(query key' / sqrt(D)) value, whole sequences at a time so that the scores stay in cache."""
+    n, heads, queries, head_size = query_nAqD.shape
+    length = key_nAtD.shape[2]
+    together = max(1, SCORES_BYTES // (heads * queries * length * query_nAqD.element_size()))
+    unused = query_nAqD.new_zeros(1)
+    parts = []
+    for begin in range(0, n, together):
+        chunk = slice(begin, begin + together)
+        query_BqD = query_nAqD[chunk].reshape(-1, queries, head_size)
+        key_BtD = key_nAtD[chunk].reshape(-1, length, head_size)
+        value_BtD = value_nAtD[chunk].reshape(-1, length, head_size)
+        scores_Bqt = torch.baddbmm(unused, query_BqD, key_BtD.transpose(1, 2), beta=0, alpha=head_size**-0.5)
+        parts.append(torch.bmm(scores_Bqt.softmax(-1), value_BtD))
+    context_BqD = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return context_BqD.unflatten(0, (n, heads))
