@@ -1,1 +1,1 @@
-"""TODO."""
+"""Text to token ids, as transformers' tokenizers do it."""

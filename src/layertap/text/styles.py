@@ -1,0 +1,249 @@
+"""What tokenizer classes of transformers 5 do, each as a few functions: `Style` and the table of classes.
+
+`BertTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer` and `CamembertTokenizer` take vocabulary and added tokens
+from files, and set normalizer, pre-tokenizer and template themselves, from `tokenizer_config.json` and their defaults.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+from layertap.errors import TokenizerError
+from layertap.text.settings import TokenizerSettings
+
+BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+    "cls_token": "<s>",
+    "mask_token": "<mask>",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Setup:
+    """What a style works from.
+
+    Attributes:
+        settings: what the JSON files say.
+        special: named special tokens, the style's defaults included (`cls_token` -> `[CLS]`).
+    """
+
+    settings: TokenizerSettings
+    special: Mapping[str, str]
+
+    def id_of(self, backend: Tokenizer, token: str) -> int:
+        """The id of a special token that has been added."""
+        token_id = backend.token_to_id(token)
+        assert token_id is not None
+        return token_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Style:
+    """What a tokenizer class of transformers does.
+
+    Attributes:
+        model: the vocabulary's kind; a `tokenizer.json` of another kind is used as it stands.
+        defaults: the class's special tokens.
+        vocabulary_files: names of the files that it can be built from.
+        from_vocabulary: reads them, or None: it has a SentencePiece model only.
+        set_pipeline: sets normalizer, pre-tokenizer and decoder.
+        template: makes the post-processor, once the special tokens have ids.
+    """
+
+    model: type[models.Model]
+    defaults: Mapping[str, str]
+    vocabulary_files: tuple[str, ...]
+    from_vocabulary: Callable[[tuple[Path, ...]], Tokenizer] | None
+    set_pipeline: Callable[[Tokenizer, Setup], None]
+    template: Callable[[Tokenizer, Setup], processors.PostProcessor]
+
+
+# --- BertTokenizer -------------------------------------------------------------------------------------------------
+
+# What Rust's trim_end removes; `str.rstrip()` would also remove U+001C to U+001F.
+WHITE_SPACE = (
+    "\t\n\v\f\r \u0085\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+
+
+def read_vocab(path: Path) -> dict[str, int]:
+    """`vocab.txt`: a token a line, its id the 0-based line number; of a repeated token the last line counts."""
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise TokenizerError(f"{path}: line {line} is not UTF-8") from error
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    lines = text.split("\n")
+    if lines[-1] == "":
+        del lines[-1]
+    return {line.rstrip(WHITE_SPACE): i for i, line in enumerate(lines)}
+
+
+def _bert_from_vocabulary(paths: tuple[Path, ...]) -> Tokenizer:
+    return Tokenizer(models.WordPiece(read_vocab(paths[0])))
+
+
+def _bert_pipeline(backend: Tokenizer, setup: Setup) -> None:
+    model, settings = backend.model, setup.settings
+    assert isinstance(model, models.WordPiece)
+    model.unk_token = setup.special["unk_token"]
+    backend.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.flag("tokenize_chinese_chars", True),
+        strip_accents=settings.optional_flag("strip_accents"),
+        lowercase=settings.flag("do_lower_case", True),
+    )
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+
+
+def _bert_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor:
+    cls, sep = setup.special["cls_token"], setup.special["sep_token"]
+    return processors.TemplateProcessing(
+        single=[f"{cls}:0", "$A:0", f"{sep}:0"],
+        pair=[f"{cls}:0", "$A:0", f"{sep}:0", "$B:1", f"{sep}:1"],
+        special_tokens=[(token, setup.id_of(backend, token)) for token in (cls, sep)],
+    )
+
+
+# --- RobertaTokenizer ----------------------------------------------------------------------------------------------
+
+
+def _roberta_from_vocabulary(paths: tuple[Path, ...]) -> Tokenizer:
+    vocab, merges = map(str, paths)
+    model = models.BPE.from_file(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+    return Tokenizer(model)
+
+
+def _roberta_pipeline(backend: Tokenizer, setup: Setup) -> None:
+    backend.normalizer = None
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=setup.settings.flag("add_prefix_space", False))
+    backend.decoder = decoders.ByteLevel()
+
+
+def _roberta_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor:
+    cls, sep = setup.special["cls_token"], setup.special["sep_token"]
+    return processors.RobertaProcessing(
+        (sep, setup.id_of(backend, sep)),
+        (cls, setup.id_of(backend, cls)),
+        trim_offsets=setup.settings.flag("trim_offsets", True),
+        add_prefix_space=setup.settings.flag("add_prefix_space", False),
+    )
+
+
+# --- XLMRobertaTokenizer, CamembertTokenizer -----------------------------------------------------------------------
+
+
+def _sentencepiece_pipeline(backend: Tokenizer, setup: Setup) -> None:
+    charsmap = _charsmap(backend.normalizer)
+    backend.normalizer = None if charsmap is None else normalizers.Precompiled(charsmap)
+    scheme = "always" if setup.settings.flag("add_prefix_space", True) else "never"
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)]
+    )
+    backend.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme=scheme)
+
+
+def _charsmap(normalizer: Any) -> bytes | None:
+    """SentencePiece's own normalization table; transformers keeps nothing else of the normalizer."""
+    if normalizer is None:
+        return None
+    state = json.loads(normalizer.__getstate__())
+    for part in state.get("normalizers", [state]):
+        if part.get("type") == "Precompiled":
+            return base64.b64decode(part["precompiled_charsmap"])
+    return None
+
+
+def _sentencepiece_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor:
+    bos, eos = setup.special["bos_token"], setup.special["eos_token"]
+    return processors.TemplateProcessing(
+        single=[bos, "$A", eos],
+        pair=[bos, "$A", eos, eos, "$B", eos],
+        special_tokens=[(token, setup.id_of(backend, token)) for token in (bos, eos)],
+    )
+
+
+# --- the tables ----------------------------------------------------------------------------------------------------
+
+BERT = Style(
+    model=models.WordPiece,
+    defaults=BERT_TOKENS,
+    vocabulary_files=("vocab.txt",),
+    from_vocabulary=_bert_from_vocabulary,
+    set_pipeline=_bert_pipeline,
+    template=_bert_template,
+)
+ROBERTA = Style(
+    model=models.BPE,
+    defaults=ROBERTA_TOKENS,
+    vocabulary_files=("vocab.json", "merges.txt"),
+    from_vocabulary=_roberta_from_vocabulary,
+    set_pipeline=_roberta_pipeline,
+    template=_roberta_template,
+)
+SENTENCEPIECE = Style(
+    model=models.Unigram,
+    defaults=ROBERTA_TOKENS,
+    vocabulary_files=(),
+    from_vocabulary=None,
+    set_pipeline=_sentencepiece_pipeline,
+    template=_sentencepiece_template,
+)
+
+# class of transformers, without `Fast` -> what it does; aliases and plain subclasses as in transformers 5
+STYLES: dict[str, Style] = {
+    "BartTokenizer": ROBERTA,
+    "BertTokenizer": BERT,
+    "CamembertTokenizer": SENTENCEPIECE,
+    "ConvBertTokenizer": BERT,
+    "DistilBertTokenizer": BERT,
+    "ElectraTokenizer": BERT,
+    "LEDTokenizer": ROBERTA,
+    "LayoutLMTokenizer": BERT,
+    "LongformerTokenizer": ROBERTA,
+    "MobileBertTokenizer": BERT,
+    "RobertaTokenizer": ROBERTA,
+    "SqueezeBertTokenizer": BERT,
+    "XLMRobertaTokenizer": SENTENCEPIECE,
+}
+
+# model_type -> the class that transformers takes where no file names one
+CLASS_OF: dict[str, str] = {
+    "bert": "BertTokenizer",
+    "camembert": "CamembertTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+}
+
+# classes that stand for "tokenizer.json as it is"
+GENERIC = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
+
+# classes with no twin in the tokenizers library, and why
+PYTHON_ONLY: dict[str, str] = {
+    "BertJapaneseTokenizer": "it splits words with MeCab, Sudachi or Juman++",
+    "BertweetTokenizer": "it rewrites tweets before splitting them",
+    "PhobertTokenizer": "it expects words that were segmented before",
+}

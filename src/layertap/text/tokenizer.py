@@ -1,0 +1,210 @@
+"""`TextTokenizer`: many texts -> ids."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.errors import TokenizerError, UsageError
+from layertap.text.encoded import EncodedText
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
+
+# Names of the CLS token where no file tells.
+CLS_NAMES = ("[CLS]", "<s>", "<cls>")
+SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TextTokenizer:
+    """A checkpoint's tokenizer. Immutable, and may be called from several threads.
+
+    Attributes:
+        backend: the Rust tokenizer, its own truncation and padding off. Changing it is undefined.
+        prefix, suffix: ids that the template puts around every text.
+        special_tokens: named special tokens, as transformers names them (`cls_token` -> `[CLS]`).
+        special_ids: ids of all special tokens.
+        cls_index: index of the template's CLS token in every sequence (0; -1: the last), or None: it has none.
+        max_id: the largest id that it can emit.
+        settings: the parsed `tokenizer_config.json`; empty where there is none.
+        files: the files that it was read from.
+        notes: what a person should know of how the files were read.
+    """
+
+    backend: Tokenizer
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    special_tokens: Mapping[str, str]
+    special_ids: frozenset[int]
+    cls_index: int | None
+    max_id: int
+    settings: Mapping[str, Any]
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def load(cls, folder: Path, *, model_type: str, tokenizer_class: str | None = None) -> TextTokenizer:
+        """Reads the tokenizer of a folder, equal to what transformers' `AutoTokenizer` gives.
+
+        `tokenizer.json` if it is there, else `vocab.txt` (BERT) or `vocab.json` and `merges.txt` (RoBERTa), as
+        the tokenizer's class says.
+
+        Args:
+            folder: the checkpoint's folder.
+            model_type: name of the architecture; decides where no file names a tokenizer class.
+            tokenizer_class: that of `config.json`, where it has one; `tokenizer_config.json` goes first.
+
+        Raises:
+            TokenizerError: files that are missing, damaged, or of a kind that is not supported.
+        """
+        from layertap.text.build import build  # imports the tokenizers library
+
+        built = build(folder, model_type=model_type, tokenizer_class=tokenizer_class)
+        prefix, suffix = _template(built.backend, built.files[0])
+        vocab = built.backend.get_vocab()
+        vocab.pop("", None)  # an empty line of vocab.txt: never emitted
+        added = built.backend.get_added_tokens_decoder()
+        names = (built.special_tokens["cls_token"],) if "cls_token" in built.special_tokens else CLS_NAMES
+        return cls(
+            backend=built.backend,
+            prefix=prefix,
+            suffix=suffix,
+            special_tokens=built.special_tokens,
+            special_ids=frozenset([i for i, token in added.items() if token.special] + [*prefix, *suffix]),
+            cls_index=_cls_index(prefix, suffix, {vocab[name] for name in names if name in vocab}),
+            max_id=max(vocab.values()),
+            settings=built.settings.values,
+            files=built.files,
+            notes=built.notes,
+        )
+
+    @property
+    def num_special_tokens(self) -> int:
+        """Tokens that the template adds to a text."""
+        return len(self.prefix) + len(self.suffix)
+
+    def check_fits(self, vocab_size: int) -> None:
+        """Refuses a model whose table of `vocab_size` rows has no row for some id.
+
+        Raises:
+            TokenizerError: naming the first such token.
+        """
+        if self.max_id < vocab_size:
+            return
+        beyond = sorted((i, token) for token, i in self.backend.get_vocab().items() if i >= vocab_size and token)
+        raise TokenizerError(
+            f"{self.files[0]}: {len(beyond)} tokens have no row in the model's table of {vocab_size}: the first is "
+            f"{beyond[0][1]!r} with id {beyond[0][0]}; tokenizer and model are not of one checkpoint"
+        )
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Texts -> ids, one `EncodedText` each, without a limit.
+
+        An empty text is the template alone. A lone surrogate becomes U+FFFD. Many texts at once run on the
+        Rust library's threads (its own `TOKENIZERS_PARALLELISM` and `RAYON_NUM_THREADS` steer them).
+
+        Raises:
+            UsageError: something that is not a list of texts.
+        """
+        _check_texts(texts)
+        clean, surrogates = texts, None
+        try:
+            encodings = self.backend.encode_batch_fast(clean)
+        except TypeError:
+            # The library takes no text with lone surrogates; looking for them first would cost every text.
+            replaced = [SURROGATES.subn("\ufffd", text) for text in texts]
+            clean, surrogates = [text for text, _ in replaced], [count for _, count in replaced]
+            encodings = self.backend.encode_batch_fast(clean)
+        ids, ends = _flat(encodings)
+        typed = self._typed_specials(ids, ends, clean)
+        before, after = len(self.prefix), len(self.suffix)
+        return [
+            EncodedText(
+                input_ids=ids[begin:end],
+                content=(before, end - begin - after),
+                typed_specials=0 if typed is None else int(typed[i]),
+                replaced_surrogates=0 if surrogates is None else surrogates[i],
+            )
+            for i, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
+        ]
+
+    def _typed_specials(
+        self, ids: npt.NDArray[np.int32], ends: list[int], texts: Sequence[str]
+    ) -> npt.NDArray[np.int64] | None:
+        """int64 [N], special tokens typed in each text, or None: in none of them.
+
+        A special id inside the content was typed, but for the unknown token, which also stands for words: there
+        the characters under it decide.
+        """
+        special = np.zeros(self.max_id + 1, dtype=bool)
+        special[[*self.special_ids]] = True
+        unknown = self.special_tokens.get("unk_token")
+        unknown_id = None if unknown is None else self.backend.token_to_id(unknown)
+        if unknown_id is not None:
+            special[unknown_id] = False
+        totals = np.concatenate([[0], np.cumsum(special[ids], dtype=np.int64)])[[0, *ends]]
+        template = int(special[[*self.prefix, *self.suffix]].sum())
+        counts = np.diff(totals) - template
+        if unknown is not None and unknown_id in self.special_ids:
+            for i, text in enumerate(texts):
+                if unknown in text:
+                    counts[i] += self._typed_unknown(text, unknown_id)
+        return counts if counts.any() else None
+
+    def _typed_unknown(self, text: str, unknown_id: int) -> int:
+        unknown = self.special_tokens["unk_token"]
+        encoding = self.backend.encode(text)
+        return sum(
+            text[begin:end].strip() == unknown
+            for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if token_id == unknown_id
+        )
+
+
+def _check_texts(texts: Sequence[str]) -> None:
+    if isinstance(texts, str):
+        raise UsageError("one text where a list of texts is expected; put it into a list")
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise UsageError(f"text {i} is {type(text).__name__}, not str")
+
+
+def _flat(encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int32], list[int]]:
+    """All ids end to end, and where each text's end: one conversion for the batch, not one a text."""
+    lists = [encoding.ids for encoding in encodings]
+    ends = np.cumsum([len(ids) for ids in lists], dtype=np.int64).tolist()
+    return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=ends[-1] if ends else 0), ends
+
+
+def _template(backend: Tokenizer, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(prefix, suffix): the ids that the template puts around a text.
+
+    A made-up token goes through the post-processor alone, so that no vocabulary can drop it.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    probe = Tokenizer(WordLevel({"x": 0}, unk_token="x")).encode("x")
+    encoding = backend.post_process(probe)
+    own = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
+    if len(own) != 1:
+        raise TokenizerError(f"{path}: its template holds a text {len(own)} times; once is supported")
+    return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[0] + 1 :])
+
+
+def _cls_index(prefix: tuple[int, ...], suffix: tuple[int, ...], cls_ids: set[int]) -> int | None:
+    for i, token_id in enumerate(prefix):
+        if token_id in cls_ids:
+            return i
+    for i, token_id in enumerate(reversed(suffix)):
+        if token_id in cls_ids:
+            return -1 - i
+    return None
