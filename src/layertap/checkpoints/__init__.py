@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where weights come from: folders, the Hugging Face hub, installed packages; and what is in them."""

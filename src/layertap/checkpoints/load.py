@@ -1,0 +1,320 @@
+"""Opens a checkpoint: config, architecture, and weights that are checked when they are asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from layertap.checkpoints.json_file import read_object
+from layertap.checkpoints.keys import KeyTable, account_for, used_rules
+from layertap.checkpoints.sentence import SENTENCE_FILES, read_sentence_embedding
+from layertap.checkpoints.source import Checkpoint, sha256
+from layertap.checkpoints.tensors import (
+    FLOAT_DTYPES,
+    PICKLE,
+    PICKLE_INDEX,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
+    TensorView,
+    no_weights,
+    read_index,
+    read_safetensors,
+)
+from layertap.errors import BackendError, ConfigError, WeightsError
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture_of
+from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+
+PoolerState: TypeAlias = Literal["trained", "untrained", "absent"]
+PickleReader: TypeAlias = Callable[[Path], Mapping[str, TensorView]]
+
+WORD_TABLE = "embeddings.word_embeddings.weight"
+POOLER = ("pooler.dense.weight", "pooler.dense.bias")
+
+# In the order in which tokenizers are looked for: the first whose first file exists is the one in use.
+TOKENIZER_SETS = (
+    ("tokenizer.json", "tokenizer_config.json"),
+    ("vocab.txt", "tokenizer_config.json"),
+    ("vocab.json", "merges.txt", "tokenizer_config.json"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredTensor:
+    """A weight as it lies in a file.
+
+    Attributes:
+        file: the weights file, or shard.
+        key: its name there.
+        view: its bytes.
+    """
+
+    file: Path
+    key: str
+    view: TensorView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ModelFiles:
+    """A checkpoint, opened: what it is and what it holds.
+
+    Attributes:
+        checkpoint: where the files are.
+        config: `config.json` as parsed.
+        architecture: the family's row.
+        spec: the encoder's numbers.
+        tensors: canonical name -> stored tensor, for every weight of `spec.parameters()` in the files.
+        ignored_keys: stored keys that are known and never needed (heads for other tasks), sorted.
+        unused_keys: stored keys that nothing here knows, sorted.
+        pooler: the state of the pooler head: `untrained` where it is stored and its bias is all zeros.
+        sentence_embedding: what a sentence-transformers folder says of itself, or None for another folder.
+        key_rules: the architecture's rules that this file's keys need (which prefix, which norm names).
+    """
+
+    checkpoint: Checkpoint
+    config: dict[str, Any]
+    architecture: Architecture
+    spec: EncoderSpec
+    tensors: Mapping[str, StoredTensor]
+    ignored_keys: tuple[str, ...]
+    unused_keys: tuple[str, ...]
+    pooler: PoolerState
+    sentence_embedding: SentenceEmbeddingSpec | None
+    key_rules: tuple[KeyRule, ...]
+    _shapes: Mapping[str, tuple[int, ...]]
+    _checked: set[str] = field(default_factory=set)
+    _hashes: dict[str, str] = field(default_factory=dict)
+
+    def weights(self, names: Iterable[str]) -> dict[str, TensorView]:
+        """The stored tensors of these canonical names, each checked (once).
+
+        Raises:
+            WeightsError: one that is missing, of another shape, not of a float dtype, or holds NaN or
+                infinity; names file, key, expected and found.
+        """
+        return {name: self._checked_tensor(name) for name in names}
+
+    def _checked_tensor(self, name: str) -> TensorView:
+        shape = self._shapes[name]
+        stored = self.tensors.get(name)
+        if stored is None:
+            raise WeightsError(
+                f"{self.checkpoint.folder}: {name}: expected a weight of shape {list(shape)}, found none under this "
+                f"name or one that leads to it{self._hint()}"
+            )
+        view = stored.view
+        if name not in self._checked:
+            where = f"{stored.file}: {stored.key}"
+            if view.shape != shape:
+                raise WeightsError(
+                    f"{where}: expected shape {list(shape)} (as config.json says), found {list(view.shape)}"
+                )
+            if view.dtype not in FLOAT_DTYPES:
+                raise WeightsError(f"{where}: expected one of {', '.join(FLOAT_DTYPES)}, found {view.dtype}")
+            if not view.is_finite():
+                raise WeightsError(f"{where}: expected finite float32 values, found NaN or infinity")
+            self._checked.add(name)
+        return view
+
+    def _hint(self) -> str:
+        return f"; not used are {_some(self.unused_keys)}" if self.unused_keys else ""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Canonical names of weights that are not in the files; an absent pooler's are not counted."""
+        return tuple(
+            name
+            for name in self._shapes
+            if name not in self.tensors and not (self.pooler == "absent" and name in POOLER)
+        )
+
+    @property
+    def stored_dtypes(self) -> dict[str, int]:
+        """Safetensors dtype name -> number of values of this model's weights stored so, most first."""
+        count: Counter[str] = Counter()
+        for stored in self.tensors.values():
+            count[stored.view.dtype] += stored.view.size
+        return dict(count.most_common())
+
+    @property
+    def num_parameters(self) -> int:
+        """Values of this model's weights in the files."""
+        return sum(stored.view.size for stored in self.tensors.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of this model's weights in the files."""
+        return sum(stored.view.buffer.nbytes for stored in self.tensors.values())
+
+    @property
+    def weight_files(self) -> tuple[Path, ...]:
+        """The files that hold this model's weights, sorted."""
+        return tuple(sorted({stored.file for stored in self.tensors.values()}))
+
+    def hashes(self) -> dict[str, str]:
+        """File name -> hexadecimal sha256, of every file that results depend on.
+
+        Weights, `config.json`, the tokenizer's files, and those that say what `sentence_embedding` is. Read
+        once, on the first call.
+        """
+        if not self._hashes:
+            known = self.checkpoint.sha256
+            self._hashes.update({name: known.get(name) or sha256(path) for name, path in self._hashed_files()})
+        return dict(self._hashes)
+
+    def _hashed_files(self) -> Iterator[tuple[str, Path]]:
+        for file in self.weight_files:
+            yield file.name, file
+        tokenizer = next((files for files in TOKENIZER_SETS if self.checkpoint.file(files[0])), ())
+        sentence = SENTENCE_FILES if self.sentence_embedding is not None else ()
+        for name in ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer)):
+            path = self.checkpoint.file(name)
+            if path is not None:
+                yield name, path
+
+
+def open_model(
+    checkpoint: Checkpoint, *, allow_pickle: bool = False, read_pickle: PickleReader | None = None
+) -> ModelFiles:
+    """Reads `config.json` and the weights' headers; no weight is read before it is asked for.
+
+    Args:
+        checkpoint: from `source.locate`.
+        allow_pickle: whether `pytorch_model.bin` may be read where there is no safetensors file.
+        read_pickle: what reads it: a path -> its tensors. The torch backend has one, weights only.
+
+    Raises:
+        ConfigError: a config that is damaged, or says something impossible or unsupported.
+        WeightsError: no weights, damaged files, or keys and blocks that are not this architecture's.
+        BackendError: a pickle file, and nothing that reads it.
+    """
+    config = _read_config(checkpoint)
+    reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
+    architecture = architecture_of(reader)
+    spec = architecture.spec(reader)
+    found = _read_weights(checkpoint, allow_pickle, read_pickle)
+    keys = account_for(
+        found, rules=architecture.key_rules, ignored=architecture.ignored_keys, file=str(checkpoint.folder)
+    )
+    _check_known(checkpoint, keys, architecture)
+    # Before `spec.parameters()`: a wrong number of blocks may be absurdly large.
+    _check_blocks(checkpoint, keys, spec)
+    shapes = spec.parameters()
+    tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes}
+    return ModelFiles(
+        checkpoint=checkpoint,
+        config=config,
+        architecture=architecture,
+        spec=spec,
+        tensors=tensors,
+        ignored_keys=keys.ignored,
+        unused_keys=tuple(sorted(key for name, key in keys.stored.items() if name not in shapes)),
+        pooler=_pooler_state(spec, tensors),
+        sentence_embedding=read_sentence_embedding(checkpoint, spec),
+        key_rules=used_rules((stored.key for stored in tensors.values()), architecture.key_rules),
+        _shapes=shapes,
+    )
+
+
+def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    path = checkpoint.file("config.json")
+    if path is not None:
+        return read_object(path)
+    message = f"{checkpoint.folder}: no config.json"
+    inner = checkpoint.file("0_Transformer/config.json")
+    if inner is not None:
+        message += f"; the encoder itself is in {inner.parent}"
+    elif checkpoint.file("adapter_config.json"):
+        message += f": {no_weights(['adapter_config.json'])}"
+    raise ConfigError(message)
+
+
+def _read_weights(
+    checkpoint: Checkpoint, allow_pickle: bool, read_pickle: PickleReader | None
+) -> dict[str, StoredTensor]:
+    """Stored key -> tensor, from one file or from shards."""
+    formats: list[tuple[str, str, PickleReader | None]] = [(SAFETENSORS, SAFETENSORS_INDEX, read_safetensors)]
+    if allow_pickle:
+        formats.append((PICKLE, PICKLE_INDEX, read_pickle))
+    for single, index, read in formats:
+        file, index_file = checkpoint.file(single), checkpoint.file(index)
+        if file is None and index_file is None:
+            continue
+        if read is None:
+            raise BackendError(
+                f"{file or index_file}: reading a pickle file needs the torch backend: pip install 'layertap[torch]'"
+            )
+        if file is not None:
+            return {key: StoredTensor(file=file, key=key, view=view) for key, view in read(file).items()}
+        assert index_file is not None
+        return _read_shards(index_file, read)
+    files = sorted(path.name for path in checkpoint.folder.iterdir())
+    raise WeightsError(f"{checkpoint.folder}: {no_weights(files)}")
+
+
+def _read_shards(index_file: Path, read: PickleReader) -> dict[str, StoredTensor]:
+    index = read_index(index_file)
+    shards: dict[str, Mapping[str, TensorView]] = {}
+    for name in sorted(set(index.values())):
+        path = index_file.parent / name
+        if not path.is_file():
+            raise WeightsError(f"{index_file}: expected the file {name} beside it, found none; download it again")
+        shards[name] = read(path)
+    for key, name in index.items():
+        if key not in shards[name]:
+            raise WeightsError(f"{index_file.parent / name}: {key}: expected by {index_file.name}, found none")
+    # What a shard holds beyond the index is accounted for too.
+    found: dict[str, StoredTensor] = {}
+    for name, views in shards.items():
+        for key, view in views.items():
+            if index.get(key, name) == name:
+                if key in found:
+                    raise WeightsError(f"{index_file.parent / name}: {key}: expected once, found in two shards")
+                found[key] = StoredTensor(file=index_file.parent / name, key=key, view=view)
+    return found
+
+
+def _check_blocks(checkpoint: Checkpoint, keys: KeyTable, spec: EncoderSpec) -> None:
+    found = keys.num_blocks
+    if found != spec.num_hidden_layers:
+        raise WeightsError(
+            f"{checkpoint.folder}: expected num_hidden_layers {spec.num_hidden_layers} (as config.json says), found "
+            + (f"encoder.layer.0 to encoder.layer.{found - 1} in the weights" if found else "no encoder.layer")
+        )
+
+
+def _check_known(checkpoint: Checkpoint, keys: KeyTable, architecture: Architecture) -> None:
+    """Refuses weights that are not of this architecture, or under a prefix that it does not have."""
+    if WORD_TABLE in keys.stored:
+        return
+    stored = tuple(keys.stored.values())
+    near = next((key for key in stored if key.endswith(WORD_TABLE)), None)
+    advice = ""
+    if near is not None:
+        prefix = near.removesuffix(WORD_TABLE)
+        known = " or ".join(repr(rule.stored[:-1]) for rule in architecture.key_rules if rule.canonical == "*")
+        advice = f"; the prefix {prefix!r} is not one of this family (none, or {known})"
+    first = _some(stored + keys.ignored) if stored or keys.ignored else "no weights at all"
+    raise WeightsError(f"{checkpoint.folder}: {WORD_TABLE}: expected for {architecture.name}, found {first}{advice}")
+
+
+def _pooler_state(spec: EncoderSpec, tensors: Mapping[str, StoredTensor]) -> PoolerState:
+    stored = [tensors[name] for name in POOLER if name in tensors]
+    if not spec.pooler or not stored:
+        return "absent"
+    if len(stored) == 1:
+        missing = next(name for name in POOLER if name not in tensors)
+        raise WeightsError(f"{stored[0].file}: {missing}: expected beside {stored[0].key}, found none")
+    bias = tensors[POOLER[1]].view
+    if bias.dtype not in FLOAT_DTYPES or bias.size == 0:
+        return "trained"  # `weights` refuses it when it is asked for
+    # A bias starts at exactly zero, and the first gradient moves it.
+    return "trained" if bias.to_float32().any() else "untrained"
+
+
+def _some(keys: tuple[str, ...]) -> str:
+    return ", ".join(keys[:5]) + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")

