@@ -14,7 +14,7 @@ from typing import Any
 from layertap.checkpoints.json_file import read_array, read_object
 from layertap.checkpoints.source import Checkpoint
 from layertap.errors import ConfigError
-from layertap.models.config import ConfigReader
+from layertap.models.config import ConfigReader, short
 from layertap.models.sentence import SentenceEmbeddingSpec, SentencePooling
 from layertap.models.spec import EncoderSpec
 
@@ -95,12 +95,12 @@ def _read_modules(checkpoint: Checkpoint, path: Path) -> bool:
     paths: list[str] = []
     for module in read_array(path):
         if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
-            raise ConfigError(f"{path}: expected objects with type and path, found {_short(module)}")
+            raise ConfigError(f"{path}: expected objects with type and path, found {short(module)}")
         kind = module["type"]
         if kind.partition(".")[0] != "sentence_transformers":
             raise _RefusedError(f"modules.json: {kind} is code of the model's own, which layertap does not run")
         if module.get("kwargs"):
-            raise _RefusedError(f"modules.json: {kind} takes arguments ({_short(module['kwargs'])})")
+            raise _RefusedError(f"modules.json: {kind} takes arguments ({short(module['kwargs'])})")
         kinds.append(kind.rpartition(".")[2])
         paths.append(module["path"])
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
@@ -110,7 +110,7 @@ def _read_modules(checkpoint: Checkpoint, path: Path) -> bool:
         )
     for kind, found, expected in zip(kinds, paths, PLACES, strict=False):
         if found != expected:
-            raise _RefusedError(f"modules.json: {kind} is in {_short(found)}, expected in {expected!r}")
+            raise _RefusedError(f"modules.json: {kind} is in {short(found)}, expected in {expected!r}")
     config = checkpoint.file(NORMALIZE_CONFIG)
     if len(kinds) == 3 and config is not None:
         names = {"module_input_name": "sentence_embedding", "module_output_name": ("sentence_embedding", None)}
@@ -126,17 +126,17 @@ def _read_pooling(checkpoint: Checkpoint, spec: EncoderSpec) -> tuple[SentencePo
     _refuse_unknown(config, POOLING_CONFIG, (*SIZE_KEYS, *OLD_POOLING_KEYS, "pooling_mode", "include_prompt"))
     for key in SIZE_KEYS:
         if config.get(key, spec.hidden_size) != spec.hidden_size:
-            raise _RefusedError(f"{POOLING_CONFIG}: {key} is {_short(config[key])}, hidden_size {spec.hidden_size}")
+            raise _RefusedError(f"{POOLING_CONFIG}: {key} is {short(config[key])}, hidden_size {spec.hidden_size}")
     for key in (*OLD_POOLING_KEYS, "include_prompt"):
         if not isinstance(config.get(key, False), bool):
-            raise ConfigError(f"{path}: {key}: expected true or false, found {_short(config[key])}")
+            raise ConfigError(f"{path}: {key}: expected true or false, found {short(config[key])}")
     if "pooling_mode" not in config:
         return tuple(pooling for key, pooling in OLD_POOLING_KEYS.items() if config.get(key)) or ("mean",)
     value = config["pooling_mode"]
     modes = value if isinstance(value, list) else [value]
     if not modes or not all(isinstance(mode, str) and mode in POOLING_MODES for mode in modes):
         allowed = ", ".join(POOLING_MODES)
-        raise ConfigError(f"{path}: pooling_mode: expected one or more of {allowed}, found {_short(value)}")
+        raise ConfigError(f"{path}: pooling_mode: expected one or more of {allowed}, found {short(value)}")
     return tuple(POOLING_MODES[mode] for mode in modes)
 
 
@@ -150,7 +150,7 @@ def _read_limit(checkpoint: Checkpoint, spec: EncoderSpec) -> int | None:
         field = "model_max_length" if "model_max_length" in values else "max_len"
         limit = values.get(field)
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int | float) or not limit >= 1):
-            raise ConfigError(f"{path}: {field}: expected a number of tokens, found {_short(limit)}")
+            raise ConfigError(f"{path}: {field}: expected a number of tokens, found {short(limit)}")
     # "no limit" is written as a number of 31 digits
     return None if limit is None or limit >= spec.positions.max_length else int(limit)
 
@@ -176,7 +176,7 @@ def _read_transformer_config(checkpoint: Checkpoint) -> int | None:
     _refuse_unless(config, path.name, harmless)
     modalities = config.get("modality_config")
     if modalities is not None and modalities != {"text": TEXT_MODALITY}:
-        raise _RefusedError(f"{path.name}: modality_config is {_short(modalities)}")
+        raise _RefusedError(f"{path.name}: modality_config is {short(modalities)}")
     if config.get("max_seq_length") is None:
         return None
     return ConfigReader(config, file=str(path)).size("max_seq_length")
@@ -196,7 +196,7 @@ def _read_model_config(checkpoint: Checkpoint) -> None:
         prompt = prompts.get(name) if isinstance(prompts, dict) and isinstance(name, str) else None
         if prompt != "":
             raise _RefusedError(
-                f"{MODEL_CONFIG}: texts get the default prompt {_short(name)} ({_short(prompt)}), which layertap does "
+                f"{MODEL_CONFIG}: texts get the default prompt {short(name)} ({short(prompt)}), which layertap does "
                 "not add yet"
             )
 
@@ -212,9 +212,4 @@ def _refuse_unless(config: Mapping[str, Any], file: str, harmless: Mapping[str, 
     for key, values in harmless.items():
         allowed = values if isinstance(values, tuple) else (values,)
         if key in config and config[key] not in allowed:
-            raise _RefusedError(f"{file}: {key} is {_short(config[key])}, which layertap does not compute")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+            raise _RefusedError(f"{file}: {key} is {short(config[key])}, which layertap does not compute")

@@ -49,7 +49,11 @@ def absolute_post_norm(
     config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
     config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
     config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
-    config.refuse_unless("embedding_size", (config.values.get("hidden_size"), None), "a factorised embedding table")
+    config.refuse_unless(
+        "embedding_size", (config.values.get("hidden_size", 768), None), "a factorised embedding table is not supported"
+    )
+    # MosaicBERT and DNABERT-2 call themselves bert and state this.
+    config.refuse_unless("alibi_starting_size", (None,), "ALiBi instead of position embeddings is not supported")
     hidden_size = config.size("hidden_size", 768)
     heads = config.size("num_attention_heads", 12)
     if hidden_size % heads:

@@ -25,8 +25,8 @@ class ConfigReader:
 
     def fail(self, field: str, expected: str) -> ConfigError:
         """The error for a field with an impossible value."""
-        found = repr(self.values[field]) if field in self.values else "nothing"
-        return ConfigError(f"{self.file}: {field}: expected {expected}, found {_short(found)}")
+        found = short(self.values[field]) if field in self.values else "nothing"
+        return ConfigError(f"{self.file}: {field}: expected {expected}, found {found}")
 
     def size(self, field: str, default: int | None = None, *, minimum: int = 1) -> int:
         """A whole number of at least `minimum`."""
@@ -58,9 +58,10 @@ class ConfigReader:
     def refuse_unless(self, field: str, harmless: tuple[Any, ...], why: str) -> None:
         """Refuses a field that changes the forward pass in a way that layertap does not compute."""
         if field in self.values and self.values[field] not in harmless:
-            found = _short(repr(self.values[field]))
-            raise UnsupportedModelError(f"{self.file}: {field} is {found}: {why}")
+            raise UnsupportedModelError(f"{self.file}: {field} is {short(self.values[field])}: {why}")
 
 
-def _short(text: str) -> str:
+def short(value: Any) -> str:
+    """A value as messages show it: its repr, cut to 80 characters."""
+    text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from layertap.errors import UnsupportedModelError
-from layertap.models.config import ConfigReader
+from layertap.models.config import ConfigReader, short
 from layertap.models.spec import Architecture
 
 # model_type -> "module:row" in this package
@@ -57,7 +57,7 @@ def architecture_of(config: ConfigReader) -> Architecture:
         model_type = _from_class_name(config)
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{config.file}: model_type {model_type!r} is not supported; supported are " + ", ".join(ARCHITECTURES)
+            f"{config.file}: model_type {short(model_type)} is not supported; supported are " + ", ".join(ARCHITECTURES)
         )
     return architecture(model_type)
 

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import pytest
+
+import layertap.models
+from layertap.errors import ConfigError, UnsupportedModelError
+from layertap.models.config import ConfigReader
+from layertap.models.registry import ARCHITECTURES, CLASS_PREFIXES, architecture, architecture_of
+from layertap.models.spec import Architecture
+
+NOT_FAMILIES = {"config", "registry", "sentence", "spec"}
+
+
+def rows_in_folder() -> set[str]:
+    """`module:NAME` of every Architecture that a family's module holds."""
+    modules = {info.name for info in pkgutil.iter_modules(layertap.models.__path__)} - NOT_FAMILIES
+    return {
+        f"{module}:{name}"
+        for module in modules
+        for name, value in vars(importlib.import_module(f"layertap.models.{module}")).items()
+        if isinstance(value, Architecture)
+    }
+
+
+def test_table_and_folder_agree_both_ways():
+    assert set(ARCHITECTURES.values()) == rows_in_folder()
+    assert len(set(ARCHITECTURES.values())) == len(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_rows_are_called_as_their_key(name):
+    assert architecture(name).name == name
+    assert architecture_of(ConfigReader({"model_type": name})) is architecture(name)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_class_names_lead_to_their_row(name):
+    row = architecture(name)
+    assert architecture_of(ConfigReader({"architectures": [row.transformers_class]})) is row
+    assert name in CLASS_PREFIXES.values()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_parameters_are_those_of_the_transformers_class(name):
+    transformers = pytest.importorskip("transformers")
+    torch = pytest.importorskip("torch")
+    row = architecture(name)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    config = getattr(transformers, row.transformers_class.replace("Model", "Config"))(**sizes, vocab_size=99)
+    with torch.device("meta"):
+        model = getattr(transformers, row.transformers_class)(config)
+    expected = {key: tuple(value.shape) for key, value in model.named_parameters()}
+    assert row.spec(ConfigReader(config.to_dict())).parameters() == expected
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_defaults_are_those_of_the_transformers_config(name):
+    transformers = pytest.importorskip("transformers")
+    row = architecture(name)
+    defaults = getattr(transformers, row.transformers_class.replace("Model", "Config"))().to_dict()
+    assert row.spec(ConfigReader({})) == row.spec(ConfigReader(defaults))
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({"model_type": "gpt2"}, "model_type 'gpt2'"),
+        ({"model_type": ["bert"]}, "model_type"),
+        ({"model_type": "bert", "architectures": ["JinaBertModel"]}, "ALiBi"),
+        ({"model_type": "bert", "auto_map": {"AutoModel": "jinaai/x--modeling_bert.JinaBertModel"}}, "ALiBi"),
+        ({"model_type": "new", "architectures": ["NewModel"]}, "rotary"),
+    ],
+)
+def test_other_models_are_refused_by_name(config, says):
+    with pytest.raises(UnsupportedModelError, match=says):
+        architecture_of(ConfigReader(config))
+
+
+@pytest.mark.parametrize("config", [{}, {"architectures": []}, {"architectures": "BertModel"}, {"architectures": [3]}])
+def test_a_config_that_does_not_say_what_it_is(config):
+    with pytest.raises(ConfigError, match="model_type: expected one of bert"):
+        architecture_of(ConfigReader(config))
