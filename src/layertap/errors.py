@@ -22,6 +22,8 @@
 
 from __future__ import annotations
 
+from unicodedata import east_asian_width
+
 
 class LayertapError(Exception):
     """Base of every error that layertap raises for a user."""
@@ -48,7 +50,18 @@ class FeatureSyntaxError(UsageError):
         self.reason = reason
         self.text = text
         self.position = position
-        super().__init__(f"{reason}\n  {text}\n  {' ' * position}^")
+        super().__init__(f"{reason}\n{_caret(text, position)}")
+
+
+def _caret(text: str, position: int, reach: int = 60) -> str:
+    """Two lines: the text around a position, and a caret under it, wide characters counted as two columns."""
+    begin, end = max(0, position - reach), position + reach
+    before = "".join(c if c.isprintable() else "?" for c in text[begin:position])
+    after = "".join(c if c.isprintable() else "?" for c in text[position:end])
+    before = "..." + before if begin else before
+    after = after + "..." if end < len(text) else after
+    columns = sum(2 if east_asian_width(c) in "WF" else 1 for c in before)
+    return f"  {before}{after}\n  {' ' * columns}^"
 
 
 class FeatureError(UsageError):

@@ -1,0 +1,118 @@
+"""Any layer of a text encoder as features: name them, and just that is computed.
+
+    from layertap import Extractor, hidden_states
+
+    extractor = Extractor.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
+    vectors = extractor.extract(["one text", "another"], hidden_states[-4:].layer_mean.mean)
+
+Names are imported when they are first used: `import layertap` loads nothing else.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layertap.engine.extractor import Extractor
+    from layertap.errors import (
+        BackendError,
+        CheckpointError,
+        ConfigError,
+        FeatureError,
+        FeatureSyntaxError,
+        InputError,
+        LayertapError,
+        ModelNotFoundError,
+        NonFiniteError,
+        OptionError,
+        OutputError,
+        TokenizerError,
+        UnsupportedModelError,
+        UntrainedPoolerError,
+        UsageError,
+        WeightsError,
+    )
+    from layertap.features.expr import (
+        concat,
+        hidden_states,
+        last_hidden_state,
+        pooler_output,
+        sentence_embedding,
+    )
+    from layertap.features.parse import parse
+    from layertap.features.plan import Rules
+    from layertap.records import Ragged, Record
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "BackendError": "errors",
+    "CheckpointError": "errors",
+    "ConfigError": "errors",
+    "Extractor": "engine.extractor",
+    "FeatureError": "errors",
+    "FeatureSyntaxError": "errors",
+    "InputError": "errors",
+    "LayertapError": "errors",
+    "ModelNotFoundError": "errors",
+    "NonFiniteError": "errors",
+    "OptionError": "errors",
+    "OutputError": "errors",
+    "Ragged": "records",
+    "Record": "records",
+    "Rules": "features.plan",
+    "TokenizerError": "errors",
+    "UnsupportedModelError": "errors",
+    "UntrainedPoolerError": "errors",
+    "UsageError": "errors",
+    "WeightsError": "errors",
+    "concat": "features.expr",
+    "hidden_states": "features.expr",
+    "last_hidden_state": "features.expr",
+    "parse": "features.parse",
+    "pooler_output": "features.expr",
+    "sentence_embedding": "features.expr",
+}
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "ConfigError",
+    "Extractor",
+    "FeatureError",
+    "FeatureSyntaxError",
+    "InputError",
+    "LayertapError",
+    "ModelNotFoundError",
+    "NonFiniteError",
+    "OptionError",
+    "OutputError",
+    "Ragged",
+    "Record",
+    "Rules",
+    "TokenizerError",
+    "UnsupportedModelError",
+    "UntrainedPoolerError",
+    "UsageError",
+    "WeightsError",
+    "__version__",
+    "concat",
+    "hidden_states",
+    "last_hidden_state",
+    "parse",
+    "pooler_output",
+    "sentence_embedding",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,500 @@
+"""Feature expressions: `hidden_states[-4:].layer_mean.mean` as a frozen, hashable object.
+
+    Expr
+    |-- LastHiddenState, HiddenLayers, PoolerOutput, SentenceEmbedding     sources
+    |-- LayerFold, Tokens, Pool, Normalize, Truncate, AsType               steps, each `of` an expression
+    `-- Concat                                                             several, joined
+
+An expression knows its form (layers axis, token axis) without a model and refuses a step that does not fit at
+once; sizes and layer numbers are checked against a model in `schema` and `rewrite`. `str()` gives the canonical
+text: selections as written with normalised spaces, steps without arguments without parentheses, `[:, 0]` as
+`.first`, options only where they differ from the default.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NoReturn, TypeAlias, get_args
+
+from layertap.errors import FeatureError
+from layertap.features.grammar import MAX_DEPTH, Form, Kind, LayerOp, PoolOp, StoredType, refusal, steps_after
+from layertap.features.indexing import (
+    MAX_NUMBER,
+    Selection,
+    refuse_unless_first,
+    selection_of,
+    selection_text,
+)
+
+MAX_TEXT = 4096
+
+
+class Expr(ABC):
+    """A feature: what is wanted for every text. Equal and hashable by structure.
+
+    Steps are attributes: `layer_mean layer_sum layer_max layer_concat layer_mix(w0, ...)` fold layers, `tokens`
+    keeps every token, `cls first last mean max min sum mean_sqrt_len weighted_mean` pool tokens,
+    `normalize truncate(n) astype(type)` work on vectors. Each refuses, with `FeatureError`, what does not fit.
+    """
+
+    __slots__ = ()
+
+    # An object with only __getitem__ would iterate for ever.
+    __iter__: None = None
+    __contains__: None = None
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
+        raise FeatureError(f"{self} is a feature to ask for, not an array; Extractor.extract(texts, {self}) gives one")
+
+    def __bool__(self) -> NoReturn:
+        raise FeatureError(f"{self} is a feature to ask for and has no truth value")
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    @abstractmethod
+    def __str__(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def form(self) -> Form:
+        """What is known without a model."""
+
+    def __getitem__(self, key: object) -> Pool:
+        """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
+        refuse_unless_first(key, str(self), layers=self.form.layers, tokens=self.form.tokens)
+        return self.first
+
+    @property
+    def layer_mean(self) -> LayerFold:
+        """The mean over layers."""
+        return LayerFold(of=self, op="mean")
+
+    @property
+    def layer_sum(self) -> LayerFold:
+        """The sum over layers."""
+        return LayerFold(of=self, op="sum")
+
+    @property
+    def layer_max(self) -> LayerFold:
+        """The largest value over layers."""
+        return LayerFold(of=self, op="max")
+
+    @property
+    def layer_concat(self) -> LayerFold:
+        """The layers' vectors joined to one of size L * H, in the order selected."""
+        return LayerFold(of=self, op="concat")
+
+    def layer_mix(self, *weights: float) -> LayerFold:
+        """The sum over layers, each times its weight; one weight a layer, used as given (no softmax)."""
+        return LayerFold(of=self, op="mix", weights=tuple(_weight(w) for w in weights))
+
+    @property
+    def tokens(self) -> Tokens:
+        """Every token, special tokens included: what a source without a pooling means anyway."""
+        return Tokens(of=self)
+
+    @property
+    def cls(self) -> Pool:
+        """The template's CLS token, wherever the family puts it."""
+        return Pool(of=self, op="cls")
+
+    @property
+    def first(self) -> Pool:
+        """The first token."""
+        return Pool(of=self, op="first")
+
+    @property
+    def last(self) -> Pool:
+        """The last token."""
+        return Pool(of=self, op="last")
+
+    @property
+    def mean(self) -> Pool:
+        """The mean over tokens."""
+        return Pool(of=self, op="mean")
+
+    @property
+    def max(self) -> Pool:
+        """The largest value over tokens."""
+        return Pool(of=self, op="max")
+
+    @property
+    def min(self) -> Pool:
+        """The smallest value over tokens."""
+        return Pool(of=self, op="min")
+
+    @property
+    def sum(self) -> Pool:
+        """The sum over tokens."""
+        return Pool(of=self, op="sum")
+
+    @property
+    def mean_sqrt_len(self) -> Pool:
+        """The sum over tokens divided by the square root of their number (sentence-transformers)."""
+        return Pool(of=self, op="mean_sqrt_len")
+
+    @property
+    def weighted_mean(self) -> Pool:
+        """The mean over tokens with weights 1, 2, 3, ... (SGPT, Muennighoff 2022; sentence-transformers)."""
+        return Pool(of=self, op="weighted_mean")
+
+    @property
+    def normalize(self) -> Normalize:
+        """Each vector divided by its length; a zero vector stays zero."""
+        return Normalize(of=self)
+
+    def truncate(self, size: int) -> Truncate:
+        """The first `size` numbers of each vector."""
+        return Truncate(of=self, size=size)
+
+    def astype(self, dtype: StoredType) -> AsType:
+        """Stores vectors as `float16`, `int8` (with a companion `<name>.scale`) or `binary` (packed sign bits)."""
+        return AsType(of=self, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LastHiddenState(Expr):
+    """`hidden_states[-1]`: [T, H] a text."""
+
+    def __str__(self) -> str:
+        return "last_hidden_state"
+
+    @property
+    def form(self) -> Form:
+        """One layer, every token."""
+        return Form(kind=Kind.SOURCE, layers=False, tokens=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HiddenLayers(Expr):
+    """`hidden_states[selection]`: [T, H] for one layer, [L, T, H] for a list or a slice."""
+
+    selection: Selection
+
+    def __str__(self) -> str:
+        return f"hidden_states[{selection_text(self.selection)}]"
+
+    @property
+    def form(self) -> Form:
+        """Every token; a layers axis unless one layer is selected."""
+        return Form(kind=Kind.SOURCE, layers=not isinstance(self.selection, int), tokens=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class PoolerOutput(Expr):
+    """The pooler head (dense + tanh) on the first token's last state: [H] a text."""
+
+    def __str__(self) -> str:
+        return "pooler_output"
+
+    @property
+    def form(self) -> Form:
+        """One vector a text."""
+        return Form(kind=Kind.SOURCE, layers=False, tokens=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class SentenceEmbedding(Expr):
+    """What a sentence-transformers folder says of itself: [D] a text."""
+
+    def __str__(self) -> str:
+        return "sentence_embedding"
+
+    @property
+    def form(self) -> Form:
+        """One vector a text."""
+        return Form(kind=Kind.SOURCE, layers=False, tokens=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LayerFold(Expr):
+    """Folds the layers axis. `weights` for `mix` only."""
+
+    of: Expr
+    op: LayerOp
+    weights: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.op == "mix" and not self.weights:
+            raise FeatureError("layer_mix needs one weight a layer, as in layer_mix(0.5, 0.5)")
+        _admit(self, f"layer_{self.op}")
+
+    def __call__(self) -> LayerFold:
+        """`layer_mean()` is `layer_mean`."""
+        if self.op == "mix":
+            raise FeatureError("layer_mix(...) has its weights and takes no second parentheses")
+        return self
+
+    def __str__(self) -> str:
+        weights = f"({', '.join(repr(w) for w in self.weights)})" if self.op == "mix" else ""
+        return f"{self.of}.layer_{self.op}{weights}"
+
+    @property
+    def form(self) -> Form:
+        """The layers axis is gone."""
+        return replace(self.of.form.after(Kind.LAYERS), layers=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Tokens(Expr):
+    """Every token."""
+
+    of: Expr
+
+    def __post_init__(self) -> None:
+        _admit(self, "tokens")
+
+    def __call__(self) -> Tokens:
+        """`tokens()` is `tokens`."""
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.of}.tokens"
+
+    @property
+    def form(self) -> Form:
+        """Unchanged but for the kind."""
+        return self.of.form.after(Kind.UNITS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Pool(Expr):
+    """Reduces the token axis. `special=False` leaves out the special tokens that the template adds."""
+
+    of: Expr
+    op: PoolOp
+    special: bool = True
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.special, bool):
+            raise FeatureError(f"{self.op}(special=...) takes True or False, not {self.special!r}")
+        if self.op == "cls" and not self.special:
+            raise FeatureError("cls(special=False): the CLS token is a special token; write .first(special=False)")
+        _admit(self, self.op)
+
+    def __call__(self, *, special: bool = True) -> Pool:
+        """The same pooling with an option.
+
+        Args:
+            special: False leaves out the special tokens that the template adds; a text without any other
+                token then gives a zero vector.
+        """
+        return Pool(of=self.of, op=self.op, special=special)
+
+    def __str__(self) -> str:
+        return f"{self.of}.{self.op}" + ("" if self.special else "(special=False)")
+
+    @property
+    def form(self) -> Form:
+        """The token axis is gone."""
+        return replace(self.of.form.after(Kind.POOLING), tokens=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Normalize(Expr):
+    """Each vector divided by its length."""
+
+    of: Expr
+
+    def __post_init__(self) -> None:
+        _admit(self, "normalize")
+
+    def __call__(self) -> Normalize:
+        """`normalize()` is `normalize`."""
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.of}.normalize"
+
+    @property
+    def form(self) -> Form:
+        """Unchanged but for the kind."""
+        return self.of.form.after(Kind.VECTORS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Truncate(Expr):
+    """The first `size` numbers of each vector."""
+
+    of: Expr
+    size: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_NUMBER:
+            raise FeatureError("truncate(n) takes a whole number from 1 to the size of the vector, as in truncate(128)")
+        _admit(self, "truncate")
+
+    def __str__(self) -> str:
+        return f"{self.of}.truncate({self.size})"
+
+    @property
+    def form(self) -> Form:
+        """Unchanged but for the kind."""
+        return self.of.form.after(Kind.VECTORS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AsType(Expr):
+    """How vectors are stored; the last step."""
+
+    of: Expr
+    dtype: StoredType
+
+    def __post_init__(self) -> None:
+        if self.dtype not in get_args(StoredType):
+            allowed = ", ".join(get_args(StoredType))
+            advice = "; results are float32 without astype" if str(self.dtype) == "float32" else ""
+            raise FeatureError(f"astype takes one of {allowed}, not {self.dtype!r}{advice}")
+        _admit(self, "astype")
+
+    def __str__(self) -> str:
+        return f"{self.of}.astype({self.dtype})"
+
+    @property
+    def form(self) -> Form:
+        """Nothing may follow."""
+        return replace(self.of.form.after(Kind.VECTORS), stored=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Concat(Expr):
+    """Vectors joined to one; made by `concat`."""
+
+    parts: tuple[Expr, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise FeatureError("concat joins two or more features, as in concat(last_hidden_state.cls, pooler_output)")
+        for part in self.parts:
+            if not isinstance(part, Expr):
+                raise FeatureError(f"concat joins features, not {described(part)}")
+            if part.form.stored:
+                raise FeatureError(f"concat({part}, ...): astype comes after concat: concat(...).astype(...)")
+            if part.form.layers:
+                raise FeatureError(
+                    f"concat({part}, ...): several layers; fold them first, as in hidden_states[-4:].layer_mean.mean"
+                )
+        if self.form.depth > MAX_DEPTH:
+            raise FeatureError(f"a feature has at most {MAX_DEPTH} steps; join the parts in one concat")
+        if len({part.form.tokens for part in self.parts}) > 1:
+            ragged = next(part for part in self.parts if part.form.tokens)
+            raise FeatureError(
+                f"concat joins vectors of texts or vectors of tokens, not both; {ragged} has one a token: pool it, "
+                f"as in {ragged if ragged.form.kind == Kind.VECTORS else ragged.mean}"
+            )
+
+    def __str__(self) -> str:
+        return f"concat({', '.join(str(part) for part in self.parts)})"
+
+    @property
+    def form(self) -> Form:
+        """Only vector steps may follow."""
+        deepest = max(part.form.depth for part in self.parts)
+        return Form(kind=Kind.VECTORS, layers=False, tokens=self.parts[0].form.tokens, depth=deepest + 1)
+
+
+def concat(*parts: Expr) -> Concat:
+    """Joins vectors to one, in their order; a concat among the parts is taken apart first.
+
+    Args:
+        parts: two or more features, all with one vector a text or all with one a token, without layers axis.
+    """
+    flat: list[Expr] = []
+    for part in parts:
+        flat.extend(part.parts if isinstance(part, Concat) else (part,))
+    return Concat(parts=tuple(flat))
+
+
+Step: TypeAlias = LayerFold | Tokens | Pool | Normalize | Truncate | AsType
+STEP_NODES = (LayerFold, Tokens, Pool, Normalize, Truncate, AsType)
+
+
+def _admit(node: Step, step: str) -> None:
+    """Refuses a step that cannot follow what it is applied to, with what can, and the order that works."""
+    of = node.of
+    if not isinstance(of, Expr):
+        raise FeatureError(f".{step} applies to a feature, not to {described(of)}")
+    why = refusal(of.form, step)
+    if why is not None:
+        allowed = ", ".join(steps_after(of.form)) or "nothing"
+        reordered = _in_order(node)
+        instead = f"; write {reordered}" if reordered is not None else ""
+        text = str(of) if len(str(of)) <= 200 else f"...{str(of)[-197:]}"
+        raise FeatureError(f".{step} cannot follow {text}: {why}; what can follow: {allowed}{instead}")
+
+
+def _in_order(node: Step) -> Expr | None:
+    """The same steps sorted by kind where that makes a feature, or None."""
+    steps: list[Step] = []
+    source: Expr = node
+    while isinstance(source, STEP_NODES):
+        steps.append(source)
+        source = source.of
+    steps.reverse()
+    ordered = sorted(steps, key=lambda step: step.form.kind)
+    if ordered == steps:
+        return None
+    try:
+        for step in ordered:
+            source = replace(step, of=source)
+    except FeatureError:
+        return None
+    return source
+
+
+def _weight(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            weight = float(value)
+        except OverflowError:
+            weight = math.inf
+        if math.isfinite(weight):
+            return weight
+    raise FeatureError("layer_mix takes finite numbers, one a layer, as in layer_mix(0.5, 0.5)")
+
+
+def described(value: object) -> str:
+    """What a wrong value is, for messages."""
+    if isinstance(value, HiddenStates):
+        return HIDDEN_STATES_ADVICE
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}; layertap.parse(...) makes a feature of a text"
+    return f"a value of type {type(value).__name__}"
+
+
+class HiddenStates:
+    """`hidden_states`, before layers are selected: `hidden_states[-1]`, `[[1, 6, 12]]`, `[-4:]`, `[:]`."""
+
+    __slots__ = ()
+
+    __iter__: None = None
+    __contains__: None = None
+
+    def __getitem__(self, key: object) -> HiddenLayers:
+        return HiddenLayers(selection=selection_of(key))
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
+        raise FeatureError(HIDDEN_STATES_ADVICE)
+
+    def __bool__(self) -> NoReturn:
+        raise FeatureError(HIDDEN_STATES_ADVICE)
+
+    def __repr__(self) -> str:
+        return "hidden_states"
+
+    def __reduce__(self) -> str:
+        return "hidden_states"
+
+
+HIDDEN_STATES_ADVICE = (
+    "hidden_states needs its layers: hidden_states[-1] (the last), hidden_states[-4:] (the last four), "
+    "hidden_states[[1, 6]] (a list) or hidden_states[:] (all)"
+)
+
+last_hidden_state = LastHiddenState()
+hidden_states = HiddenStates()
+pooler_output = PoolerOutput()
+sentence_embedding = SentenceEmbedding()

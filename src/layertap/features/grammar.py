@@ -1,0 +1,93 @@
+"""In which order steps may follow each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Literal, get_args
+
+LayerOp = Literal["mean", "sum", "max", "concat", "mix"]
+PoolOp = Literal["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
+StoredType = Literal["float16", "int8", "binary"]
+
+
+MAX_DEPTH = 64
+
+
+class Kind(IntEnum):
+    """What a step does, in the order in which kinds may follow each other."""
+
+    SOURCE = 0
+    LAYERS = 1
+    UNITS = 2
+    POOLING = 3
+    VECTORS = 4
+
+
+STEPS: dict[str, Kind] = {
+    **{f"layer_{op}": Kind.LAYERS for op in get_args(LayerOp)},
+    "tokens": Kind.UNITS,
+    **dict.fromkeys(get_args(PoolOp), Kind.POOLING),
+    **dict.fromkeys(("normalize", "truncate", "astype"), Kind.VECTORS),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """What is known of a value without a model.
+
+    Attributes:
+        kind: of the last step.
+        layers: there is a layers axis.
+        tokens: there is a token axis.
+        stored: `astype` was applied; nothing may follow.
+        depth: steps and joins from here down to the sources.
+    """
+
+    kind: Kind
+    layers: bool
+    tokens: bool
+    stored: bool = False
+    depth: int = 0
+
+    def after(self, kind: Kind) -> Form:
+        """The form after a step that changes no axis."""
+        return replace(self, kind=kind, depth=self.depth + 1)
+
+
+def refusal(form: Form, step: str) -> str | None:
+    """Why `step` cannot follow a value of this form, or None where it can."""
+    kind = STEPS[step]
+    if form.stored:
+        return "astype is the last step"
+    if form.depth >= MAX_DEPTH:
+        return f"a feature has at most {MAX_DEPTH} steps"
+    if kind == Kind.VECTORS:
+        return None
+    if not form.tokens and kind != Kind.LAYERS and form.kind != Kind.VECTORS:
+        return "it has one vector a text already" if not form.layers else "it has one vector a layer already"
+    if form.kind > kind:
+        return f"a step on {_SUBJECT[kind]} comes before one on {_SUBJECT[form.kind]}"
+    if form.kind == kind and kind == Kind.LAYERS:
+        return "its layers are folded already"
+    if kind == Kind.LAYERS and not form.tokens:
+        return "it has one vector a text"
+    if kind == Kind.LAYERS and not form.layers:
+        return "it is one layer; select several, as in hidden_states[-4:]"
+    if form.kind == kind:
+        return f"only one step on {_SUBJECT[kind]} is possible"
+    return None
+
+
+_SUBJECT = {
+    Kind.SOURCE: "nothing",
+    Kind.LAYERS: "layers",
+    Kind.UNITS: "units",
+    Kind.POOLING: "tokens",
+    Kind.VECTORS: "vectors",
+}
+
+
+def steps_after(form: Form) -> tuple[str, ...]:
+    """The steps that can follow a value of this form."""
+    return tuple(step for step in STEPS if refusal(form, step) is None)

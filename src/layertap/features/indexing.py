@@ -1,0 +1,183 @@
+"""What square brackets mean: which layers `hidden_states[...]` selects, and `[:, 0]` for the first token.
+
+Everything else that people write with torch tensors is refused with the spelling that works.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from layertap.errors import FeatureError
+
+MAX_NUMBER = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSlice:
+    """`start:stop:step` as written; None where nothing was written."""
+
+    start: int | None = None
+    stop: int | None = None
+    step: int | None = None
+
+    def __str__(self) -> str:
+        start, stop = ("" if bound is None else str(bound) for bound in (self.start, self.stop))
+        return f"{start}:{stop}" + ("" if self.step is None else f":{self.step}")
+
+
+Selection: TypeAlias = int | tuple[int, ...] | LayerSlice
+"""Layers as written: one (no layers axis), a list in its order, or a slice (both keep a layers axis)."""
+
+
+def selection_text(selection: Selection) -> str:
+    """What stands between the brackets: `-1`, `[1, 6, 12]`, `-4:`."""
+    return str(list(selection)) if isinstance(selection, tuple) else str(selection)
+
+
+def selection_of(key: object) -> Selection:
+    """The layers that `hidden_states[key]` selects.
+
+    Raises:
+        FeatureError: a key that is not one layer, a list of layers or a slice, an empty or a repeated one.
+    """
+    if isinstance(key, slice):
+        bounds = [None if b is None else _number(b, key) for b in (key.start, key.stop, key.step)]
+        if bounds[2] == 0:
+            raise FeatureError(f"hidden_states[{key_text(key)}]: a step of 0 selects nothing")
+        return LayerSlice(*bounds)
+    if isinstance(key, list):
+        layers = tuple(_number(layer, key) for layer in key)
+        if not layers:
+            raise FeatureError("hidden_states[[]] selects nothing; name layers as in hidden_states[[1, 6, 12]]")
+        _refuse_repeated(layers, selection_text(layers))
+        return layers
+    if isinstance(key, tuple):
+        raise FeatureError(_tuple_advice(key))
+    return _number(key, key)
+
+
+def _number(value: object, key: object) -> int:
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise FeatureError(
+            f"hidden_states[{key_text(key)}]: layers are whole numbers: one (hidden_states[-1]), "
+            "a list (hidden_states[[1, 6, 12]]) or a slice (hidden_states[-4:])"
+        ) from None
+    if abs(number) > MAX_NUMBER:
+        raise FeatureError(f"hidden_states: a layer number of {number.bit_length()} bits; no model has that many")
+    return number
+
+
+def _refuse_repeated(layers: tuple[int, ...], text: str) -> None:
+    for layer in layers:
+        if layers.count(layer) > 1:
+            raise FeatureError(f"hidden_states[{text}] selects layer {layer} more than once; name each layer once")
+
+
+def _tuple_advice(key: tuple[object, ...]) -> str:
+    text = key_text(key)
+    if key and all(isinstance(layer, int) for layer in key):
+        return f"hidden_states[{text}]: a list of layers has its own brackets; write hidden_states[[{text}]]"
+    if key and isinstance(key[0], slice):
+        layers = key_text(key[0])
+        return (
+            f"hidden_states[{text}]: `[:, 0]` on several layers is not a feature; write hidden_states[{layers}].first "
+            "for the first token of each of these layers, or hidden_states[-1][:, 0] for the last layer's"
+        )
+    layer = key_text(key[0]) if key else "-1"
+    return f"hidden_states[{text}]: select the layer first, then its tokens, as in hidden_states[{layer}][:, 0]"
+
+
+def resolve(selection: Selection, num_states: int) -> tuple[int, ...]:
+    """The selected layers as numbers 0..num_states-1, in the order asked.
+
+    Raises:
+        FeatureError: out of range (never clamped), empty, or repeated.
+    """
+    text, top = selection_text(selection), num_states - 1
+    valid = f"0 (embedding output) to {top} (last), or -1 to -{num_states}"
+    if isinstance(selection, LayerSlice):
+        low, high = -num_states, num_states
+        for bound in (selection.start, selection.stop):
+            if bound is not None and not low <= bound <= high:
+                raise FeatureError(
+                    f"hidden_states[{text}]: {bound} is out of range; this model has {num_states} hidden states, "
+                    f"and slice bounds go from {low} to {high}"
+                )
+        layers = tuple(range(num_states)[selection.start : selection.stop : selection.step])
+        if not layers:
+            raise FeatureError(f"hidden_states[{text}] selects no layer; this model's are {valid}")
+        return layers
+    asked = selection if isinstance(selection, tuple) else (selection,)
+    for layer in asked:
+        if not -num_states <= layer <= top:
+            raise FeatureError(f"hidden_states[{text}]: {layer} is out of range; this model's layers are {valid}")
+    layers = tuple(layer % num_states for layer in asked)
+    _refuse_repeated(layers, text)
+    return layers
+
+
+def refuse_unless_first(key: object, value: str, *, layers: bool, tokens: bool) -> None:
+    """Refuses every `value[key]` but `[:, 0]` and `[:, 0, :]` on one layer's tokens, with the spelling that works.
+
+    Args:
+        key: what stands in the brackets, as Python passes it.
+        value: the text of the feature before the brackets.
+        layers: whether it has a layers axis.
+        tokens: whether it has a token axis.
+    """
+    whole, text = slice(None), key_text(key)
+    axes = key[:-1] if isinstance(key, tuple) and len(key) == 3 and key[2] == whole else key
+    if not tokens:
+        raise FeatureError(_vector_advice(key, value, text))
+    if axes == (whole, 0) and not isinstance(axes[1], bool):
+        if layers:
+            raise FeatureError(
+                f"{value}[{text}]: `[:, 0]` on several layers could mean the first layer or the first token; "
+                f"write {value}.first for the first token of each layer"
+            )
+        return
+    if axes == (0, 0):
+        advice = f"there is no batch axis: a feature is asked for every text; write {value}.first for the first token"
+    elif axes == (whole, -1):
+        advice = f"write {value}.last: the last token of each text, never padding"
+    elif axes == (whole, slice(1, -1)):
+        advice = f"write {value}.mean(special=False), or another pooling, to leave the special tokens out"
+    elif layers:
+        advice = f"layers are selected once, as in hidden_states[-4:]; tokens are pooled, as in {value}.mean"
+    else:
+        advice = (
+            f"only `[:, 0]` is understood, as {value}.first; "
+            f"{value}.last, {value}.mean and other poolings give one vector, and {value} alone every token"
+        )
+    raise FeatureError(f"{value}[{text}]: {advice}")
+
+
+def _vector_advice(key: object, value: str, text: str) -> str:
+    last = key[-1] if isinstance(key, tuple) and key else key
+    if (
+        isinstance(last, slice)
+        and last.start is None
+        and last.step is None
+        and isinstance(last.stop, int)
+        and last.stop > 0
+    ):
+        return f"{value}[{text}]: write {value}.truncate({last.stop}) for the first {last.stop} numbers of the vector"
+    return f"{value}[{text}]: {value} has no token axis to index; .truncate(n) keeps the first n numbers"
+
+
+def key_text(key: object) -> str:
+    """A key as people write it: `:, 0`."""
+    if isinstance(key, tuple):
+        return ", ".join(key_text(part) for part in key)
+    if isinstance(key, slice):
+        start, stop = ("" if bound is None else str(bound) for bound in (key.start, key.stop))
+        return f"{start}:{stop}" + ("" if key.step is None else f":{key.step}")
+    if key is Ellipsis:
+        return "..."
+    return str(key) if isinstance(key, int | list) else repr(key)

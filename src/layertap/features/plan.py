@@ -1,0 +1,189 @@
+"""What to run for a set of features: `make_plan`, with every saving a named rule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from layertap.errors import FeatureError, OptionError
+from layertap.features.expr import Expr, SentenceEmbedding
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.features.rewrite import declared, rewrite, sources
+from layertap.features.schema import ModelFacts, type_of
+from layertap.features.taps import Reading, pooler_capture, read, taps
+from layertap.records import FeatureSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Which savings are made; results agree with each on or off, up to float32 rounding.
+
+    Attributes:
+        stop: run no block above the highest one needed; off: run all L.
+        capture: reduce tokens inside the backend; off: it hands over whole states, numpy reduces them.
+        rows: where the top block is needed only at first, last or CLS tokens, compute only these rows there.
+        share: one run serves every feature; off: one run a feature.
+        fold: pool each layer before layers are folded, where that commutes; off: the backend folds states.
+        heads: run the pooler only when asked for; off: always, where the model has a usable one.
+    """
+
+    stop: bool = True
+    capture: bool = True
+    rows: bool = True
+    share: bool = True
+    fold: bool = True
+    heads: bool = True
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all rules."""
+        return tuple(field.name for field in fields(cls))
+
+    @classmethod
+    def without(cls, *names: str) -> Rules:
+        """All rules but the named ones.
+
+        Raises:
+            OptionError: a name that is no rule.
+        """
+        for name in names:
+            if name not in cls.names():
+                raise OptionError(f"no plan rule is called {name!r}; rules are {', '.join(cls.names())}")
+        return cls(**dict.fromkeys(names, False))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """What a feature sees of a text.
+
+    Attributes:
+        max_length: tokens at most, special tokens included.
+    """
+
+    max_length: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to run for a set of features over one model.
+
+    Attributes:
+        features: name -> feature as asked.
+        resolved: name -> the same, rewritten for the model.
+        inputs: what features see; each once, in the order of first use.
+        input_of: name -> index into `inputs`.
+        readings: name -> what it reads from the encoder, left to right.
+        schemas: of the results in output order; an int8 feature's scale right after it.
+        rules: the rules in force.
+        num_hidden_layers: L.
+        extra_captures: what runs though no feature asked for it (rule `heads` off).
+    """
+
+    features: Mapping[str, Expr]
+    resolved: Mapping[str, Expr]
+    inputs: tuple[Input, ...]
+    input_of: Mapping[str, int]
+    readings: Mapping[str, tuple[Reading, ...]]
+    schemas: tuple[FeatureSchema, ...]
+    rules: Rules
+    num_hidden_layers: int
+    extra_captures: tuple[Capture, ...]
+
+    def features_of(self, inputs: frozenset[int]) -> tuple[str, ...]:
+        """Names of the features computed from sequences that stand for these inputs, in output order."""
+        return tuple(name for name in self.features if self.input_of[name] in inputs)
+
+    def programs(self, inputs: frozenset[int]) -> tuple[Program, ...]:
+        """What to run over sequences that stand for these inputs: one program, or one a feature without `share`."""
+        names = self.features_of(inputs)
+        groups = [names] if self.rules.share else [(name,) for name in names]
+        return tuple(self._program(group) for group in groups if group)
+
+    def segment_kinds(self, program: Program) -> frozenset[SegmentKind]:
+        """The segments that a program's captures, and the numpy steps on them, need."""
+        captured = frozenset(program.captures)
+        kinds = {capture.segments for capture in program.captures if capture.segments is not None}
+        for readings in self.readings.values():
+            for reading in readings:
+                if captured.issuperset(reading.captures):
+                    kinds |= reading.segment_kinds
+        return frozenset(kinds)
+
+    def _program(self, names: tuple[str, ...]) -> Program:
+        wanted = [c for name in names for reading in self.readings[name] for c in reading.captures]
+        captures = tuple(dict.fromkeys((*wanted, *self.extra_captures)))
+        highest = max(capture.layers[-1] for capture in captures)
+        stop = highest if self.rules.stop else self.num_hidden_layers
+        at_top = [capture for capture in captures if capture.layers[-1] == stop]
+        few_rows = stop > 0 and bool(at_top) and all(_few_rows(capture) for capture in at_top)
+        return Program(captures=captures, stop=stop, top_rows_only=self.rules.rows and few_rows)
+
+
+def _few_rows(capture: Capture) -> bool:
+    # A fold of several states needs them row by row alike, so it takes whole states.
+    return capture.reduce in ("first", "last") and len(capture.layers) == 1
+
+
+def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules = Rules()) -> Plan:
+    """Plans features over one model.
+
+    Args:
+        features: name -> feature, as `naming.named` gives them; at least one.
+        facts: the model and the options it is used with.
+        rules: the savings to make.
+
+    Raises:
+        FeatureError: a feature that this model cannot give.
+        UntrainedPoolerError: a pooler that is absent, or untrained without consent.
+        OptionError: a `max_length_override` out of range.
+    """
+    if not features:
+        raise FeatureError("a plan needs at least one feature")
+    resolved = {name: rewrite(expr, facts) for name, expr in features.items()}
+    inputs = {name: input_of(expr, facts) for name, expr in features.items()}
+    distinct = tuple(dict.fromkeys(inputs.values()))
+    layers = facts.spec.num_hidden_layers
+    schemas: list[FeatureSchema] = []
+    for name, expr in resolved.items():
+        schemas.extend(type_of(expr, facts.spec.hidden_size).schemas(name))
+    _refuse_same_names(schemas)
+    return Plan(
+        features=dict(features),
+        resolved=resolved,
+        inputs=distinct,
+        input_of={name: distinct.index(seen) for name, seen in inputs.items()},
+        readings={
+            name: tuple(read(tap, capture=rules.capture, fold=rules.fold) for tap in taps(expr, layers))
+            for name, expr in resolved.items()
+        },
+        schemas=tuple(schemas),
+        rules=rules,
+        num_hidden_layers=layers,
+        extra_captures=(pooler_capture(layers),) if not rules.heads and facts.usable_pooler else (),
+    )
+
+
+def input_of(expr: Expr, facts: ModelFacts) -> Input:
+    """What a feature sees of a text: `sentence_embedding` its folder's limit, everything else the model's own.
+
+    Raises:
+        FeatureError: a concat whose parts see different limits.
+    """
+    seen: dict[Input, Expr] = {}
+    for source in sources(expr):
+        own = declared(facts).max_length if isinstance(source, SentenceEmbedding) else None
+        seen.setdefault(Input(max_length=facts.limit(own)), source)
+    if len(seen) > 1:
+        limits = " and ".join(f"{source} {given.max_length}" for given, source in seen.items())
+        raise FeatureError(
+            f"{expr}: its parts see different numbers of tokens of a text ({limits}); set --max-length "
+            f"(max_length={min(given.max_length for given in seen)}) so that all see the same"
+        )
+    return next(iter(seen))
+
+
+def _refuse_same_names(schemas: list[FeatureSchema]) -> None:
+    names = [schema.name for schema in schemas]
+    for name in names:
+        if names.count(name) > 1:
+            raise FeatureError(f"two results would be called {name!r}; rename one of the features")

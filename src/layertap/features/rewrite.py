@@ -1,0 +1,131 @@
+"""Features for one model: named rewrites, in the order in which they are applied.
+
+    expand_sentence_embedding    sentence_embedding -> the pooling and normalising that the folder declares
+    resolve_layers               last_hidden_state, negative numbers and slices -> numbers 0..L
+
+What this model cannot give is refused on the way: layers out of range, poolers, CLS tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from layertap.errors import FeatureError, UntrainedPoolerError
+from layertap.features.expr import (
+    STEP_NODES,
+    Concat,
+    Expr,
+    HiddenLayers,
+    LastHiddenState,
+    Pool,
+    PoolerOutput,
+    SentenceEmbedding,
+    concat,
+    last_hidden_state,
+)
+from layertap.features.indexing import resolve
+from layertap.features.schema import ModelFacts
+from layertap.models.sentence import SentenceEmbeddingSpec, SentencePooling
+
+
+def rewrite(expr: Expr, facts: ModelFacts) -> Expr:
+    """The feature with everything model-dependent resolved; it means the same.
+
+    Raises:
+        FeatureError: a layer, CLS token or sentence embedding that this model does not have.
+        UntrainedPoolerError: a pooler that is absent, or untrained without the user's consent.
+    """
+    return resolve_layers(expand_sentence_embedding(expr, facts), facts)
+
+
+def sources(expr: Expr) -> tuple[Expr, ...]:
+    """The sources that a feature reads, from left to right."""
+    if isinstance(expr, Concat):
+        return tuple(source for part in expr.parts for source in sources(part))
+    return sources(expr.of) if isinstance(expr, STEP_NODES) else (expr,)
+
+
+def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
+    """`sentence_embedding` -> poolings of `last_hidden_state`, joined and normalised as the folder declares."""
+
+    def expand(source: Expr) -> Expr:
+        return _recipe(declared(facts)) if isinstance(source, SentenceEmbedding) else source
+
+    return _map_sources(expr, expand)
+
+
+def declared(facts: ModelFacts) -> SentenceEmbeddingSpec:
+    """What the folder declares.
+
+    Raises:
+        FeatureError: it declares nothing, or something that cannot be computed.
+    """
+    spec = facts.sentence_embedding
+    if spec is None:
+        raise FeatureError(
+            "sentence_embedding: this model's folder declares none (no modules.json of sentence-transformers); "
+            "name a pooling instead, as in last_hidden_state.mean"
+        )
+    if spec.refusal is not None:
+        raise FeatureError(
+            f"sentence_embedding: {spec.refusal}; other features of this model can be had, as last_hidden_state.mean"
+        )
+    return spec
+
+
+def _recipe(spec: SentenceEmbeddingSpec) -> Expr:
+    poolings = [_pooled(pooling) for pooling in spec.poolings]
+    joined: Expr = poolings[0] if len(poolings) == 1 else concat(*poolings)
+    return joined.normalize if spec.normalize else joined
+
+
+def _pooled(pooling: SentencePooling) -> Pool:
+    # sentence-transformers' "cls" is the first token, whatever the template says
+    return last_hidden_state.first if pooling == "cls" else Pool(of=last_hidden_state, op=pooling)
+
+
+def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
+    """Every layer by its number 0..L: one, or a tuple in the order asked."""
+
+    def numbered(source: Expr) -> Expr:
+        if isinstance(source, LastHiddenState):
+            return HiddenLayers(selection=facts.spec.num_hidden_layers)
+        if isinstance(source, HiddenLayers):
+            layers = resolve(source.selection, facts.spec.num_states)
+            return HiddenLayers(selection=layers[0] if isinstance(source.selection, int) else layers)
+        if isinstance(source, PoolerOutput):
+            _check_pooler(facts)
+        return source
+
+    return _map_sources(expr, numbered, lambda pool: _check_cls(pool, facts))
+
+
+def _check_pooler(facts: ModelFacts) -> None:
+    if facts.usable_pooler:
+        return
+    if facts.pooler == "untrained" and facts.spec.pooler:
+        raise UntrainedPoolerError(
+            "pooler_output: the checkpoint stores a pooler that was never trained (its bias is exactly zero); use "
+            "last_hidden_state.cls or last_hidden_state.mean, or ask for it with --untrained-pooler use "
+            '(untrained_pooler="use")'
+        )
+    raise UntrainedPoolerError(
+        "pooler_output: the checkpoint has no pooler, and one made up would be random; use last_hidden_state.cls or "
+        "last_hidden_state.mean"
+    )
+
+
+def _check_cls(pool: Pool, facts: ModelFacts) -> None:
+    if pool.op == "cls" and not facts.has_cls:
+        raise FeatureError(f"{pool}: this model's template has no CLS token; use .first or .last")
+
+
+def _map_sources(expr: Expr, change: Callable[[Expr], Expr], check: Callable[[Pool], None] | None = None) -> Expr:
+    if isinstance(expr, Concat):
+        return concat(*(_map_sources(part, change, check) for part in expr.parts))
+    if not isinstance(expr, STEP_NODES):
+        return change(expr)
+    if isinstance(expr, Pool) and check is not None:
+        check(expr)
+    return replace(expr, of=_map_sources(expr.of, change, check))

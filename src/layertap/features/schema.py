@@ -1,0 +1,159 @@
+"""Types: what a feature's array looks like, known before anything runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from layertap.errors import FeatureError, OptionError
+from layertap.features.expr import (
+    AsType,
+    Concat,
+    Expr,
+    HiddenLayers,
+    LayerFold,
+    Normalize,
+    Pool,
+    PoolerOutput,
+    Tokens,
+    Truncate,
+)
+from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.models.spec import EncoderSpec
+from layertap.records import FeatureSchema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What the feature language needs to know of a model and the options it is used with.
+
+    Attributes:
+        spec: the encoder.
+        has_cls: the tokenizer's template has a CLS token.
+        pooler: whether the checkpoint stores a pooler, and whether it was ever trained.
+        use_untrained_pooler: the user asked for a pooler that was never trained.
+        sentence_embedding: what a sentence-transformers folder declares, or None.
+        max_length: the model's own limit in tokens, special tokens included.
+        max_length_override: the user's limit for every feature, or None.
+    """
+
+    spec: EncoderSpec
+    has_cls: bool
+    pooler: Literal["trained", "untrained", "absent"]
+    use_untrained_pooler: bool
+    sentence_embedding: SentenceEmbeddingSpec | None
+    max_length: int
+    max_length_override: int | None
+
+    @property
+    def usable_pooler(self) -> bool:
+        """`pooler_output` can be computed."""
+        return self.spec.pooler and (
+            self.pooler == "trained" or (self.pooler == "untrained" and self.use_untrained_pooler)
+        )
+
+    def limit(self, own: int | None) -> int:
+        """Tokens that a feature sees of a text.
+
+        Args:
+            own: the limit that the feature carries itself, or None: the model's.
+
+        Raises:
+            OptionError: an override that the model has no positions for.
+        """
+        override = self.max_length_override
+        if override is None:
+            return self.max_length if own is None else min(own, self.max_length)
+        if not 1 <= override <= self.max_length:
+            raise OptionError(
+                f"max_length {override} is out of range; this model takes 1 to {self.max_length} tokens, "
+                "special tokens included"
+            )
+        return override
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureType:
+    """The type of one text's value: [layers, size] or [size], for every token where `ragged`.
+
+    Attributes:
+        dtype: as in the language; `binary` is stored as uint8, eight signs a byte.
+        layers: size of the layers axis, or None where there is none.
+        size: numbers a vector, before bits are packed.
+        ragged: one value a token.
+    """
+
+    dtype: Literal["float32", "float16", "int8", "binary"]
+    layers: int | None
+    size: int
+    ragged: bool
+
+    def schemas(self, name: str) -> tuple[FeatureSchema, ...]:
+        """The schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
+        leading = () if self.layers is None else (self.layers,)
+        shape = (*leading, self.size // 8 if self.dtype == "binary" else self.size)
+        stored: Literal["float32", "float16", "int8", "uint8"] = "uint8" if self.dtype == "binary" else self.dtype
+        value = FeatureSchema(name=name, dtype=stored, shape=shape, ragged=self.ragged)
+        if self.dtype != "int8":
+            return (value,)
+        return (value, FeatureSchema(name=f"{name}.scale", dtype="float32", shape=leading, ragged=self.ragged))
+
+
+def type_of(expr: Expr, hidden_size: int) -> FeatureType:
+    """The type of a feature.
+
+    Args:
+        expr: a feature as `rewrite.rewrite` leaves it: every layer numbered, `sentence_embedding` expanded.
+        hidden_size: H.
+
+    Raises:
+        FeatureError: a size that does not fit, with the valid range.
+    """
+    match expr:
+        case HiddenLayers(selection=selection):
+            layers = len(selection) if isinstance(selection, tuple) else None
+            return FeatureType(dtype="float32", layers=layers, size=hidden_size, ragged=True)
+        case PoolerOutput():
+            return FeatureType(dtype="float32", layers=None, size=hidden_size, ragged=False)
+        case LayerFold():
+            return _folded(expr, type_of(expr.of, hidden_size))
+        case Tokens():
+            return type_of(expr.of, hidden_size)
+        case Pool():
+            return replace(type_of(expr.of, hidden_size), ragged=False)
+        case Normalize():
+            return type_of(expr.of, hidden_size)
+        case Truncate():
+            return _truncated(expr, type_of(expr.of, hidden_size))
+        case AsType():
+            return _stored(expr, type_of(expr.of, hidden_size))
+        case Concat():
+            parts = [type_of(part, hidden_size) for part in expr.parts]
+            return replace(parts[0], size=sum(part.size for part in parts))
+    raise AssertionError(f"{expr!r} was not rewritten for a model")
+
+
+def _folded(expr: LayerFold, of: FeatureType) -> FeatureType:
+    assert of.layers is not None
+    if expr.op == "mix" and len(expr.weights) != of.layers:
+        raise FeatureError(
+            f"layer_mix has {len(expr.weights)} weights for {of.layers} layers ({expr.of}); give one weight a layer"
+        )
+    size = of.size * of.layers if expr.op == "concat" else of.size
+    return replace(of, layers=None, size=size)
+
+
+def _truncated(expr: Truncate, of: FeatureType) -> FeatureType:
+    if expr.size > of.size:
+        raise FeatureError(
+            f"truncate({expr.size}): the vectors of {expr.of} have {of.size} numbers; use 1 to {of.size}"
+        )
+    return replace(of, size=expr.size)
+
+
+def _stored(expr: AsType, of: FeatureType) -> FeatureType:
+    if expr.dtype == "binary" and of.size % 8:
+        below = of.size - of.size % 8
+        advice = f"; .truncate({below}) before it makes it so" if below else ""
+        raise FeatureError(f"astype(binary) needs a size divisible by 8; {expr.of} has {of.size}{advice}")
+    return replace(of, dtype=expr.dtype)

@@ -1,0 +1,96 @@
+"""What people write and do not mean: near misses of names, characters of input methods."""
+
+from __future__ import annotations
+
+import re
+
+# Everything but names and numbers that can stand in a feature text.
+PLAIN = frozenset(" _.,:=+-()[]'\"")
+
+# No hexadecimal, no imaginary, no number that runs into a word.
+NUMBER = re.compile(r"(0|[1-9][0-9]*|0*[0-9]*(?=[.eE]))(\.[0-9]*)?([eE][+-]?[0-9]+)?(?![\w.])")
+
+_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+WIDE: dict[str, str] = {
+    **_FULL_WIDTH,
+    "\u3001": ",",  # ideographic comma
+    "\u3002": ".",  # ideographic full stop
+    "\u3010": "[",  # lenticular brackets
+    "\u3011": "]",
+    "\u3014": "[",  # tortoise shell brackets
+    "\u3015": "]",
+    "\uff3b": "[",
+    "\uff3d": "]",
+    "\u300c": "'",  # corner brackets
+    "\u300d": "'",
+    "\u2018": "'",  # curly quotes
+    "\u2019": "'",
+    "\u201c": '"',
+    "\u201d": '"',
+    "\u2010": "-",  # hyphens, dashes, minus
+    "\u2011": "-",
+    "\u2013": "-",
+    "\u2014": "-",
+    "\u2212": "-",
+    "\u2026": "...",
+    "\u2236": ":",  # ratio
+    "\u00b7": ".",  # middle dot
+    "\u00a0": " ",
+    "\u3000": " ",
+}
+
+# Parts of the language that other versions have.
+LATER = frozenset({"attentions", "heads", "heads_mean", "spans", "unnormed", "windows", "words"})
+
+_OUTPUTS = "name the output itself: last_hidden_state, hidden_states[-1] or pooler_output"
+MISTAKEN_SOURCES: dict[str, str] = {
+    "all_hidden_states": "write hidden_states[:] for all layers",
+    "cls": "write last_hidden_state.cls",
+    "cls_token": "write last_hidden_state.cls",
+    "embedding_output": "write hidden_states[0]",
+    "embeddings": "write hidden_states[0] for the embedding output, or sentence_embedding",
+    "encoder_outputs": _OUTPUTS,
+    "hidden_state": "write last_hidden_state, or hidden_states[i] for layer i",
+    "last_hidden": "write last_hidden_state",
+    "last_hidden_states": "write last_hidden_state (one state, every token of the last layer)",
+    "layers": "write hidden_states[i] for layer i, hidden_states[:] for all",
+    "mean_pooling": "write last_hidden_state.mean",
+    "model_output": _OUTPUTS,
+    "output": _OUTPUTS,
+    "output_attentions": "attentions are not available in this version",
+    "output_hidden_states": "nothing is switched on here; name the layers: hidden_states[:] for all, "
+    "hidden_states[-1] for the last",
+    "outputs": _OUTPUTS,
+    "pooled": "write pooler_output",
+    "pooled_output": "write pooler_output",
+    "pooler": "write pooler_output",
+    "sentence_embeddings": "write sentence_embedding",
+    "sequence_output": "write last_hidden_state",
+    "token_embeddings": "write last_hidden_state",
+}
+
+MISTAKEN_STEPS: dict[str, str] = {
+    "CLS": "write cls",
+    "average": "write mean, or layer_mean for layers",
+    "avg": "write mean, or layer_mean for layers",
+    "binarize": "write astype(binary)",
+    "cat": "write layer_concat for layers, or concat(f, g) for features",
+    "concat": "write layer_concat for layers, or concat(f, g) for features",
+    "dtype": "write astype(float16), astype(int8) or astype(binary)",
+    "float16": "write astype(float16)",
+    "half": "write astype(float16)",
+    "int8": "write astype(int8)",
+    "l2": "write normalize",
+    "l2_normalize": "write normalize",
+    "max_pool": "write max",
+    "max_pooling": "write max",
+    "mean_pool": "write mean",
+    "mean_pooling": "write mean",
+    "norm": "write normalize",
+    "normalise": "write normalize",
+    "normalized": "write normalize",
+    "pooler": "write pooler_output alone",
+    "pooler_output": "write pooler_output alone, without the model or outputs before it",
+    "quantize": "write astype(int8) or astype(binary)",
+    "to": "write astype(float16), astype(int8) or astype(binary)",
+}

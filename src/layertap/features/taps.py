@@ -1,0 +1,168 @@
+"""What a feature reads from the encoder (`Tap`), and how it is captured there (`Reading`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens
+from layertap.features.grammar import LayerOp, PoolOp
+from layertap.features.program import Capture, Reduce, SegmentKind
+
+Divisor = Literal["count", "sqrt_count", "weight"]
+"""What a sum is divided by: rows, their square root, or the sum of the rows' weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reduction:
+    """A pooling, as a backend's reduction and a division afterwards."""
+
+    segments: SegmentKind
+    reduce: Reduce
+    divisor: Divisor | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tap:
+    """The part of a feature that stands before its vector steps.
+
+    Attributes:
+        layers: 0..L in the order asked; (L,) for the pooler.
+        fold: what becomes of the layers axis; None: one layer, or an axis that is kept (`stacked`).
+        weights: for the fold `mix`, one a layer.
+        stacked: the value keeps a layers axis.
+        pooling: what becomes of the token axis, or None: it is kept.
+        pooler: the value is the pooler's.
+    """
+
+    layers: tuple[int, ...]
+    fold: LayerOp | None = None
+    weights: tuple[float, ...] = ()
+    stacked: bool = False
+    pooling: Reduction | None = None
+    pooler: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How a tap is captured, and so what is left to do in numpy.
+
+    Attributes:
+        tap: what is read.
+        captures: one a layer, in the tap's order, or one of all layers where `folded`.
+        folded: the backend folds the layers.
+        reduced: the backend reduces the tokens.
+    """
+
+    tap: Tap
+    captures: tuple[Capture, ...]
+    folded: bool
+    reduced: bool
+
+    @property
+    def segment_kinds(self) -> frozenset[SegmentKind]:
+        """The segments that captures or numpy need."""
+        kinds = {capture.segments for capture in self.captures} | {
+            self.tap.pooling.segments if self.tap.pooling else None
+        }
+        return frozenset(kind for kind in kinds if kind is not None)
+
+
+def pooler_capture(num_hidden_layers: int) -> Capture:
+    """The pooler head on the first token's last state."""
+    return Capture(layers=(num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
+
+
+def reduction_of(op: PoolOp, *, special: bool) -> Reduction:
+    """Which rows a pooling reads, how they are reduced, and by what the sum is divided."""
+    if op == "cls":
+        return Reduction(segments="cls", reduce="first")
+    if op == "weighted_mean":
+        by_position: SegmentKind = "tokens_by_position" if special else "content_by_position"
+        return Reduction(segments=by_position, reduce="sum", divisor="weight")
+    rows: SegmentKind = "tokens" if special else "content"
+    if op == "mean":
+        return Reduction(segments=rows, reduce="sum", divisor="count")
+    if op == "mean_sqrt_len":
+        return Reduction(segments=rows, reduce="sum", divisor="sqrt_count")
+    return Reduction(segments=rows, reduce=op)
+
+
+def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
+    """The tap of a rewritten feature without vector steps and joins."""
+    pooling: Reduction | None = None
+    if isinstance(expr, PoolerOutput):
+        return Tap(layers=(num_hidden_layers,), pooler=True)
+    if isinstance(expr, Pool):
+        pooling, expr = reduction_of(expr.op, special=expr.special), expr.of
+    if isinstance(expr, Tokens):
+        expr = expr.of
+    fold = expr if isinstance(expr, LayerFold) else None
+    source = fold.of if fold is not None else expr
+    assert isinstance(source, HiddenLayers)
+    assert isinstance(source.selection, int | tuple), "not rewritten for a model"
+    several = isinstance(source.selection, tuple)
+    return Tap(
+        layers=source.selection if isinstance(source.selection, tuple) else (source.selection,),
+        fold=fold.op if fold is not None else None,
+        weights=fold.weights if fold is not None else (),
+        stacked=several and fold is None,
+        pooling=pooling,
+    )
+
+
+def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
+    """The taps of a rewritten feature, from left to right."""
+    if isinstance(expr, Concat):
+        return tuple(tap for part in expr.parts for tap in taps(part, num_hidden_layers))
+    if is_tap(expr):
+        return (tap_of(expr, num_hidden_layers),)
+    return taps(expr.of, num_hidden_layers)  # type: ignore[attr-defined]
+
+
+def is_tap(expr: Expr) -> bool:
+    """Whether a feature has no vector step and no join."""
+    return isinstance(expr, HiddenLayers | PoolerOutput | LayerFold | Tokens | Pool)
+
+
+def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
+    """How a tap is captured.
+
+    Args:
+        tap: what is read.
+        capture: reduce inside the backend; False: it hands over whole states.
+        fold: pool each layer and fold the small vectors, where that commutes; False: the backend folds states.
+    """
+    if tap.pooler:
+        return Reading(tap=tap, captures=(pooler_capture(tap.layers[0]),), folded=False, reduced=True)
+    if not capture:
+        return Reading(tap=tap, captures=tuple(Capture(layers=(i,)) for i in tap.layers), folded=False, reduced=False)
+    segments = tap.pooling.segments if tap.pooling else None
+    reduce = tap.pooling.reduce if tap.pooling else None
+    if tap.fold in (None, "concat") or len(tap.layers) == 1 or (fold and commutes(tap)):
+        captures = tuple(Capture(layers=(i,), segments=segments, reduce=reduce) for i in tap.layers)
+        return Reading(tap=tap, captures=captures, folded=False, reduced=True)
+    by_layer = dict(zip(tap.layers, tap.weights, strict=True)) if tap.weights else {}
+    layers = tuple(sorted(tap.layers))
+    folded = Capture(
+        layers=layers,
+        fold="max" if tap.fold == "max" else "sum",
+        weights=tuple(by_layer[i] for i in layers) if by_layer else None,
+        segments=segments,
+        reduce=reduce,
+    )
+    return Reading(tap=tap, captures=(folded,), folded=True, reduced=True)
+
+
+def commutes(tap: Tap) -> bool:
+    """Whether pooling each layer first and folding then gives the same.
+
+    Choosing one row commutes with every fold, a sum with linear folds, and a maximum with a maximum.
+    """
+    if tap.pooling is None or tap.fold is None:
+        return False
+    if tap.pooling.reduce in ("first", "last"):
+        return True
+    if tap.pooling.reduce == "sum":
+        return tap.fold != "max"
+    return tap.pooling.reduce == "max" and tap.fold == "max"

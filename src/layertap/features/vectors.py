@@ -1,0 +1,185 @@
+"""What happens to captures afterwards, in numpy: folding, dividing, joining, normalising, storing.
+
+Shape letters: X rows of a value (B sequences, or T tokens of a ragged one), L layers, H hidden size, S segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.features.expr import AsType, Concat, Expr, Normalize, Truncate
+from layertap.features.plan import Plan
+from layertap.features.program import Capture, SegmentKind
+from layertap.features.taps import Divisor, Reading, Tap
+from layertap.packing import PackedBatch, Segments
+from layertap.records import Array
+
+Floats = npt.NDArray[np.float32]
+
+
+def finish(
+    plan: Plan,
+    name: str,
+    captures: Mapping[Capture, Floats],
+    segments: Mapping[SegmentKind, Segments],
+    batch: PackedBatch,
+) -> dict[str, Array]:
+    """One feature's arrays from a backend's captures.
+
+    Args:
+        plan: the plan whose program ran.
+        name: which of its features.
+        captures: what the backend handed over: float32 [S, H] where reduced, [T, H] where not.
+        segments: every kind that `plan.segment_kinds` names.
+        batch: the batch that ran: B sequences, T tokens.
+
+    Returns:
+        The feature under its name, and `<name>.scale` for int8: [B, ...] where dense, token-major [T, ...]
+        where ragged. Arrays may share memory with `captures`.
+    """
+    readings = iter(plan.readings[name])
+    value = _evaluate(plan.resolved[name], readings, captures, segments)
+    ragged = next(schema for schema in plan.schemas if schema.name == name).ragged
+    assert len(value) == (batch.num_tokens if ragged else len(batch)), f"{name}: {value.shape}"
+    stored = plan.resolved[name]
+    if not isinstance(stored, AsType):
+        return {name: value}
+    if stored.dtype == "int8":
+        quantised, scale = to_int8(value)
+        return {name: quantised, f"{name}.scale": scale}
+    return {name: to_float16(value) if stored.dtype == "float16" else to_binary(value)}
+
+
+def _evaluate(
+    expr: Expr,
+    readings: Iterator[Reading],
+    captures: Mapping[Capture, Floats],
+    segments: Mapping[SegmentKind, Segments],
+) -> Floats:
+    """float32 [X, H] or [X, L, H]; takes one reading a tap, in the order of `taps.taps`."""
+    match expr:
+        case Concat():
+            parts = [_evaluate(part, readings, captures, segments) for part in expr.parts]
+            return np.concatenate(parts, axis=-1)
+        case Normalize():
+            return normalize(_evaluate(expr.of, readings, captures, segments))
+        case Truncate():
+            # a copy: a view would keep the whole array alive
+            return np.ascontiguousarray(_evaluate(expr.of, readings, captures, segments)[..., : expr.size])
+        case AsType():
+            return _evaluate(expr.of, readings, captures, segments)
+    return tapped(next(readings), captures, segments)
+
+
+def tapped(reading: Reading, captures: Mapping[Capture, Floats], segments: Mapping[SegmentKind, Segments]) -> Floats:
+    """A tap's value, float32 [X, H] or [X, L, H]: what the backend left to do of folding, reducing, dividing."""
+    tap = reading.tap
+    parts = [captures[capture] for capture in reading.captures]
+    value = _mean_over(parts[0], tap) if reading.folded else fold_layers(parts, tap)
+    if tap.pooling is None:
+        return value
+    rows = segments[tap.pooling.segments]
+    if not reading.reduced:
+        value = reduce_rows(value, rows, tap.pooling.reduce)
+    return value if tap.pooling.divisor is None else divide(value, rows, tap.pooling.divisor)
+
+
+def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
+    """One array a layer, each [X, H] -> [X, H], [X, L, H] where layers are kept, [X, L * H] where joined."""
+    if tap.stacked:
+        return np.stack(parts, axis=1)
+    if tap.fold == "concat":
+        return np.concatenate(parts, axis=1)
+    total = parts[0] * np.float32(tap.weights[0]) if tap.weights else parts[0]
+    for i, part in enumerate(parts[1:], 1):
+        if tap.fold == "max":
+            total = np.maximum(total, part)
+        else:
+            total = total + (part * np.float32(tap.weights[i]) if tap.weights else part)
+    return _mean_over(total, tap)
+
+
+def _mean_over(total: Floats, tap: Tap) -> Floats:
+    return total / np.float32(len(tap.layers)) if tap.fold == "mean" else total
+
+
+def reduce_rows(value: Floats, rows: Segments, reduce: str) -> Floats:
+    """[T, ...] -> [S, ...], the plain way: a segment at a time; a segment without rows gives zeros."""
+    result = np.zeros((len(rows), *value.shape[1:]), dtype=np.float32)
+    for s in range(len(rows)):
+        ranges = range(rows.offsets[s], rows.offsets[s + 1])
+        picked = [np.arange(rows.begin[r], rows.end[r]) for r in ranges]
+        index = np.concatenate(picked) if picked else np.zeros(0, dtype=np.int64)
+        if len(index) == 0:
+            continue
+        taken = value[index]
+        if reduce == "sum":
+            if rows.weights is not None:
+                taken = taken * rows.weights[index].reshape(-1, *([1] * (value.ndim - 1)))
+            result[s] = taken.sum(axis=0)
+        elif reduce in ("max", "min"):
+            result[s] = taken.max(axis=0) if reduce == "max" else taken.min(axis=0)
+        else:
+            result[s] = taken[0 if reduce == "first" else -1]
+    return result
+
+
+def divide(value: Floats, rows: Segments, divisor: Divisor) -> Floats:
+    """[S, ...] sums over what the pooling divides by; segments without rows stay zero."""
+    by = weight_sums(rows) if divisor == "weight" else rows.counts().astype(np.float32)
+    if divisor == "sqrt_count":
+        by = np.sqrt(by)
+    by = np.where(rows.counts() == 0, np.float32(1), by)
+    quotient: Floats = value / by.reshape(-1, *([1] * (value.ndim - 1)))
+    return quotient
+
+
+def weight_sums(rows: Segments) -> Floats:
+    """float32 [S], the sum of the weights of each segment's rows."""
+    if rows.weights is None:
+        return rows.counts().astype(np.float32)
+    running = np.concatenate([[0.0], np.cumsum(rows.weights, dtype=np.float64)])
+    ranges = np.concatenate([[0.0], np.cumsum(running[rows.end] - running[rows.begin])])
+    sums: Floats = (ranges[rows.offsets[1:]] - ranges[rows.offsets[:-1]]).astype(np.float32)
+    return sums
+
+
+def normalize(value: Floats) -> Floats:
+    """Vectors [..., H] divided by their length; a zero vector stays zero."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        squares = np.einsum("...h,...h->...", value, value, dtype=np.float64)
+        lengths: Floats = np.sqrt(squares).astype(np.float32)[..., None]
+        normalized: Floats = value / np.where(lengths == 0, np.float32(1), lengths)
+    return normalized
+
+
+def to_float16(value: Floats) -> npt.NDArray[np.float16]:
+    """Rounded to float16; beyond 65,504 becomes infinite."""
+    with np.errstate(over="ignore"):
+        return value.astype(np.float16)
+
+
+def to_int8(value: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
+    """Symmetric int8, one scale a vector: `value` is about `quantised * scale[..., None]`.
+
+    The scale is the largest |number| / 127, and values are rounded to the nearest, ties to even. A zero vector
+    has zeros and scale 0. A vector that is not finite has zeros and the scale NaN or infinity, so that it gives
+    NaN when scaled back.
+
+    Returns:
+        int8 [..., H] and float32 [...].
+    """
+    scale: Floats = np.abs(value).max(axis=-1) / np.float32(127)
+    usable = np.isfinite(scale) & (scale > 0)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        steps = np.rint(value / np.where(usable, scale, np.float32(1))[..., None])
+    steps = np.where(usable[..., None], np.clip(steps, -127, 127), 0)
+    return steps.astype(np.int8), scale
+
+
+def to_binary(value: Floats) -> npt.NDArray[np.uint8]:
+    """uint8 [..., H / 8]: bit 1 where a number is above zero, in `numpy.packbits` order (first number highest)."""
+    return np.packbits(value > 0, axis=-1)
