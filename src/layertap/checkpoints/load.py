@@ -13,12 +13,10 @@ from layertap.checkpoints.keys import KeyTable, account_for, used_rules
 from layertap.checkpoints.sentence import SENTENCE_FILES, read_sentence_embedding
 from layertap.checkpoints.source import Checkpoint, sha256
 from layertap.checkpoints.tensors import (
-    FLOAT_DTYPES,
     PICKLE,
     PICKLE_INDEX,
     SAFETENSORS,
     SAFETENSORS_INDEX,
-    TensorView,
     no_weights,
     read_index,
     read_safetensors,
@@ -28,6 +26,7 @@ from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture_of
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.tensors import FLOAT_BITS, TensorView
 
 PoolerState: TypeAlias = Literal["trained", "untrained", "absent"]
 PickleReader: TypeAlias = Callable[[Path], Mapping[str, TensorView]]
@@ -113,8 +112,8 @@ class ModelFiles:
                 raise WeightsError(
                     f"{where}: expected shape {list(shape)} (as config.json says), found {list(view.shape)}"
                 )
-            if view.dtype not in FLOAT_DTYPES:
-                raise WeightsError(f"{where}: expected one of {', '.join(FLOAT_DTYPES)}, found {view.dtype}")
+            if view.dtype not in FLOAT_BITS:
+                raise WeightsError(f"{where}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
             if not view.is_finite():
                 raise WeightsError(f"{where}: expected finite float32 values, found NaN or infinity")
             self._checked.add(name)
@@ -310,7 +309,7 @@ def _pooler_state(spec: EncoderSpec, tensors: Mapping[str, StoredTensor]) -> Poo
         missing = next(name for name in POOLER if name not in tensors)
         raise WeightsError(f"{stored[0].file}: {missing}: expected beside {stored[0].key}, found none")
     bias = tensors[POOLER[1]].view
-    if bias.dtype not in FLOAT_DTYPES or bias.size == 0:
+    if bias.dtype not in FLOAT_BITS or bias.size == 0:
         return "trained"  # `weights` refuses it when it is asked for
     # A bias starts at exactly zero, and the first gradient moves it.
     return "trained" if bias.to_float32().any() else "untrained"

@@ -10,15 +10,12 @@ import json
 import math
 import mmap
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from layertap.checkpoints.json_file import read_object
 from layertap.errors import WeightsError
+from layertap.tensors import TensorView
 
 SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
@@ -47,72 +44,14 @@ DTYPE_SIZES: dict[str, int] = {
     "F64": 8,
     "C64": 8,
 }
-FLOAT_DTYPES = ("F32", "F16", "BF16", "F64")
 MAX_HEADER = 100_000_000  # bytes; the format's own limit
-CHUNK = 1 << 18  # values checked at a time: temporaries stay in the cache
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TensorView:
-    """A stored tensor, not copied.
-
-    Attributes:
-        dtype: its safetensors name (`F32`, `F16`, `BF16`, `F64`, `I64`, ...).
-        shape: row-major.
-        buffer: its bytes, little-endian. Of a mapped file, the pages are private to this process: what is
-            written to them never reaches the file. (torch wraps writable memory only.)
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    buffer: memoryview
-
-    @property
-    def size(self) -> int:
-        """Number of values."""
-        return math.prod(self.shape)
-
-    def to_float32(self) -> npt.NDArray[np.float32]:
-        """Read-only float32 array of `shape`; of F32 a view of the stored bytes, otherwise a copy.
-
-        Every value of F16 and BF16 is a float32, so only F64 is rounded (beyond the range: to infinity).
-        """
-        stored = self._stored()
-        if self.dtype == "BF16":
-            # bfloat16 is the upper half of a float32
-            array = (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        else:
-            with np.errstate(over="ignore"):
-                array = np.require(stored, dtype=np.float32, requirements="A")
-        array = array.reshape(self.shape)
-        array.flags.writeable = False
-        return array
-
-    def is_finite(self) -> bool:
-        """Whether every value is a finite float32; in chunks, without temporaries of the tensor's size."""
-        stored = self._stored()
-        for begin in range(0, stored.size, CHUNK):
-            chunk = stored[begin : begin + CHUNK]
-            if self.dtype == "BF16":
-                finite = bool((chunk & np.uint16(0x7F80)).max() < 0x7F80)  # exponent bits not all set
-            elif self.dtype == "F64":
-                finite = bool(np.abs(chunk).max() <= np.finfo(np.float32).max)  # False for NaN
-            else:
-                finite = bool(np.isfinite(chunk).all())
-            if not finite:
-                return False
-        return True
-
-    def _stored(self) -> npt.NDArray[Any]:
-        """Flat array of the stored values; BF16 as uint16."""
-        if self.dtype not in FLOAT_DTYPES:
-            raise TypeError(f"not a float tensor: {self.dtype}")
-        numpy_dtype = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8"}[self.dtype]
-        return np.frombuffer(self.buffer, dtype=numpy_dtype)
 
 
 def read_safetensors(path: Path) -> dict[str, TensorView]:
-    """Maps a safetensors file and hands over every tensor in it.
+    """Maps a safetensors file and hands over every tensor in it, uncopied.
+
+    The mapping is writable and private: torch wraps it without copying, and what anyone writes to it never
+    reaches the file.
 
     Raises:
         WeightsError: a file that cannot be read, is cut short, or whose header is not as the format says.
@@ -170,9 +109,7 @@ def _views(path: Path, header: Mapping[str, Any], data: memoryview) -> dict[str,
     if expected != len(data):
         advice = "the file is cut short; download it again" if expected > len(data) else "the file is damaged"
         raise WeightsError(f"{path}: expected {expected} bytes of data, found {len(data)}: {advice}")
-    return {
-        name: TensorView(dtype=dtype, shape=shape, buffer=data[begin:end]) for begin, end, dtype, shape, name in entries
-    }
+    return {name: TensorView(dtype, shape, data[begin:end]) for begin, end, dtype, shape, name in entries}
 
 
 def _entry(path: Path, name: str, value: Any) -> tuple[int, int, str, tuple[int, ...]]:
