@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where records come from: one small file a format; the table of them is `data.formats`."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where features go: one small file a format; the table of them is `data.formats`."""

@@ -1,0 +1,149 @@
+"""JSON Lines: a record an object, an object a line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from layertap.data.json_types import arrow_type, kind_of, merge
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.lines import decode, numbered_lines
+from layertap.data.readers.selection import ID_COLUMN, Selection, checked_id, checked_text, is_id, named, select
+from layertap.data.readers.source import Source
+from layertap.errors import UsageError
+from layertap.records import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HEAD_ROWS = 1000
+HEAD_BYTES = 16 << 20
+
+
+class JsonlReader(Reader):
+    """An object a line; lines of white space only are no rows.
+
+    The first rows (at most 1,000, or 16 MiB) say which columns there are. A column that a row lacks is left
+    out of its record; the text column must be there.
+    """
+
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        super().__init__(source, options)
+        self._lines = ((number, line) for number, line in numbered_lines(source.stream) if line.strip())
+        self._head = self._peek()
+        self._selection = self._select()
+        self._types: dict[str, pa.DataType | None] | None = None
+
+    @property
+    def column_types(self) -> Mapping[str, pa.DataType | None]:
+        """Types that hold every value exactly (see `data.json_types`).
+
+        A file is read through once more for it, which also finds its bad rows before any work is done. Of
+        a pipe the first rows must do.
+        """
+        if self._types is None:
+            kinds = self._kinds()
+            self._types = {name: arrow_type(kind) for name, kind in kinds.items()}
+        return self._types
+
+    def _rows(self) -> Iterator[tuple[int, bytes]]:
+        return chain(self._head, self._lines)
+
+    def _parse(self, row: int, raw: bytes) -> Record:
+        values = parse_object(raw)
+        chosen = self._selection
+        if chosen.text not in values:
+            raise BadRowError(f"there is no column {chosen.text!r}")
+        text = checked_text(values[chosen.text], chosen.text)
+        found_id = None if chosen.id is None else checked_id(values.get(chosen.id), chosen.id)
+        if self._options.columns is None:
+            columns = {key: value for key, value in values.items() if key not in (chosen.text, chosen.id)}
+        else:
+            columns = {key: values[key] for key in chosen.columns if key in values}
+        return Record(row=row, text=text, id=found_id, columns=columns)
+
+    def _peek(self) -> list[tuple[int, bytes]]:
+        head: list[tuple[int, bytes]] = []
+        size = 0
+        for number, line in self._lines:
+            head.append((number, line))
+            size += len(line)
+            if len(head) == HEAD_ROWS or size >= HEAD_BYTES:
+                break
+        return head
+
+    def _select(self) -> Selection:
+        kinds: dict[str, str] = {}
+        no_ids: set[str] = set()
+        readable = 0
+        for number, line in self._head:
+            try:
+                values = parse_object(line)
+            except BadRowError as bad:
+                if self._options.on_error == "raise":
+                    raise self._fail(f"line {number}: {bad}") from None
+                continue
+            readable += 1
+            for key, value in values.items():
+                kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
+                if not is_id(value):
+                    no_ids.add(key)
+        if not readable:
+            # nothing to learn the columns from: take what is asked for at its word
+            return Selection(
+                text=self._options.text_column or "text",
+                id=self._options.id_column,
+                columns=self._options.columns or (),
+            )
+        return select(
+            self._options,
+            file=self._source.name,
+            found=tuple(kinds),
+            texts=[key for key, kind in kinds.items() if kind == "string"],
+            # an id column that the user named is held to it row by row
+            ids=[key for key in kinds if key not in no_ids or key == self._options.id_column],
+        )
+
+    def _kinds(self) -> dict[str, str]:
+        kinds = dict.fromkeys(self._selection.columns, "null")
+        if self._selection.id is not None:
+            kinds = {ID_COLUMN: "null"} | kinds
+        for record in self._once_more():
+            for key, value in record.columns.items():
+                kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
+            if self._selection.id is not None:
+                if ID_COLUMN in record.columns:
+                    raise UsageError(
+                        f"{self._source.name}: the output's column 'id' would hold both {self._selection.id!r} "
+                        "and the input's own 'id'; name the columns to carry, without 'id'"
+                    )
+                kinds[ID_COLUMN] = merge(kinds[ID_COLUMN], kind_of(record.id))
+        return kinds
+
+    def _once_more(self) -> Iterator[Record]:
+        if self._source.path is not None and self._source.can_be_reread:
+            with JsonlReader(Source(self._source.path), self._options) as reader:
+                yield from reader
+            return
+        for row, (_, line) in enumerate(self._head):
+            try:
+                yield self._parse(row, line)
+            except BadRowError:
+                continue  # met again, and dealt with, when the records are read
+
+
+def parse_object(line: bytes) -> dict[str, Any]:
+    """The object of a line; raises BadRowError."""
+    try:
+        values = json.loads(decode(line))
+    except json.JSONDecodeError as error:
+        raise BadRowError(f"broken JSON: {error.msg} at character {error.pos + 1}") from None
+    except RecursionError:
+        raise BadRowError("JSON nested too deeply") from None
+    except ValueError as error:
+        raise BadRowError(f"broken JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise BadRowError(f"{'null' if values is None else named(values)}, not an object with columns")
+    return values

@@ -1,0 +1,102 @@
+"""Which columns of an input are the text, the id and carried along."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layertap.data.readers.base import BadRowError, ReadOptions
+from layertap.errors import UsageError
+
+TEXT_COLUMN = "text"
+ID_COLUMN = "id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Columns by role.
+
+    Attributes:
+        text: the column with the texts.
+        id: the column with the ids, or None.
+        columns: the columns to carry along, in order.
+    """
+
+    text: str
+    id: str | None
+    columns: tuple[str, ...]
+
+
+def select(
+    options: ReadOptions,
+    *,
+    file: str,
+    found: Sequence[str],
+    texts: Sequence[str],
+    ids: Collection[str],
+) -> Selection:
+    """Gives the columns of an input their roles.
+
+    Args:
+        options: what the user asked for.
+        file: the input's name for messages.
+        found: its columns.
+        texts: those of `found` that hold strings, for the advice when the text column is missing.
+        ids: those of `found` that can be ids. A column `id` of another kind is carried as it is.
+
+    Raises:
+        UsageError: a column that is not there or cannot play its role; the message lists those found.
+    """
+    listed = f"its columns are {', '.join(map(repr, found))}" if found else "it has no columns"
+    text = options.text_column or TEXT_COLUMN
+    if text not in found:
+        advice = f"; the only one with strings is {texts[0]!r}: name it as the text column" if len(texts) == 1 else ""
+        how = "" if options.text_column else " and no text column is named"
+        raise UsageError(f"{file}: there is no column {text!r}{how}; {listed}{advice}")
+    missing = [name for name in options.columns or () if name not in found]
+    if options.id_column is not None and options.id_column not in found:
+        missing.append(options.id_column)
+    if missing:
+        raise UsageError(f"{file}: there is no column {', '.join(map(repr, missing))}; {listed}")
+    if options.id_column is not None and options.id_column not in ids:
+        raise UsageError(f"{file}: column {options.id_column!r} cannot be the id: ids are strings or whole numbers")
+    id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and text != ID_COLUMN else None)
+    if options.columns is None:
+        columns = tuple(name for name in found if name not in (text, id_column))
+    else:
+        columns = tuple(name for name in options.columns if (name, id_column) != (ID_COLUMN, ID_COLUMN))
+    if id_column is not None and ID_COLUMN in columns:
+        raise UsageError(
+            f"{file}: the output's column 'id' would hold both {id_column!r} and the input's own 'id'; "
+            "name the columns to carry, without 'id'"
+        )
+    return Selection(text=text, id=id_column, columns=columns)
+
+
+def checked_text(value: Any, column: str) -> str:
+    """A text, or BadRowError saying what stands in its place."""
+    if isinstance(value, str):
+        return value
+    raise BadRowError(
+        f"column {column!r} is null" if value is None else f"column {column!r} is {named(value)}, not a text"
+    )
+
+
+def checked_id(value: Any, column: str) -> str | int | None:
+    """An id (null is allowed: the record has none), or BadRowError saying what stands in its place."""
+    if is_id(value):
+        found: str | int | None = value
+        return found
+    raise BadRowError(f"column {column!r} is {named(value)}; ids are strings or whole numbers")
+
+
+def is_id(value: Any) -> bool:
+    """A string, a whole number or null."""
+    return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
+
+
+def named(value: Any) -> str:
+    """What a value is, in JSON's words."""
+    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    return kinds.get(type(value), f"of type {type(value).__name__}")

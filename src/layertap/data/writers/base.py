@@ -1,0 +1,168 @@
+"""What every writer is: batches in, one whole file out, or nothing."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layertap.data.writers.parts import PartFiles, in_words
+from layertap.errors import OutputError, UsageError
+from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+ROW = "row"
+ID = "id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WriterOptions:
+    """What goes into an output.
+
+    Attributes:
+        format: name of the format.
+        schemas: the features, in column order.
+        column_types: what records carry beside them; `id` stands for `Record.id`, None for JSON text.
+        provenance: what the features are, as JSON values.
+    """
+
+    format: str
+    schemas: tuple[FeatureSchema, ...]
+    column_types: Mapping[str, pa.DataType | None]
+    provenance: Mapping[str, Any]
+
+    @property
+    def provenance_text(self) -> str:
+        """Provenance as JSON, the same text for the same values."""
+        return json.dumps(self.provenance, sort_keys=True)
+
+
+class Writer(ABC):
+    """Writes batches of features to one output.
+
+    As a context manager it closes where the block ends well and aborts where it does not, also on Ctrl-C.
+    What fails in `write` or `close` leaves nothing behind, and an old output as it was.
+
+    Attributes:
+        records_written: records so far.
+    """
+
+    def __init__(self, parts: PartFiles, options: WriterOptions) -> None:
+        self.records_written = 0
+        self._parts = parts
+        self._options = options
+        self._open = True
+        with self._whole_or_nothing():
+            self._start()
+
+    @classmethod
+    def check(cls, options: WriterOptions) -> None:
+        """Refuses features or columns that the format cannot hold, before a file is touched."""
+        refuse_clashes(options, [ROW, *options.column_types])
+
+    @property
+    def name(self) -> str:
+        """What to call the output."""
+        return self._parts.name
+
+    def write(self, batch: FeatureBatch) -> None:
+        """Appends consecutive records.
+
+        Raises:
+            OutputError: the system refused (disk full); the temporary files are gone then.
+            InputError: a carried value that the output cannot hold.
+        """
+        assert self._open, "write after close or abort"
+        if not len(batch):
+            return
+        for schema in self._options.schemas:
+            check_feature(schema, batch)
+        with self._whole_or_nothing():
+            self._write(batch)
+        self.records_written += len(batch)
+
+    def close(self) -> None:
+        """Makes the output whole and gives it its name; a second call does nothing."""
+        if not self._open:
+            return
+        with self._whole_or_nothing():
+            self._finish()
+        self._open = False
+
+    def abort(self) -> None:
+        """Leaves nothing behind."""
+        self._open = False
+        self._parts.discard()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        else:
+            self.abort()
+
+    @abstractmethod
+    def _start(self) -> None:
+        """Opens the temporary file or files."""
+
+    @abstractmethod
+    def _write(self, batch: FeatureBatch) -> None:
+        """Appends a batch of at least one record."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Writes what is left and commits."""
+
+    @contextmanager
+    def _whole_or_nothing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.abort()
+            raise OutputError(f"{self.name}: cannot be written: {in_words(error)}; nothing is left of it") from error
+        except BaseException:
+            self.abort()
+            raise
+
+
+def refuse_clashes(options: WriterOptions, names: list[str]) -> None:
+    """Refuses features that are called like something else in the output, `names`."""
+    taken = set(names)
+    clashes = [schema.name for schema in options.schemas if schema.name in taken]
+    if clashes:
+        raise UsageError(
+            f"{', '.join(map(repr, clashes))}: a feature and a column of the output have the same name; "
+            "give the feature another (name = expression), or name the columns to carry without it"
+        )
+    if ROW in options.column_types:
+        raise UsageError(
+            "the input's column 'row' cannot be carried: the output's own 'row' holds the input row numbers; "
+            "name the columns to carry without it, or rename it"
+        )
+
+
+def check_feature(schema: FeatureSchema, batch: FeatureBatch) -> None:
+    """Asserts that a feature is what its schema promised."""
+    feature = batch.features[schema.name]
+    assert isinstance(feature, Ragged) == schema.ragged, schema
+    values = values_of(feature)
+    assert values.dtype == np.dtype(schema.dtype), (schema, values.dtype)
+    assert values.shape[1:] == schema.shape, (schema, values.shape)
+    assert len(feature) == len(batch), (schema, len(feature), len(batch))
+
+
+def values_of(feature: Array | Ragged) -> Array:
+    """The values of a feature laid end to end: [N, ...], or [M, ...] where it is ragged."""
+    return feature.values if isinstance(feature, Ragged) else feature

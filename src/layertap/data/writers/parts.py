@@ -1,0 +1,131 @@
+"""Files written beside their place under a hidden name, and renamed when whole."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+from layertap.errors import OutputError, UsageError
+
+BUFFER_BYTES = 1 << 20
+
+
+class PartFiles:
+    """The temporary files of one output.
+
+    They are called `.<name>.<pid>.<n>.part` and stand in the output's own folder, so that renaming is
+    one step of the file system.
+
+    Attributes:
+        path: the output, or None for standard output.
+    """
+
+    def __init__(self, path: Path | None, *, sidecar: Path | None = None) -> None:
+        self.path = path
+        self._sidecar = sidecar
+        self._open: dict[Path, BinaryIO] = {}
+
+    @property
+    def name(self) -> str:
+        """What to call the output in messages."""
+        return "standard output" if self.path is None else str(self.path)
+
+    def create(self) -> BinaryIO:
+        """A new temporary file, open for writing and reading back; standard output where the output is that."""
+        if self.path is None:
+            return sys.stdout.buffer
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{len(self._open)}.part")
+        file = part.open("w+b", buffering=BUFFER_BYTES)
+        self._open[part] = file
+        return file
+
+    def remove(self, file: BinaryIO) -> None:
+        """Deletes one temporary file whose bytes are needed no more."""
+        part = self._part(file)
+        file.close()
+        part.unlink()
+
+    def commit(self, file: BinaryIO, *, provenance: bytes) -> None:
+        """Makes a temporary file the output and deletes the others.
+
+        Args:
+            file: one that `create` gave.
+            provenance: for the sidecar, where the output has one.
+        """
+        if self.path is None:
+            file.flush()
+            return
+        if self.path.exists():
+            shutil.copymode(self.path, self._part(file))
+        _sync(file)
+        companion = None
+        if self._sidecar is not None:
+            companion = self.create()
+            companion.write(provenance)
+            _sync(companion)
+            # At no time does an output stand beside the provenance of another.
+            self._sidecar.unlink(missing_ok=True)
+        self._part(file).replace(self.path)
+        if companion is not None and self._sidecar is not None:
+            self._part(companion).replace(self._sidecar)
+        self.discard()
+        _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Deletes whatever temporary file is left."""
+        for part, file in self._open.items():
+            # Closing flushes, which fails again where writing failed; the file goes either way.
+            with contextlib.suppress(OSError):
+                file.close()
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+        self._open.clear()
+
+    def _part(self, file: BinaryIO) -> Path:
+        return next(part for part, opened in self._open.items() if opened is file)
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuses a place where a file cannot be put, before any work is done for it."""
+    if path.is_dir():
+        raise OutputError(f"{path}: this is a directory; name a file in it")
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: this is no regular file, and an output is written beside and renamed")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path} exists; name another output, or ask for overwriting")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {path.parent} is not writable")
+
+
+def in_words(error: OSError) -> str:
+    """Why the system refused, for a message."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "permission to write there is denied"
+    if error.errno == errno.EPIPE:
+        return "whoever reads it has stopped reading"
+    return error.strerror or str(error)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # The renaming itself is safe against a power cut only when the folder is. Not every system lets
+    # a folder be opened, and not every file system synchronises one.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
