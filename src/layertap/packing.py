@@ -84,9 +84,7 @@ def pack(
     return PackedBatch(
         input_ids=packed_ids,
         position_ids=np.concatenate([position_ids(packed_ids[b:e]) for b, e in zip(begins, ends, strict=True)]),
-        token_type_ids=None
-        if token_type_ids is None
-        else np.concatenate(token_type_ids).astype(np.int32, copy=False),
+        token_type_ids=None if token_type_ids is None else np.concatenate(token_type_ids).astype(np.int32, copy=False),
         cu_seqlens=cu_seqlens,
         max_seqlen=int(lengths.max()),
         record_index=np.arange(len(sequences), dtype=np.int64)
@@ -121,7 +119,7 @@ class Segments:
     @property
     def is_simple(self) -> bool:
         """One range a segment (the only kind that sequence pooling makes)."""
-        return len(self.begin) == len(self)
+        return np.array_equal(self.offsets, np.arange(len(self.begin) + 1))
 
     def counts(self) -> npt.NDArray[np.int64]:
         """int64 [S], rows a segment."""
@@ -130,9 +128,7 @@ class Segments:
         return counts
 
 
-def simple_segments(
-    begin: IntArray, end: IntArray, *, weights: npt.NDArray[np.float32] | None = None
-) -> Segments:
+def simple_segments(begin: IntArray, end: IntArray, *, weights: npt.NDArray[np.float32] | None = None) -> Segments:
     """One row range a segment."""
     return Segments(
         begin=np.asarray(begin, dtype=np.int32),

@@ -36,7 +36,9 @@ class Backend(ABC):
         """
 
 
-def rows_needed(program: Program, segments: Mapping[SegmentKind, Segments], num_tokens: int) -> npt.NDArray[np.int32] | None:
+def rows_needed(
+    program: Program, segments: Mapping[SegmentKind, Segments], num_tokens: int
+) -> npt.NDArray[np.int32] | None:
     """Rows that captures need from block `program.stop`: int32, ascending, or None for all T rows."""
     if not program.top_rows_only:
         return None

@@ -43,7 +43,8 @@ class PositionTable:
         if self.padding_id is None:
             return np.arange(len(input_ids), dtype=np.int32)
         counted = input_ids != self.padding_id
-        return (np.cumsum(counted) * counted + self.padding_id).astype(np.int32)
+        positions: npt.NDArray[np.int32] = (np.cumsum(counted) * counted + self.padding_id).astype(np.int32)
+        return positions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

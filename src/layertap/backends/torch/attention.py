@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
 HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
 """Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
@@ -85,11 +84,7 @@ def _runs(lengths: Sequence[int], queries: Sequence[int]) -> tuple[Run, ...]:
     row = query_row = 0
     for length, asked in zip(lengths, queries, strict=True):
         last = runs[-1] if runs else None
-        if (
-            last
-            and (last.length, last.queries) == (length, asked)
-            and last.begin + last.count * length == row
-        ):
+        if last and (last.length, last.queries) == (length, asked) and last.begin + last.count * length == row:
             runs[-1] = Run(last.begin, last.query_begin, last.count + 1, length, asked)
         elif asked:
             runs.append(Run(row, query_row, 1, length, asked))
@@ -138,17 +133,19 @@ def attend(
 
 def _by_head(rows_TH: Tensor, count: int, num_heads: int) -> Tensor:
     """[n * t, H] -> [n, A, t, D], a view."""
-    return rows_TH.unflatten(1, (num_heads, -1)).unflatten(0, (count, -1)).transpose(1, 2)
+    rows, width = rows_TH.shape
+    return rows_TH.view(count, rows // count, num_heads, width // num_heads).transpose(1, 2)
 
 
 def _varlen(query_QH: Tensor, key_TH: Tensor, value_TH: Tensor, layout: Layout, num_heads: int) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     device = query_QH.device
+    by_head = (num_heads, query_QH.shape[1] // num_heads)
     context_QAD = varlen_attn(
-        query_QH.unflatten(1, (num_heads, -1)),
-        key_TH.unflatten(1, (num_heads, -1)),
-        value_TH.unflatten(1, (num_heads, -1)),
+        query_QH.view(-1, *by_head),
+        key_TH.view(-1, *by_head),
+        value_TH.view(-1, *by_head),
         torch.as_tensor(layout.cu_queries, device=device),
         torch.as_tensor(layout.cu_seqlens, device=device),
         max(layout.queries),
@@ -181,4 +178,4 @@ def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tenso
         scores_Bqt = torch.baddbmm(unused, query_BqD, key_BtD.transpose(1, 2), beta=0, alpha=head_size**-0.5)
         parts.append(torch.bmm(scores_Bqt.softmax(-1), value_BtD))
     context_BqD = parts[0] if len(parts) == 1 else torch.cat(parts)
-    return context_BqD.unflatten(0, (n, heads))
+    return context_BqD.view(n, heads, queries, head_size)

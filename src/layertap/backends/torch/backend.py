@@ -1,0 +1,162 @@
+"""`TorchBackend`: programs over packed batches, with numpy at both ends.
+
+An inference shell around the modules of `encoder`: loads only the blocks that programs reach, reduces each hidden
+state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H hidden size, S segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from threading import Lock
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from layertap.backends.base import Backend, FloatArray, rows_needed
+from layertap.backends.torch.attention import Layout
+from layertap.backends.torch.collect import Collector
+from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler
+from layertap.backends.torch.fused import FusedBlock, onednn_works
+from layertap.backends.torch.weights import to_tensor
+from layertap.errors import BackendError, OptionError
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.models.spec import EncoderSpec
+from layertap.packing import PackedBatch, Segments
+from layertap.tensors import TensorView
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+PRECISIONS: dict[str, torch.dtype] = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+class TorchBackend(Backend):
+    """Runs one model's programs with torch.
+
+    Args:
+        spec: what to run.
+        weights: canonical names -> their stored tensors, checked; called as blocks are first reached.
+        device: "cpu", "cuda" or "cuda:N".
+        precision: "float32", "bfloat16", or on CUDA "float16": dtype of weights and hidden states. Sums over tokens
+            and layers are float32 always.
+        fused: take the fused kernels on a processor; off, the plain modules run.
+
+    Raises:
+        OptionError: a precision that the device does not have.
+        BackendError: no such device.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        weights: Callable[[Iterable[str]], Mapping[str, TensorView]],
+        *,
+        device: str = "cpu",
+        precision: str = "float32",
+        fused: bool = True,
+    ) -> None:
+        self.spec = spec
+        self.device = _device(device)
+        self.dtype = _dtype(precision, self.device)
+        self.fused = fused
+        self.onednn = fused and self.device.type == "cpu" and onednn_works(self.dtype)
+        self._weights = weights
+        self._lock = Lock()
+        self._embeddings: Embeddings | None = None
+        self._blocks: list[Callable[[Tensor, Layout, Tensor | None], Tensor]] = []
+        self._pooler: Pooler | None = None
+
+    @torch.inference_mode()
+    def run(
+        self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
+    ) -> dict[Capture, FloatArray]:
+        """See `Backend.run`."""
+        needed = rows_needed(program, segments, batch.num_tokens)
+        collector = Collector(program, segments, self.device)
+        for layer, hidden_TH in self._states(batch, program.stop, needed):
+            collector.take(layer, hidden_TH, needed if layer == program.stop else None)
+        if collector.pooler_rows is not None:
+            collector.take_pooled(self._load_pooler()(collector.pooler_rows.to(self.dtype)))
+        return {capture: result.float().cpu().numpy() for capture, result in collector.results.items()}
+
+    def _states(
+        self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None
+    ) -> Iterator[tuple[int, Tensor]]:
+        packed = self._tensors(batch)
+        rows = None if needed is None else torch.as_tensor(needed, dtype=torch.int64, device=self.device)
+        hidden_TH = self._load_embeddings()(packed)
+        if stop == 0 and rows is not None:
+            hidden_TH = hidden_TH[rows]
+        yield 0, hidden_TH
+        for i in range(1, stop + 1):
+            block = self._load_block(i - 1)
+            if i == stop and needed is not None:
+                hidden_TH = block(hidden_TH, packed.layout.with_queries(needed), rows)
+            else:
+                hidden_TH = block(hidden_TH, packed.layout, None)
+            yield i, hidden_TH
+
+    def _tensors(self, batch: PackedBatch) -> PackedTensors:
+        def to_device(values: npt.NDArray[np.int32]) -> Tensor:
+            return torch.as_tensor(values, dtype=torch.int64, device=self.device)
+
+        return PackedTensors(
+            input_ids=to_device(batch.input_ids),
+            position_ids=to_device(batch.position_ids),
+            token_type_ids=None if batch.token_type_ids is None else to_device(batch.token_type_ids),
+            layout=Layout.of(batch.lengths.tolist()),
+        )
+
+    def _load_embeddings(self) -> Embeddings:
+        with self._lock:
+            if self._embeddings is None:
+                self._embeddings = self._load(Embeddings, "embeddings.")
+            return self._embeddings
+
+    def _load_block(self, index: int) -> Callable[[Tensor, Layout, Tensor | None], Tensor]:
+        with self._lock:
+            while len(self._blocks) <= index:
+                block = self._load(Block, f"encoder.layer.{len(self._blocks)}.")
+                self._blocks.append(FusedBlock(block, self.spec, onednn=self.onednn) if self.fused else block)
+            return self._blocks[index]
+
+    def _load_pooler(self) -> Pooler:
+        with self._lock:
+            if self._pooler is None:
+                self._pooler = self._load(Pooler, "pooler.")
+            return self._pooler
+
+    def _load(self, kind: Callable[[EncoderSpec], ModuleT], prefix: str) -> ModuleT:
+        with torch.device("meta"):
+            module = kind(self.spec).eval()
+        names = {f"{prefix}{name}": name for name in module.state_dict()}
+        tensors = {names[name]: to_tensor(view) for name, view in self._weights(names).items()}
+        module.load_state_dict(tensors, assign=True)
+        return module.to(device=self.device, dtype=self.dtype).requires_grad_(False)
+
+
+def _device(name: str) -> torch.device:
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise OptionError(f"device {name!r}: expected cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise BackendError("device 'cuda': this torch sees no CUDA device; use device='cpu'")
+    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
+        raise BackendError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
+    return torch.device(name)
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if precision == "float16" and device.type == "cpu":
+        raise OptionError("precision 'float16' needs a CUDA device; on a processor use bfloat16 or float32")
+    return PRECISIONS[precision]
