@@ -205,6 +205,7 @@ def _from_hub(
             )
 
     import huggingface_hub
+    from huggingface_hub import constants
 
     description = (*DESCRIPTION_FILES, PICKLE_INDEX) if allow_pickle else DESCRIPTION_FILES
     folder = fetch(description, revision)
@@ -217,7 +218,7 @@ def _from_hub(
         return checkpoint
     if allow_pickle and _fetch_weights(checkpoint, PICKLE, PICKLE_INDEX, fetch):
         return checkpoint
-    if local_files_only or huggingface_hub.constants.HF_HUB_OFFLINE:
+    if local_files_only or constants.HF_HUB_OFFLINE:
         raise ModelNotFoundError(_not_in_cache(name, local_files_only, None))
     with _retold(name, checkpoint.commit, local_files_only):
         files = huggingface_hub.list_repo_files(name, revision=checkpoint.commit)
