@@ -123,22 +123,14 @@ def _token(value: Any, field: str, path: Path, *, special: bool | None = None) -
 
 
 def _named(merged: Mapping[str, tuple[Any, Path]]) -> dict[str, AddedToken]:
-    names = [*NAMED_TOKENS, *(key for key in merged if key.endswith("_token") and key not in NAMED_TOKENS)]
-    return {
-        name: _token(*_field(merged, name), special=True)
-        for name in names
+    others = [key for key in merged if key.endswith("_token") and key not in NAMED_TOKENS]
+    named: dict[str, AddedToken] = {}
+    for name in (*NAMED_TOKENS, *others):
+        value, path = merged.get(name, (None, Path()))
         # other names that end alike hold flags (`add_bos_token`)
-        if isinstance(merged.get(name, (None,))[0], str | dict) or (name in NAMED_TOKENS and _given(merged, name))
-    }
-
-
-def _given(merged: Mapping[str, tuple[Any, Path]], name: str) -> bool:
-    return name in merged and merged[name][0] is not None
-
-
-def _field(merged: Mapping[str, tuple[Any, Path]], name: str) -> tuple[Any, str, Path]:
-    value, path = merged[name]
-    return value, name, path
+        if isinstance(value, str | dict) or (name in NAMED_TOKENS and value is not None):
+            named[name] = _token(value, name, path, special=True)
+    return named
 
 
 def _extra(merged: Mapping[str, tuple[Any, Path]]) -> tuple[AddedToken, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.errors import TokenizerError
-from layertap.text.settings import TokenizerSettings
+from layertap.text.settings import TokenizerSettings, read_json_object
 
 BERT_TOKENS = {
     "unk_token": "[UNK]",
@@ -87,18 +87,21 @@ WHITE_SPACE = (
 
 def read_vocab(path: Path) -> dict[str, int]:
     """`vocab.txt`: a token a line, its id the 0-based line number; of a repeated token the last line counts."""
+    lines = _read_text(path).split("\n")
+    if lines[-1] == "":
+        del lines[-1]
+    return {line.rstrip(WHITE_SPACE): i for i, line in enumerate(lines)}
+
+
+def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TokenizerError(f"{path}: line {line} is not UTF-8") from error
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
-    lines = text.split("\n")
-    if lines[-1] == "":
-        del lines[-1]
-    return {line.rstrip(WHITE_SPACE): i for i, line in enumerate(lines)}
 
 
 def _bert_from_vocabulary(paths: tuple[Path, ...]) -> Tokenizer:
@@ -131,9 +134,31 @@ def _bert_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor
 # --- RobertaTokenizer ----------------------------------------------------------------------------------------------
 
 
+def read_merges(path: Path) -> list[tuple[str, str]]:
+    """`merges.txt`: a pair a line, the first pair merged first; `#version` and empty lines do not count."""
+    merges: list[tuple[str, str]] = []
+    for number, line in enumerate(_read_text(path).split("\n"), start=1):
+        pair = line.rstrip("\r")
+        if not pair or pair.startswith("#version"):
+            continue
+        first, _, second = pair.partition(" ")
+        if not first or not second or " " in second:
+            raise TokenizerError(
+                f"{path}: line {number}: expected two tokens with a space between, found {pair[:80]!r}"
+            )
+        merges.append((first, second))
+    return merges
+
+
 def _roberta_from_vocabulary(paths: tuple[Path, ...]) -> Tokenizer:
-    vocab, merges = map(str, paths)
-    model = models.BPE.from_file(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="", fuse_unk=False)
+    vocab, merges = paths
+    model = models.BPE(
+        read_json_object(vocab),
+        read_merges(merges),
+        continuing_subword_prefix="",
+        end_of_word_suffix="",
+        fuse_unk=False,
+    )
     return Tokenizer(model)
 
 
@@ -221,8 +246,8 @@ STYLES: dict[str, Style] = {
     "ConvBertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
-    "LEDTokenizer": ROBERTA,
     "LayoutLMTokenizer": BERT,
+    "LEDTokenizer": ROBERTA,
     "LongformerTokenizer": ROBERTA,
     "MobileBertTokenizer": BERT,
     "RobertaTokenizer": ROBERTA,

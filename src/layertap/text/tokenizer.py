@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,18 +113,19 @@ class TextTokenizer:
 
         Raises:
             UsageError: something that is not a list of texts.
+            TokenizerError: a vocabulary that lacks its own unknown token met an unknown word.
         """
         _check_texts(texts)
-        clean, surrogates = texts, None
+        surrogates: list[int] | None = None
         try:
-            encodings = self.backend.encode_batch_fast(clean)
+            encodings = self._encode_batch(texts)
         except TypeError:
             # The library takes no text with lone surrogates; looking for them first would cost every text.
             replaced = [SURROGATES.subn("\ufffd", text) for text in texts]
-            clean, surrogates = [text for text, _ in replaced], [count for _, count in replaced]
-            encodings = self.backend.encode_batch_fast(clean)
+            texts, surrogates = [text for text, _ in replaced], [count for _, count in replaced]
+            encodings = self._encode_batch(texts)
         ids, ends = _flat(encodings)
-        typed = self._typed_specials(ids, ends, clean)
+        typed = self._typed_specials(ids, ends, texts)
         before, after = len(self.prefix), len(self.suffix)
         return [
             EncodedText(
@@ -133,8 +134,16 @@ class TextTokenizer:
                 typed_specials=0 if typed is None else int(typed[i]),
                 replaced_surrogates=0 if surrogates is None else surrogates[i],
             )
-            for i, (begin, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True))
+            for i, (begin, end) in enumerate(pairwise([0, *ends]))
         ]
+
+    def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+        try:
+            return self.backend.encode_batch_fast(texts)
+        except TypeError:
+            raise
+        except Exception as error:  # the library has no exceptions of its own
+            raise TokenizerError(f"{self.files[0]}: {error}") from error
 
     def _typed_specials(
         self, ids: npt.NDArray[np.int32], ends: list[int], texts: Sequence[str]

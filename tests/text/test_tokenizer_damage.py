@@ -1,0 +1,153 @@
+"""Files that are missing, damaged or of a kind that is not supported: one clear message each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from layertap.errors import TokenizerError
+from layertap.text.tokenizer import TextTokenizer
+
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "b"]
+ROBERTA = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "<mask>": 7}
+
+
+def write(folder: Path, **files: object) -> Path:
+    """File names with `__` for the dot; text, bytes, or what is to be JSON."""
+    for key, value in files.items():
+        path = folder / key.replace("__", ".")
+        if isinstance(value, bytes):
+            path.write_bytes(value)
+        else:
+            path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return folder
+
+
+def vocab_txt(tokens: list[str], newline: str = "\n") -> bytes:
+    return "".join(token + newline for token in tokens).encode()
+
+
+def ids(folder: Path, text: str) -> list[int]:
+    return TextTokenizer.load(folder, model_type="bert").encode([text])[0].input_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        vocab_txt(VOCAB),
+        vocab_txt(VOCAB)[:-1],
+        vocab_txt(VOCAB, "\r\n"),
+        b"\xef\xbb\xbf" + vocab_txt(VOCAB),
+        vocab_txt([token + " " for token in VOCAB]),
+        vocab_txt(VOCAB) + b"\n\n",
+    ],
+    ids=["plain", "no last newline", "CRLF", "BOM", "spaces", "empty lines"],
+)
+def test_vocab_txt_as_editors_leave_it(tmp_path: Path, data: bytes) -> None:
+    assert ids(write(tmp_path, vocab__txt=data), "ab b [PAD]") == [2, 5, 6, 7, 0, 3]
+
+
+def test_of_a_repeated_token_the_last_line_counts(tmp_path: Path) -> None:
+    assert ids(write(tmp_path, vocab__txt=vocab_txt([*VOCAB, "a"])), "a") == [2, 8, 3]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({}, r"no tokenizer\.json, and not the vocab\.txt of BertTokenizer"),
+        ({"vocab__txt": b"[PAD]\n[UNK]\n\xff\xfe\n"}, r"vocab\.txt: line 3 is not UTF-8"),
+        ({"vocab__txt": b""}, r"vocab\.txt: unk_token '\[UNK\]' is not in the vocabulary"),
+        ({"vocab__txt": vocab_txt([t for t in VOCAB if t != "[CLS]"])}, r"vocab\.txt: cls_token '\[CLS\]' is not"),
+        ({"vocab__txt": vocab_txt([t.lower() for t in VOCAB])}, r"unk_token.*say so in tokenizer_config\.json"),
+        ({"tokenizer__json": "{"}, r"tokenizer\.json: not usable as a tokenizer: .*line 1 column 1"),
+        ({"tokenizer__json": ""}, r"tokenizer\.json: not usable as a tokenizer: EOF .*line 1"),
+        ({"tokenizer__json": '{\n"version": "1.0"}'}, r"tokenizer\.json: .*line 2"),
+        ({"tokenizer__json": b"\xff\xfe\x00"}, r"tokenizer\.json: not usable"),
+        ({"spiece__model": b"x"}, r"a SentencePiece model \(spiece\.model\).*save_pretrained.*tokenizer\.json"),
+        ({"sentencepiece__bpe__model": b"x"}, r"\(sentencepiece\.bpe\.model\)"),
+        ({"vocab__json": ROBERTA, "merges__txt": "a b\n"}, r"not the vocab\.txt of BertTokenizer"),
+    ],
+)
+def test_unusable_vocabularies_of_bert(tmp_path: Path, files: dict[str, object], message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        TextTokenizer.load(write(tmp_path, **files), model_type="bert")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"vocab__json": ROBERTA}, r"not the vocab\.json and merges\.txt of RobertaTokenizer"),
+        ({"vocab__txt": vocab_txt(VOCAB)}, r"not the vocab\.json and merges\.txt of RobertaTokenizer"),
+        ({"vocab__json": '{"a": 0,\n"b" 1}', "merges__txt": ""}, r"vocab\.json: not valid JSON at line 2, column 5"),
+        ({"vocab__json": [1], "merges__txt": ""}, r"vocab\.json: expected a JSON object, found list"),
+        ({"vocab__json": {"a": "x"}, "merges__txt": ""}, r"vocab\.json and .*merges\.txt: not usable"),
+        ({"vocab__json": ROBERTA, "merges__txt": "#version: 0.2\na b\nab\n"}, r"merges\.txt: line 3: .*found 'ab'"),
+        ({"vocab__json": ROBERTA, "merges__txt": "a b c\n"}, r"merges\.txt: line 1: expected two tokens"),
+        ({"vocab__json": ROBERTA, "merges__txt": b"a b\n\xff b\n"}, r"merges\.txt: line 2 is not UTF-8"),
+        ({"vocab__json": ROBERTA, "merges__txt": "a c\n"}, r"merges\.txt: .*out of vocabulary"),
+        ({"vocab__json": {"a": 0}, "merges__txt": ""}, r"vocab\.json: unk_token '<unk>' is not in the vocabulary"),
+    ],
+)
+def test_unusable_vocabularies_of_roberta(tmp_path: Path, files: dict[str, object], message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        TextTokenizer.load(write(tmp_path, **files), model_type="roberta")
+
+
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "camembert"])
+def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, model_type: str) -> None:
+    with pytest.raises(TokenizerError, match=r"sentencepiece\.bpe\.model.*convert it once"):
+        TextTokenizer.load(write(tmp_path, sentencepiece__bpe__model=b"x"), model_type=model_type)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"tokenizer_config__json": "{"}, r"tokenizer_config\.json: not valid JSON at line 1, column 2"),
+        ({"tokenizer_config__json": b'{"a": "\xff"}'}, r"tokenizer_config\.json: not valid JSON"),
+        ({"tokenizer_config__json": "[" * 100_000}, r"tokenizer_config\.json: not valid JSON"),
+        ({"tokenizer_config__json": []}, r"tokenizer_config\.json: expected a JSON object, found list"),
+        ({"tokenizer_config__json": {"do_lower_case": "no"}}, r"config\.json: do_lower_case: expected true or false"),
+        ({"tokenizer_config__json": {"strip_accents": 1}}, r"config\.json: strip_accents: .*found 1"),
+        ({"tokenizer_config__json": {"tokenizer_class": 1}}, r"config\.json: tokenizer_class: expected a name"),
+        ({"tokenizer_config__json": {"cls_token": 1}}, r"config\.json: cls_token: expected a token, found 1"),
+        ({"tokenizer_config__json": {"cls_token": {"content": ""}}}, r"cls_token: expected a token"),
+        ({"tokenizer_config__json": {"cls_token": {"content": "a", "lstrip": 1}}}, r"cls_token: expected a token"),
+        ({"tokenizer_config__json": {"cls_token": "[NO]"}}, r"vocab\.txt: cls_token '\[NO\]' is not in the voc"),
+        ({"tokenizer_config__json": {"extra_special_tokens": "x"}}, r"extra_special_tokens: expected a list"),
+        ({"tokenizer_config__json": {"added_tokens_decoder": []}}, r"added_tokens_decoder: expected an object"),
+        ({"tokenizer_config__json": {"added_tokens_decoder": {"0": 1}}}, r"added_tokens_decoder\[0\]: expected a tok"),
+        (
+            {"tokenizer_config__json": {"added_tokens_decoder": {"99": {"content": "<e>"}}}},
+            r"'<e>' is declared as id 99, and with this vocabulary it is 8",
+        ),
+        ({"special_tokens_map__json": "["}, r"special_tokens_map\.json: not valid JSON at line 1"),
+        ({"special_tokens_map__json": {"sep_token": 1}}, r"special_tokens_map\.json: sep_token: expected a token"),
+        ({"added_tokens__json": {"<e>": "8"}}, r"added_tokens\.json: '<e>': expected a token and its id, found '8'"),
+        ({"tokenizer_config__json": {"tokenizer_class": "BertJapaneseTokenizer"}}, r"Python only.*MeCab"),
+        ({"tokenizer_config__json": {"tokenizer_class": "HerbertTokenizerFast"}}, r"HerbertTokenizer cannot be built"),
+    ],
+)
+def test_unusable_settings(tmp_path: Path, files: dict[str, object], message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        TextTokenizer.load(write(tmp_path, vocab__txt=vocab_txt(VOCAB), **files), model_type="bert")
+
+
+def test_a_vocabulary_of_another_kind_is_used_as_it_stands(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer.load(tmp_path, model_type="bert")
+    assert tokenizer.cls_index is None
+    assert tokenizer.encode(["b"])[0].input_ids.tolist() == [0]
+
+
+def test_a_vocabulary_without_its_unknown_token_is_named_when_it_is_missed(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.WordLevel({"a": 0}, unk_token="u")).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer.load(tmp_path, model_type="other")
+    assert tokenizer.encode(["a"])[0].input_ids.tolist() == [0]
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: "):
+        tokenizer.encode(["b"])
