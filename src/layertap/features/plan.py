@@ -115,13 +115,8 @@ class Plan:
         highest = max(capture.layers[-1] for capture in captures)
         stop = highest if self.rules.stop else self.num_hidden_layers
         at_top = [capture for capture in captures if capture.layers[-1] == stop]
-        few_rows = stop > 0 and bool(at_top) and all(_few_rows(capture) for capture in at_top)
+        few_rows = stop > 0 and bool(at_top) and all(c.reduce in ("first", "last") for c in at_top)
         return Program(captures=captures, stop=stop, top_rows_only=self.rules.rows and few_rows)
-
-
-def _few_rows(capture: Capture) -> bool:
-    # A fold of several states needs them row by row alike, so it takes whole states.
-    return capture.reduce in ("first", "last") and len(capture.layers) == 1
 
 
 def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules = Rules()) -> Plan:

@@ -152,7 +152,8 @@ def normalize(value: Floats) -> Floats:
     with np.errstate(invalid="ignore", over="ignore"):
         squares = np.einsum("...h,...h->...", value, value, dtype=np.float64)
         lengths: Floats = np.sqrt(squares).astype(np.float32)[..., None]
-        normalized: Floats = value / np.where(lengths == 0, np.float32(1), lengths)
+        lengths[lengths == 0] = 1
+        normalized: Floats = value / lengths
     return normalized
 
 

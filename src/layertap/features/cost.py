@@ -1,0 +1,152 @@
+"""What a plan costs: floating-point operations and bytes, estimated from shapes.
+
+Counted are products (two operations a multiply-add), attention, reductions and folds; embedding lookups, norms
+and activations are left out (a few per cent). Letters: n tokens a text, r rows needed at the top, H hidden size,
+F feed-forward size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from layertap.errors import OptionError
+from layertap.features.plan import Input, Plan, make_plan
+from layertap.features.program import Capture, Program
+from layertap.features.schema import ModelFacts
+from layertap.models.spec import EncoderSpec
+from layertap.records import FeatureSchema
+
+STATE_BYTES = 4  # captures are float32, whatever the precision
+ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Means over texts.
+
+    Attributes:
+        flop: floating-point operations a text.
+        handed_over: bytes that leave the backend, a text.
+        result: bytes of all features, a text.
+        tokens: tokens a text, as given (before any limit).
+    """
+
+    flop: float
+    handed_over: float
+    result: float
+    tokens: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Texts for which the same inputs give the same tokens, so that one run serves them.
+
+    Attributes:
+        inputs: indices into `Plan.inputs`.
+        lengths: tokens of each such text as the run sees it.
+        share: of all texts, 0..1.
+    """
+
+    inputs: frozenset[int]
+    lengths: tuple[float, ...]
+    share: float
+
+
+def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
+    """Tokens a text, one number for each; a mean stands for one text.
+
+    Raises:
+        OptionError: none, or one below 1.
+    """
+    counts = tuple(float(n) for n in lengths) if isinstance(lengths, Sequence) else (float(lengths),)
+    if not counts or min(counts) < 1:
+        raise OptionError("explain needs token counts of 1 and more, or their mean")
+    return counts
+
+
+def runs(inputs: tuple[Input, ...], counts: Sequence[float]) -> tuple[Run, ...]:
+    """Which inputs run together: a text within several limits has the same tokens under each."""
+    found: dict[frozenset[int], list[float]] = {}
+    for count in counts:
+        cut = [min(count, given.max_length) for given in inputs]
+        for length in dict.fromkeys(cut):
+            group = frozenset(i for i, seen in enumerate(cut) if seen == length)
+            found.setdefault(group, []).append(length)
+    return tuple(Run(inputs=group, lengths=tuple(cut), share=len(cut) / len(counts)) for group, cut in found.items())
+
+
+def estimate(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> Cost:
+    """What a text costs on average."""
+    flop = handed_over = 0.0
+    for run in runs(plan.inputs, counts):
+        for program in plan.programs(run.inputs):
+            flop += sum(program_flop(program, facts.spec, n) for n in run.lengths)
+            handed_over += sum(capture_bytes(c, facts.spec, n) for c in program.captures for n in run.lengths)
+    result = sum(schema_bytes(schema, plan, counts) for schema in plan.schemas)
+    texts = len(counts)
+    return Cost(flop=flop / texts, handed_over=handed_over / texts, result=result, tokens=sum(counts) / texts)
+
+
+def saving(plan: Plan, facts: ModelFacts, counts: Sequence[float], rule: str) -> Cost:
+    """What a text would cost more if one rule was off."""
+    without = make_plan(plan.features, facts, rules=replace(plan.rules, **{rule: False}))
+    now, then = estimate(plan, facts, counts), estimate(without, facts, counts)
+    return Cost(
+        flop=then.flop - now.flop,
+        handed_over=then.handed_over - now.handed_over,
+        result=then.result - now.result,
+        tokens=now.tokens,
+    )
+
+
+def program_flop(program: Program, spec: EncoderSpec, n: float) -> float:
+    """Operations of one program on a text of n tokens."""
+    full = program.stop - 1 if program.top_rows_only else program.stop
+    flop = full * block_flop(spec, n, n)
+    if program.top_rows_only:
+        flop += block_flop(spec, n, min(n, top_rows(program)))
+    return flop + sum(capture_flop(capture, spec, n) for capture in program.captures)
+
+
+def block_flop(spec: EncoderSpec, n: float, r: float) -> float:
+    """One block: keys and values for n tokens; queries, attention, output and feed-forward for r of them."""
+    h, f = spec.hidden_size, spec.intermediate_size
+    return 4 * n * h * h + r * (4 * h * h + 4 * n * h + 4 * h * f)
+
+
+def top_rows(program: Program) -> int:
+    """Rows a text that captures need from block `stop`: distinct first, last and CLS tokens."""
+    rows = {
+        # CLS counts as the first token, which it is in every family that has one there
+        (c.segments if c.segments != "cls" else "tokens", c.reduce)
+        for c in program.captures
+        if c.layers[-1] == program.stop
+    }
+    return len(rows)
+
+
+def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
+    """Folding and reducing of one capture."""
+    h, k = spec.hidden_size, len(capture.layers)
+    pooler = 2 * h * h if capture.pooler else 0
+    folding = k * n * h if k > 1 or capture.weights else 0
+    reducing = n * h if capture.reduce in ("sum", "max", "min") else 0
+    return pooler + folding + reducing
+
+
+def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
+    """Bytes handed over for one text."""
+    return STATE_BYTES * spec.hidden_size * (1 if capture.reduce is not None else n)
+
+
+def schema_bytes(schema: FeatureSchema, plan: Plan, counts: Sequence[float]) -> float:
+    """Bytes of one result array a text."""
+    size = ITEM_BYTES[schema.dtype]
+    for length in schema.shape:
+        size *= length
+    if not schema.ragged:
+        return size
+    name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
+    limit = plan.inputs[plan.input_of[name]].max_length
+    return size * sum(min(n, limit) for n in counts) / len(counts)

@@ -1,0 +1,190 @@
+"""The plan for people: what runs, what is captured and reduced where, what it costs, and which rule saved what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from textwrap import wrap
+
+from layertap.features.cost import Cost, Run, estimate, runs, saving, schema_bytes, token_counts, top_rows
+from layertap.features.plan import Plan, Rules
+from layertap.features.program import Capture, Program
+from layertap.features.schema import ModelFacts
+from layertap.records import FeatureSchema
+
+MEANING = {
+    "stop": "no block above the highest layer needed",
+    "capture": "tokens reduced inside the backend",
+    "rows": "the top block only at the tokens needed",
+    "share": "one run for all features",
+    "fold": "layers folded after pooling",
+    "heads": "the pooler only if asked for",
+}
+
+
+def explain(
+    plan: Plan,
+    facts: ModelFacts,
+    *,
+    lengths: Sequence[int] | float,
+    num_records: int | None,
+    precision: str,
+) -> str:
+    """The plan as text for a terminal, at most about 100 columns wide where names are short.
+
+    Args:
+        plan: what to explain.
+        facts: the model that it was made for.
+        lengths: tokens of each text of a sample, special tokens included and nothing cut; or their mean.
+        num_records: texts of the whole input, or None: unknown.
+        precision: what the model computes in.
+
+    Raises:
+        OptionError: no lengths, or one below 1.
+    """
+    counts = token_counts(lengths)
+    spec, cost = facts.spec, estimate(plan, facts, counts)
+    lines = [f"{spec.architecture}: {spec.num_hidden_layers} blocks, hidden size {spec.hidden_size}, {precision}", ""]
+    lines += _features(plan)
+    for run in runs(plan.inputs, counts):
+        for i, program in enumerate(plan.programs(run.inputs)):
+            lines += _run(plan, run, program, i)
+    lines += _costs(plan, cost, counts, num_records)
+    lines += _rules(plan, facts, counts)
+    return "\n".join(lines) + "\n"
+
+
+def _features(plan: Plan) -> list[str]:
+    rows = []
+    for schema in plan.schemas:
+        if schema.name in plan.features:
+            text = str(plan.features[schema.name])
+            limit = f"of at most {plan.inputs[plan.input_of[schema.name]].max_length} tokens"
+            rows.append((schema.name, _type(schema), limit, "" if text == schema.name else f"= {text}"))
+        else:
+            rows.append((schema.name, _type(schema), "", ""))
+    return ["features", *_table(rows), ""]
+
+
+def _type(schema: FeatureSchema) -> str:
+    shape = ", ".join(str(length) for length in schema.shape)
+    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + (" a token" if schema.ragged else " a text")
+
+
+def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
+    whose = "every text" if run.share == 1 else f"{run.share:.0%} of texts"
+    tokens = sum(run.lengths) / len(run.lengths)
+    title = f"run over {whose}, {tokens:.0f} tokens on average"
+    if len(plan.inputs) > 1 or not plan.rules.share:
+        names = plan.features_of(run.inputs)
+        title += f", for {', '.join(names if plan.rules.share else names[i : i + 1])}"
+    titles = wrap(title, 100, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    if program.stop == 0:
+        top = "the embedding output only"
+    elif program.top_rows_only:
+        rows = top_rows(program)
+        top = f"block {program.stop} at {rows} token{'s' if rows > 1 else ''} a text"
+    else:
+        top = f"block {program.stop} at every token"
+    facts = [
+        ("blocks", f"{program.stop} of {plan.num_hidden_layers}"),
+        ("rows at the top", top),
+        ("captures", f"{len(program.captures)}, held only while their layer is there"),
+    ]
+    return [*titles, *_table(facts), *(f"    {line}" for line in _captures(program)), ""]
+
+
+def _captures(program: Program) -> list[str]:
+    """One line for captures that differ only in their layer."""
+    grouped: dict[str, list[Capture]] = {}
+    for capture in program.captures:
+        grouped.setdefault(_what(capture), []).append(capture)
+    lines = []
+    for what, captures in grouped.items():
+        layers = sorted({layer for capture in captures for layer in capture.layers})
+        word = "layer" if len(layers) == 1 else "layers"
+        lines.append((f"{word} {_spans(layers)}", what))
+    return [line.strip() if len(lines) == 1 else line[2:] for line in _table(lines)]
+
+
+def _what(capture: Capture) -> str:
+    if capture.pooler:
+        return "the pooler head on the first token, in the backend"
+    folded = ""
+    if len(capture.layers) > 1:
+        folded = f"{'weighted ' if capture.weights else ''}{capture.fold} over layers, then "
+    if capture.segments is None:
+        return f"{folded}every token, handed over whole"
+    rows = {
+        "tokens": "all tokens",
+        "content": "the text's own tokens",
+        "cls": "the CLS token",
+        "tokens_by_position": "all tokens, weighted by position",
+        "content_by_position": "the text's own tokens, weighted by position",
+    }[capture.segments]
+    reduced = rows if capture.segments == "cls" else f"{capture.reduce} of {rows}"
+    return f"{folded}{reduced}, reduced in the backend"
+
+
+def _spans(layers: Sequence[int]) -> str:
+    """`0-2, 5` for 0, 1, 2, 5."""
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and layer == spans[-1][-1] + 1:
+            spans[-1].append(layer)
+        else:
+            spans.append([layer])
+    return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
+
+
+def _costs(plan: Plan, cost: Cost, counts: Sequence[float], num_records: int | None) -> list[str]:
+    rows = [
+        ("computed", f"{_flop(cost.flop)} a text of {cost.tokens:.0f} tokens", _total(_flop, cost.flop, num_records)),
+        ("handed over", f"{_bytes(cost.handed_over)} a text", _total(_bytes, cost.handed_over, num_records)),
+    ]
+    for schema in plan.schemas:
+        size = schema_bytes(schema, plan, counts)
+        rows.append((schema.name, f"{_bytes(size)} a text", _total(_bytes, size, num_records)))
+    if len(plan.schemas) > 1:
+        rows.append(("all features", f"{_bytes(cost.result)} a text", _total(_bytes, cost.result, num_records)))
+    return ["estimates", *_table(rows), ""]
+
+
+def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
+    rows = []
+    for rule in Rules.names():
+        if not getattr(plan.rules, rule):
+            rows.append((rule, MEANING[rule], "off"))
+            continue
+        saved = saving(plan, facts, counts, rule)
+        parts = [_flop(saved.flop)] if saved.flop >= 0.5 else []
+        parts += [f"{_bytes(saved.handed_over)} handed over"] if saved.handed_over >= 0.5 else []
+        rows.append((rule, MEANING[rule], f"saves {' and '.join(parts)} a text" if parts else "nothing to save here"))
+    return ["rules", *_table(rows)]
+
+
+def _total(form: Callable[[float], str], value: float, num_records: int | None) -> str:
+    return "" if num_records is None else f"{form(value * num_records)} for {num_records:,} texts"
+
+
+def _flop(value: float) -> str:
+    return _scaled(value, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
+
+
+def _bytes(value: float) -> str:
+    return _scaled(value, 1000, ("bytes", "kB", "MB", "GB", "TB", "PB"))
+
+
+def _scaled(value: float, step: int, units: Sequence[str]) -> str:
+    power = 0
+    while value >= 999.5 and power < len(units) - 1:
+        value, power = value / step, power + 1
+    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:,.{digits}f} {units[power]}"
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows indented by two, columns aligned by the widest entry."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]

@@ -1,0 +1,319 @@
+"""A numpy backend without a model, an oracle without a plan, and generated features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from layertap.backends.base import rows_needed
+from layertap.features import expr as x
+from layertap.features.grammar import steps_after
+from layertap.features.indexing import LayerSlice
+from layertap.features.plan import Plan
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.features.schema import ModelFacts
+from layertap.features.vectors import finish
+from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.models.spec import EncoderSpec, PositionTable
+from layertap.packing import PackedBatch, Segments, pack, simple_segments
+
+L, H = 4, 16
+
+SPEC = EncoderSpec(
+    architecture="bert",
+    vocab_size=100,
+    hidden_size=H,
+    num_hidden_layers=L,
+    num_attention_heads=2,
+    intermediate_size=32,
+    hidden_act="gelu",
+    layer_norm_eps=1e-12,
+    positions=PositionTable(rows=64),
+    type_vocab_size=2,
+    pad_token_id=0,
+    hidden_dropout_prob=0.1,
+    attention_probs_dropout_prob=0.1,
+)
+
+
+def make_facts(**changes: Any) -> ModelFacts:
+    values: dict[str, Any] = {
+        "spec": SPEC,
+        "has_cls": True,
+        "pooler": "trained",
+        "use_untrained_pooler": False,
+        "sentence_embedding": SentenceEmbeddingSpec(poolings=("mean",), normalize=True),
+        "max_length": 64,
+        "max_length_override": None,
+    }
+    return ModelFacts(**(values | changes))
+
+
+@pytest.fixture(scope="session")
+def facts() -> ModelFacts:
+    return make_facts()
+
+
+@pytest.fixture(scope="session")
+def facts_with() -> Callable[..., ModelFacts]:
+    return make_facts
+
+
+# -- states of a text, from its ids alone
+
+
+def states_of(ids: np.ndarray) -> np.ndarray:
+    """float32 [L+1, T, H]"""
+    rng = np.random.default_rng([len(ids), *(int(i) for i in ids)])
+    return rng.standard_normal((L + 1, len(ids), H)).astype(np.float32)
+
+
+POOLER = np.random.default_rng(7).standard_normal((H, H)).astype(np.float32) / H
+
+
+def pooled(first_rows: np.ndarray) -> np.ndarray:
+    return np.tanh(first_rows @ POOLER)
+
+
+@dataclass
+class NaiveBackend:
+    """Runs programs the plain way and notes what it ran; rows that a program did not ask for are NaN."""
+
+    ran: list[tuple[int, int, int]] = field(default_factory=list)  # (stop, rows at the top, captures)
+    poolers: int = 0
+
+    def run(
+        self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
+    ) -> dict[Capture, np.ndarray]:
+        texts = [batch.input_ids[b:e] for b, e in zip(batch.cu_seqlens[:-1], batch.cu_seqlens[1:], strict=True)]
+        states = np.concatenate([states_of(ids) for ids in texts], axis=1)[: program.stop + 1]
+        needed = rows_needed(program, segments, batch.num_tokens)
+        if needed is not None:
+            kept = states[-1][needed]
+            states[-1] = np.nan
+            states[-1][needed] = kept
+        self.ran.append((program.stop, batch.num_tokens if needed is None else len(needed), len(program.captures)))
+        return {capture: self.capture(capture, states, segments) for capture in program.captures}
+
+    def capture(self, capture: Capture, states: np.ndarray, segments: Mapping[SegmentKind, Segments]) -> np.ndarray:
+        assert list(capture.layers) == sorted(set(capture.layers))
+        chosen = states[list(capture.layers)]
+        if capture.weights is not None:
+            chosen = chosen * np.array(capture.weights, dtype=np.float32)[:, None, None]
+        folded = chosen.max(axis=0) if capture.fold == "max" else chosen.sum(axis=0)
+        if capture.segments is None:
+            return folded
+        rows = segments[capture.segments]
+        out = np.zeros((len(rows), H), dtype=np.float32)
+        for s, (begin, end) in enumerate(zip(rows.begin, rows.end, strict=True)):
+            if begin == end:
+                continue
+            if capture.reduce == "sum":
+                weights = 1.0 if rows.weights is None else rows.weights[begin:end, None]
+                out[s] = (folded[begin:end] * weights).sum(axis=0)
+            elif capture.reduce in ("first", "last"):
+                out[s] = folded[begin if capture.reduce == "first" else end - 1]
+            else:
+                out[s] = getattr(folded[begin:end], str(capture.reduce))(axis=0)
+        if capture.pooler:
+            self.poolers += 1
+            return pooled(out)
+        return out
+
+
+def make_batch(texts: Sequence[tuple[list[int], tuple[int, int]]]) -> PackedBatch:
+    return pack(
+        [np.array(ids, dtype=np.int32) for ids, _ in texts],
+        position_ids=lambda ids: np.arange(len(ids), dtype=np.int32),
+        content=[content for _, content in texts],
+        cls_index=0,
+    )
+
+
+def segments_of(batch: PackedBatch, kinds: frozenset[SegmentKind]) -> dict[SegmentKind, Segments]:
+    begin, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
+    cb, ce = batch.content_begin, batch.content_end
+    made: dict[SegmentKind, Segments] = {}
+    for kind in kinds:
+        if kind == "cls":
+            assert batch.cls_rows is not None
+            made[kind] = simple_segments(batch.cls_rows, batch.cls_rows + 1)
+            continue
+        b, e = (begin, end) if kind.startswith("tokens") else (cb, ce)
+        weights = None
+        if kind.endswith("by_position"):
+            weights = np.zeros(batch.num_tokens, dtype=np.float32)
+            for i, j in zip(b, e, strict=True):
+                weights[i:j] = np.arange(1, j - i + 1)
+        made[kind] = simple_segments(b, e, weights=weights)
+    return made
+
+
+def run_plan(plan: Plan, batch: PackedBatch, backend: NaiveBackend | None = None) -> dict[str, np.ndarray]:
+    """All features of a plan over one batch that stands for every input."""
+    backend = backend or NaiveBackend()
+    everything = frozenset(range(len(plan.inputs)))
+    captures: dict[Capture, np.ndarray] = {}
+    segments: dict[SegmentKind, Segments] = {}
+    for program in plan.programs(everything):
+        needed = segments_of(batch, plan.segment_kinds(program))
+        captures |= backend.run(program, batch, needed)
+        segments |= needed
+    results: dict[str, np.ndarray] = {}
+    for name in plan.features:
+        results |= finish(plan, name, captures, segments, batch)
+    return results
+
+
+# -- the oracle: an expression read node by node over one text, in float64
+
+
+def oracle(expr: x.Expr, ids: Sequence[int], content: tuple[int, int]) -> np.ndarray:
+    """[H], [L, H] (dense), or token-major [T, H], [T, L, H]; before `astype`."""
+    value = _oracle(expr, states_of(np.array(ids, dtype=np.int32)).astype(np.float64), content)
+    return value.swapaxes(0, 1) if expr.form.tokens and value.ndim == 3 else value
+
+
+def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarray:
+    match e:
+        case x.LastHiddenState():
+            return states[-1]
+        case x.HiddenLayers(selection=int(i)):
+            return states[i]
+        case x.HiddenLayers(selection=LayerSlice() as s):
+            return states[s.start : s.stop : s.step]
+        case x.HiddenLayers(selection=tuple(layers)):
+            return states[list(layers)]
+        case x.PoolerOutput():
+            return pooled(states[-1][0])
+        case x.SentenceEmbedding():
+            return _oracle(x.last_hidden_state.mean.normalize, states, content)
+        case x.Concat(parts=parts):
+            return np.concatenate([_oracle(part, states, content) for part in parts], axis=-1)
+    value = _oracle(e.of, states, content)
+    match e:
+        case x.LayerFold(op="mix", weights=weights):
+            return np.tensordot(weights, value, axes=1)
+        case x.LayerFold(op="concat"):
+            return np.concatenate(list(value), axis=-1)
+        case x.LayerFold(op=op):
+            return getattr(value, op)(axis=0)
+        case x.Tokens() | x.AsType():
+            return value
+        case x.Normalize():
+            length = np.linalg.norm(value, axis=-1, keepdims=True)
+            return np.divide(value, length, out=np.zeros_like(value), where=length > 0)
+        case x.Truncate(size=size):
+            return value[..., :size]
+        case x.Pool(op=op, special=special):
+            return _pooled(value if special else value[..., content[0] : content[1], :], op)
+    raise AssertionError(e)
+
+
+def _pooled(value: np.ndarray, op: str) -> np.ndarray:
+    n = value.shape[-2]
+    if n == 0:
+        return np.zeros((*value.shape[:-2], value.shape[-1]))
+    if op in ("cls", "first", "last"):
+        return value[..., -1 if op == "last" else 0, :]
+    if op == "mean_sqrt_len":
+        return value.sum(axis=-2) / np.sqrt(n)
+    if op == "weighted_mean":
+        return np.average(value, axis=-2, weights=np.arange(1, n + 1))
+    return getattr(value, op)(axis=-2)
+
+
+# -- generated features
+
+
+@st.composite
+def selections(draw: st.DrawFn, num_states: int) -> Any:
+    one = st.integers(-num_states, num_states - 1)
+    several = st.lists(one, min_size=1, max_size=4, unique_by=lambda i: i % num_states)
+    bound = st.none() | st.integers(-num_states, num_states)
+    step = st.none() | st.sampled_from([1, 2, -1, -3])
+    ranges = st.builds(slice, bound, bound, step).filter(lambda s: len(range(num_states)[s]) > 0)
+    return draw(st.one_of(one, several, ranges))
+
+
+def _add_step(draw: st.DrawFn, e: x.Expr, step: str, size: int, layers: int) -> tuple[x.Expr, int, int]:
+    if step == "layer_mix":
+        weights = st.lists(st.floats(-2, 2), min_size=layers, max_size=layers)
+        return e.layer_mix(*draw(weights)), size, 1
+    if step == "truncate":
+        size = draw(st.integers(1, size))
+        return e.truncate(size), size, layers
+    if step == "astype":
+        types = ["float16", "int8"] + (["binary"] if size % 8 == 0 else [])
+        return e.astype(draw(st.sampled_from(types))), size, layers
+    made = getattr(e, step)
+    if isinstance(made, x.Pool) and step != "cls":
+        made = made(special=draw(st.booleans()))
+    return made, size * layers if step == "layer_concat" else size, 1 if step.startswith("layer_") else layers
+
+
+@st.composite
+def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int = 1) -> tuple[x.Expr, int]:
+    """A feature that the model of this file can give, and the size of its vectors."""
+    kind = draw(st.sampled_from(["last", "layers", "layers", "layers", "pooler", "sentence"] + ["concat"] * depth))
+    e: x.Expr
+    size, layers = hidden, 1
+    if kind == "layers":
+        e = x.hidden_states[draw(selections(num_states))]
+        if isinstance(e.selection, tuple):
+            layers = len(e.selection)
+        elif isinstance(e.selection, LayerSlice):
+            s = e.selection
+            layers = len(range(num_states)[s.start : s.stop : s.step])
+    elif kind == "concat":
+        tokens = draw(st.booleans())
+        part = sized(num_states, hidden, depth - 1).filter(
+            lambda p: p[0].form.tokens == tokens and not p[0].form.layers and not p[0].form.stored
+        )
+        parts = draw(st.lists(part, min_size=2, max_size=3))
+        e, size = x.concat(*(p[0] for p in parts)), sum(p[1] for p in parts)
+    else:
+        e = {"last": x.last_hidden_state, "pooler": x.pooler_output, "sentence": x.sentence_embedding}[kind]
+    for _ in range(draw(st.integers(0, 4))):
+        steps = steps_after(e.form)
+        if not steps:
+            break
+        e, size, layers = _add_step(draw, e, draw(st.sampled_from(steps)), size, layers)
+    return e, size
+
+
+def expressions() -> st.SearchStrategy[x.Expr]:
+    return sized().map(lambda pair: pair[0])
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> list[tuple[list[int], tuple[int, int]]]:
+    """Ids of each text, and which of them are its own; texts without own tokens included."""
+    texts = []
+    for _ in range(draw(st.integers(1, 4))):
+        ids = draw(st.lists(st.integers(1, 99), min_size=1, max_size=7))
+        begin = min(1, len(ids) - 1)
+        texts.append((ids, (begin, max(begin, len(ids) - 1))))
+    return texts
+
+
+@pytest.fixture(scope="session")
+def naive() -> SimpleNamespace:
+    """The helpers of this file by name."""
+    return SimpleNamespace(
+        L=L,
+        H=H,
+        Backend=NaiveBackend,
+        batch=make_batch,
+        segments=segments_of,
+        run=run_plan,
+        oracle=oracle,
+        expressions=expressions,
+        batches=batches,
+    )
