@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layertap.checkpoints.load import open_model
+from layertap.checkpoints.sentence import MODEL_CONFIG, OLD_POOLING_KEYS, POOLING_CONFIG, POOLING_MODES
+from layertap.checkpoints.source import locate
+from layertap.errors import ConfigError
+from layertap.models.sentence import SentenceEmbeddingSpec
+
+OLD = "sentence_transformers.models."
+NEW = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Normalize": "sentence_transformers.base.modules.normalize.Normalize",
+}
+PATHS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
+LIMIT_FILE = "sentence_bert_config.json"
+
+Write = Callable[[str, object], None]
+Read = Callable[[], SentenceEmbeddingSpec | None]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, make_checkpoint) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("encoder"), tokenizer=False)
+
+
+@pytest.fixture
+def folder(tmp_path, encoder) -> Path:
+    return Path(shutil.copytree(encoder, tmp_path / "m"))
+
+
+@pytest.fixture
+def write(folder) -> Write:
+    """Writes a JSON file; a sentence-transformers folder with mean pooling is there to begin with."""
+
+    def write(name: str, value: object) -> None:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(value if isinstance(value, str) else json.dumps(value))
+
+    write("modules.json", modules("Transformer", "Pooling"))
+    write(POOLING_CONFIG, {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    return write
+
+
+@pytest.fixture
+def read(folder) -> Read:
+    return lambda: open_model(locate(folder)).sentence_embedding
+
+
+def modules(*kinds: str, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
+    types = names or {kind: OLD + kind for kind in kinds}
+    return [
+        {"idx": i, "name": str(i), "path": PATHS.get(kind, kind), "type": types[kind]} for i, kind in enumerate(kinds)
+    ]
+
+
+def refusal(found: SentenceEmbeddingSpec | None) -> str:
+    assert found is not None
+    assert found.refusal is not None
+    return found.refusal
+
+
+def test_a_plain_folder_has_none(read):
+    assert read() is None
+
+
+@pytest.mark.parametrize("names", [None, NEW])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_old_and_new_type_names(write, read, names, normalize):
+    kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
+    write("modules.json", modules(*kinds, names=names))
+    assert read() == SentenceEmbeddingSpec(poolings=("mean",), normalize=normalize)
+
+
+@pytest.mark.parametrize(("key", "pooling"), OLD_POOLING_KEYS.items())
+def test_old_pooling_keys(write, read, key, pooling):
+    flags = dict.fromkeys(OLD_POOLING_KEYS, False)
+    write(POOLING_CONFIG, {"word_embedding_dimension": 32, **flags, key: True})
+    assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
+
+
+def test_old_pooling_keys_join_in_a_fixed_order_and_none_means_mean(write, read):
+    write(POOLING_CONFIG, dict.fromkeys(reversed(OLD_POOLING_KEYS), True))
+    assert read() == SentenceEmbeddingSpec(poolings=tuple(OLD_POOLING_KEYS.values()))
+    write(POOLING_CONFIG, dict.fromkeys(OLD_POOLING_KEYS, False))
+    assert read() == SentenceEmbeddingSpec(poolings=("mean",))
+
+
+@pytest.mark.parametrize(("mode", "pooling"), POOLING_MODES.items())
+def test_new_pooling_key(write, read, mode, pooling):
+    write(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True})
+    assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
+    write(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": [mode]})
+    assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
+
+
+def test_new_pooling_lists_keep_their_order_and_go_before_old_keys(write, read):
+    write(POOLING_CONFIG, {"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True, "include_prompt": False})
+    assert read() == SentenceEmbeddingSpec(poolings=("mean", "cls"))
+
+
+@pytest.mark.parametrize(("stated", "limit"), [(16, 16), (1, 1), (64, None), (5000, None), (None, None)])
+def test_max_seq_length(write, read, stated, limit):
+    write(LIMIT_FILE, {"max_seq_length": stated, "do_lower_case": False})
+    assert read() == SentenceEmbeddingSpec(max_length=limit)
+
+
+def test_the_limit_stands_where_versions_put_it(write, read, folder):
+    write("sentence_roberta_config.json", {"max_seq_length": 20})
+    assert read() == SentenceEmbeddingSpec(max_length=20)
+    write("tokenizer_config.json", {"model_max_length": 30})
+    assert read() == SentenceEmbeddingSpec(max_length=20)
+    (folder / "sentence_roberta_config.json").unlink()
+    assert read() == SentenceEmbeddingSpec(max_length=30)
+    write(LIMIT_FILE, {"max_seq_length": None})
+    assert read() == SentenceEmbeddingSpec(max_length=30)
+    write("tokenizer_config.json", {"max_len": 40})
+    assert read() == SentenceEmbeddingSpec(max_length=40)
+    write("tokenizer_config.json", {"model_max_length": 1000000000000000019884624838656})
+    assert read() == SentenceEmbeddingSpec(max_length=None)
+
+
+@pytest.mark.parametrize("prompt", [{}, {"default_prompt_name": None}, {"default_prompt_name": "none"}])
+def test_prompts_that_no_text_gets_are_harmless(write, read, prompt):
+    config = {"__version__": {}, "prompts": {"query": "query: ", "none": ""}, "similarity_fn_name": "cosine"}
+    write(MODEL_CONFIG, config | prompt | {"model_type": "SentenceTransformer", "truncate_dim": None})
+    assert read() == SentenceEmbeddingSpec()
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "says"),
+    [
+        ("modules.json", modules("Transformer", "Pooling", "Dense"), "modules are Transformer, Pooling, Dense"),
+        ("modules.json", modules("Transformer"), "modules are Transformer;"),
+        ("modules.json", modules("Pooling", "Transformer"), "modules are Pooling, Transformer"),
+        ("modules.json", modules("Transformer", "Pooling", "Normalize", "Normalize"), "Normalize, Normalize"),
+        ("modules.json", [], "modules are none"),
+        (
+            "modules.json",
+            modules("Transformer", names={"Transformer": "custom.Transformer"}),
+            "custom.Transformer is code",
+        ),
+        ("modules.json", [{**modules("Transformer")[0], "kwargs": ["task"]}], r"takes arguments \(\['task'\]\)"),
+        (
+            "modules.json",
+            [{**modules("Transformer")[0], "path": "0_Transformer"}, modules("Transformer", "Pooling")[1]],
+            "Transformer is in '0_Transformer', expected in ''",
+        ),
+        (
+            "modules.json",
+            [modules("Transformer")[0], {**modules("Pooling")[0], "path": "../p"}],
+            "Pooling is in '../p', expected in '1_Pooling'",
+        ),
+        (POOLING_CONFIG, {"word_embedding_dimension": 33}, "word_embedding_dimension is 33, hidden_size 32"),
+        (POOLING_CONFIG, {"embedding_dimension": "x"}, "embedding_dimension is 'x', hidden_size 32"),
+        (POOLING_CONFIG, {"pooling_mode": "mean", "temperature": 1}, "temperature: not known"),
+        (LIMIT_FILE, {"max_seq_length": 16, "do_lower_case": True}, "do_lower_case is True"),
+        (LIMIT_FILE, {"model_args": {"attn_implementation": "eager"}}, "model_args is"),
+        (LIMIT_FILE, {"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'"),
+        (LIMIT_FILE, {"module_output_name": "scores"}, "module_output_name is 'scores'"),
+        (LIMIT_FILE, {"processing_kwargs": {"text": {"max_length": 4}}}, "processing_kwargs is"),
+        (LIMIT_FILE, {"query_length": 32}, "query_length is 32"),
+        (LIMIT_FILE, {"modality_config": {"message": {}}}, "modality_config is"),
+        (LIMIT_FILE, {"something": 1}, "something: not known"),
+        (MODEL_CONFIG, {"truncate_dim": 16}, "truncate_dim is 16"),
+        (MODEL_CONFIG, {"model_type": "SparseEncoder"}, "model_type is 'SparseEncoder'"),
+        (MODEL_CONFIG, {"default_prompt_name": "q", "prompts": {"q": "query: "}}, r"default prompt 'q' \('query: '\)"),
+        (MODEL_CONFIG, {"default_prompt_name": "gone"}, r"default prompt 'gone' \(None\)"),
+        (MODEL_CONFIG, {"something": 1}, "something: not known"),
+    ],
+)
+def test_what_would_change_the_result_is_refused(write, read, file, value, says):
+    write(file, value)
+    found = refusal(read())
+    assert found.startswith(file)
+    assert re.search(says, found), found
+
+
+def test_a_missing_pooling_config_is_refused(write, read, folder):
+    (folder / POOLING_CONFIG).unlink()
+    assert refusal(read()) == "modules.json: 1_Pooling/config.json is missing"
+
+
+def test_normalize_of_something_else_is_refused(write, read):
+    write("modules.json", modules("Transformer", "Pooling", "Normalize"))
+    write("2_Normalize/config.json", {"module_input_name": "sentence_embedding", "module_output_name": None})
+    assert read() == SentenceEmbeddingSpec(normalize=True)
+    write("2_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    assert "module_input_name is 'token_embeddings'" in refusal(read())
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "says"),
+    [
+        ("modules.json", "{", "line 1"),
+        ("modules.json", {}, "expected a JSON array, found an object"),
+        ("modules.json", ["x"], "expected objects with type and path, found 'x'"),
+        ("modules.json", [{"type": "t"}], "expected objects with type and path"),
+        (POOLING_CONFIG, "[]", "expected a JSON object"),
+        (POOLING_CONFIG, {"pooling_mode": "average"}, "pooling_mode: expected one or more of cls, .*found 'average'"),
+        (POOLING_CONFIG, {"pooling_mode": []}, "pooling_mode: expected one or more"),
+        (POOLING_CONFIG, {"pooling_mode": [["mean"]]}, "pooling_mode: expected one or more"),
+        (POOLING_CONFIG, {"pooling_mode_cls_token": "no"}, "pooling_mode_cls_token: expected true or false"),
+        (LIMIT_FILE, {"max_seq_length": 0}, "max_seq_length: expected a whole number"),
+        (LIMIT_FILE, {"max_seq_length": "256"}, "max_seq_length: expected a whole number"),
+        (MODEL_CONFIG, "nope", "line 1"),
+        ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length: expected a number of tokens"),
+        ("tokenizer_config.json", '{"model_max_length": NaN}', "model_max_length: expected a number of tokens"),
+        ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length: expected a number of tokens"),
+    ],
+)
+def test_damaged_files_are_errors(write, read, folder, file, value, says):
+    write(file, value)
+    with pytest.raises(ConfigError, match=says) as caught:
+        read()
+    assert str(caught.value).startswith(f"{folder / file}: ")
+
+
+@pytest.mark.filterwarnings("ignore")  # the peer's own
+def test_folders_that_sentence_transformers_saves(tmp_path, make_checkpoint):
+    peer = pytest.importorskip("sentence_transformers")
+    from sentence_transformers.sentence_transformer import modules as kinds
+
+    transformer = kinds.Transformer(str(make_checkpoint(tmp_path / "encoder")), max_seq_length=32)
+    for modes in (*((mode,) for mode in POOLING_MODES), ("mean", "cls")):
+        model = peer.SentenceTransformer(
+            modules=[transformer, kinds.Pooling(32, modes), kinds.Normalize()], device="cpu"
+        )
+        model.save(str(tmp_path / "saved"), create_model_card=False)
+        found = open_model(locate(tmp_path / "saved")).sentence_embedding
+        expected = tuple(POOLING_MODES[mode] for mode in modes)
+        assert found == SentenceEmbeddingSpec(poolings=expected, normalize=True, max_length=32)
+    model.truncate_dim = 8
+    model.save(str(tmp_path / "saved"), create_model_card=False)
+    assert "truncate_dim is 8" in refusal(open_model(locate(tmp_path / "saved")).sentence_embedding)
