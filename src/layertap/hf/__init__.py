@@ -1,0 +1,61 @@
+"""The transformers-shaped door: change `from transformers import ...` to `from layertap.hf import ...`.
+
+Models are `nn.Module`s with transformers' parameter names, run on packed rows; tokenizers, configs and outputs have
+transformers' shape. What layertap does not do is refused by name, never ignored.
+"""
+
+from __future__ import annotations
+
+from layertap.errors import BackendError
+
+try:
+    import torch  # noqa: F401  (all of this room needs it)
+except ImportError:
+    raise BackendError("layertap.hf needs torch: pip install 'layertap[torch]'") from None
+
+from layertap.hf.auto import AutoConfig, AutoModel, AutoTokenizer
+from layertap.hf.config import BertConfig, CamembertConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
+from layertap.hf.encoding import BatchEncoding
+from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
+from layertap.hf.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from layertap.hf.tokenization import (
+    BertTokenizer,
+    CamembertTokenizer,
+    PreTrainedTokenizer,
+    PreTrainedTokenizerFast,
+    RobertaTokenizer,
+    XLMRobertaTokenizer,
+)
+
+BertTokenizerFast = BertTokenizer
+RobertaTokenizerFast = RobertaTokenizer
+XLMRobertaTokenizerFast = XLMRobertaTokenizer
+CamembertTokenizerFast = CamembertTokenizer
+
+__all__ = [
+    "AutoConfig",
+    "AutoModel",
+    "AutoTokenizer",
+    "BaseModelOutputWithPoolingAndCrossAttentions",
+    "BatchEncoding",
+    "BertConfig",
+    "BertModel",
+    "BertTokenizer",
+    "BertTokenizerFast",
+    "CamembertConfig",
+    "CamembertModel",
+    "CamembertTokenizer",
+    "CamembertTokenizerFast",
+    "PreTrainedModel",
+    "PreTrainedTokenizer",
+    "PreTrainedTokenizerFast",
+    "PretrainedConfig",
+    "RobertaConfig",
+    "RobertaModel",
+    "RobertaTokenizer",
+    "RobertaTokenizerFast",
+    "XLMRobertaConfig",
+    "XLMRobertaModel",
+    "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast",
+]

@@ -1,0 +1,115 @@
+"""`AutoConfig`, `AutoModel`, `AutoTokenizer`: the class follows from the files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+from layertap.errors import OptionError
+from layertap.hf.config import CONFIG_CLASSES, PretrainedConfig, read_config
+from layertap.hf.modeling import MODEL_CLASSES, PreTrainedModel
+from layertap.hf.tokenization import TOKENIZER_CLASSES, PreTrainedTokenizer
+from layertap.hf.tokenizer_files import open_tokenizer
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture_of
+
+Location = str | os.PathLike[str]
+
+
+class _Auto:
+    """Not instantiated: its class methods pick a class."""
+
+    def __init__(self) -> NoReturn:
+        raise OptionError(f"{type(self).__name__} is not instantiated: call {type(self).__name__}.from_pretrained(...)")
+
+
+class AutoConfig(_Auto):
+    """Picks a config class."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Location,
+        *,
+        cache_dir: Location | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **keywords: Any,
+    ) -> Any:
+        """The config of a folder, hub id or JSON file; keywords as those of `BertConfig.from_pretrained`."""
+        where: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "revision": revision,
+        }
+        family = _family(pretrained_model_name_or_path, **where)
+        return CONFIG_CLASSES[family].from_pretrained(pretrained_model_name_or_path, **where, **keywords)
+
+    @classmethod
+    def for_model(cls, model_type: str, **fields: Any) -> PretrainedConfig:
+        """A config of a family, with that family's defaults."""
+        if model_type not in CONFIG_CLASSES:
+            raise OptionError(f"model_type: expected one of {', '.join(CONFIG_CLASSES)}, found {model_type!r}")
+        return CONFIG_CLASSES[model_type](**fields)
+
+
+class AutoModel(_Auto):
+    """Picks a model class."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Location,
+        *,
+        cache_dir: Location | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **keywords: Any,
+    ) -> PreTrainedModel:
+        """The model of a folder or hub id; keywords as those of `BertModel.from_pretrained`."""
+        where: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "local_files_only": local_files_only,
+            "revision": revision,
+        }
+        family = _family(pretrained_model_name_or_path, **where)
+        return MODEL_CLASSES[family].from_pretrained(pretrained_model_name_or_path, **where, **keywords)
+
+    @classmethod
+    def from_config(cls, config: PretrainedConfig, add_pooling_layer: bool = True) -> PreTrainedModel:
+        """A model with random weights."""
+        if not isinstance(config, PretrainedConfig):
+            raise OptionError(
+                f"AutoModel.from_config: expected a config of layertap.hf, found a {type(config).__module__}."
+                f"{type(config).__qualname__}"
+            )
+        return MODEL_CLASSES[config.model_type](config, add_pooling_layer=add_pooling_layer)
+
+
+class AutoTokenizer(_Auto):
+    """Picks a tokenizer class."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Location,
+        *,
+        cache_dir: Location | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **keywords: Any,
+    ) -> PreTrainedTokenizer:
+        """The tokenizer of a folder or hub id; keywords as those of `BertTokenizer.from_pretrained`."""
+        found, loaded = open_tokenizer(
+            pretrained_model_name_or_path,
+            fallback=None,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+        return TOKENIZER_CLASSES[found].of(loaded, str(pretrained_model_name_or_path), keywords)
+
+
+def _family(model: Location, **where: Any) -> str:
+    """The model_type of a config.json, also of one that does not state it."""
+    return architecture_of(ConfigReader(read_config(model, **where))).name

@@ -1,0 +1,301 @@
+"""Configs with transformers' names: every field an attribute, read from and written to `config.json`."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Self
+
+import torch
+
+from layertap.checkpoints.json_file import read_object
+from layertap.checkpoints.source import locate
+from layertap.errors import ConfigError, OptionError, OutputError
+from layertap.hf.keywords import CONFIG_LOADING, refuse_unknown, split_keywords
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture, architecture_of
+from layertap.models.spec import EncoderSpec
+
+COMMON: Mapping[str, Any] = MappingProxyType(
+    {
+        "output_hidden_states": False,
+        "output_attentions": False,
+        "return_dict": True,
+        "dtype": None,
+        "chunk_size_feed_forward": 0,
+        "is_encoder_decoder": False,
+        "architectures": None,
+        "id2label": None,
+        "label2id": None,
+        "problem_type": None,
+        "transformers_version": None,
+    }
+)
+"""Fields of every config and their defaults, as in transformers."""
+
+BERT: Mapping[str, Any] = MappingProxyType(
+    {
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "intermediate_size": 3072,
+        "hidden_act": "gelu",
+        "hidden_dropout_prob": 0.1,
+        "attention_probs_dropout_prob": 0.1,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "use_cache": True,
+        "classifier_dropout": None,
+        "is_decoder": False,
+        "add_cross_attention": False,
+        "tie_word_embeddings": True,
+    }
+)
+ROBERTA = MappingProxyType({**BERT, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2})
+XLM_ROBERTA = MappingProxyType({**ROBERTA, "vocab_size": 30522})
+
+# What changes the outputs or the computation and layertap does not do: field -> (values that ask for nothing, why).
+NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
+    {
+        "output_attentions": ((None, False), "attention probabilities are never formed on packed batches"),
+        "chunk_size_feed_forward": ((None, 0), "the feed-forward is not cut into chunks; packed batches need less"),
+        "gradient_checkpointing": ((None, False), "activations are not recomputed; train with smaller batches"),
+        "torchscript": ((None, False), "a packed batch has no fixed shape to trace"),
+        "is_encoder_decoder": ((None, False), "layertap runs encoders alone"),
+    }
+)
+
+
+class PretrainedConfig:
+    """Base of the configs (abstract): fields are attributes, unknown ones are kept as they are.
+
+    Args of the subclasses: any field of `config.json` by name; the rest take the family's defaults.
+    """
+
+    model_type: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]]
+
+    # Those that this package reads; mypy knows the others as Any.
+    dtype: torch.dtype | None
+    id2label: Any
+    label2id: Any
+    num_hidden_layers: int
+    hidden_size: int
+    initializer_range: float
+
+    def __init__(self, **fields: Any) -> None:
+        stated = fields.pop("model_type", self.model_type)
+        if stated != self.model_type:
+            raise ConfigError(
+                f"{type(self).__name__} is for model_type {self.model_type!r}, found {stated!r}; "
+                "AutoConfig picks the class by itself"
+            )
+        self.name_or_path = str(fields.pop("name_or_path", fields.pop("_name_or_path", "")))
+        num_labels = fields.pop("num_labels", None)
+        dtype = fields.pop("torch_dtype", None)
+        for name, value in {**COMMON, **self.defaults, **fields}.items():
+            setattr(self, name, copy.copy(value))
+        if self.dtype is None and dtype is not None:
+            self.dtype = dtype
+        if self.id2label is None:
+            self.num_labels = 2 if num_labels is None else num_labels
+        else:
+            self.id2label = {int(number): label for number, label in self.id2label.items()}
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "torch_dtype":  # the name before transformers 4.56
+            name = "dtype"
+        if name == "dtype" and isinstance(value, str):
+            value = torch_dtype(value)
+        super().__setattr__(name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "torch_dtype":
+            return self.dtype
+        if name == "use_return_dict":
+            return self.return_dict
+        raise AttributeError(f"{type(self).__name__} has no field {name!r}")
+
+    @property
+    def num_labels(self) -> int:
+        """Labels of a classification head; `id2label` holds their names."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        if self.id2label is None or len(self.id2label) != count:
+            self.id2label = {i: f"LABEL_{i}" for i in range(count)}
+            self.label2id = {label: i for i, label in self.id2label.items()}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        return_unused_kwargs: bool = False,
+        **keywords: Any,
+    ) -> Any:
+        """Reads `config.json` of a folder, hub id or installed package, or a JSON file named directly.
+
+        Args:
+            pretrained_model_name_or_path: where to look.
+            cache_dir, local_files_only, revision: as in `huggingface_hub`.
+            return_unused_kwargs: returns (config, keywords that are no field of it) instead of refusing those.
+            keywords: fields to set on what was read; transformers' other loading keywords are refused by name.
+        """
+        values = read_config(
+            pretrained_model_name_or_path,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+        config = cls._of(values)
+        config.name_or_path = str(pretrained_model_name_or_path)
+        fields, unknown = split_keywords(keywords, CONFIG_LOADING, config)
+        for name, value in fields.items():
+            setattr(config, name, value)
+        if return_unused_kwargs:
+            return config, unknown
+        refuse_unknown(unknown, CONFIG_LOADING, config)
+        return config
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Self:
+        family = architecture_of(ConfigReader(values)).name
+        if family != cls.model_type:
+            raise ConfigError(
+                f"{cls.__name__} does not fit this checkpoint, whose model_type is {family!r}: "
+                f"use {CONFIG_CLASSES[family].__name__}, or AutoConfig"
+            )
+        return cls(**{**values, "model_type": family})
+
+    @classmethod
+    def from_dict(cls, config_dict: Mapping[str, Any], **fields: Any) -> Self:
+        """The config of a dictionary as in `config.json`; `fields` override it."""
+        return cls(**{**config_dict, **fields})
+
+    @classmethod
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
+        """The config of a JSON file."""
+        return cls._of(read_object(Path(json_file)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, as JSON values (the dtype by name), with `model_type`."""
+        fields = copy.deepcopy({name: value for name, value in vars(self).items() if name != "name_or_path"})
+        fields["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return {**fields, "model_type": self.model_type}
+
+    def to_json_string(self) -> str:
+        """The fields that differ from every config's defaults, as `config.json` holds them."""
+        fields = self.to_dict()
+        if fields["id2label"] == {0: "LABEL_0", 1: "LABEL_1"}:
+            del fields["id2label"], fields["label2id"]
+        stated = {name: value for name, value in fields.items() if name not in COMMON or value != COMMON[name]}
+        return json.dumps(stated, indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
+        """Writes `config.json` into a folder, which is made if it is not there."""
+        folder = Path(save_directory)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "config.json").write_text(self.to_json_string(), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{folder / 'config.json'}: cannot be written: {error}") from error
+
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Sets several fields."""
+        for name, value in config_dict.items():
+            setattr(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PretrainedConfig) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # fields can be set
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} {self.to_json_string()}"
+
+
+class BertConfig(PretrainedConfig):
+    """A BERT config; the defaults are those of bert-base-uncased."""
+
+    model_type = "bert"
+    defaults = BERT
+
+
+class RobertaConfig(PretrainedConfig):
+    """A RoBERTa config; the defaults are those of transformers' class (roberta-base states other ones)."""
+
+    model_type = "roberta"
+    defaults = ROBERTA
+
+
+class XLMRobertaConfig(PretrainedConfig):
+    """An XLM-R config: RoBERTa's fields."""
+
+    model_type = "xlm-roberta"
+    defaults = XLM_ROBERTA
+
+
+class CamembertConfig(PretrainedConfig):
+    """A CamemBERT config: RoBERTa's fields."""
+
+    model_type = "camembert"
+    defaults = XLM_ROBERTA
+
+
+CONFIG_CLASSES: Mapping[str, type[PretrainedConfig]] = MappingProxyType(
+    {one.model_type: one for one in (BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig)}
+)
+
+
+def encoder_spec(config: PretrainedConfig) -> EncoderSpec:
+    """The numbers that the encoder is built from.
+
+    Raises:
+        OptionError: the config asks for something that layertap does not compute.
+        ConfigError: an impossible value.
+    """
+    for name, (harmless, why) in NOT_COMPUTED.items():
+        value = getattr(config, name, None)
+        if value not in harmless:
+            raise OptionError(f"{type(config).__name__}: {name}={value!r} is not supported: {why}")
+    return architecture(config.model_type).spec(ConfigReader(config.to_dict(), type(config).__name__))
+
+
+def torch_dtype(name: str | torch.dtype) -> torch.dtype:
+    """The floating dtype of a name such as `bfloat16`."""
+    found = getattr(torch, name, None) if isinstance(name, str) else name
+    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+        raise OptionError(f"dtype: expected 'auto' or a floating dtype such as 'bfloat16', found {name!r}")
+    return found
+
+
+def read_config(
+    model: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    revision: str | None,
+) -> dict[str, Any]:
+    """The values of a model's `config.json`, or of a JSON file named directly."""
+    if Path(model).is_file():
+        return read_object(Path(model))
+    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    file = checkpoint.file("config.json")
+    if file is None:
+        raise ConfigError(f"{checkpoint.folder}: no config.json")
+    return read_object(file)

@@ -1,0 +1,119 @@
+"""`BatchEncoding`: what a tokenizer gives back."""
+
+from __future__ import annotations
+
+from collections import UserDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+
+from layertap.errors import OptionError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+
+class BatchEncoding(UserDict[str, Any]):
+    """A dictionary of `input_ids` and the like, with attribute access; `model(**encoding)` runs it.
+
+    Attributes:
+        data: the dictionary: lists, or tensors where `return_tensors` asked for them.
+        encodings: one `tokenizers.Encoding` a row, or None where there are none (after `pad`).
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Any] | None = None,
+        encodings: Sequence[Encoding] | None = None,
+        tensor_type: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.data = dict(data or {})
+        self.encodings = encodings
+        self.convert_to_tensors(tensor_type)
+
+    def __getitem__(self, key: Any) -> Any:
+        """The entry called `key`; with an index, that row's `tokenizers.Encoding`; with a slice, those rows."""
+        if isinstance(key, str):
+            return self.data[key]
+        if isinstance(key, slice):
+            return {name: value[key] for name, value in self.data.items()}
+        return self._encoding(key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "data" and name in self.data:  # `data` is not there yet while unpickling
+            return self.data[name]
+        raise AttributeError(f"BatchEncoding has no {name!r}")
+
+    @property
+    def is_fast(self) -> bool:
+        """Whether there are `encodings`."""
+        return self.encodings is not None
+
+    def _encoding(self, batch_index: int) -> Encoding:
+        if self.encodings is None:
+            raise OptionError("tokens and offsets are known of a tokenizer's own results only, not after pad()")
+        return self.encodings[batch_index]
+
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """The tokens of a row."""
+        return self._encoding(batch_index).tokens
+
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row, which word it is of; None for the template's special tokens."""
+        return self._encoding(batch_index).word_ids
+
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """For each token of a row, 0 or 1: which text of a pair; None for the template's special tokens."""
+        return self._encoding(batch_index).sequence_ids
+
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """The token over a character of row 0, or of the row given first."""
+        row, char = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
+        return self._encoding(row).char_to_token(char, sequence_index)
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> tuple[int, int] | None:
+        """(begin, end) of the characters under a token of row 0, or of the row given first."""
+        row, token = (0, batch_or_token_index) if token_index is None else (batch_or_token_index, token_index)
+        found: Any = self._encoding(row).token_to_chars(token)  # the library's own annotation is wrong
+        return None if found is None else (found[0], found[1])
+
+    def convert_to_tensors(self, tensor_type: str | None = None) -> Self:
+        """Turns the lists into tensors ("pt") or arrays ("np"), in place.
+
+        Raises:
+            OptionError: another type, or rows of different lengths.
+        """
+        if tensor_type is None:
+            return self
+        makers: dict[str, Callable[[Any], Any]] = {"pt": _torch, "np": np.asarray}
+        if tensor_type not in makers:
+            raise OptionError(f"return_tensors: expected 'pt', 'np' or None, found {tensor_type!r}")
+        for name, value in self.data.items():
+            if isinstance(value, torch.Tensor | np.ndarray):
+                continue
+            try:
+                self.data[name] = makers[tensor_type](value)
+            except (ValueError, TypeError) as error:
+                raise OptionError(
+                    f"{name}: rows of different lengths cannot become one tensor; "
+                    "tokenize with padding=True (and truncation=True where texts can be too long)"
+                ) from error
+        return self
+
+    def to(self, device: str | int | torch.device, *, non_blocking: bool = False) -> Self:
+        """Moves the tensors to a device, in place."""
+        for name, value in self.data.items():
+            if isinstance(value, torch.Tensor):
+                self.data[name] = value.to(device, non_blocking=non_blocking)
+        return self
+
+
+def _torch(value: Any) -> torch.Tensor:
+    # an empty list has no dtype of its own
+    made = torch.as_tensor(np.asarray(value)) if isinstance(value, np.ndarray) else torch.tensor(value)
+    return made if made.numel() else made.long()

@@ -1,0 +1,375 @@
+"""`BertModel`, `RobertaModel` and their relatives: transformers' shape around the packed `Encoder`.
+
+Shape letters: B sequences, S columns of the padded batch, T attended cells, L layers, H hidden size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NoReturn, Self
+
+import torch
+from torch import Tensor, nn
+
+from layertap.backends.torch.encoder import Encoder, PackedTensors
+from layertap.errors import OptionError, OutputError
+from layertap.hf.config import (
+    BertConfig,
+    CamembertConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+    encoder_spec,
+)
+from layertap.hf.keywords import MODEL_CALL, MODEL_SAVING, refuse_all
+from layertap.hf.loading import (
+    ABSENT,
+    DtypeLike,
+    config_for,
+    device_of,
+    open_files,
+    pooler_to_build,
+    read_weights,
+    resolve_dtype,
+)
+from layertap.hf.outputs import AbsentPooler, BaseModelOutputWithPoolingAndCrossAttentions, OutputTuple
+from layertap.hf.padded import Cells, batch_shape, packed
+
+ModelOutput = BaseModelOutputWithPoolingAndCrossAttentions
+
+LOADING_KEYWORDS = (
+    "config",
+    "cache_dir",
+    "local_files_only",
+    "revision",
+    "dtype",
+    "torch_dtype",
+    "device_map",
+    "use_safetensors",
+    "allow_pickle",
+    "add_pooling_layer",
+    "untrained_pooler",
+)
+"""What `from_pretrained` honours, for the nearest spelling of what it does not know."""
+
+
+def _refused(name: str, why: str) -> Callable[..., NoReturn]:
+    """A method of transformers' models that layertap does not have."""
+
+    def method(self: nn.Module, *_args: object, **_keywords: object) -> NoReturn:
+        raise OptionError(f"{type(self).__name__}.{name} is not supported: {why}")
+
+    method.__doc__ = f"Refused: {why}."
+    return method
+
+
+class PreTrainedModel(nn.Module):
+    """Base of the models (abstract): parameters, calls and outputs as in transformers, computed on packed rows.
+
+    Args of the subclasses:
+        config: the numbers; weights are random, as transformers initialises them.
+        add_pooling_layer: False leaves out the pooler and its slot in the outputs.
+    """
+
+    config_class: ClassVar[type[PretrainedConfig]]
+    base_model_prefix: ClassVar[str]
+
+    def __init__(self, config: PretrainedConfig, add_pooling_layer: bool = True) -> None:
+        super().__init__()
+        if type(config) is not self.config_class:
+            raise OptionError(
+                f"{type(self).__name__}: expected a layertap.hf.{self.config_class.__name__}, found a "
+                f"{type(config).__module__}.{type(config).__qualname__}; from_pretrained loads a checkpoint"
+            )
+        self.config = config
+        self._spec = encoder_spec(config)
+        # The parts of a packed Encoder, under transformers' names and without a prefix.
+        encoder = Encoder(self._spec, pooler=add_pooling_layer)
+        self.embeddings = encoder.embeddings
+        self.encoder = encoder.encoder
+        self.pooler = encoder.pooler
+        self._absent_pooler: AbsentPooler | None = None
+        self.apply(self._init_weights)
+        if config.dtype is not None:
+            self.to(config.dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        config: PretrainedConfig | str | os.PathLike[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        dtype: DtypeLike | None = None,
+        torch_dtype: DtypeLike | None = None,
+        device_map: Any = None,
+        use_safetensors: bool | None = None,
+        allow_pickle: bool = False,
+        add_pooling_layer: bool = True,
+        untrained_pooler: Literal["init"] | None = None,
+        **keywords: Any,
+    ) -> Self:
+        """Loads a checkpoint, in eval mode.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a hub id, or the default model's name.
+            config: a config, or where to read one, in place of the checkpoint's.
+            cache_dir, local_files_only, revision: as in `huggingface_hub`.
+            dtype, torch_dtype: of the weights; None or "auto": the config's, else the stored one.
+            device_map: the one device to load to.
+            use_safetensors: False reads `pytorch_model.bin`, weights only, where there is no safetensors file.
+            allow_pickle: the same, in layertap's own words.
+            add_pooling_layer: False leaves out the pooler and its slot in the outputs.
+            untrained_pooler: "init" gives an initialised pooler to train where the checkpoint stores none.
+            keywords: fields of the config to change; transformers' others are refused by name.
+
+        Raises:
+            ModelNotFoundError, ConfigError, WeightsError: what is wrong with the checkpoint, also where it is of
+                another family.
+            OptionError: a keyword that is not honoured or not known.
+        """
+        files = open_files(
+            pretrained_model_name_or_path,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+            allow_pickle=allow_pickle or use_safetensors is False,
+        )
+        device = device_of(device_map)
+        config = config_for(
+            files,
+            model_class=cls.__name__,
+            config_class=cls.config_class,
+            config=config,
+            keywords=keywords,
+            accepted=LOADING_KEYWORDS,
+        )
+        config.dtype = resolve_dtype(torch_dtype if dtype is None else dtype, config, files)
+        pooler = pooler_to_build(files, add_pooling_layer=add_pooling_layer, untrained_pooler=untrained_pooler)
+        with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
+            model = cls(config, add_pooling_layer=pooler in ("stored", "random"))
+        weights = read_weights(files, config, dtype=config.dtype, pooler=pooler == "stored")
+        model.load_state_dict(weights, strict=pooler != "random", assign=True)
+        if pooler == "random":
+            assert model.pooler is not None
+            model.pooler.to_empty(device="cpu").apply(model._init_weights)
+        elif pooler == "absent":
+            model._absent_pooler = AbsentPooler(ABSENT.format(name=files.checkpoint.name))
+        return model.eval() if device is None else model.to(device).eval()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Random weights as transformers draws them: normal, zeros for biases and padding rows."""
+        if isinstance(module, nn.Linear | nn.Embedding):
+            module.weight.normal_(0.0, self.config.initializer_range)
+        if isinstance(module, nn.Linear):
+            module.bias.zero_()
+        elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            module.weight[module.padding_idx].zero_()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self.parameters()).device
+
+    @property
+    def name_or_path(self) -> str:
+        """What the model was loaded from."""
+        return self.config.name_or_path
+
+    @property
+    def base_model(self) -> Self:
+        """The model itself: it has no head."""
+        return self
+
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the weights have."""
+        skipped = {id(p) for p in self.embeddings.parameters()} if exclude_embeddings else set()
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if id(parameter) not in skipped and (parameter.requires_grad or not only_trainable)
+        )
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word table."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        """Replaces the word table."""
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        output_hidden_states: bool | int | Sequence[int] | None = None,
+        return_dict: bool | None = None,
+        **keywords: Any,
+    ) -> ModelOutput | OutputTuple:
+        """Runs the encoder.
+
+        Args:
+            input_ids: integers [B, S].
+            attention_mask: [B, S], 0 where a cell is padding; without it every cell is attended, padding too.
+            token_type_ids: integers [B, S]; zeros if None.
+            position_ids: integers [B, S], [1, S] or [S]. If None, as transformers': the column (BERT, so that left
+                padding shifts it), or counted from the ids (RoBERTa).
+            inputs_embeds: [B, S, H] in place of `input_ids`.
+            output_hidden_states: True for all L + 1 states, an index or several for those alone (None elsewhere);
+                the config's if None.
+            return_dict: False for a tuple; the config's if None.
+            keywords: transformers' others, refused by name unless they ask for nothing.
+
+        Returns:
+            `last_hidden_state` [B, S, H] and `hidden_states`, with zeros in the cells at mask 0, and
+            `pooler_output` [B, H], the head on each row's first attended token (transformers pools column 0, which
+            with left padding is a padding cell); zeros for a row without an attended cell.
+
+        Raises:
+            OptionError: inputs of impossible shape, or something that layertap does not compute.
+            TokenizerError: an id beyond its table.
+        """
+        refuse_all(keywords, MODEL_CALL, ())
+        refuse_all({"output_attentions": self.config.output_attentions}, MODEL_CALL, ())
+        if (input_ids is None) == (inputs_embeds is None):
+            raise OptionError("You must specify exactly one of input_ids or inputs_embeds")
+        cells = Cells.of(batch_shape(input_ids, inputs_embeds, self._spec.hidden_size), attention_mask)
+        batch = packed(
+            cells, self.embeddings, self._spec.positions, input_ids, token_type_ids, position_ids, inputs_embeds
+        )
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        wanted = selected_states(output_hidden_states, len(self.encoder.layer) + 1)
+        collected: list[Tensor | None] = []
+        pooled = None
+        for i, hidden_TH in self._states(batch):
+            is_last = i == len(self.encoder.layer)
+            padded = cells.unpack(hidden_TH) if is_last or i in wanted else None
+            collected.append(padded if i in wanted else None)
+            if is_last:
+                pooled = self._pool(cells, hidden_TH)
+        outputs = ModelOutput(
+            (
+                ("last_hidden_state", padded),
+                ("pooler_output", pooled),
+                ("hidden_states", tuple(collected) if wanted else None),
+            )
+        )
+        as_dict = self.config.return_dict if return_dict is None else return_dict
+        return outputs.to_tuple() if as_dict is False else outputs
+
+    def _states(self, batch: PackedTensors) -> Iterator[tuple[int, Tensor]]:
+        """(i, `hidden_states[i]` [T, H]) for i in 0..L."""
+        hidden_TH: Tensor = self.embeddings(batch)
+        yield 0, hidden_TH
+        for i, block in enumerate(self.encoder.layer, start=1):
+            # a batch without any attended cell has no sequence to run: all its states are the empty [0, H]
+            hidden_TH = block(hidden_TH, batch.layout) if batch.layout.lengths else hidden_TH
+            yield i, hidden_TH
+
+    def _pool(self, cells: Cells, last_TH: Tensor) -> Tensor | AbsentPooler | None:
+        if self.pooler is None:
+            return self._absent_pooler
+        pooled_BH: Tensor = cells.spread(self.pooler(cells.first_rows(last_TH)))
+        return pooled_BH
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> None:
+        """Writes `model.safetensors` and `config.json`, which transformers and layertap read back.
+
+        Raises:
+            OptionError: one of transformers' keywords that layertap does not honour.
+            OutputError: a folder that cannot be written.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        refuse_all(keywords, MODEL_SAVING, ())
+        folder = Path(save_directory)
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = self.dtype
+        self.config.save_pretrained(folder)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        file = folder / "model.safetensors"
+        written = folder / "model.safetensors.partial"
+        try:
+            # Whole or not at all: beside it first, then renamed.
+            save_file(weights, written, metadata={"format": "pt"})
+            written.replace(file)
+        except (OSError, SafetensorError) as error:
+            written.unlink(missing_ok=True)
+            raise OutputError(f"{file}: cannot be written: {error}") from error
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Module:
+        """The word table as it is; another size is refused."""
+        table = self.embeddings.word_embeddings
+        if new_num_tokens not in (None, table.num_embeddings):
+            raise OptionError(
+                f"resize_token_embeddings: the word table has {table.num_embeddings} rows and cannot become "
+                f"{new_num_tokens}; resize with transformers, save_pretrained, and load the result"
+            )
+        return table
+
+    gradient_checkpointing_enable = _refused("gradient_checkpointing_enable", "train with smaller batches")
+    prune_heads = _refused("prune_heads", "heads cannot be taken out of packed attention")
+    push_to_hub = _refused("push_to_hub", "save_pretrained, then upload the folder with `hf upload`")
+
+
+class BertModel(PreTrainedModel):
+    """BERT without a head for a task: https://arxiv.org/abs/1810.04805."""
+
+    config_class = BertConfig
+    base_model_prefix = "bert"
+
+
+class RobertaModel(PreTrainedModel):
+    """RoBERTa without a head for a task: https://arxiv.org/abs/1907.11692."""
+
+    config_class = RobertaConfig
+    base_model_prefix = "roberta"
+
+
+class XLMRobertaModel(PreTrainedModel):
+    """XLM-R without a head for a task: https://arxiv.org/abs/1911.02116."""
+
+    config_class = XLMRobertaConfig
+    base_model_prefix = "roberta"
+
+
+class CamembertModel(PreTrainedModel):
+    """CamemBERT without a head for a task: https://arxiv.org/abs/1911.03894."""
+
+    config_class = CamembertConfig
+    base_model_prefix = "roberta"
+
+
+MODEL_CLASSES: Mapping[str, type[PreTrainedModel]] = MappingProxyType(
+    {one.config_class.model_type: one for one in (BertModel, RobertaModel, XLMRobertaModel, CamembertModel)}
+)
+
+
+def selected_states(asked: bool | int | Sequence[int] | None, num_states: int) -> frozenset[int]:
+    """Indices 0..L of the hidden states asked for."""
+    if asked is None or isinstance(asked, bool):
+        return frozenset(range(num_states)) if asked else frozenset()
+    indices = [asked] if isinstance(asked, int) else list(asked)
+    for i in indices:
+        if not -num_states <= i < num_states:
+            raise OptionError(
+                f"output_hidden_states: this model has states 0..{num_states - 1} (or -{num_states}..-1), found {i}"
+            )
+    return frozenset(i % num_states for i in indices)

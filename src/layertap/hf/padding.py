@@ -1,0 +1,169 @@
+"""What a tokenizer's arguments mean: texts and pairs, padding and truncation; and padding of encoded rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from layertap.errors import OptionError
+
+PADDING: Mapping[bool | str, Literal["longest", "max_length"] | None] = {
+    True: "longest",
+    "longest": "longest",
+    "max_length": "max_length",
+    False: None,
+    "do_not_pad": None,
+}
+TRUNCATION: Mapping[bool | str | None, Literal["longest_first", "only_first", "only_second"] | None] = {
+    True: "longest_first",
+    "longest_first": "longest_first",
+    "only_first": "only_first",
+    "only_second": "only_second",
+    False: None,
+    None: None,
+    "do_not_truncate": None,
+}
+NO_LIMIT = int(1e20)
+"""A `model_max_length` above this is transformers' way to say that there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lengths:
+    """What to do about lengths.
+
+    Attributes:
+        pad: to the longest row, to `max_length`, or not at all.
+        truncate: which text of a pair gives way, or None: nothing is cut.
+        max_length: the limit, where one of the two needs it.
+        multiple: pad to a multiple of this, or None.
+    """
+
+    pad: Literal["longest", "max_length"] | None
+    truncate: Literal["longest_first", "only_first", "only_second"] | None
+    max_length: int | None
+    multiple: int | None
+
+
+def resolve_lengths(
+    padding: bool | str,
+    truncation: bool | str | None,
+    max_length: int | None,
+    *,
+    model_max_length: int,
+    pad_to_multiple_of: int | None = None,
+    warn: bool = True,
+) -> Lengths:
+    """The meaning of transformers' arguments (`_get_padding_truncation_strategies`, 5.x).
+
+    `max_length` alone truncates; without it, the tokenizer's own limit holds, and where it has none, nothing is
+    padded or cut to it.
+
+    Raises:
+        OptionError: an argument outside what is allowed, or two that exclude each other.
+    """
+    if max_length is not None and padding is False and truncation is None:
+        truncation = True
+    pad = _one_of("padding", padding, PADDING)
+    truncate = _one_of("truncation", truncation, TRUNCATION)
+    if warn and padding is True and max_length is not None and truncate is None:
+        warnings.warn(
+            "max_length is ignored with padding=True and no truncation; padding='max_length' pads to it",
+            UserWarning,
+            stacklevel=4,
+        )
+    if max_length is None:
+        if model_max_length > NO_LIMIT:
+            pad, truncate = (None if pad == "max_length" else pad), None
+        elif pad == "max_length" or truncate:
+            max_length = model_max_length
+    elif max_length < 0:
+        raise OptionError(f"max_length: expected 0 or more, found {max_length}")
+    if pad and truncate and pad_to_multiple_of and max_length is not None and max_length % pad_to_multiple_of:
+        raise OptionError(
+            f"max_length {max_length} is not a multiple of pad_to_multiple_of {pad_to_multiple_of}, and both "
+            "truncation and padding are on"
+        )
+    return Lengths(pad=pad, truncate=truncate, max_length=max_length, multiple=pad_to_multiple_of)
+
+
+def _one_of(name: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
+    # 1 == True, and a list has no hash
+    if not (value is None or isinstance(value, bool | str)) or value not in allowed:
+        raise OptionError(f"{name}: expected one of {', '.join(map(repr, allowed))}, found {value!r}")
+    return allowed[value]
+
+
+def to_lists(value: Any) -> Any:
+    """Tensors and arrays as lists of numbers; lists of them too."""
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
+        return value.tolist()
+    return [to_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def pad_rows(
+    rows: Mapping[str, Sequence[Any]], lengths: Lengths, fills: Mapping[str, int], *, left: bool
+) -> dict[str, list[Any]]:
+    """Encoded rows, those keys that `fills` knows padded to one length.
+
+    Args:
+        rows: name -> one list a row; must hold `input_ids`.
+        lengths: how far to pad.
+        fills: name -> the number to pad it with.
+        left: pad on the left.
+    """
+    longest = max((len(ids) for ids in rows["input_ids"]), default=0)
+    target = longest if lengths.pad == "longest" else lengths.max_length or 0
+    if lengths.multiple and lengths.pad:
+        target = -(-target // lengths.multiple) * lengths.multiple
+    padded: dict[str, list[Any]] = {}
+    for name, values in rows.items():
+        if name not in fills or not lengths.pad:
+            padded[name] = list(values)
+            continue
+        padded[name] = []
+        for row in values:
+            missing = [fills[name]] * (target - len(row))
+            padded[name].append([*missing, *row] if left else [*row, *missing])
+    return padded
+
+
+def text_inputs(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[Any], bool]:
+    """(what the `tokenizers` library takes, whether it is a batch).
+
+    Raises:
+        OptionError: something that is not a text, a list of words or a pair of them.
+    """
+    first = text[0] if isinstance(text, list | tuple) and text else None
+    is_batch = isinstance(first, list | tuple) if is_split_into_words else isinstance(text, list | tuple)
+    if not is_batch:
+        # as in transformers, an empty second text is none
+        inputs = [(text, text_pair)] if text_pair else [text]
+    elif text_pair is None:
+        inputs = list(text)
+    elif not isinstance(text_pair, list | tuple) or len(text_pair) != len(text):
+        raise OptionError(f"text_pair: expected a list of {len(text)} texts, one for each text")
+    else:
+        inputs = list(zip(text, text_pair, strict=True))
+    for i, one in enumerate(inputs):
+        if not _is_text(one, is_split_into_words):
+            kind = "list of words" if is_split_into_words else "str"
+            found = ", ".join(type(part).__name__ for part in one) if isinstance(one, list | tuple) else None
+            raise OptionError(
+                f"text {i}: expected a {kind} or a pair of them, found {found or type(one).__name__}"
+                + ("; is_split_into_words=True is for texts that are lists of words" if isinstance(one, list) else "")
+            )
+    return inputs, is_batch
+
+
+def _is_text(one: Any, is_split_into_words: bool) -> bool:
+    def single(value: Any) -> bool:
+        if is_split_into_words:
+            return isinstance(value, list | tuple) and all(isinstance(word, str) for word in value)
+        return isinstance(value, str)
+
+    return single(one) or (isinstance(one, list | tuple) and len(one) == 2 and all(single(part) for part in one))

@@ -1,0 +1,441 @@
+"""Tokenizers with transformers' shape, around the `tokenizers` library.
+
+Their ids are those of `text.TextTokenizer`, which is equal to transformers; here stand the calls, padding and
+truncation around it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, NoReturn, Self
+
+from tokenizers import Encoding
+
+from layertap.errors import OptionError, OutputError
+from layertap.hf.encoding import BatchEncoding
+from layertap.hf.keywords import TOKENIZER_CALL, TOKENIZER_LOADING, TOKENIZER_SAVING, refuse_all
+from layertap.hf.padding import Lengths, pad_rows, resolve_lengths, text_inputs, to_lists
+from layertap.hf.tokenizer_files import (
+    BERT_OPTIONS,
+    ROBERTA_OPTIONS,
+    check_class,
+    open_tokenizer,
+    set_options,
+)
+from layertap.hf.vocabulary import Vocabulary, content
+from layertap.text.settings import NAMED_TOKENS
+from layertap.text.tokenizer import TextTokenizer
+
+UNLIMITED = int(1e30)
+"""`model_max_length` where the files state none, as in transformers."""
+
+SETTINGS = (
+    "model_max_length",
+    "padding_side",
+    "truncation_side",
+    "clean_up_tokenization_spaces",
+    "model_input_names",
+    *BERT_OPTIONS,
+    *ROBERTA_OPTIONS,
+    *NAMED_TOKENS,
+)
+"""What `from_pretrained` honours in place of `tokenizer_config.json`."""
+
+
+class PreTrainedTokenizer(Vocabulary):
+    """Base of the tokenizers (abstract). Made by `from_pretrained`; may be called from several threads.
+
+    Attributes:
+        name_or_path: what it was loaded from.
+        model_max_length: the limit of `tokenizer_config.json`, or 10**30.
+        padding_side, truncation_side: "left" or "right".
+        model_input_names: the entries that a call returns by default.
+    """
+
+    input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
+    is_fast: ClassVar[bool] = True
+
+    def __init__(
+        self, loaded: TextTokenizer, *, settings: Mapping[str, Any] | None = None, name_or_path: str = ""
+    ) -> None:
+        if not isinstance(loaded, TextTokenizer):
+            raise OptionError(f"{type(self).__name__}: use {type(self).__name__}.from_pretrained(folder)")
+        self._settings = dict(loaded.settings if settings is None else settings)
+        super().__init__(loaded, self._settings)
+        self._lock = threading.Lock()
+        self.name_or_path = name_or_path
+        limit = self._settings.get("model_max_length", self._settings.get("max_len"))
+        self.model_max_length: int = UNLIMITED if limit is None else limit
+        self.padding_side = _side("padding_side", self._settings.get("padding_side", "right"))
+        self.truncation_side = _side("truncation_side", self._settings.get("truncation_side", "right"))
+        self.model_input_names = list(self._settings.get("model_input_names", self.input_names))
+        self.pad_token_type_id = 0
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **keywords: Any,
+    ) -> Self:
+        """Loads a tokenizer.
+
+        Args:
+            pretrained_model_name_or_path: a folder, a hub id, or the default model's name.
+            cache_dir, local_files_only, revision: as in `huggingface_hub`.
+            keywords: settings in place of those of `tokenizer_config.json` (`model_max_length`, `padding_side`,
+                `do_lower_case`, `add_prefix_space`, special tokens, ...); transformers' others are refused by name.
+
+        Raises:
+            ModelNotFoundError, TokenizerError: what is wrong with the files, also where they are another class's.
+            OptionError: a keyword that is not honoured or not known.
+        """
+        found, loaded = open_tokenizer(
+            pretrained_model_name_or_path,
+            fallback=cls.__name__,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            revision=revision,
+        )
+        check_class(cls.__name__, found, pretrained_model_name_or_path)
+        return cls.of(loaded, str(pretrained_model_name_or_path), keywords)
+
+    @classmethod
+    def of(cls, loaded: TextTokenizer, name_or_path: str, keywords: Mapping[str, Any]) -> Self:
+        """The tokenizer of what was loaded, which it takes over, with `keywords` of `from_pretrained`."""
+        given = {"model_max_length" if name == "max_len" else name: value for name, value in keywords.items()}
+        others = {name: value for name, value in given.items() if name not in SETTINGS}
+        refuse_all(others, TOKENIZER_LOADING, (*SETTINGS, "cache_dir", "local_files_only", "revision"))
+        for name in others:
+            del given[name]
+        settings = {**loaded.settings, **given}
+        set_options(loaded.backend, settings, given)
+        made = cls(loaded, settings=settings, name_or_path=name_or_path)
+        for name in NAMED_TOKENS:
+            if name in given:
+                setattr(made, name, given[name])
+        return made
+
+    def __call__(
+        self,
+        text: str | Sequence[Any],
+        text_pair: str | Sequence[Any] | None = None,
+        *,
+        add_special_tokens: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str | None = None,
+        max_length: int | None = None,
+        stride: int = 0,
+        is_split_into_words: bool = False,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_tensors: str | None = None,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
+        return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
+        return_length: bool = False,
+        verbose: bool = True,
+        **keywords: Any,
+    ) -> BatchEncoding:
+        """Encodes a text, a list of texts, or pairs of them; arguments as those of transformers' tokenizers.
+
+        Args:
+            text: a text, a list of them, or a list of (text, text) pairs; lists of words in place of each text with
+                `is_split_into_words`.
+            text_pair: the second texts of pairs.
+            add_special_tokens: adds the template's (`[CLS]`, `[SEP]`), also around texts in which they were typed.
+            padding: True or "longest", "max_length", False.
+            truncation: True or "longest_first", "only_first", "only_second", False; None: only with `max_length`.
+            max_length: tokens a row, special tokens included; the tokenizer's `model_max_length` if None.
+            stride: tokens that overflowing rows repeat.
+            is_split_into_words: each text is a list of words.
+            pad_to_multiple_of, padding_side: how to pad.
+            return_tensors: "pt", "np", or None for lists.
+            return_token_type_ids, return_attention_mask: None: as `model_input_names` says.
+            return_overflowing_tokens: what was cut becomes further rows, with `overflow_to_sample_mapping`.
+            return_special_tokens_mask, return_offsets_mapping, return_length: further entries.
+            verbose: False leaves out warnings.
+            keywords: transformers' others, refused by name.
+
+        Raises:
+            OptionError: an argument outside what is allowed, or something that is not a text.
+        """
+        refuse_all(keywords, TOKENIZER_CALL, CALL_KEYWORDS)
+        lengths = self._lengths(padding, truncation, max_length, pad_to_multiple_of, verbose)
+        inputs, is_batch = text_inputs(text, text_pair, is_split_into_words)
+        encodings = self._encode(
+            inputs,
+            lengths,
+            stride=stride,
+            side=_side("padding_side", padding_side or self.padding_side),
+            add_special_tokens=add_special_tokens,
+            is_pretokenized=is_split_into_words,
+        )
+        rows = [
+            (i, row)
+            for i, encoding in enumerate(encodings)
+            for row in ([encoding, *encoding.overflowing] if return_overflowing_tokens else [encoding])
+        ]
+        # name -> (attribute of an Encoding, whether it is wanted), in transformers' order
+        columns = {
+            "input_ids": ("ids", True),
+            "token_type_ids": ("type_ids", self._wants("token_type_ids", return_token_type_ids)),
+            "attention_mask": ("attention_mask", self._wants("attention_mask", return_attention_mask)),
+            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
+            "offset_mapping": ("offsets", return_offsets_mapping),
+        }
+        data: dict[str, Any] = {
+            name: [getattr(row, attribute) for _, row in rows]
+            for name, (attribute, wanted) in columns.items()
+            if wanted
+        }
+        if return_length:
+            data["length"] = [len(row) for _, row in rows]
+        if return_overflowing_tokens:
+            data["overflow_to_sample_mapping"] = [i for i, _ in rows]
+        elif not is_batch and return_tensors is None:
+            data = {name: value[0] if isinstance(value[0], list) else value for name, value in data.items()}
+        return BatchEncoding(data, [row for _, row in rows], return_tensors)
+
+    encode_plus = __call__
+    batch_encode_plus = __call__
+
+    def _wants(self, name: str, asked: bool | None) -> bool:
+        return name in self.model_input_names if asked is None else asked
+
+    def _lengths(
+        self, padding: Any, truncation: Any, max_length: int | None, multiple: int | None, verbose: bool
+    ) -> Lengths:
+        lengths = resolve_lengths(
+            padding,
+            truncation,
+            max_length,
+            model_max_length=self.model_max_length,
+            pad_to_multiple_of=multiple,
+            warn=verbose,
+        )
+        if lengths.pad and self.pad_token is None:
+            raise OptionError(
+                "padding: this tokenizer has no pad_token; set one, as tokenizer.pad_token = tokenizer.eos_token"
+            )
+        return lengths
+
+    def _encode(
+        self,
+        inputs: list[Any],
+        lengths: Lengths,
+        *,
+        stride: int,
+        side: str,
+        add_special_tokens: bool,
+        is_pretokenized: bool,
+    ) -> list[Encoding]:
+        backend = self._tokenizer
+        with self._lock:  # the backend carries truncation and padding as state
+            try:
+                backend.no_truncation()
+                backend.no_padding()
+                if lengths.truncate and lengths.max_length is not None:
+                    backend.enable_truncation(
+                        lengths.max_length,
+                        stride=stride,
+                        strategy=lengths.truncate,
+                        direction=self.truncation_side,
+                    )
+                if lengths.pad:
+                    backend.enable_padding(
+                        direction=side,
+                        pad_id=self.pad_token_id,
+                        pad_type_id=self.pad_token_type_id,
+                        pad_token=self.pad_token,
+                        length=lengths.max_length if lengths.pad == "max_length" else None,
+                        pad_to_multiple_of=lengths.multiple,
+                    )
+                return backend.encode_batch(
+                    inputs, add_special_tokens=add_special_tokens, is_pretokenized=is_pretokenized
+                )
+            except TypeError as error:  # what is not a str was refused before
+                raise OptionError("a text holds a lone surrogate (half of a character); replace it first") from error
+            except BaseException as error:
+                # the library raises bare exceptions, and panics of its own kind, on limits that leave no room
+                if type(error) is not Exception and type(error).__name__ != "PanicException":
+                    raise
+                raise OptionError(
+                    f"max_length {lengths.max_length} with stride {stride} cannot be kept: {error}"
+                ) from error
+
+    def encode(self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, **keywords: Any) -> Any:
+        """The `input_ids` of a call with the same arguments."""
+        return self(text, text_pair, **keywords)["input_ids"]
+
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **keywords: Any
+    ) -> list[str]:
+        """The tokens of a text, without the template's special ones unless asked for."""
+        return self(text, pair, add_special_tokens=add_special_tokens, **keywords).tokens()
+
+    def pad(
+        self,
+        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+        padding: bool | str = True,
+        max_length: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        padding_side: str | None = None,
+        return_attention_mask: bool | None = None,
+        return_tensors: str | None = None,
+        verbose: bool = True,
+    ) -> BatchEncoding:
+        """Pads rows that are already encoded, as data collators do.
+
+        Args:
+            encoded_inputs: one encoding, a batch of them, or a list of encodings.
+            padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as in a call.
+            return_attention_mask: None: as `model_input_names` says.
+            verbose: False leaves out warnings.
+        """
+        if isinstance(encoded_inputs, Mapping):
+            rows: dict[str, Any] = dict(encoded_inputs)
+        else:
+            rows = {name: [one[name] for one in encoded_inputs] for name in encoded_inputs[0]}
+        if "input_ids" not in rows:
+            raise OptionError(f"pad: expected an encoding with input_ids, found {', '.join(rows)}")
+        if return_tensors is None and not isinstance(rows["input_ids"], list):
+            return_tensors = "np" if type(rows["input_ids"]).__module__ == "numpy" else "pt"
+        rows = {name: to_lists(value) for name, value in rows.items()}
+        single = bool(rows["input_ids"]) and not isinstance(rows["input_ids"][0], list)
+        if single:
+            rows = {name: [value] for name, value in rows.items()}
+        if "attention_mask" not in rows and self._wants("attention_mask", return_attention_mask):
+            rows["attention_mask"] = [[1] * len(ids) for ids in rows["input_ids"]]
+        fills = {
+            "input_ids": self.pad_token_id,
+            "token_type_ids": self.pad_token_type_id,
+            "attention_mask": 0,
+            "special_tokens_mask": 1,
+        }
+        lengths = self._lengths(padding, None, max_length, pad_to_multiple_of, verbose)
+        padded = pad_rows(rows, lengths, fills, left=_side("padding_side", padding_side or self.padding_side) == "left")
+        return BatchEncoding(
+            {name: value[0] for name, value in padded.items()} if single else padded, None, return_tensors
+        )
+
+    @property
+    def max_len_single_sentence(self) -> int:
+        """Tokens of its own that a text can have."""
+        return self.model_max_length - self.num_special_tokens_to_add()
+
+    @property
+    def max_len_sentences_pair(self) -> int:
+        """Tokens of their own that a pair can have."""
+        return self.model_max_length - self.num_special_tokens_to_add(pair=True)
+
+    def add_tokens(self, *_tokens: object, **_keywords: object) -> NoReturn:
+        """Refused: the models' word tables cannot grow."""
+        raise OptionError(
+            "add_tokens is not supported, since a model's word table cannot grow here: add them with transformers, "
+            "save_pretrained, and load the result"
+        )
+
+    add_special_tokens = add_tokens
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> tuple[str, ...]:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap read back.
+
+        Raises:
+            OptionError: one of transformers' keywords that layertap does not honour.
+            OutputError: a folder that cannot be written.
+        """
+        refuse_all(keywords, TOKENIZER_SAVING, ())
+        folder = Path(save_directory)
+        settings = {
+            **self._settings,
+            "model_max_length": self.model_max_length,
+            "padding_side": self.padding_side,
+            "truncation_side": self.truncation_side,
+            "tokenizer_class": type(self).__name__,
+        }
+        settings.pop("name_or_path", None)
+        for name in NAMED_TOKENS:
+            token = self._special.get(name)
+            # an entry with flags (lstrip, ...) stays as it is while it names the same token
+            if token is None:
+                settings.pop(name, None)
+            elif content(settings.get(name)) != token:
+                settings[name] = token
+        files = (folder / "tokenizer_config.json", folder / "tokenizer.json")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._lock:
+                self._tokenizer.no_truncation()
+                self._tokenizer.no_padding()
+                files[1].write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
+            files[0].write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{folder}: the tokenizer cannot be written: {error}") from error
+        return tuple(str(file) for file in files)
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, "
+            f"model_max_length={self.model_max_length}, padding_side={self.padding_side!r}, "
+            f"special_tokens={self.special_tokens_map})"
+        )
+
+
+CALL_KEYWORDS = tuple(PreTrainedTokenizer.__call__.__kwdefaults__ or ())
+
+
+class BertTokenizer(PreTrainedTokenizer):
+    """Word pieces, with `[CLS]` and `[SEP]`."""
+
+
+class RobertaTokenizer(PreTrainedTokenizer):
+    """Byte-level BPE, with `<s>` and `</s>`."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
+class XLMRobertaTokenizer(PreTrainedTokenizer):
+    """SentencePiece pieces, with `<s>` and `</s>`."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
+class CamembertTokenizer(PreTrainedTokenizer):
+    """SentencePiece pieces, with `<s>` and `</s>`."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
+class PreTrainedTokenizerFast(PreTrainedTokenizer):
+    """Any `tokenizer.json`, as it stands."""
+
+
+TOKENIZER_CLASSES: Mapping[str, type[PreTrainedTokenizer]] = MappingProxyType(
+    {
+        one.__name__: one
+        for one in (
+            BertTokenizer,
+            RobertaTokenizer,
+            XLMRobertaTokenizer,
+            CamembertTokenizer,
+            PreTrainedTokenizerFast,
+        )
+    }
+)
+
+
+def _side(name: str, side: Any) -> Any:
+    if side not in ("left", "right"):
+        raise OptionError(f"{name}: expected 'left' or 'right', found {side!r}")
+    return side

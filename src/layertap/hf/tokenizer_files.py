@@ -1,0 +1,118 @@
+"""Finds and reads a tokenizer's files for the tokenizer classes here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+
+from layertap.checkpoints.json_file import read_object
+from layertap.checkpoints.source import locate
+from layertap.errors import OptionError, TokenizerError
+from layertap.text.styles import BERT, CLASS_OF, GENERIC, ROBERTA, SENTENCEPIECE, STYLES, Style
+from layertap.text.tokenizer import TextTokenizer
+
+GENERIC_CLASS = "PreTrainedTokenizerFast"
+"""The class of a tokenizer.json that is used as it stands."""
+
+CLASSES: Mapping[str, Style] = {
+    "BertTokenizer": BERT,
+    "RobertaTokenizer": ROBERTA,
+    "XLMRobertaTokenizer": SENTENCEPIECE,
+    "CamembertTokenizer": SENTENCEPIECE,
+}
+"""The classes here, and what they do. Another class of transformers that does the same is read by the first of them."""
+
+BERT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+ROBERTA_OPTIONS = ("add_prefix_space", "trim_offsets")
+
+
+def open_tokenizer(
+    model: str | os.PathLike[str],
+    *,
+    fallback: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    revision: str | None,
+) -> tuple[str, TextTokenizer]:
+    """(name of its class, tokenizer) of a folder or hub id.
+
+    Args:
+        model: where to look.
+        fallback: the class to read it as where no file says.
+        cache_dir, local_files_only, revision: as in `huggingface_hub`.
+    """
+    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    file = checkpoint.file("config.json")
+    config = {} if file is None else read_object(file)
+    stated = config.get("tokenizer_class")
+    model_type = config.get("model_type") or _model_type(fallback)
+    loaded = TextTokenizer.load(
+        checkpoint.folder,
+        model_type=str(model_type),
+        tokenizer_class=stated if isinstance(stated, str) else None,
+    )
+    name = loaded.settings.get("tokenizer_class") or stated or CLASS_OF.get(str(model_type))
+    return _class_name(name), loaded
+
+
+def _model_type(class_name: str | None) -> str | None:
+    return next((model_type for model_type, name in CLASS_OF.items() if name == class_name), None)
+
+
+def _class_name(stated: object) -> str:
+    """The class here that reads what a file calls `stated`."""
+    name = str(stated).removesuffix("Fast")
+    if stated is None or name in GENERIC or name not in STYLES:
+        return GENERIC_CLASS
+    if name in CLASSES:
+        return name
+    return next(one for one, style in CLASSES.items() if style is STYLES[name])
+
+
+def check_class(asked: str, found: str, model: str | os.PathLike[str]) -> None:
+    """Refuses a class that is not that of the files.
+
+    Raises:
+        TokenizerError: naming the right one.
+    """
+    if GENERIC_CLASS not in (asked, found) and asked != found:
+        raise TokenizerError(
+            f"{model}: its tokenizer is a {found}, so {asked} does not fit: use {found}, or AutoTokenizer"
+        )
+
+
+def set_options(backend: Tokenizer, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Changes how texts are split, where `given` names such a setting.
+
+    Raises:
+        OptionError: a setting of another kind of tokenizer.
+    """
+    asked = [name for name in (*BERT_OPTIONS, *ROBERTA_OPTIONS) if name in given]
+    if not asked:
+        return
+    is_bert = isinstance(backend.normalizer, normalizers.BertNormalizer)
+    is_roberta = isinstance(backend.pre_tokenizer, pre_tokenizers.ByteLevel)
+    if is_bert and all(name in BERT_OPTIONS for name in asked):
+        backend.normalizer = normalizers.BertNormalizer(
+            clean_text=True,
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+            strip_accents=settings.get("strip_accents"),
+            lowercase=settings.get("do_lower_case", True),
+        )
+    elif is_roberta and all(name in ROBERTA_OPTIONS for name in asked):
+        _set_byte_level(backend, settings)
+    else:
+        raise OptionError(f"{', '.join(asked)}: not a setting of this kind of tokenizer")
+
+
+def _set_byte_level(backend: Tokenizer, settings: Mapping[str, Any]) -> None:
+    prefix_space, trim = settings.get("add_prefix_space", False), settings.get("trim_offsets", True)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix_space)
+    template = backend.encode("")
+    cls, sep = template.tokens[0], template.tokens[-1]
+    backend.post_processor = processors.RobertaProcessing(
+        (sep, template.ids[-1]), (cls, template.ids[0]), trim_offsets=trim, add_prefix_space=prefix_space
+    )

@@ -1,0 +1,176 @@
+"""A tokenizer's vocabulary with transformers' names: special tokens, tokens to ids and back, decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from layertap.errors import OptionError
+from layertap.hf.padding import to_lists
+from layertap.text.settings import NAMED_TOKENS
+from layertap.text.tokenizer import TextTokenizer
+
+# What decode cleans up for word-piece vocabularies, in order.
+CLEAN_UP = (
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+)
+
+
+class Vocabulary:
+    """Base of the tokenizers (abstract): what does not depend on a text.
+
+    Attributes:
+        bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the special tokens, or None; each
+            with its `_id` (`cls_token_id`). Can be set to another token of the vocabulary.
+        clean_up_tokenization_spaces: whether decoding takes spaces away before punctuation.
+    """
+
+    def __init__(self, loaded: TextTokenizer, settings: Mapping[str, Any]) -> None:
+        self._tokenizer = loaded.backend
+        self._special = dict(loaded.special_tokens)
+        extra = settings.get("extra_special_tokens") or settings.get("additional_special_tokens") or ()
+        self._extra = [content(token) for token in (extra.values() if isinstance(extra, dict) else extra)]
+        self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
+
+    def __getattr__(self, name: str) -> Any:
+        """Special tokens and their ids."""
+        token_name = name.removesuffix("_id")
+        if token_name in NAMED_TOKENS:
+            token = self._special.get(token_name)
+            return token if token is None or name == token_name else self.convert_tokens_to_ids(token)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        token_name = name.removesuffix("_id")
+        if token_name not in NAMED_TOKENS:
+            super().__setattr__(name, value)
+            return
+        token = self.convert_ids_to_tokens(value) if name != token_name and value is not None else value
+        if token is None and value is None:
+            self._special.pop(token_name, None)
+        elif not isinstance(token, str) or self._tokenizer.token_to_id(token) is None:
+            raise OptionError(f"{name}: expected a token of the vocabulary, found {value!r}")
+        else:
+            self._special[token_name] = token
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer`."""
+        return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens in the vocabulary, without added ones."""
+        return self._tokenizer.get_vocab_size(with_added_tokens=False)
+
+    def __len__(self) -> int:
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def get_vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
+        return self._tokenizer.get_vocab(with_added_tokens=True)
+
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens included."""
+        return self.get_vocab()
+
+    def get_added_vocab(self) -> dict[str, int]:
+        """Token -> id, added tokens only."""
+        return {token.content: i for i, token in sorted(self._tokenizer.get_added_tokens_decoder().items())}
+
+    @property
+    def special_tokens_map(self) -> dict[str, str]:
+        """Name -> special token."""
+        return {name: self._special[name] for name in NAMED_TOKENS if name in self._special}
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """Every special token once."""
+        return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of `all_special_tokens`."""
+        return [self.convert_tokens_to_ids(token) for token in self.all_special_tokens]
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Tokens that the template adds to a text, or to a pair."""
+        return self._tokenizer.num_special_tokens_to_add(pair)
+
+    def get_special_tokens_mask(
+        self, token_ids_0: list[int], token_ids_1: None = None, already_has_special_tokens: bool = False
+    ) -> list[int]:
+        """1 for each special token of ids that already hold them, else 0."""
+        if not already_has_special_tokens or token_ids_1 is not None:
+            raise OptionError("get_special_tokens_mask: needs already_has_special_tokens=True and one list of ids")
+        special = set(self.all_special_ids)
+        return [int(int(i) in special) for i in token_ids_0]
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """The id of a token, or a list of them; that of the unknown token where the vocabulary has none."""
+        if isinstance(tokens, str):
+            found = self._tokenizer.token_to_id(tokens)
+            unknown = self._special.get("unk_token")
+            return self._tokenizer.token_to_id(unknown) if found is None and unknown is not None else found
+        return [self.convert_tokens_to_ids(token) for token in tokens]
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """The token of an id, or a list of them."""
+        ids = to_lists(ids)
+        if isinstance(ids, int):
+            return self._tokenizer.id_to_token(ids)
+        skipped = set(self.all_special_ids) if skip_special_tokens else set()
+        return [self._tokenizer.id_to_token(int(i)) for i in ids if int(i) not in skipped]
+
+    def convert_tokens_to_string(self, tokens: list[str]) -> str:
+        """Tokens joined to a text."""
+        decoder = self._tokenizer.decoder
+        return " ".join(tokens) if decoder is None else decoder.decode(tokens)
+
+    def decode(
+        self,
+        token_ids: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> Any:
+        """The text of ids [T], or the texts of ids [B, T]."""
+        ids = to_lists(token_ids)
+        if isinstance(ids, list) and ids and isinstance(ids[0], list):
+            return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
+        text = self._tokenizer.decode([ids] if isinstance(ids, int) else ids, skip_special_tokens=skip_special_tokens)
+        clean_up = (
+            self.clean_up_tokenization_spaces if clean_up_tokenization_spaces is None else clean_up_tokenization_spaces
+        )
+        # Meant for word pieces: of byte-level tokens it would take spaces that are in the text.
+        if clean_up and type(self._tokenizer.model).__name__ != "BPE":
+            for spaced, joined in CLEAN_UP:
+                text = text.replace(spaced, joined)
+        return text
+
+    def batch_decode(
+        self,
+        sequences: Any,
+        skip_special_tokens: bool = False,
+        clean_up_tokenization_spaces: bool | None = None,
+    ) -> list[str]:
+        """The texts of rows of ids."""
+        texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
+        return [texts] if isinstance(texts, str) else texts
+
+
+def content(token: Any) -> Any:
+    """The text of a token of `tokenizer_config.json`, which may be an object with flags."""
+    return token.get("content") if isinstance(token, dict) else token
