@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from layertap.errors import BackendError
 from layertap.features.program import Capture, Program, SegmentKind
+from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
+from layertap.tensors import TensorView
+
+Weights: TypeAlias = Callable[[Iterable[str]], Mapping[str, TensorView]]
+"""Canonical names -> stored tensors, checked; called as parts of a model are first needed."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 class Backend(ABC):
-    """Runs programs over packed batches with the weights of one model. Safe to call from several threads."""
+    """Runs programs over packed batches with the weights of one model. Safe to call from several threads.
+
+    Attributes:
+        name: of the backend.
+        instruction_set: what its kernels use on this machine; the same results need the same one.
+    """
 
     name: str
+    instruction_set: str
 
     @abstractmethod
     def run(
@@ -58,3 +73,34 @@ def rows_needed(
                 needed[begin:end] = True
     found = np.flatnonzero(needed).astype(np.int32)
     return None if len(found) == num_tokens else found
+
+
+def open_backend(name: str, spec: EncoderSpec, weights: Weights, *, device: str, precision: str) -> Backend:
+    """The backend of that name for one model; "auto" takes the best one installed.
+
+    Raises:
+        BackendError: it is not installed, or there is no such device.
+        OptionError: a precision that it does not have on this device.
+    """
+    assert name in ("auto", "torch")
+    _require_torch("no backend is installed that can run a model")
+    from layertap.backends.torch.backend import TorchBackend
+
+    return TorchBackend(spec, weights, device=device, precision=precision)
+
+
+def pickle_reader() -> Callable[[Path], Mapping[str, TensorView]]:
+    """What reads a legacy `pytorch_model.bin`.
+
+    Raises:
+        BackendError: torch is not installed.
+    """
+    _require_torch("reading a pickle file needs torch")
+    from layertap.backends.torch.weights import read_pickle
+
+    return read_pickle
+
+
+def _require_torch(why: str) -> None:
+    if find_spec("torch") is None:
+        raise BackendError(f"{why}: pip install 'layertap[torch]'")

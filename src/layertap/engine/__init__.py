@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where plan, model, text and backend meet."""

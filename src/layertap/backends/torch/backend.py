@@ -6,7 +6,7 @@ state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.base import Backend, FloatArray, rows_needed
+from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
 from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler
@@ -25,7 +25,6 @@ from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
-from layertap.tensors import TensorView
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -57,7 +56,7 @@ class TorchBackend(Backend):
     def __init__(
         self,
         spec: EncoderSpec,
-        weights: Callable[[Iterable[str]], Mapping[str, TensorView]],
+        weights: Weights,
         *,
         device: str = "cpu",
         precision: str = "float32",
@@ -67,6 +66,11 @@ class TorchBackend(Backend):
         self.device = _device(device)
         self.dtype = _dtype(precision, self.device)
         self.fused = fused
+        self.instruction_set = (
+            torch.backends.cpu.get_cpu_capability()
+            if self.device.type == "cpu"
+            else f"sm_{''.join(map(str, torch.cuda.get_device_capability(self.device)))}"
+        )
         self.onednn = fused and self.device.type == "cpu" and onednn_works(self.dtype)
         self._weights = weights
         self._lock = Lock()

@@ -1,0 +1,326 @@
+"""`Extractor`: the handle that a user holds - a model and how to run it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from layertap import __version__
+from layertap.backends.base import Backend, open_backend, pickle_reader
+from layertap.checkpoints.load import ModelFiles, open_model
+from layertap.checkpoints.source import locate
+from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
+from layertap.engine.pipeline import Pipeline, ProgressCallback
+from layertap.engine.progress import progress_on
+from layertap.engine.results import Collected, collect
+from layertap.engine.summary import RunSummary
+from layertap.errors import InputError, UsageError
+from layertap.features.explain import explain
+from layertap.features.expr import Expr
+from layertap.features.naming import Features, named
+from layertap.features.plan import Plan, Rules, make_plan
+from layertap.features.schema import ModelFacts
+from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.text.tokenizer import TextTokenizer
+
+INSANE_LENGTH = 10**9
+"""Tokenizers without a limit of their own state one above this (transformers writes 1e30)."""
+
+
+class Stream(Iterator[FeatureBatch]):
+    """Feature batches in input order, computed as they are taken; `summary` counts along."""
+
+    def __init__(self, batches: Iterator[FeatureBatch], summary: RunSummary) -> None:
+        self.summary = summary
+        self._batches = batches
+
+    def __next__(self) -> FeatureBatch:
+        return next(self._batches)
+
+
+class Extractor:
+    """A model and how to run it. Immutable; may be called from several threads; pickles by reference.
+
+    Make one with `from_pretrained`.
+
+    Attributes:
+        files: the checkpoint: config, architecture, weights, what else was found in it.
+        tokenizer: text -> ids.
+        facts: what the feature language knows of the model.
+        backend: what runs it.
+        semantics: options that change results.
+        runtime: options that do not.
+    """
+
+    def __init__(
+        self,
+        *,
+        reference: ModelReference,
+        files: ModelFiles,
+        tokenizer: TextTokenizer,
+        backend: Backend,
+        semantics: Semantics,
+        runtime: Runtime,
+    ) -> None:
+        self.reference = reference
+        self.files = files
+        self.tokenizer = tokenizer
+        self.backend = backend
+        self.semantics = semantics
+        self.runtime = runtime
+        self.facts = facts_of(files, tokenizer, semantics)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        allow_pickle: bool = False,
+        precision: Precision = "float32",
+        max_length: int | None = None,
+        untrained_pooler: Literal["refuse", "use"] = "refuse",
+        non_finite: Literal["raise", "keep"] = "raise",
+        backend: Literal["auto", "torch"] = "auto",
+        device: str = "cpu",
+        batch_tokens: int | None = None,
+        rules: Rules | None = None,
+    ) -> Extractor:
+        """Opens a model. Weights are read when a feature first needs them.
+
+        Args:
+            model: a folder, a Hugging Face hub id, or None: all-MiniLM-L6-v2 from the package of the extra `minilm`
+                if it is installed, else from the hub.
+            revision: branch, tag or commit on the hub; the commit is recorded.
+            cache_dir: the hub's cache, if not its default place.
+            local_files_only: use the cache, never ask the hub.
+            allow_pickle: read a `pytorch_model.bin` where there is no safetensors file (weights only, no code).
+            precision: dtype of weights and hidden states: float32, bfloat16, or float16 on CUDA.
+            max_length: tokens a text at most, special tokens included, for every feature; None: each feature's own
+                limit (the model's; for `sentence_embedding` its folder's). Longer texts are cut on the right.
+            untrained_pooler: "use" hands out `pooler_output` of a pooler that was stored and never trained.
+            non_finite: "keep" hands out NaN and infinity instead of raising.
+            backend: "torch", or "auto": the best there is.
+            device: "cpu", "cuda" or "cuda:N".
+            batch_tokens: packed tokens a batch at most; None: 4,096 on a processor, 65,536 on CUDA.
+            rules: the plan's savings; all if None.
+
+        Raises:
+            ModelNotFoundError: no such folder, package or hub id.
+            CheckpointError: files that cannot be used.
+            BackendError: nothing installed here can run it.
+            OptionError: an option out of range.
+        """
+        reference = ModelReference(
+            name=None if model is None else os.fspath(model),
+            revision=revision,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+            local_files_only=local_files_only,
+            allow_pickle=allow_pickle,
+        )
+        semantics = Semantics(
+            precision=precision, max_length=max_length, untrained_pooler=untrained_pooler, non_finite=non_finite
+        )
+        runtime = Runtime(backend=backend, device=device, batch_tokens=batch_tokens, rules=rules or Rules())
+        return _open(reference, semantics, runtime)
+
+    def extract(
+        self, texts: str | Sequence[str], features: Features | None = None, *, progress: bool = False
+    ) -> Array | Ragged | dict[str, Array | Ragged]:
+        """Computes features of texts.
+
+        Args:
+            texts: one text or N of them.
+            features: a feature (text or expression), several in a list, or a mapping of names to features; None:
+                `sentence_embedding` where the model's folder declares it, else `last_hidden_state.mean`.
+            progress: draw a progress bar on standard error.
+
+        Returns:
+            For one feature its array; for a list or mapping a dict of name -> array. An int8 feature always comes as
+            a dict, with `<name>.scale` beside it. Arrays are float32 [N, ...] unless `astype` says otherwise
+            ([N, L, H] with several layers); per token they are `Ragged` of N. For one text (a `str`) they have no
+            N axis: [H], [L, H], [T, H] or [L, T, H].
+
+        Raises:
+            UsageError: a feature that does not parse or that this model does not have; texts that are not text.
+            NonFiniteError: NaN or infinity in a result.
+        """
+        plan = self.plan(features)
+        several = not (features is None or isinstance(features, str | Expr))
+        listed = _checked([texts] if isinstance(texts, str) else texts)
+        summary = self._pipeline(plan).new_summary()
+        with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
+            batches = self._pipeline(plan).run(listed, summary, on_progress)
+            found: Collected = collect(batches, plan.schemas, num_records=len(listed))
+        if isinstance(texts, str):
+            found = {name: value[0] for name, value in found.items()}
+        return found if several or len(found) > 1 else next(iter(found.values()))
+
+    def stream(
+        self,
+        records: Iterable[str | Record],
+        features: Features | None = None,
+        *,
+        on_progress: ProgressCallback | None = None,
+    ) -> Stream:
+        """Computes features of a stream of any length in bounded memory.
+
+        Args:
+            records: texts or `Record`s; taken as they are needed.
+            features: as in `extract`.
+            on_progress: called after every packed batch with the number of records finished and tokens run.
+
+        Returns:
+            An iterator of `FeatureBatch`: consecutive records in input order with their features; its `summary`
+            counts what was done so far.
+        """
+        pipeline = self._pipeline(self.plan(features))
+        summary = pipeline.new_summary()
+        return Stream(pipeline.run(_as_records(records), summary, on_progress), summary)
+
+    def plan(self, features: Features | None = None) -> Plan:
+        """What would run for these features; refuses what the model cannot give."""
+        plan = make_plan(named(features, self.facts), self.facts, rules=self.runtime.rules)
+        empty = self.tokenizer.encode([""])[0]
+        for seen in plan.inputs:
+            empty.limited(seen.max_length)  # refuses a limit that leaves no room for a text
+        return plan
+
+    def explain(
+        self,
+        features: Features | None = None,
+        *,
+        texts: Sequence[str] | None = None,
+        num_records: int | None = None,
+    ) -> str:
+        """The plan for these features as text, with estimates of operations and bytes.
+
+        Args:
+            features: as in `extract`.
+            texts: texts to take lengths from; None: texts of 64 tokens are assumed.
+            num_records: texts in all, for totals; None: as many as `texts`.
+        """
+        lengths = [len(text) for text in self.tokenizer.encode(texts)] if texts else 64
+        return explain(
+            self.plan(features),
+            self.facts,
+            lengths=lengths,
+            num_records=num_records if num_records is not None or texts is None else len(texts),
+            precision=self.semantics.precision,
+        )
+
+    def schema(self, features: Features | None = None) -> tuple[FeatureSchema, ...]:
+        """Name, dtype and shape of every result, in output order."""
+        return self.plan(features).schemas
+
+    def provenance(self, features: Features | None = None) -> dict[str, Any]:
+        """What results depend on, for the files that hold them: no time, host or path.
+
+        Keys: `layertap` (version), `model`, `commit`, `architecture`, `features` (name -> canonical text),
+        `max_length` (name -> limit in tokens), `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
+        """
+        plan = self.plan(features)
+        checkpoint = self.files.checkpoint
+        return {
+            "layertap": __version__,
+            "model": Path(checkpoint.name).name if checkpoint.origin == "folder" else checkpoint.name,
+            "commit": checkpoint.commit,
+            "architecture": self.files.architecture.name,
+            "features": {name: str(expr) for name, expr in plan.features.items()},
+            "max_length": {name: plan.inputs[i].max_length for name, i in plan.input_of.items()},
+            "untrained_pooler": self.semantics.untrained_pooler,
+            "precision": self.semantics.precision,
+            "backend": self.backend.name,
+            "instruction_set": self.backend.instruction_set,
+            "sha256": self.files.hashes(),
+        }
+
+    def _pipeline(self, plan: Plan) -> Pipeline:
+        return Pipeline(
+            plan=plan,
+            spec=self.files.spec,
+            tokenizer=self.tokenizer,
+            backend=self.backend,
+            batch_tokens=self.runtime.token_budget,
+            keep_non_finite=self.semantics.non_finite == "keep",
+        )
+
+    def __reduce__(self) -> tuple[Callable[..., Extractor], tuple[ModelReference, Semantics, Runtime]]:
+        return _open, (self.reference, self.semantics, self.runtime)
+
+    def __repr__(self) -> str:
+        return (
+            f"Extractor({self.files.checkpoint.name!r}, {self.files.architecture.name}, "
+            f"{self.files.spec.num_hidden_layers} layers, {self.semantics.precision}, {self.backend.name} on "
+            f"{self.runtime.device})"
+        )
+
+
+def facts_of(files: ModelFiles, tokenizer: TextTokenizer, semantics: Semantics) -> ModelFacts:
+    """What the feature language needs to know of an opened model."""
+    stated = tokenizer.settings.get("model_max_length")
+    limit = files.spec.positions.max_length
+    if isinstance(stated, int) and tokenizer.num_special_tokens < stated < INSANE_LENGTH:
+        limit = min(limit, stated)
+    return ModelFacts(
+        spec=files.spec,
+        has_cls=tokenizer.cls_index is not None,
+        pooler=files.pooler,
+        use_untrained_pooler=semantics.untrained_pooler == "use",
+        sentence_embedding=files.sentence_embedding,
+        max_length=limit,
+        max_length_override=semantics.max_length,
+    )
+
+
+def _open(reference: ModelReference, semantics: Semantics, runtime: Runtime) -> Extractor:
+    checkpoint = locate(
+        reference.name,
+        revision=reference.revision,
+        cache_dir=reference.cache_dir,
+        local_files_only=reference.local_files_only,
+        allow_pickle=reference.allow_pickle,
+    )
+    files = open_model(
+        checkpoint, allow_pickle=reference.allow_pickle, read_pickle=pickle_reader() if reference.allow_pickle else None
+    )
+    tokenizer = TextTokenizer.load(
+        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=files.config.get("tokenizer_class")
+    )
+    tokenizer.check_fits(files.spec.vocab_size)
+    backend = open_backend(
+        runtime.backend, files.spec, files.weights, device=runtime.device, precision=semantics.precision
+    )
+    if checkpoint.commit is not None:
+        # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
+        reference = replace(reference, revision=checkpoint.commit)
+    return Extractor(
+        reference=reference,
+        files=files,
+        tokenizer=tokenizer,
+        backend=backend,
+        semantics=semantics,
+        runtime=runtime,
+    )
+
+
+def _checked(texts: Sequence[str]) -> list[Record]:
+    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
+        raise UsageError(f"texts: expected a text or a list of texts, found {type(texts).__name__}")
+    return list(_as_records(texts))
+
+
+def _as_records(items: Iterable[str | Record]) -> Iterator[Record]:
+    for row, item in enumerate(items):
+        if isinstance(item, Record):
+            yield item
+        elif isinstance(item, str):
+            yield Record(row=row, text=str(item))
+        else:
+            raise InputError(f"text {row} is {type(item).__name__}, not a str")

@@ -1,0 +1,94 @@
+"""Options of an extractor: those that change results, and those that do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from layertap.errors import OptionError
+from layertap.features.plan import Rules
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Default token budget by kind of device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReference:
+    """Which model: enough to open it again.
+
+    Attributes:
+        name: folder, hub id, or None for the default model.
+        revision: branch, tag or commit on the hub.
+        cache_dir: the hub's cache, or None for its default.
+        local_files_only: never ask the hub.
+        allow_pickle: read a `pytorch_model.bin` where there is no safetensors file.
+    """
+
+    name: str | None
+    revision: str | None
+    cache_dir: str | None
+    local_files_only: bool
+    allow_pickle: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Semantics:
+    """Options that change results.
+
+    Attributes:
+        precision: dtype of weights and hidden states.
+        max_length: the user's limit in tokens, or None: each feature's own.
+        untrained_pooler: what to do about a pooler that is stored and was never trained.
+        non_finite: what to do about NaN and infinity in results.
+    """
+
+    precision: Precision = "float32"
+    max_length: int | None = None
+    untrained_pooler: Literal["refuse", "use"] = "refuse"
+    non_finite: Literal["raise", "keep"] = "raise"
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, ("float32", "bfloat16", "float16"))
+        _one_of("untrained_pooler", self.untrained_pooler, ("refuse", "use"))
+        _one_of("non_finite", self.non_finite, ("raise", "keep"))
+        if self.max_length is not None:
+            _whole_number("max_length", self.max_length)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Options that change how results are computed, not what they mean.
+
+    Attributes:
+        backend: "torch", or "auto": the best there is for the model.
+        device: "cpu", "cuda" or "cuda:N".
+        batch_tokens: packed tokens a batch at most; a longer text is a batch of its own. None: by device.
+        rules: the plan's savings.
+    """
+
+    backend: Literal["auto", "torch"] = "auto"
+    device: str = "cpu"
+    batch_tokens: int | None = None
+    rules: Rules = field(default_factory=Rules)
+
+    def __post_init__(self) -> None:
+        _one_of("backend", self.backend, ("auto", "torch"))
+        if self.batch_tokens is not None:
+            _whole_number("batch_tokens", self.batch_tokens)
+
+    @property
+    def token_budget(self) -> int:
+        """Packed tokens a batch at most."""
+        return self.batch_tokens or BATCH_TOKENS[self.device.partition(":")[0]]
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise OptionError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
+
+
+def _whole_number(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise OptionError(f"{name} {value!r}: expected a whole number of at least 1")

@@ -1,0 +1,58 @@
+"""What a run did: counted as it goes, told at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from layertap.text.encoded import EncodedText
+
+
+@dataclass(slots=True, kw_only=True)
+class RunSummary:
+    """Counts of one run; they grow while the run goes on.
+
+    Attributes:
+        records: records done.
+        tokens: tokens run through the encoder, special tokens included, once for every time that they ran.
+        cut_texts, cut_tokens: texts over the longest limit asked for, and the tokens they lost.
+        empty_texts: texts without a token of their own; `mean(special=False)` of them is a zero vector.
+        texts_with_specials: texts in which special tokens were typed.
+        texts_with_surrogates: texts in which lone surrogates became U+FFFD.
+        layers_run: blocks run for the deepest feature.
+        layers: blocks of the model.
+        max_length: the longest limit asked for.
+    """
+
+    records: int = 0
+    tokens: int = 0
+    cut_texts: int = 0
+    cut_tokens: int = 0
+    empty_texts: int = 0
+    texts_with_specials: int = 0
+    texts_with_surrogates: int = 0
+    layers_run: int
+    layers: int
+    max_length: int
+
+    def count_texts(self, texts: Sequence[EncodedText]) -> None:
+        """Counts texts as the tokenizer gave them, before any limit."""
+        for text in texts:
+            over = len(text) - self.max_length
+            if over > 0:
+                self.cut_texts += 1
+                self.cut_tokens += over
+            begin, end = text.content
+            self.empty_texts += begin == end
+            self.texts_with_specials += text.typed_specials > 0
+            self.texts_with_surrogates += text.replaced_surrogates > 0
+
+    def notes(self) -> list[str]:
+        """What a person should know of the texts, a sentence each; empty where all went as usual."""
+        said = (
+            (self.cut_texts, f"cut at {self.max_length} tokens, {self.cut_tokens:,} tokens lost"),
+            (self.empty_texts, "empty: special tokens only, zero vectors where these are left out"),
+            (self.texts_with_specials, "with special tokens typed in them, taken as such"),
+            (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
+        )
+        return [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
