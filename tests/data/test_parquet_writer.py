@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,72 +13,27 @@ import pytest
 
 from layertap.data import open_reader, open_writer
 from layertap.errors import InputError, UsageError
-from layertap.records import FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import FeatureBatch, FeatureSchema, Ragged
 
-LENGTHS = (3, 0, 1, 5, 2)
-
-SCHEMAS = (
-    FeatureSchema(name="last_hidden_state.mean", dtype="float32", shape=(4,), ragged=False),
-    FeatureSchema(name="hidden_states[:].mean", dtype="float16", shape=(3, 4), ragged=False),
-    FeatureSchema(name="q", dtype="int8", shape=(4,), ragged=False),
-    FeatureSchema(name="q.scale", dtype="float32", shape=(), ragged=False),
-    FeatureSchema(name="bits", dtype="uint8", shape=(2,), ragged=False),
-    FeatureSchema(name="tokens", dtype="float32", shape=(4,), ragged=True),
-    FeatureSchema(name="layers", dtype="float16", shape=(3, 4), ragged=True),
-    FeatureSchema(name="layers.scale", dtype="float32", shape=(), ragged=True),
-)
+Batches = Callable[..., list[FeatureBatch]]
+Write = Callable[..., Path]
+Schemas = tuple[FeatureSchema, ...]
 
 
-def batches(sizes: Sequence[int] = (5,), columns: Sequence[Mapping[str, Any]] = ()) -> list[FeatureBatch]:
-    """Batches over the same records, whatever the sizes."""
-    rng = np.random.default_rng(7)
-    lengths = [LENGTHS[i % len(LENGTHS)] for i in range(sum(sizes))]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    values = {
-        s.name: (rng.standard_normal((offsets[-1] if s.ragged else sum(sizes), *s.shape)) * 50).astype(s.dtype)
-        for s in SCHEMAS
-    }
-    made = []
-    begin = 0
-    for size in sizes:
-        end = begin + size
-        made.append(
-            FeatureBatch(
-                records=[
-                    Record(row=i, text=f"text {i}", id=f"id-{i}", columns=columns[i] if columns else {})
-                    for i in range(begin, end)
-                ],
-                features={
-                    s.name: Ragged(
-                        values[s.name][offsets[begin] : offsets[end]], offsets[begin : end + 1] - offsets[begin]
-                    )
-                    if s.ragged
-                    else values[s.name][begin:end]
-                    for s in SCHEMAS
-                },
-            )
-        )
-        begin = end
-    return made
-
-
-def write(path: Path, made: Sequence[FeatureBatch], **options: Any) -> Path:
-    options = {"schemas": SCHEMAS, "column_types": {"id": pa.string()}, "provenance": {"b": 1, "a": "x"}} | options
-    with open_writer(path, **options) as writer:
-        for batch in made:
-            writer.write(batch)
-    return path
-
-
-def test_everything_comes_back(tmp_path: Path) -> None:
+def test_everything_comes_back(
+    tmp_path: Path,
+    write: Write,
+    batches: Batches,
+    schemas: Schemas,
+) -> None:
     (batch,) = batches()
     path = write(tmp_path / "o.parquet", [batch])
     table = pq.read_table(path)
-    assert table.schema.names == ["row", "id", *(s.name for s in SCHEMAS)]
+    assert table.schema.names == ["row", "id", *(s.name for s in schemas)]
     assert json.loads(table.schema.metadata[b"layertap"]) == {"a": "x", "b": 1}
     assert table["row"].to_pylist() == list(range(5))
     assert table["id"].to_pylist() == [f"id-{i}" for i in range(5)]
-    for schema in SCHEMAS:
+    for schema in schemas:
         feature = batch.features[schema.name]
         column = table[schema.name].combine_chunks()
         if isinstance(feature, Ragged):
@@ -95,7 +50,9 @@ def test_everything_comes_back(tmp_path: Path) -> None:
         assert np.array_equal(column.to_numpy().reshape(expected.shape), expected)
 
 
-def test_row_groups_do_not_depend_on_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_groups_do_not_depend_on_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, batches: Batches
+) -> None:
     monkeypatch.setattr("layertap.data.writers.parquet.ROW_GROUP_BYTES", 5_000)
     files = [
         write(tmp_path / f"{i}.parquet", batches(sizes)).read_bytes()
@@ -107,23 +64,25 @@ def test_row_groups_do_not_depend_on_batches(tmp_path: Path, monkeypatch: pytest
     assert metadata.num_rows == 300
 
 
-def test_no_records_make_a_whole_file(tmp_path: Path) -> None:
+def test_no_records_make_a_whole_file(tmp_path: Path, write: Write, schemas: Schemas) -> None:
     table = pq.read_table(write(tmp_path / "o.parquet", []))
     assert table.num_rows == 0
-    assert table.schema.names == ["row", "id", *(s.name for s in SCHEMAS)]
+    assert table.schema.names == ["row", "id", *(s.name for s in schemas)]
 
 
-def test_features_are_stored_plain_and_columns_compressed(tmp_path: Path) -> None:
+def test_features_are_stored_plain_and_columns_compressed(
+    tmp_path: Path, write: Write, batches: Batches, schemas: Schemas
+) -> None:
     group = pq.read_metadata(write(tmp_path / "o.parquet", batches())).row_group(0)
     found = {group.column(i).path_in_schema.split(".list")[0]: group.column(i) for i in range(group.num_columns)}
     assert found["id"].compression == "ZSTD"
-    for schema in SCHEMAS:
+    for schema in schemas:
         assert found[schema.name].compression == "UNCOMPRESSED"
         assert not found[schema.name].is_stats_set
         assert "RLE_DICTIONARY" not in found[schema.name].encodings
 
 
-def test_python_values_are_carried_exactly(tmp_path: Path) -> None:
+def test_python_values_are_carried_exactly(tmp_path: Path, write: Write, batches: Batches) -> None:
     columns = [{"n": 1, "any": 1}, {"n": None, "any": "1"}, {"any": None}, {"n": 2**60, "any": {"a": [1]}}, {"n": 0}]
     path = write(
         tmp_path / "o.parquet",
@@ -150,14 +109,16 @@ def test_python_values_are_carried_exactly(tmp_path: Path) -> None:
         (pa.bool_(), 1),
     ],
 )
-def test_a_value_that_does_not_fit_its_type_is_refused(tmp_path: Path, type_: pa.DataType, value: Any) -> None:
+def test_a_value_that_does_not_fit_its_type_is_refused(
+    tmp_path: Path, type_: pa.DataType, value: Any, write: Write, batches: Batches
+) -> None:
     columns = [{"x": None}, {"x": None}, {"x": None}, {"x": value}, {"x": None}]
     with pytest.raises(InputError, match=r"row 4: column 'x': .* leave the column out"):
         write(tmp_path / "o.parquet", batches((5,), columns), column_types={"x": type_})
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nan_is_a_value(tmp_path: Path) -> None:
+def test_nan_is_a_value(tmp_path: Path, write: Write, batches: Batches) -> None:
     columns = [{"x": 0.5}, {"x": float("nan")}, {}, {"x": 3}, {}]
     table = pq.read_table(
         write(tmp_path / "o.parquet", batches((5,), columns), column_types={"x": pa.float64()}), columns=["x"]
@@ -165,7 +126,7 @@ def test_nan_is_a_value(tmp_path: Path) -> None:
     assert repr(table["x"].to_pylist()) == "[0.5, nan, None, 3.0, None]"
 
 
-def test_a_column_met_too_late_is_refused(tmp_path: Path) -> None:
+def test_a_column_met_too_late_is_refused(tmp_path: Path, write: Write, batches: Batches) -> None:
     with pytest.raises(InputError, match=r"row 2: column 'x' is met here for the first time"):
         write(tmp_path / "o.parquet", batches((5,), [{}, {"x": 1}, {}, {}, {}]))
 
@@ -183,12 +144,12 @@ def test_a_feature_called_like_a_column_is_refused(tmp_path: Path, name: str) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_column_called_row_is_refused(tmp_path: Path) -> None:
+def test_a_column_called_row_is_refused(tmp_path: Path, schemas: Schemas) -> None:
     with pytest.raises(UsageError, match="column 'row' cannot be carried"):
-        open_writer(tmp_path / "o.parquet", schemas=SCHEMAS, column_types={"row": pa.int64()}, provenance={})
+        open_writer(tmp_path / "o.parquet", schemas=schemas, column_types={"row": pa.int64()}, provenance={})
 
 
-def test_jsonl_to_parquet(tmp_path: Path) -> None:
+def test_jsonl_to_parquet(tmp_path: Path, write: Write, batches: Batches) -> None:
     rows = [{"text": "a", "id": i, "tags": ["x"] * i, "when": str(datetime.date(2020, 1, 1 + i))} for i in range(5)]
     source = tmp_path / "a.jsonl"
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -43,12 +43,18 @@ class ArrowRow(Mapping[str, Any]):
 
 
 def _python(scalar: Any) -> Any:
+    """The value of an Arrow scalar, whether or not pandas (whose types pyarrow would use) is installed."""
     import pyarrow as pa
 
-    if getattr(scalar.type, "unit", None) == "ns" and scalar.is_valid:
-        # datetime ends at microseconds
-        return str(scalar.cast(pa.string()).as_py())
+    if not scalar.is_valid:
+        return None
+    if getattr(scalar.type, "unit", None) == "ns":
+        return str(scalar.cast(pa.string()).as_py())  # datetime ends at microseconds
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _python(value) for name, value in scalar.items()}
+    if isinstance(scalar, pa.ListScalar):  # a map is a list of keys and values
+        return [_python(value) for value in scalar.values]
     try:
         return scalar.as_py()
-    except ValueError:  # a date beyond the year 9999
-        return str(scalar.cast(pa.string()).as_py())
+    except (ValueError, OverflowError):  # a date beyond the year 9999
+        return scalar.value

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO
 
@@ -29,6 +30,7 @@ class PartFiles:
         self.path = path
         self._sidecar = sidecar
         self._open: dict[Path, BinaryIO] = {}
+        self._created = count()
 
     @property
     def name(self) -> str:
@@ -39,7 +41,7 @@ class PartFiles:
         """A new temporary file, open for writing and reading back; standard output where the output is that."""
         if self.path is None:
             return sys.stdout.buffer
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{len(self._open)}.part")
+        part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{next(self._created)}.part")
         file = part.open("w+b", buffering=BUFFER_BYTES)
         self._open[part] = file
         return file
@@ -47,6 +49,7 @@ class PartFiles:
     def remove(self, file: BinaryIO) -> None:
         """Deletes one temporary file whose bytes are needed no more."""
         part = self._part(file)
+        del self._open[part]
         file.close()
         part.unlink()
 
@@ -62,12 +65,12 @@ class PartFiles:
             return
         if self.path.exists():
             shutil.copymode(self.path, self._part(file))
-        _sync(file)
+        _sync_and_close(file)
         companion = None
         if self._sidecar is not None:
             companion = self.create()
             companion.write(provenance)
-            _sync(companion)
+            _sync_and_close(companion)
             # At no time does an output stand beside the provenance of another.
             self._sidecar.unlink(missing_ok=True)
         self._part(file).replace(self.path)
@@ -115,9 +118,10 @@ def in_words(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _sync(file: BinaryIO) -> None:
+def _sync_and_close(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+    file.close()
 
 
 def _sync_folder(folder: Path) -> None:

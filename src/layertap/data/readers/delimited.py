@@ -1,0 +1,133 @@
+"""CSV and TSV: a header, then a record a row; quoted fields may hold line breaks."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, BinaryIO, ClassVar
+
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.lines import UTF8_BOM, decode
+from layertap.data.readers.selection import ID_COLUMN, select
+from layertap.data.readers.source import Source
+from layertap.records import Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Far above any text, and a bound on what a quote that is never closed can swallow.
+FIELD_LIMIT = 1 << 28
+
+
+class DelimitedReader(Reader):
+    """Fields split at a delimiter, quoted as in RFC 4180; blank lines are no rows. Every field is a string."""
+
+    delimiter: ClassVar[str]
+
+    def __init__(self, source: Source, options: ReadOptions) -> None:
+        super().__init__(source, options)
+        # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered.
+        csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
+        self._lines = _Lines(source.stream)
+        self._fields = csv.reader(self._lines, delimiter=self.delimiter, strict=True)
+        self._header = self._read_header()
+        self._place = {name: i for i, name in enumerate(self._header)}
+        self._selection = select(options, file=source.name, found=self._header, texts=self._header, ids=self._header)
+
+    @property
+    def column_types(self) -> Mapping[str, pa.DataType | None]:
+        """Strings, all of them."""
+        import pyarrow as pa
+
+        chosen = self._selection
+        names = (*([ID_COLUMN] if chosen.id is not None else []), *chosen.columns)
+        return dict.fromkeys(names, pa.string())
+
+    def _rows(self) -> Iterator[tuple[int, list[str] | BadRowError]]:
+        while True:
+            first = self._lines.number + 1
+            try:
+                fields = next(self._fields, None)
+            except csv.Error as error:
+                if self._lines.ended or "field larger" in str(error):
+                    # Rows without number may be inside: no skipping over that.
+                    raise self._fail(f"line {first}: a quote opened here is never closed") from None
+                yield first, BadRowError(f"broken quoting: {error}{self._up_to(first)}")
+                continue
+            if fields is None:
+                return
+            if self._lines.bad is not None:
+                bad, self._lines.bad = self._lines.bad, None
+                yield first, bad
+            elif fields:
+                yield first, fields
+
+    def _parse(self, row: int, raw: list[str] | BadRowError) -> Record:
+        if isinstance(raw, BadRowError):
+            raise raw
+        if len(raw) != len(self._header):
+            raise BadRowError(f"{len(raw)} fields under a header of {len(self._header)}")
+        chosen, place = self._selection, self._place
+        return Record(
+            row=row,
+            text=raw[place[chosen.text]],
+            id=None if chosen.id is None else raw[place[chosen.id]],
+            columns={name: raw[place[name]] for name in chosen.columns},
+        )
+
+    def _read_header(self) -> list[str]:
+        for number, fields in self._rows():
+            if isinstance(fields, BadRowError):
+                raise self._fail(f"line {number}, the header: {fields}")
+            twice = sorted({name for name in fields if fields.count(name) > 1})
+            if twice:
+                raise self._fail(f"line {number}: the header names {', '.join(map(repr, twice))} twice")
+            return fields
+        raise self._fail("the file is empty; its first line must name the columns")
+
+    def _up_to(self, first: int) -> str:
+        last = self._lines.number
+        return f" (in lines {first} to {last}, taken as one row)" if last > first else ""
+
+
+class CsvReader(DelimitedReader):
+    """Fields split at commas."""
+
+    delimiter = ","
+
+
+class TsvReader(DelimitedReader):
+    """Fields split at tabs."""
+
+    delimiter = "\t"
+
+
+class _Lines:
+    """Decoded lines with their ends, for the csv module.
+
+    A line that does not decode is passed on all the same, so that rows stay whole; `bad` says why. (An
+    exception instead would end the row in the middle of its quotes.)
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.number = 0
+        self.ended = False
+        self.bad: BadRowError | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._stream.readline()
+        if not line:
+            self.ended = True
+            raise StopIteration
+        self.number += 1
+        if self.number == 1:
+            line = line.removeprefix(UTF8_BOM)
+        try:
+            return decode(line)
+        except BadRowError as bad:
+            self.bad = self.bad or BadRowError(f"{bad} (line {self.number})")
+            return line.decode("utf-8", "replace")

@@ -1,0 +1,72 @@
+"""JSON Lines: an object a record; for small things, and for reading with the eyes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+from layertap.data.json_text import json_text
+from layertap.data.writers.base import ID, ROW, Writer
+from layertap.errors import InputError
+from layertap.records import Array, FeatureBatch, Ragged, Record
+
+
+class JsonlWriter(Writer):
+    """Keys `row`, `id` (where there are ids), the carried columns as they came, the features as lists.
+
+    Numbers have as many digits as their dtype needs to come back exactly. A ragged feature is a list a token.
+    Not finite: `NaN`, `Infinity`, `-Infinity`. Provenance goes to `<output>.provenance.json`.
+    """
+
+    def _start(self) -> None:
+        self._file = self._parts.create()
+        self._keys = [json.dumps(schema.name) for schema in self._options.schemas]
+        self._taken = {ROW, *(schema.name for schema in self._options.schemas)}
+
+    def _write(self, batch: FeatureBatch) -> None:
+        features = [batch.features[schema.name] for schema in self._options.schemas]
+        for i, record in enumerate(batch.records):
+            try:
+                head = json_text(self._head(record))
+            except TypeError as error:
+                raise InputError(f"row {record.row + 1}: {error}; leave its column out") from None
+            named = "".join(
+                f", {key}: {json_numbers(token_major(feature, i))}"
+                for key, feature in zip(self._keys, features, strict=True)
+            )
+            self._file.write(f"{head[:-1]}{named}}}\n".encode())
+
+    def _finish(self) -> None:
+        self._parts.commit(self._file, provenance=(self._options.provenance_text + "\n").encode())
+
+    def _head(self, record: Record) -> dict[str, Any]:
+        head: dict[str, Any] = {ROW: record.row}
+        if ID not in record.columns and (record.id is not None or ID in self._options.column_types):
+            head[ID] = record.id
+        clash = [name for name in record.columns if name in self._taken or name in head]
+        if clash:
+            raise InputError(
+                f"row {record.row + 1}: its column {', '.join(map(repr, clash))} is called like another key "
+                "of the output; name the columns to carry, without it"
+            )
+        return head | dict(record.columns)
+
+
+def token_major(feature: Array | Ragged, i: int) -> Array:
+    """The value of record i as every file holds it: dense [...], ragged [T_i, ...]."""
+    return feature.values[feature.offsets[i] : feature.offsets[i + 1]] if isinstance(feature, Ragged) else feature[i]
+
+
+def json_numbers(values: Array) -> str:
+    """An array as nested lists, each number the shortest that reads back as the same value of its dtype."""
+    if values.ndim > 1:
+        return f"[{', '.join(map(json_numbers, values))}]"
+    # One vector at a time: numpy's texts take 128 bytes a number.
+    texts = values.astype(np.str_)
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        texts = np.where(np.isnan(values), "NaN", texts)
+        texts = np.where(np.isinf(values), np.where(values > 0, "Infinity", "-Infinity"), texts)
+    words = texts.tolist()
+    return words if isinstance(words, str) else f"[{', '.join(words)}]"

@@ -1,0 +1,94 @@
+"""npz: a zip of arrays, as `numpy.load` reads it."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from typing import BinaryIO, cast
+
+import numpy as np
+
+from layertap.data.writers.base import ID, Writer, WriterOptions
+from layertap.data.writers.npy import header
+from layertap.data.writers.spool import OFFSETS, Spools, check_spooled, checked_id
+from layertap.errors import InputError
+from layertap.records import Array, FeatureBatch
+
+PROVENANCE = "provenance.json"
+LONGEST_ID = 1024
+IDS_AT_ONCE = 1 << 16
+
+
+class NpzWriter(Writer):
+    """Arrays `row`, `id` (where there are ids: int64, or str) and the features; provenance in `provenance.json`.
+
+    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1].
+    """
+
+    @classmethod
+    def check(cls, options: WriterOptions) -> None:
+        """Refuses carried columns and clashes of names."""
+        check_spooled(options, PROVENANCE)
+
+    def _start(self) -> None:
+        self._spools = Spools(self._parts, self._options)
+
+    def _write(self, batch: FeatureBatch) -> None:
+        if ID + OFFSETS in self._spools.arrays:
+            self._check_ids(batch)
+        self._spools.write(batch)
+
+    def _finish(self) -> None:
+        file = self._parts.create()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            for name in list(self._spools.arrays):
+                if name == ID + OFFSETS:
+                    continue
+                if name == ID and ID + OFFSETS in self._spools.arrays:
+                    self._add_strings(archive)
+                    continue
+                spool = self._spools.arrays[name]
+                with _member(archive, f"{name}.npy") as member:
+                    member.write(header(spool.dtype, spool.shape))
+                    spool.copy_to(member)
+                self._spools.drop(name)
+            with _member(archive, PROVENANCE) as member:
+                member.write(self._options.provenance_text.encode())
+        self._parts.commit(file, provenance=b"")
+
+    def _check_ids(self, batch: FeatureBatch) -> None:
+        for record in batch.records:
+            found = str(checked_id(record, self._options.format))
+            if len(found) > LONGEST_ID or found.endswith("\0"):
+                why = "ends in NUL" if found.endswith("\0") else f"is longer than {LONGEST_ID} characters"
+                raise InputError(
+                    f"row {record.row + 1}: its id {why}, which a numpy array of strings does not hold well; "
+                    "write safetensors, parquet or jsonl"
+                )
+
+    def _add_strings(self, archive: zipfile.ZipFile) -> None:
+        longest = max((len(text) for texts in self._strings() for text in texts), default=1)
+        dtype = np.dtype(f"<U{max(1, longest)}")
+        with _member(archive, f"{ID}.npy") as member:
+            member.write(header(dtype, (self.records_written,)))
+            for texts in self._strings():
+                member.write(np.array(texts, dtype=dtype).tobytes())
+        self._spools.drop(ID)
+        self._spools.drop(ID + OFFSETS)
+
+    def _strings(self) -> Iterator[list[str]]:
+        ids, offsets = self._spools.arrays[ID].file, self._spools.arrays[ID + OFFSETS].file
+        ids.seek(0)
+        for begin in range(0, self.records_written, IDS_AT_ONCE):
+            count = min(IDS_AT_ONCE, self.records_written - begin)
+            offsets.seek(begin * 8)
+            bounds: Array = np.frombuffer(offsets.read((count + 1) * 8), dtype=np.int64)
+            data = ids.read(int(bounds[-1] - bounds[0]))
+            bounds = bounds - bounds[0]
+            yield [data[b:e].decode() for b, e in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)]
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
+    # Without a date of its own a member gets the time of day, and no two files would be equal.
+    info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+    return cast(BinaryIO, archive.open(info, "w", force_zip64=True))

@@ -1,0 +1,61 @@
+"""safetensors: a tensor a feature."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+from layertap.data.writers.base import Writer, WriterOptions
+from layertap.data.writers.spool import Spool, Spools, check_spooled
+from layertap.records import FeatureBatch
+
+METADATA = "__metadata__"
+METADATA_KEY = "layertap"
+DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8", "int64": "I64", "uint64": "U64"}
+ALIGNMENT = 8
+
+
+class SafetensorsWriter(Writer):
+    """Tensors `row`, `id` (where there are ids, see `Spools`) and the features.
+
+    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1]. Provenance is
+    JSON in the header's metadata, `layertap`. Format: https://github.com/huggingface/safetensors#format
+    """
+
+    @classmethod
+    def check(cls, options: WriterOptions) -> None:
+        """Refuses carried columns and clashes of names."""
+        check_spooled(options, METADATA)
+
+    def _start(self) -> None:
+        self._spools = Spools(self._parts, self._options)
+
+    def _write(self, batch: FeatureBatch) -> None:
+        self._spools.write(batch)
+
+    def _finish(self) -> None:
+        # Wide values first: each tensor then starts at a multiple of its own item size.
+        ordered = sorted(self._spools.arrays.values(), key=lambda spool: -spool.dtype.itemsize)
+        file = self._parts.create()
+        file.write(header(ordered, self._options.provenance_text))
+        for spool in ordered:
+            spool.copy_to(file)
+            self._spools.drop(spool.name)
+        self._parts.commit(file, provenance=b"")
+
+
+def header(spools: list[Spool], provenance: str) -> bytes:
+    """The file up to its first tensor."""
+    entries: dict[str, object] = {METADATA: {METADATA_KEY: provenance}}
+    begin = 0
+    for spool in spools:
+        end = begin + spool.nbytes
+        entries[spool.name] = {
+            "dtype": DTYPES[spool.dtype.name],
+            "shape": list(spool.shape),
+            "data_offsets": [begin, end],
+        }
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % ALIGNMENT)
+    return struct.pack("<Q", len(text)) + text

@@ -1,0 +1,175 @@
+"""Arrays that grow on disk: for formats that want each array whole, and its length before it."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shutil
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from layertap.data.json_text import json_text
+from layertap.data.writers.base import ID, ROW, WriterOptions, refuse_clashes, values_of
+from layertap.data.writers.parts import BUFFER_BYTES, PartFiles
+from layertap.errors import InputError, OptionError
+from layertap.records import Array, FeatureBatch, Ragged, Record
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OFFSETS = ".offsets"
+
+
+class Spool:
+    """One array [n, *row_shape] in a temporary file, n growing.
+
+    Attributes:
+        name: the array's name in the output.
+        dtype: its dtype.
+    """
+
+    def __init__(self, name: str, file: BinaryIO, *, dtype: Any, row_shape: tuple[int, ...] = ()) -> None:
+        self.name = name
+        self.dtype = np.dtype(dtype)
+        self.file = file
+        self._row_shape = row_shape
+        self._count = 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's shape so far."""
+        return (self._count, *self._row_shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array so far."""
+        return math.prod(self.shape, start=self.dtype.itemsize)
+
+    def append(self, values: Array) -> None:
+        """Adds rows: an array [m, *row_shape] of the spool's dtype."""
+        self.file.write(np.ascontiguousarray(values, dtype=self.dtype).reshape(-1).view(np.uint8).data)
+        self._count += len(values)
+
+    def copy_to(self, target: BinaryIO) -> None:
+        """Copies the array's bytes."""
+        self.file.seek(0)
+        shutil.copyfileobj(self.file, target, BUFFER_BYTES)
+
+
+class Spools:
+    """Every array of an output: `row`, the ids, and each feature with its offsets where it is ragged.
+
+    Ids are int64 (uint64 where the input's are) or, where they are strings, their UTF-8 bytes laid end to end,
+    uint8, with int64 `id.offsets`. Ids of mixed kinds are held as JSON text.
+    """
+
+    def __init__(self, parts: PartFiles, options: WriterOptions) -> None:
+        self._options = options
+        self._parts = parts
+        self.arrays: dict[str, Spool] = {}
+        self._add(ROW, np.int64)
+        if ID in options.column_types:
+            dtype = id_dtype(options.column_types[ID])
+            self._add(ID, np.uint8 if dtype is None else dtype)
+            if dtype is None:
+                self._add_offsets(ID)
+        for schema in options.schemas:
+            self._add(schema.name, schema.dtype, schema.shape)
+            if schema.ragged:
+                self._add_offsets(schema.name)
+
+    def write(self, batch: FeatureBatch) -> None:
+        """Adds a batch to every array."""
+        self.arrays[ROW].append(np.array([record.row for record in batch.records], dtype=np.int64))
+        if ID in self.arrays:
+            self._write_ids(batch.records)
+        for schema in self._options.schemas:
+            feature = batch.features[schema.name]
+            if isinstance(feature, Ragged):
+                self._append_offsets(schema.name, feature.offsets[1:])
+            self.arrays[schema.name].append(values_of(feature))
+
+    def drop(self, name: str) -> None:
+        """Deletes an array's temporary file, once it has been copied."""
+        self._parts.remove(self.arrays.pop(name).file)
+
+    def _add(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> None:
+        self.arrays[name] = Spool(name, self._parts.create(), dtype=dtype, row_shape=row_shape)
+
+    def _add_offsets(self, name: str) -> None:
+        self._add(name + OFFSETS, np.int64)
+        self.arrays[name + OFFSETS].append(np.zeros(1, dtype=np.int64))
+
+    def _append_offsets(self, name: str, ends: Array) -> None:
+        self.arrays[name + OFFSETS].append(ends + self.arrays[name].shape[0])
+
+    def _write_ids(self, records: Iterable[Record]) -> None:
+        ids = [self._stored_id(record) for record in records]
+        if ID + OFFSETS not in self.arrays:
+            self.arrays[ID].append(np.array(ids, dtype=self.arrays[ID].dtype))
+            return
+        self._append_offsets(ID, np.cumsum([len(text) for text in ids], dtype=np.int64))
+        self.arrays[ID].append(np.frombuffer(b"".join(ids), dtype=np.uint8))
+
+    def _stored_id(self, record: Record) -> Any:
+        """The id as its array holds it: a whole number in range, or bytes."""
+        found, dtype = checked_id(record, self._options.format), self.arrays[ID].dtype
+        if self._options.column_types[ID] is None:
+            return json_text(found).encode()
+        if ID + OFFSETS not in self.arrays:
+            limits = np.iinfo(dtype)
+            if isinstance(found, int) and limits.min <= found <= limits.max:
+                return found
+        elif isinstance(found, str):
+            with contextlib.suppress(UnicodeEncodeError):
+                return found.encode()
+        raise InputError(
+            f"row {record.row + 1}: the id {found!r} is of another kind than those before it; "
+            "make them all strings or all whole numbers, or write jsonl"
+        )
+
+
+def check_spooled(options: WriterOptions, *reserved: str) -> None:
+    """Refuses what a file of arrays cannot hold: other columns, and clashes of names."""
+    refuse_columns(options)
+    offsets = [schema.name + OFFSETS for schema in options.schemas if schema.ragged]
+    refuse_clashes(options, [ROW, ID, ID + OFFSETS, *offsets, *reserved])
+
+
+def refuse_columns(options: WriterOptions) -> None:
+    """Refuses carried columns, for a format that holds none."""
+    columns = [name for name, type_ in options.column_types.items() if name != ID or not _can_be_id(type_)]
+    if columns:
+        raise OptionError(
+            f"{options.format} holds no other columns, and {', '.join(map(repr, columns))} would be carried; "
+            "carry none, or write parquet or jsonl"
+        )
+
+
+def id_dtype(type_: pa.DataType | None) -> Any:
+    """The dtype that holds ids of an Arrow type, or None where they are strings."""
+    import pyarrow as pa
+
+    if type_ is None or not pa.types.is_integer(type_):
+        return None
+    return np.uint64 if pa.types.is_uint64(type_) else np.int64
+
+
+def checked_id(record: Record, format_name: str) -> str | int:
+    """A record's id; refused where it has none."""
+    if record.id is None:
+        raise InputError(
+            f"row {record.row + 1} has no id, and {format_name} has no null; write parquet or jsonl, "
+            "or name another id column"
+        )
+    return record.id
+
+
+def _can_be_id(type_: pa.DataType | None) -> bool:
+    import pyarrow as pa
+
+    if type_ is not None and pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    return type_ is None or pa.types.is_integer(type_) or "string" in str(type_)
