@@ -69,10 +69,10 @@ def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: st
     backend.no_padding()
     style = STYLES.get(class_name)
     if style is None or not isinstance(backend.model, style.model):
-        setup = _setup(settings, {})
+        setup = _setup(settings, None, backend)
         _add_tokens(backend, setup)
         return _finish(backend, setup, (path,))
-    setup = _setup(settings, style.defaults)
+    setup = _setup(settings, style, backend)
     before = _states(backend)
     _apply(style, backend, setup, path)
     notes = tuple(
@@ -92,7 +92,7 @@ def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str)
         raise TokenizerError(_nothing_to_build_from(folder, class_name, style.vocabulary_files))
     read = style.from_vocabulary
     backend = _guarded(" and ".join(map(str, paths)), lambda: read(paths))
-    setup = _setup(settings, style.defaults)
+    setup = _setup(settings, style, backend)
     _apply(style, backend, setup, paths[0])
     return _finish(backend, setup, paths)
 
@@ -119,9 +119,18 @@ def _guarded(what: str, step: Callable[[], T]) -> T:
         raise
 
 
-def _setup(settings: TokenizerSettings, defaults: Mapping[str, str]) -> Setup:
+def _setup(settings: TokenizerSettings, style: Style | None, backend: Tokenizer) -> Setup:
     named = {name: token.content for name, token in settings.named.items()}
-    return Setup(settings=settings, special={**defaults, **named})
+    if style is None:
+        return Setup(settings=settings, special=named, extra=settings.extra)
+    # transformers would give the style's extra tokens new ids where the vocabulary lacks them
+    extra = tuple(AddedToken(token, special=True) for token in style.extra if backend.token_to_id(token) is not None)
+    return Setup(
+        settings=settings,
+        special={**style.defaults, **named},
+        extra=settings.extra or extra,
+        mask_lstrip=style.mask_lstrip,
+    )
 
 
 def _apply(style: Style, backend: Tokenizer, setup: Setup, path: Path) -> None:
@@ -148,8 +157,7 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
         # a named special token is special even where its entry does not say so
         token.special = token.special or token.content in contents
     known = {token.content for token in tokens}
-    named = (settings.named.get(name) or AddedToken(content, special=True) for name, content in special.items())
-    for token in (*named, *settings.extra):
+    for token in (*(_named_token(name, setup) for name in special), *setup.extra):
         if token.content not in known:
             known.add(token.content)
             tokens.append(token)
@@ -161,6 +169,12 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
                 f"{settings.files[0].parent}: token {token.content!r} is declared as id {token_id}, and with this "
                 f"vocabulary it is {found}; vocabulary and settings are not of one tokenizer"
             )
+
+
+def _named_token(name: str, setup: Setup) -> AddedToken:
+    if name == "mask_token" and setup.mask_lstrip:
+        return AddedToken(setup.special[name], lstrip=True, special=True)
+    return setup.settings.named.get(name) or AddedToken(setup.special[name], special=True)
 
 
 def _finish(backend: Tokenizer, setup: Setup, paths: tuple[Path, ...], notes: tuple[str, ...] = ()) -> Built:

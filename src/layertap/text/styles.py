@@ -9,11 +9,11 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.errors import TokenizerError
 from layertap.text.settings import TokenizerSettings, read_json_object
@@ -43,10 +43,14 @@ class Setup:
     Attributes:
         settings: what the JSON files say.
         special: named special tokens, the style's defaults included (`cls_token` -> `[CLS]`).
+        extra: further special tokens.
+        mask_lstrip: whether a mask token that no file describes swallows the space before it.
     """
 
     settings: TokenizerSettings
     special: Mapping[str, str]
+    extra: tuple[AddedToken, ...]
+    mask_lstrip: bool = False
 
     def id_of(self, backend: Tokenizer, token: str) -> int:
         """The id of a special token that has been added."""
@@ -62,6 +66,8 @@ class Style:
     Attributes:
         model: the vocabulary's kind; a `tokenizer.json` of another kind is used as it stands.
         defaults: the class's special tokens.
+        extra: contents of further ones, which some vocabularies hold.
+        mask_lstrip: as in `Setup`.
         vocabulary_files: names of the files that it can be built from.
         from_vocabulary: reads them, or None: it has a SentencePiece model only.
         set_pipeline: sets normalizer, pre-tokenizer and decoder.
@@ -74,6 +80,8 @@ class Style:
     from_vocabulary: Callable[[tuple[Path, ...]], Tokenizer] | None
     set_pipeline: Callable[[Tokenizer, Setup], None]
     template: Callable[[Tokenizer, Setup], processors.PostProcessor]
+    extra: tuple[str, ...] = ()
+    mask_lstrip: bool = False
 
 
 # --- BertTokenizer -------------------------------------------------------------------------------------------------
@@ -237,12 +245,13 @@ SENTENCEPIECE = Style(
     set_pipeline=_sentencepiece_pipeline,
     template=_sentencepiece_template,
 )
+CAMEMBERT = replace(SENTENCEPIECE, extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), mask_lstrip=True)
 
 # class of transformers, without `Fast` -> what it does; aliases and plain subclasses as in transformers 5
 STYLES: dict[str, Style] = {
     "BartTokenizer": ROBERTA,
     "BertTokenizer": BERT,
-    "CamembertTokenizer": SENTENCEPIECE,
+    "CamembertTokenizer": CAMEMBERT,
     "ConvBertTokenizer": BERT,
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
