@@ -144,9 +144,7 @@ def write_safetensors(path: Path, arrays: dict[str, np.ndarray], dtype: str) -> 
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(blobs))
 
 
-def write_weights(
-    folder: Path, arrays: dict[str, np.ndarray], *, dtype: str = "F32", shards: int = 1
-) -> None:
+def write_weights(folder: Path, arrays: dict[str, np.ndarray], *, dtype: str = "F32", shards: int = 1) -> None:
     """Writes `model.safetensors`, or `shards` files and their index."""
     if shards == 1:
         write_safetensors(folder / "model.safetensors", arrays, dtype)

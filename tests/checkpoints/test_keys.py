@@ -8,7 +8,7 @@ from layertap.checkpoints.keys import account_for, to_canonical, to_stored, used
 from layertap.errors import WeightsError
 from layertap.models.config import ConfigReader
 from layertap.models.registry import ARCHITECTURES, architecture
-from layertap.models.spec import Architecture
+from layertap.models.spec import Architecture, KeyRule
 
 
 def names_of(row: Architecture) -> list[str]:
@@ -78,3 +78,10 @@ def test_every_key_is_somewhere():
 def test_number_of_blocks(keys, blocks):
     row = architecture("bert")
     assert account_for(keys, rules=row.key_rules, ignored=row.ignored_keys, file="f").num_blocks == blocks
+
+
+def test_rules_are_undone_from_the_last_to_the_first():
+    rules = (KeyRule("model.*", "*"), KeyRule("layer*", "block*"))
+    assert to_canonical("model.layer.0", rules) == "block.0"
+    assert to_stored("block.0", rules) == "model.layer.0"
+    assert used_rules(["model.layer.0"], rules) == rules
