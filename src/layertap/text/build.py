@@ -157,10 +157,9 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
         # a named special token is special even where its entry does not say so
         token.special = token.special or token.content in contents
     known = {token.content for token in tokens}
-    for token in (*(_named_token(name, setup) for name in special), *setup.extra):
-        if token.content not in known:
-            known.add(token.content)
-            tokens.append(token)
+    # a content that several names share is added once for each: the last one's flags hold
+    candidates = (*(_named_token(name, setup) for name in special), *setup.extra)
+    tokens += [token for token in candidates if token.content not in known]
     backend.add_tokens(tokens)
     for token_id, token in settings.declared.items():
         found = backend.token_to_id(token.content)
