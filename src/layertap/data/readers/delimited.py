@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
@@ -22,7 +23,10 @@ FIELD_LIMIT = 1 << 28
 class DelimitedReader(Reader):
     """Fields split at a delimiter, quoted as in RFC 4180; blank lines are no rows. Every field is a string."""
 
-    delimiter: ClassVar[str]
+    @property
+    @abstractmethod
+    def delimiter(self) -> str:
+        """What stands between two fields."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
@@ -93,13 +97,13 @@ class DelimitedReader(Reader):
 class CsvReader(DelimitedReader):
     """Fields split at commas."""
 
-    delimiter = ","
+    delimiter: ClassVar[str] = ","
 
 
 class TsvReader(DelimitedReader):
     """Fields split at tabs."""
 
-    delimiter = "\t"
+    delimiter: ClassVar[str] = "\t"
 
 
 class _Lines:

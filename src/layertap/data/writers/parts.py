@@ -42,7 +42,8 @@ class PartFiles:
         if self.path is None:
             return sys.stdout.buffer
         part = self.path.with_name(f".{self.path.name}.{os.getpid()}.{next(self._created)}.part")
-        file = part.open("w+b", buffering=BUFFER_BYTES)
+        part.unlink(missing_ok=True)  # of a dead process that had our number
+        file = part.open("x+b", buffering=BUFFER_BYTES)
         self._open[part] = file
         return file
 
