@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from layertap.errors import TokenizerError
 from layertap.text.tokenizer import TextTokenizer
@@ -120,7 +122,7 @@ def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, 
         ({"tokenizer_config__json": {"added_tokens_decoder": {"0": 1}}}, r"added_tokens_decoder\[0\]: expected a tok"),
         (
             {"tokenizer_config__json": {"added_tokens_decoder": {"99": {"content": "<e>"}}}},
-            r"'<e>' is declared as id 99, and with this vocabulary it is 8",
+            r"'<e>' is declared as id 99, and the vocabulary leads to 8",
         ),
         ({"special_tokens_map__json": "["}, r"special_tokens_map\.json: not valid JSON at line 1"),
         ({"special_tokens_map__json": {"sep_token": 1}}, r"special_tokens_map\.json: sep_token: expected a token"),
@@ -134,6 +136,40 @@ def test_unusable_settings(tmp_path: Path, files: dict[str, object], message: st
         TextTokenizer.load(write(tmp_path, vocab__txt=vocab_txt(VOCAB), **files), model_type="bert")
 
 
+def test_a_declared_id_does_not_move_a_token_of_the_vocabulary(tmp_path: Path) -> None:
+    config = {"added_tokens_decoder": {"101": {"content": "[CLS]", "special": True}}}
+    assert ids(write(tmp_path, vocab__txt=vocab_txt(VOCAB), tokenizer_config__json=config), "a") == [2, 5, 3]
+
+
+@pytest.fixture(scope="module")
+def whole_files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, bytes]]:
+    """(model_type, file name, content) of small tokenizer.json files."""
+    bert = write(tmp_path_factory.mktemp("bert"), vocab__txt=vocab_txt(VOCAB))
+    roberta = write(tmp_path_factory.mktemp("roberta"), vocab__json=ROBERTA, merges__txt="a b\n")
+    return [
+        (model_type, "tokenizer.json", TextTokenizer.load(folder, model_type=model_type).backend.to_str().encode())
+        for model_type, folder in (("bert", bert), ("roberta", roberta))
+    ]
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_damage_gives_a_tokenizer_or_a_tokenizer_error(
+    tmp_path_factory: pytest.TempPathFactory, whole_files: list[tuple[str, str, bytes]], data: st.DataObject
+) -> None:
+    model_type, name, content = data.draw(st.sampled_from(whole_files))
+    begin = data.draw(st.integers(0, len(content)))
+    end = data.draw(st.one_of(st.just(len(content)), st.integers(begin, min(begin + 30, len(content)))))
+    damage = data.draw(st.sampled_from([b"", b"0", b"-1", b"null", b"[]", b"{}", b'"', b"}", b"\xff", b"[CLS]", b"99"]))
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content[:begin] + damage + content[end:])
+    try:
+        TextTokenizer.load(folder, model_type=model_type).encode(["ab b <s> [UNK] z", ""])
+    except TokenizerError as error:
+        assert name in str(error)  # noqa: PT017 - both outcomes are right
+
+
 def test_a_vocabulary_of_another_kind_is_used_as_it_stands(tmp_path: Path) -> None:
     from tokenizers import Tokenizer, models
 
@@ -141,6 +177,14 @@ def test_a_vocabulary_of_another_kind_is_used_as_it_stands(tmp_path: Path) -> No
     tokenizer = TextTokenizer.load(tmp_path, model_type="bert")
     assert tokenizer.cls_index is None
     assert tokenizer.encode(["b"])[0].input_ids.tolist() == [0]
+
+
+def test_an_empty_vocabulary_is_refused(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models
+
+    Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json: its vocabulary is empty"):
+        TextTokenizer.load(tmp_path, model_type="other")
 
 
 def test_a_vocabulary_without_its_unknown_token_is_named_when_it_is_missed(tmp_path: Path) -> None:

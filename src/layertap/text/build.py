@@ -160,13 +160,15 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
     # a content that several names share is added once for each: the last one's flags hold
     candidates = (*(_named_token(name, setup) for name in special), *setup.extra)
     tokens += [token for token in candidates if token.content not in known]
+    new = {i: token for i, token in settings.declared.items() if backend.token_to_id(token.content) is None}
     backend.add_tokens(tokens)
-    for token_id, token in settings.declared.items():
-        found = backend.token_to_id(token.content)
-        if found != token_id:
+    for token_id, token in new.items():
+        # The library hands out the next free id, whatever was declared. (Of a token that the vocabulary holds, the
+        # vocabulary's id is right, as for transformers: settings are often copied from a relative.)
+        if (found := backend.token_to_id(token.content)) != token_id:
             raise TokenizerError(
-                f"{settings.files[0].parent}: token {token.content!r} is declared as id {token_id}, and with this "
-                f"vocabulary it is {found}; vocabulary and settings are not of one tokenizer"
+                f"{settings.files[0].parent}: token {token.content!r} is declared as id {token_id}, and the "
+                f"vocabulary leads to {found}; vocabulary and settings are not of one tokenizer"
             )
 
 

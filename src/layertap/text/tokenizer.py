@@ -71,6 +71,8 @@ class TextTokenizer:
         prefix, suffix = _template(built.backend, built.files[0])
         vocab = built.backend.get_vocab()
         vocab.pop("", None)  # an empty line of vocab.txt: never emitted
+        if not vocab:
+            raise TokenizerError(f"{built.files[0]}: its vocabulary is empty")
         added = built.backend.get_added_tokens_decoder()
         names = (built.special_tokens["cls_token"],) if "cls_token" in built.special_tokens else CLS_NAMES
         return cls(
