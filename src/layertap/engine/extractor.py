@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from layertap import __version__
-from layertap.backends.base import Backend, open_backend, pickle_reader
-from layertap.checkpoints.load import ModelFiles, open_model
-from layertap.checkpoints.source import locate
+from layertap.backends.base import Backend, open_backend
+from layertap.engine.opening import OpenedModel, open_reference, plan_features
 from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import Pipeline, ProgressCallback
 from layertap.engine.progress import progress_on
@@ -21,14 +19,9 @@ from layertap.engine.summary import RunSummary
 from layertap.errors import InputError, UsageError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
-from layertap.features.naming import Features, named
-from layertap.features.plan import Plan, Rules, make_plan
-from layertap.features.schema import ModelFacts
+from layertap.features.naming import Features
+from layertap.features.plan import Plan, Rules
 from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
-from layertap.text.tokenizer import TextTokenizer
-
-INSANE_LENGTH = 10**9
-"""Tokenizers without a limit of their own state one above this (transformers writes 1e30)."""
 
 
 class Stream(Iterator[FeatureBatch]):
@@ -56,23 +49,31 @@ class Extractor:
         runtime: options that do not.
     """
 
-    def __init__(
-        self,
-        *,
-        reference: ModelReference,
-        files: ModelFiles,
-        tokenizer: TextTokenizer,
-        backend: Backend,
-        semantics: Semantics,
-        runtime: Runtime,
-    ) -> None:
-        self.reference = reference
-        self.files = files
-        self.tokenizer = tokenizer
+    def __init__(self, *, opened: OpenedModel, backend: Backend, semantics: Semantics, runtime: Runtime) -> None:
+        self.reference = opened.reference
+        self.files = opened.files
+        self.tokenizer = opened.tokenizer
         self.backend = backend
         self.semantics = semantics
         self.runtime = runtime
-        self.facts = facts_of(files, tokenizer, semantics)
+        self.facts = opened.facts(semantics)
+
+    @classmethod
+    def of(cls, opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
+        """An extractor of a model that is open already.
+
+        Raises:
+            BackendError: nothing installed here can run it.
+            OptionError: a precision or device that the backend does not have.
+        """
+        backend = open_backend(
+            runtime.backend,
+            opened.files.spec,
+            opened.files.weights,
+            device=runtime.device,
+            precision=semantics.precision,
+        )
+        return cls(opened=opened, backend=backend, semantics=semantics, runtime=runtime)
 
     @classmethod
     def from_pretrained(
@@ -186,11 +187,7 @@ class Extractor:
 
     def plan(self, features: Features | None = None) -> Plan:
         """What would run for these features; refuses what the model cannot give."""
-        plan = make_plan(named(features, self.facts), self.facts, rules=self.runtime.rules)
-        empty = self.tokenizer.encode([""])[0]
-        for seen in plan.inputs:
-            empty.limited(seen.max_length)  # refuses a limit that leaves no room for a text
-        return plan
+        return plan_features(features, self.facts, self.tokenizer, self.runtime.rules)
 
     def explain(
         self,
@@ -262,52 +259,8 @@ class Extractor:
         )
 
 
-def facts_of(files: ModelFiles, tokenizer: TextTokenizer, semantics: Semantics) -> ModelFacts:
-    """What the feature language needs to know of an opened model."""
-    stated = tokenizer.settings.get("model_max_length")
-    limit = files.spec.positions.max_length
-    if isinstance(stated, int) and tokenizer.num_special_tokens < stated < INSANE_LENGTH:
-        limit = min(limit, stated)
-    return ModelFacts(
-        spec=files.spec,
-        has_cls=tokenizer.cls_index is not None,
-        pooler=files.pooler,
-        use_untrained_pooler=semantics.untrained_pooler == "use",
-        sentence_embedding=files.sentence_embedding,
-        max_length=limit,
-        max_length_override=semantics.max_length,
-    )
-
-
 def _open(reference: ModelReference, semantics: Semantics, runtime: Runtime) -> Extractor:
-    checkpoint = locate(
-        reference.name,
-        revision=reference.revision,
-        cache_dir=reference.cache_dir,
-        local_files_only=reference.local_files_only,
-        allow_pickle=reference.allow_pickle,
-    )
-    files = open_model(
-        checkpoint, allow_pickle=reference.allow_pickle, read_pickle=pickle_reader() if reference.allow_pickle else None
-    )
-    tokenizer = TextTokenizer.load(
-        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=files.config.get("tokenizer_class")
-    )
-    tokenizer.check_fits(files.spec.vocab_size)
-    backend = open_backend(
-        runtime.backend, files.spec, files.weights, device=runtime.device, precision=semantics.precision
-    )
-    if checkpoint.commit is not None:
-        # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
-        reference = replace(reference, revision=checkpoint.commit)
-    return Extractor(
-        reference=reference,
-        files=files,
-        tokenizer=tokenizer,
-        backend=backend,
-        semantics=semantics,
-        runtime=runtime,
-    )
+    return Extractor.of(open_reference(reference), semantics, runtime)
 
 
 def _checked(texts: Sequence[str]) -> list[Record]:

@@ -1,0 +1,96 @@
+"""Opening a model short of running it: its files, its tokenizer, and what the feature language may ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from layertap.backends.base import pickle_reader
+from layertap.checkpoints.load import ModelFiles, open_model
+from layertap.checkpoints.source import locate
+from layertap.engine.options import ModelReference, Semantics
+from layertap.features.naming import Features, named
+from layertap.features.plan import Plan, Rules, make_plan
+from layertap.features.schema import ModelFacts
+from layertap.text.tokenizer import TextTokenizer
+
+INSANE_LENGTH = 10**9
+"""Tokenizers without a limit of their own state one above this (transformers writes 1e30)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenedModel:
+    """A model's files and tokenizer, checked against each other; no weight is read and no backend needed.
+
+    Attributes:
+        reference: which model; a branch or tag of the hub has become the commit it stands for.
+        files: the checkpoint.
+        tokenizer: text -> ids.
+    """
+
+    reference: ModelReference
+    files: ModelFiles
+    tokenizer: TextTokenizer
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """What limits a text -> tokens, special tokens included; the smallest counts."""
+        limits = {"position table": self.files.spec.positions.max_length}
+        stated = self.tokenizer.settings.get("model_max_length")
+        if isinstance(stated, int) and self.tokenizer.num_special_tokens < stated < INSANE_LENGTH:
+            limits["tokenizer_config.json"] = stated
+        return limits
+
+    def facts(self, semantics: Semantics) -> ModelFacts:
+        """What the feature language needs to know."""
+        return ModelFacts(
+            spec=self.files.spec,
+            has_cls=self.tokenizer.cls_index is not None,
+            pooler=self.files.pooler,
+            use_untrained_pooler=semantics.untrained_pooler == "use",
+            sentence_embedding=self.files.sentence_embedding,
+            max_length=min(self.limits.values()),
+            max_length_override=semantics.max_length,
+        )
+
+
+def open_reference(reference: ModelReference) -> OpenedModel:
+    """Finds a model's files and opens them.
+
+    Raises:
+        ModelNotFoundError: no such folder, package or hub id.
+        CheckpointError: files that cannot be used, or a tokenizer that does not fit the model.
+        BackendError: a pickle file, and no torch to read it.
+    """
+    checkpoint = locate(
+        reference.name,
+        revision=reference.revision,
+        cache_dir=reference.cache_dir,
+        local_files_only=reference.local_files_only,
+        allow_pickle=reference.allow_pickle,
+    )
+    files = open_model(
+        checkpoint, allow_pickle=reference.allow_pickle, read_pickle=pickle_reader() if reference.allow_pickle else None
+    )
+    tokenizer = TextTokenizer.load(
+        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=files.config.get("tokenizer_class")
+    )
+    tokenizer.check_fits(files.spec.vocab_size)
+    if checkpoint.commit is not None:
+        # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
+        reference = replace(reference, revision=checkpoint.commit)
+    return OpenedModel(reference=reference, files=files, tokenizer=tokenizer)
+
+
+def plan_features(features: Features | None, facts: ModelFacts, tokenizer: TextTokenizer, rules: Rules) -> Plan:
+    """What would run for these features; refuses what the model cannot give.
+
+    Raises:
+        UsageError: a feature that does not parse, or that this model does not have; a limit without room for a text.
+        UntrainedPoolerError: a pooler that is absent, or untrained without the user's consent.
+    """
+    plan = make_plan(named(features, facts), facts, rules=rules)
+    empty = tokenizer.encode([""])[0]
+    for seen in plan.inputs:
+        empty.limited(seen.max_length)
+    return plan
