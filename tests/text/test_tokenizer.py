@@ -197,6 +197,29 @@ def test_a_stripping_unknown_token_is_counted_too(tmp_path: Path, bert: TextToke
     assert tokenizer.encode(["a  [UNK]  z"])[0].typed_specials == 1
 
 
+def test_unknown_words_are_not_typed_specials_whatever_the_model(tmp_path: Path) -> None:
+    word_level = TextTokenizer.load(write_word_level(tmp_path, ["<cls>", "$A"]), model_type="other")
+    assert word_level.unknown == {"<unk>": 0}
+    found = word_level.encode(["a q", "a <unk>", "q <sep> <unk>"])
+    assert [text.typed_specials for text in found] == [0, 1, 2]
+
+    unigram = tmp_path / "unigram"
+    unigram.mkdir()
+    backend = Tokenizer(models.Unigram([("<s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0), ("a", -2.0)], unk_id=1))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens(["<s>", "<unk>"])
+    backend.save(str(unigram / "tokenizer.json"))
+    tokenizer = TextTokenizer.load(unigram, model_type="other")
+    assert tokenizer.unknown == {"<unk>": 1}
+    found = tokenizer.encode(["a q", "a <unk>", "q <s> <unk>"])
+    assert [text.typed_specials for text in found] == [0, 1, 2]
+
+
+def test_other_sequences_of_texts(bert: TextTokenizer) -> None:
+    for texts in (("a", "b"), np.array(["a", "b"]), np.array(["a", "b"], dtype=object)):
+        assert [text.input_ids.tolist() for text in bert.encode(texts)] == [ids(bert, "a"), ids(bert, "b")]
+
+
 def test_lone_surrogates_become_replacement_characters(bert: TextTokenizer) -> None:
     found = bert.encode(["a", "a \ud800 \udfff", "\udc80", "b"])
     assert [text.replaced_surrogates for text in found] == [0, 2, 1, 0]

@@ -32,6 +32,7 @@ class TextTokenizer:
         prefix, suffix: ids that the template puts around every text.
         special_tokens: named special tokens, as transformers names them (`cls_token` -> `[CLS]`).
         special_ids: ids of all special tokens.
+        unknown: the special token that also stands for unknown words, and its id; empty where there is none.
         cls_index: index of the template's CLS token in every sequence (0; -1: the last), or None: it has none.
         max_id: the largest id that it can emit.
         settings: the parsed `tokenizer_config.json`; empty where there is none.
@@ -44,6 +45,7 @@ class TextTokenizer:
     suffix: tuple[int, ...]
     special_tokens: Mapping[str, str]
     special_ids: frozenset[int]
+    unknown: Mapping[str, int]
     cls_index: int | None
     max_id: int
     settings: Mapping[str, Any]
@@ -74,13 +76,15 @@ class TextTokenizer:
         if not vocab:
             raise TokenizerError(f"{built.files[0]}: its vocabulary is empty")
         added = built.backend.get_added_tokens_decoder()
+        special_ids = frozenset([i for i, token in added.items() if token.special] + [*prefix, *suffix])
         names = (built.special_tokens["cls_token"],) if "cls_token" in built.special_tokens else CLS_NAMES
         return cls(
             backend=built.backend,
             prefix=prefix,
             suffix=suffix,
             special_tokens=built.special_tokens,
-            special_ids=frozenset([i for i, token in added.items() if token.special] + [*prefix, *suffix]),
+            special_ids=special_ids,
+            unknown=_unknown(built.backend, special_ids),
             cls_index=_cls_index(prefix, suffix, {vocab[name] for name in names if name in vocab}),
             max_id=max(vocab.values()),
             settings=built.settings.values,
@@ -117,7 +121,7 @@ class TextTokenizer:
             UsageError: something that is not a list of texts.
             TokenizerError: a vocabulary that lacks its own unknown token met an unknown word.
         """
-        _check_texts(texts)
+        texts = _checked(texts)
         surrogates: list[int] | None = None
         try:
             encodings = self._encode_batch(texts)
@@ -157,35 +161,33 @@ class TextTokenizer:
         """
         special = np.zeros(self.max_id + 1, dtype=bool)
         special[[*self.special_ids]] = True
-        unknown = self.special_tokens.get("unk_token")
-        unknown_id = None if unknown is None else self.backend.token_to_id(unknown)
-        if unknown_id is not None:
-            special[unknown_id] = False
+        special[[*self.unknown.values()]] = False
         totals = np.concatenate([[0], np.cumsum(special[ids], dtype=np.int64)])[[0, *ends]]
         template = int(special[[*self.prefix, *self.suffix]].sum())
         counts = np.diff(totals) - template
-        if unknown is not None and unknown_id in self.special_ids:
+        for unknown, unknown_id in self.unknown.items():
             for i, text in enumerate(texts):
                 if unknown in text:
-                    counts[i] += self._typed_unknown(text, unknown_id)
+                    counts[i] += self._typed(unknown, unknown_id, text)
         return counts if counts.any() else None
 
-    def _typed_unknown(self, text: str, unknown_id: int) -> int:
-        unknown = self.special_tokens["unk_token"]
+    def _typed(self, token: str, token_id: int, text: str) -> int:
         encoding = self.backend.encode(text)
         return sum(
-            text[begin:end].strip() == unknown
-            for token_id, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
-            if token_id == unknown_id
+            text[begin:end].strip() == token
+            for found, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if found == token_id
         )
 
 
-def _check_texts(texts: Sequence[str]) -> None:
+def _checked(texts: Sequence[str]) -> list[str]:
     if isinstance(texts, str):
         raise UsageError("one text where a list of texts is expected; put it into a list")
+    texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str):
             raise UsageError(f"text {i} is {type(text).__name__}, not str")
+    return texts
 
 
 def _flat(encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int32], list[int]]:
@@ -209,6 +211,22 @@ def _template(backend: Tokenizer, path: Path) -> tuple[tuple[int, ...], tuple[in
     if len(own) != 1:
         raise TokenizerError(f"{path}: its template holds a text {len(own)} times; once is supported")
     return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[0] + 1 :])
+
+
+def _unknown(backend: Tokenizer, special_ids: frozenset[int]) -> dict[str, int]:
+    """The special token that the vocabulary's model gives for what it does not know, and its id."""
+    model: Any = backend.model
+    token = getattr(model, "unk_token", None)
+    found: Sequence[int | None]
+    if token is not None:
+        found = [backend.token_to_id(token)]
+    else:
+        # a unigram model does not say; no vocabulary knows the last private-use character
+        try:
+            found = backend.encode("\U0010fffd", add_special_tokens=False).ids
+        except Exception:  # the library's own: a model without an unknown token
+            found = []
+    return {str(backend.id_to_token(i)): i for i in found if i is not None and i in special_ids}
 
 
 def _cls_index(prefix: tuple[int, ...], suffix: tuple[int, ...], cls_ids: set[int]) -> int | None:
