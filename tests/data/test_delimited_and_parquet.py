@@ -101,8 +101,10 @@ def test_headers_that_cannot_be_used(tmp_path: Path, data: bytes, message: str) 
 
 
 def test_csv_columns_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no column 'text' .*; its columns are 'sentence', 'label'$"):
+    with pytest.raises(UsageError, match=r"no column 'text' .*; its first line names the columns 'sentence', 'label'$"):
         open_reader(write(tmp_path, b"sentence,label\na,1\n"))
+    with pytest.raises(UsageError, match=r"columns '0', .* '19' and 5 more$"):
+        open_reader(write(tmp_path, ",".join(map(str, range(25))).encode()))
     with pytest.raises(UsageError, match=r"only one with strings is 'sentence'"):
         open_reader(write(tmp_path, b"sentence\na\n"))
 

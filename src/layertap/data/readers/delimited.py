@@ -36,7 +36,14 @@ class DelimitedReader(Reader):
         self._fields = csv.reader(self._lines, delimiter=self.delimiter, strict=True)
         self._header = self._read_header()
         self._place = {name: i for i, name in enumerate(self._header)}
-        self._selection = select(options, file=source.name, found=self._header, texts=self._header, ids=self._header)
+        self._selection = select(
+            options,
+            file=source.name,
+            found=self._header,
+            texts=self._header,
+            ids=self._header,
+            origin="its first line names the columns",
+        )
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -85,7 +92,8 @@ class DelimitedReader(Reader):
                 raise self._fail(f"line {number}, the header: {fields}")
             twice = sorted({name for name in fields if fields.count(name) > 1})
             if twice:
-                raise self._fail(f"line {number}: the header names {', '.join(map(repr, twice))} twice")
+                listed = ", ".join(map(repr, twice))
+                raise self._fail(f"line {number}: the header names {listed} twice; does it name the columns?")
             return fields
         raise self._fail("the file is empty; its first line must name the columns")
 

@@ -11,6 +11,8 @@ from layertap.errors import UsageError
 
 TEXT_COLUMN = "text"
 ID_COLUMN = "id"
+MOST_LISTED = 20
+LONGEST_LISTED = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ def select(
     found: Sequence[str],
     texts: Sequence[str],
     ids: Collection[str],
+    origin: str = "its columns are",
 ) -> Selection:
     """Gives the columns of an input their roles.
 
@@ -44,11 +47,12 @@ def select(
         found: its columns.
         texts: those of `found` that hold strings, for the advice when the text column is missing.
         ids: those of `found` that can be ids. A column `id` of another kind is carried as it is.
+        origin: how a message introduces `found`.
 
     Raises:
         UsageError: a column that is not there or cannot play its role; the message lists those found.
     """
-    listed = f"its columns are {', '.join(map(repr, found))}" if found else "it has no columns"
+    listed = f"{origin} {_listed(found)}" if found else "it has no columns"
     text = options.text_column or TEXT_COLUMN
     if text not in found:
         advice = f"; the only one with strings is {texts[0]!r}: name it as the text column" if len(texts) == 1 else ""
@@ -72,6 +76,14 @@ def select(
             "name the columns to carry, without 'id'"
         )
     return Selection(text=text, id=id_column, columns=columns)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
+    shown = (
+        name if len(name) <= LONGEST_LISTED else name[: LONGEST_LISTED - 3] + "..." for name in names[:MOST_LISTED]
+    )
+    return ", ".join(map(repr, shown)) + more
 
 
 def checked_text(value: Any, column: str) -> str:

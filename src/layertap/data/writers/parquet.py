@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"layertap"
-ROW_GROUP_BYTES = 32 << 20
+ROW_GROUP_BYTES = 8 << 20  # what a row group holds stays in memory until it is written
 ROW_GROUP_ROWS = 1 << 17
 
 
@@ -49,7 +49,7 @@ class ParquetWriter(Writer):
             ],
             metadata={METADATA_KEY: self._options.provenance_text.encode()},
         )
-        self._held: list[FeatureBatch] = []
+        self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._held_rows = 0
         self._file = self._parts.create()
@@ -58,7 +58,6 @@ class ParquetWriter(Writer):
         )
 
     def _write(self, batch: FeatureBatch) -> None:
-        self._check_columns(batch.records)
         # Where a row group ends depends on the records alone, not on how they were batched.
         sizes = self._record_bytes(batch)
         begin = 0
@@ -85,16 +84,6 @@ class ParquetWriter(Writer):
             self._parquet.is_open = False
         super().abort()
 
-    def _check_columns(self, records: Sequence[Record]) -> None:
-        known = self._options.column_types.keys()
-        for record in records:
-            if not record.columns.keys() <= known:
-                new = sorted(record.columns.keys() - known)
-                raise InputError(
-                    f"row {record.row + 1}: column {', '.join(map(repr, new))} is met here for the first time, too "
-                    "late for a Parquet file's schema; name the columns to carry, or write jsonl, which holds any"
-                )
-
     def _record_bytes(self, batch: FeatureBatch) -> Array:
         """int64 [N], what each record adds to a row group: its features, and its carried strings."""
         sizes = np.zeros(len(batch), dtype=np.int64)
@@ -102,33 +91,57 @@ class ParquetWriter(Writer):
             values = values_of(feature)
             each = values.nbytes // len(values) if len(values) else 0
             sizes += each * (np.diff(feature.offsets) if isinstance(feature, Ragged) else 1)
-        for i, record in enumerate(batch.records):
-            if not isinstance(record.columns, ArrowRow):
-                sizes[i] += sum(len(value) for value in record.columns.values() if isinstance(value, str))
-            elif record.columns:
-                sizes[i] += record.columns.batch.nbytes // len(record.columns.batch)
+        return sizes + self._carried_bytes(batch.records)
+
+    def _carried_bytes(self, records: Sequence[Record]) -> Array:
+        """int64 [N], about what each record's carried columns take; refuses a column that has no place."""
+        sizes = np.zeros(len(records), dtype=np.int64)
+        arrow_batch, arrow_bytes = None, 0
+        for i, record in enumerate(records):
+            columns = record.columns
+            if not isinstance(columns, ArrowRow):
+                self._check_names(record, columns.keys())
+                sizes[i] = sum(len(value) for value in columns.values() if isinstance(value, str))
+                continue
+            if columns.batch is not arrow_batch:
+                arrow_batch = columns.batch
+                arrow_bytes = arrow_batch.nbytes // max(1, len(arrow_batch))
+                self._check_names(record, set(arrow_batch.schema.names))
+            sizes[i] = arrow_bytes
         return sizes
 
+    def _check_names(self, record: Record, names: Set[str]) -> None:
+        new = names - self._options.column_types.keys()
+        if new:
+            raise InputError(
+                f"row {record.row + 1}: column {', '.join(map(repr, sorted(new)))} is met here for the first time, too "
+                "late for a Parquet file's schema; name the columns to carry, or write jsonl, which holds any"
+            )
+
     def _hold(self, batch: FeatureBatch, begin: int, end: int) -> None:
-        self._held.append(batch if (begin, end) == (0, len(batch)) else _part(batch, begin, end))
-        self._held_rows += end - begin
+        """Keeps records for the next row group as Arrow columns; their texts are let go."""
+        import pyarrow as pa
+
+        part = batch if (begin, end) == (0, len(batch)) else _part(batch, begin, end)
+        rows = np.fromiter((record.row for record in part.records), np.int64, len(part))
+        carried = [
+            carried_column(part.records, name, self._options.column_types[name])
+            for name in self._schema.names
+            if name in self._options.column_types
+        ]
+        features = [feature_column(schema, part.features[schema.name]) for schema in self._options.schemas]
+        self._held.append(pa.Table.from_arrays([pa.array(rows), *carried, *features], schema=self._schema))
+        self._held_rows += len(part)
 
     def _flush(self) -> None:
         import pyarrow as pa
 
         if not self._held:
             return
-        records = [record for batch in self._held for record in batch.records]
-        columns: list[Any] = [pa.array(np.fromiter((r.row for r in records), np.int64, len(records)))]
-        columns += [
-            carried_column(records, name, self._options.column_types[name])
-            for name in self._schema.names
-            if name in self._options.column_types
-        ]
-        columns += [feature_column(schema, self._held) for schema in self._options.schemas]
-        table = pa.Table.from_arrays(columns, schema=self._schema)
-        self._parquet.write_table(table, row_group_size=len(records))
+        # One chunk a column: where a page ends follows the chunks.
+        table = pa.concat_tables(self._held).combine_chunks()
         self._held, self._held_bytes, self._held_rows = [], 0, 0
+        self._parquet.write_table(table, row_group_size=len(table))
 
 
 def feature_type(schema: FeatureSchema) -> pa.DataType:
@@ -141,21 +154,17 @@ def feature_type(schema: FeatureSchema) -> pa.DataType:
     return pa.list_(kind) if schema.ragged else kind
 
 
-def feature_column(schema: FeatureSchema, batches: Sequence[FeatureBatch]) -> pa.Array:
-    """The Arrow array of a feature over consecutive batches."""
+def feature_column(schema: FeatureSchema, feature: Array | Ragged) -> pa.Array:
+    """The Arrow array of a feature, a copy."""
     import pyarrow as pa
 
-    features = [batch.features[schema.name] for batch in batches]
-    values = np.concatenate([values_of(feature) for feature in features])
-    column = pa.array(values.reshape(-1))
+    # A copy: a batch may be a view of far more than is kept here.
+    column = pa.array(values_of(feature).flatten())
     for size in reversed(schema.shape):
         column = pa.FixedSizeListArray.from_arrays(column, size)
-    if not schema.ragged:
+    if not isinstance(feature, Ragged):
         return column
-    lengths = np.concatenate([np.diff(feature.offsets) for feature in features if isinstance(feature, Ragged)])
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(lengths, out=offsets[1:])
-    return pa.ListArray.from_arrays(pa.array(offsets), column)
+    return pa.ListArray.from_arrays(pa.array(feature.offsets.astype(np.int32)), column)
 
 
 def carried_column(records: Sequence[Record], name: str, type_: pa.DataType | None) -> pa.ChunkedArray:
