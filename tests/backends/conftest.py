@@ -1,0 +1,199 @@
+"""A model three times: transformers' module, our `Encoder`, and `TorchBackend` over the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layertap.features.program import Capture, Program
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture
+from layertap.models.spec import EncoderSpec
+from layertap.packing import PackedBatch, pack
+from layertap.tensors import TensorView
+
+CLASSES = {
+    "bert": ("BertConfig", "BertModel"),
+    "roberta": ("RobertaConfig", "RobertaModel"),
+    "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaModel"),
+    "camembert": ("CamembertConfig", "CamembertModel"),
+}
+SMALL = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch = pytest.importorskip("torch")
+    torch.set_num_threads(1)
+
+
+@dataclass
+class WeightsSpy:
+    """A `Weights` callable that remembers what was asked of it."""
+
+    views: Mapping[str, TensorView]
+    asked: list[str] = field(default_factory=list)
+
+    def __call__(self, names: Iterable[str]) -> dict[str, TensorView]:
+        names = list(names)
+        self.asked += names
+        return {name: self.views[name] for name in names}
+
+
+def views_of(state_dict: Mapping[str, Any]) -> dict[str, TensorView]:
+    """Float32 views of a torch state dict."""
+    arrays = {name: tensor.detach().float().numpy() for name, tensor in state_dict.items()}
+    return {name: TensorView("F32", array.shape, memoryview(array).cast("B")) for name, array in arrays.items()}
+
+
+def randomise(module: Any, seed: int) -> None:
+    """Every parameter random, of sizes at which attention is far from uniform and every one of them matters."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            scale = 0.1 if parameter.ndim == 1 else parameter.shape[1] ** -0.5
+            parameter.normal_(generator=generator).mul_(scale)
+            if name.endswith("LayerNorm.weight"):
+                parameter.add_(1)
+
+
+@dataclass
+class Model:
+    """One set of weights under its three forms."""
+
+    spec: EncoderSpec
+    reference: Any
+    views: dict[str, TensorView]
+
+    def encoder(self, *, pooler: bool = True) -> Any:
+        """Our `Encoder` with these weights, in eval mode."""
+        from layertap.backends.torch.encoder import Encoder
+
+        encoder = Encoder(self.spec, pooler=pooler)
+        state = self.reference.state_dict()
+        encoder.load_state_dict({name: state[name] for name in encoder.state_dict()})
+        return encoder.eval()
+
+    def weights(self) -> WeightsSpy:
+        return WeightsSpy(self.views)
+
+    def backend(self, **options: Any) -> Any:
+        from layertap.backends.torch.backend import TorchBackend
+
+        return TorchBackend(self.spec, self.weights(), **options)
+
+    def pack(self, sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray] | None = None) -> PackedBatch:
+        return pack(sequences, position_ids=self.spec.positions.position_ids, token_type_ids=token_types)
+
+    def random_sequences(self, lengths: Sequence[int], seed: int = 0) -> list[np.ndarray]:
+        """Ids of any value, the padding id among them."""
+        random = np.random.default_rng(seed)
+        return [random.integers(0, self.spec.vocab_size, length).astype(np.int32) for length in lengths]
+
+    def expected(
+        self, sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray] | None = None
+    ) -> tuple[list[np.ndarray], np.ndarray]:
+        """transformers, one sequence at a time: every state [T, H], and pooler_output [B, H]."""
+        import torch
+
+        states: list[list[np.ndarray]] = [[] for _ in range(self.spec.num_states)]
+        pooled = []
+        for i, ids in enumerate(sequences):
+            inputs = {"input_ids": torch.as_tensor(ids, dtype=torch.long)[None]}
+            inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+            if token_types is not None:
+                inputs["token_type_ids"] = torch.as_tensor(token_types[i], dtype=torch.long)[None]
+            with torch.inference_mode():
+                found = self.reference(**inputs, output_hidden_states=True)
+            for layer, state in enumerate(found.hidden_states):
+                states[layer].append(state[0].double().numpy())
+            pooled.append(found.pooler_output[0].double().numpy())
+        return [np.concatenate(layer) for layer in states], np.stack(pooled)
+
+
+def everything(spec: EncoderSpec) -> Program:
+    """Every hidden state whole, and the pooler."""
+    states = tuple(Capture(layers=(i,)) for i in range(spec.num_states))
+    pooler = Capture(layers=(spec.num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
+    return Program(captures=(*states, pooler), stop=spec.num_hidden_layers)
+
+
+@pytest.fixture(scope="session")
+def wrap_model() -> Callable[[Any], Model]:
+    """A module of transformers -> `Model`."""
+
+    def wrap(reference: Any) -> Model:
+        config = reference.config.to_dict()
+        spec = architecture(config["model_type"]).spec(ConfigReader(config))
+        return Model(spec, reference.eval(), views_of(reference.state_dict()))
+
+    return wrap
+
+
+@pytest.fixture(scope="session")
+def make_model(wrap_model: Callable[[Any], Model]) -> Callable[..., Model]:
+    """`make_model("roberta", hidden_size=64)`: small where nothing else is said, float32, random."""
+
+    def make(model_type: str = "bert", *, seed: int = 0, **config: Any) -> Model:
+        transformers = pytest.importorskip("transformers")
+        config_class, model_class = CLASSES[model_type]
+        values = SMALL | {"pad_token_id": 0 if model_type == "bert" else 1, "layer_norm_eps": 1e-5} | config
+        reference = getattr(transformers, model_class)(getattr(transformers, config_class)(**values))
+        randomise(reference, seed)
+        return wrap_model(reference)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run_everything() -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
+    """(backend, model, sequences) -> every state [T, H] and pooler_output [B, H], in one packed batch."""
+    from layertap.engine.batching import segments_of
+
+    def run(backend: Any, model: Model, sequences: Any, token_types: Any = None) -> tuple[list[np.ndarray], np.ndarray]:
+        batch = model.pack(sequences, token_types)
+        program = everything(model.spec)
+        found = backend.run(program, batch, {"tokens": segments_of(batch, "tokens")})
+        results = [found[capture] for capture in program.captures]
+        return results[:-1], results[-1]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def error_over_rms() -> Callable[[np.ndarray, np.ndarray], float]:
+    """Largest |error| over the expected array's root mean square."""
+
+    def error(found: np.ndarray, expected: np.ndarray) -> float:
+        assert found.shape == expected.shape
+        assert np.isfinite(found).all()
+        return float(np.abs(found - expected).max() / np.sqrt(np.square(expected).mean()))
+
+    return error
+
+
+@pytest.fixture(scope="session")
+def smallest_cosine() -> Callable[[np.ndarray, np.ndarray], float]:
+    """Of the rows of two matrices."""
+
+    def cosine(found: np.ndarray, expected: np.ndarray) -> float:
+        assert found.shape == expected.shape
+        one, other = found.astype(np.float64), expected.astype(np.float64)
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+        return float(((one * other).sum(axis=1) / lengths).min())
+
+    return cosine
