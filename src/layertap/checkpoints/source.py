@@ -91,6 +91,7 @@ def locate(
     cache_dir: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
     allow_pickle: bool = False,
+    weights: bool = True,
 ) -> Checkpoint:
     """Finds a model's files, downloading them where that is needed.
 
@@ -101,6 +102,7 @@ def locate(
         cache_dir: the hub's cache folder, if not its usual one.
         local_files_only: use only what the cache holds. The variable HF_HUB_OFFLINE does the same.
         allow_pickle: also fetch `pytorch_model.bin` where there is no safetensors file.
+        weights: False: of the hub, only the small files (for a config or a tokenizer alone).
 
     Raises:
         ModelNotFoundError: nothing there, or the hub cannot be reached; says what to do.
@@ -121,7 +123,7 @@ def locate(
         if refused:
             warnings.warn(f"{refused}; {DEFAULT_MODEL} is taken from the hub instead", stacklevel=2)
     try:
-        return _from_hub(name, revision, cache_dir, local_files_only, allow_pickle)
+        return _from_hub(name, revision, cache_dir, local_files_only, allow_pickle, weights)
     except ModelNotFoundError as error:
         if name != DEFAULT_MODEL:
             raise
@@ -190,6 +192,7 @@ def _from_hub(
     cache_dir: str | os.PathLike[str] | None,
     local_files_only: bool,
     allow_pickle: bool,
+    weights: bool,
 ) -> Checkpoint:
     def fetch(files: Sequence[str], at: str | None) -> Path:
         with _retold(name, at, local_files_only):
@@ -214,7 +217,7 @@ def _from_hub(
     if not any(checkpoint.file(file) for file in TOKENIZER_FILES):
         # A lone SentencePiece model cannot be used; with it here, the tokenizer can say so.
         fetch(["*.model"], checkpoint.commit)
-    if _fetch_weights(checkpoint, SAFETENSORS, SAFETENSORS_INDEX, fetch):
+    if not weights or _fetch_weights(checkpoint, SAFETENSORS, SAFETENSORS_INDEX, fetch):
         return checkpoint
     if allow_pickle and _fetch_weights(checkpoint, PICKLE, PICKLE_INDEX, fetch):
         return checkpoint

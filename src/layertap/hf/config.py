@@ -294,7 +294,7 @@ def read_config(
     """The values of a model's `config.json`, or of a JSON file named directly."""
     if Path(model).is_file():
         return read_object(Path(model))
-    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)
     file = checkpoint.file("config.json")
     if file is None:
         raise ConfigError(f"{checkpoint.folder}: no config.json")

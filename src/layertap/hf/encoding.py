@@ -35,10 +35,13 @@ class BatchEncoding(UserDict[str, Any]):
         self.convert_to_tensors(tensor_type)
 
     def __getitem__(self, key: Any) -> Any:
-        """The entry called `key`; with an index, that row's `tokenizers.Encoding`; with a slice, those rows."""
+        """The entry called `key`; with an index or a slice, the `tokenizers.Encoding`s of those rows.
+
+        Where there are no encodings, a slice gives those rows of every entry.
+        """
         if isinstance(key, str):
             return self.data[key]
-        if isinstance(key, slice):
+        if isinstance(key, slice) and self.encodings is None:
             return {name: value[key] for name, value in self.data.items()}
         return self._encoding(key)
 
@@ -52,34 +55,38 @@ class BatchEncoding(UserDict[str, Any]):
         """Whether there are `encodings`."""
         return self.encodings is not None
 
-    def _encoding(self, batch_index: int) -> Encoding:
+    def _encoding(self, batch_index: Any) -> Any:
         if self.encodings is None:
             raise OptionError("tokens and offsets are known of a tokenizer's own results only, not after pad()")
         return self.encodings[batch_index]
 
     def tokens(self, batch_index: int = 0) -> list[str]:
         """The tokens of a row."""
-        return self._encoding(batch_index).tokens
+        tokens: list[str] = self._encoding(batch_index).tokens
+        return tokens
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row, which word it is of; None for the template's special tokens."""
-        return self._encoding(batch_index).word_ids
+        words: list[int | None] = self._encoding(batch_index).word_ids
+        return words
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
         """For each token of a row, 0 or 1: which text of a pair; None for the template's special tokens."""
-        return self._encoding(batch_index).sequence_ids
+        sequences: list[int | None] = self._encoding(batch_index).sequence_ids
+        return sequences
 
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
         """The token over a character of row 0, or of the row given first."""
         row, char = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
-        return self._encoding(row).char_to_token(char, sequence_index)
+        token: int | None = self._encoding(row).char_to_token(char, sequence_index)
+        return token
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> tuple[int, int] | None:
         """(begin, end) of the characters under a token of row 0, or of the row given first."""
         row, token = (0, batch_or_token_index) if token_index is None else (batch_or_token_index, token_index)
-        found: Any = self._encoding(row).token_to_chars(token)  # the library's own annotation is wrong
+        found = self._encoding(row).token_to_chars(token)
         return None if found is None else (found[0], found[1])
 
     def convert_to_tensors(self, tensor_type: str | None = None) -> Self:

@@ -170,7 +170,8 @@ def refuse_unknown(unknown: Mapping[str, Any], table: Table, config: object, acc
 def _refuse(name: str, value: Any, harmless: tuple[Any, ...], why: str) -> None:
     # `is` first: a tensor or a mapping must not be compared with ==
     if not any(value is one or (isinstance(value, str) and value == one) for one in harmless):
-        shown = repr(value) if isinstance(value, str | bool | int | float) else f"a {type(value).__name__}"
+        is_short = isinstance(value, str | bool | int | float) and "token" not in name  # a token is a secret
+        shown = repr(value) if is_short else f"a {type(value).__name__}"
         raise OptionError(f"{name}={shown} is not supported: {why}")
 
 

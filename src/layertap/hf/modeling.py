@@ -194,7 +194,8 @@ class PreTrainedModel(nn.Module):
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
         """How many numbers the weights have."""
-        skipped = {id(p) for p in self.embeddings.parameters()} if exclude_embeddings else set()
+        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
+        skipped = {id(table) for table in tables} if exclude_embeddings else set()
         return sum(
             parameter.numel()
             for parameter in self.parameters()

@@ -81,7 +81,7 @@ class Cells:
         if len(kept) == len(self.lengths):
             return pooled_nH
         zeros = pooled_nH.new_zeros(len(self.lengths), pooled_nH.shape[1])
-        return zeros.index_copy(0, torch.as_tensor(kept, device=pooled_nH.device), pooled_nH)
+        return zeros.index_copy(0, torch.tensor(kept, dtype=torch.int64, device=pooled_nH.device), pooled_nH)
 
 
 def packed(

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
 from layertap.errors import OptionError
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding, Tokenizer
 
 PADDING: Mapping[bool | str, Literal["longest", "max_length"] | None] = {
     True: "longest",
@@ -98,11 +101,67 @@ def _one_of(name: str, value: Any, allowed: Mapping[Any, Any]) -> Any:
     return allowed[value]
 
 
+def encode_batch(
+    backend: Tokenizer,
+    inputs: list[Any],
+    lengths: Lengths,
+    *,
+    truncation_side: str,
+    stride: int,
+    pad_with: Mapping[str, Any],
+    add_special_tokens: bool,
+    is_pretokenized: bool,
+) -> list[Encoding]:
+    """Encodes with these lengths, which stay set on the backend: nobody else may be using it.
+
+    Args:
+        backend: the tokenizer.
+        inputs: from `text_inputs`.
+        lengths: what to do about lengths.
+        truncation_side, stride: where to cut, and what further rows repeat.
+        pad_with: arguments of `enable_padding` for side and token.
+        add_special_tokens, is_pretokenized: as the library's.
+
+    Raises:
+        OptionError: a limit that leaves no room, or a lone surrogate.
+    """
+    backend.no_truncation()
+    backend.no_padding()
+    try:
+        if lengths.truncate and lengths.max_length is not None:
+            backend.enable_truncation(
+                lengths.max_length, stride=stride, strategy=lengths.truncate, direction=truncation_side
+            )
+        if lengths.pad:
+            backend.enable_padding(
+                length=lengths.max_length if lengths.pad == "max_length" else None,
+                pad_to_multiple_of=lengths.multiple,
+                **pad_with,
+            )
+        return backend.encode_batch(inputs, add_special_tokens=add_special_tokens, is_pretokenized=is_pretokenized)
+    except TypeError as error:  # what is not a str was refused before
+        raise OptionError("a text holds a lone surrogate (half of a character); replace it first") from error
+    except BaseException as error:
+        # the library raises bare exceptions, and panics of its own kind, on limits that leave no room
+        if type(error) not in (Exception, ValueError) and type(error).__name__ != "PanicException":
+            raise
+        raise OptionError(f"max_length {lengths.max_length} with stride {stride} cannot be kept: {error}") from error
+
+
 def to_lists(value: Any) -> Any:
     """Tensors and arrays as lists of numbers; lists of them too."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         return value.tolist()
     return [to_lists(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def tensor_type(value: Any) -> str | None:
+    """What a value is made of: "pt" for tensors, "np" for arrays, None for numbers."""
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    if isinstance(value, torch.Tensor):
+        return "pt"
+    return "np" if isinstance(value, np.ndarray | np.generic) else None
 
 
 def pad_rows(

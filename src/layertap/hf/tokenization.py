@@ -14,12 +14,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, Self
 
-from tokenizers import Encoding
-
 from layertap.errors import OptionError, OutputError
 from layertap.hf.encoding import BatchEncoding
 from layertap.hf.keywords import TOKENIZER_CALL, TOKENIZER_LOADING, TOKENIZER_SAVING, refuse_all
-from layertap.hf.padding import Lengths, pad_rows, resolve_lengths, text_inputs, to_lists
+from layertap.hf.padding import (
+    Lengths,
+    encode_batch,
+    pad_rows,
+    resolve_lengths,
+    tensor_type,
+    text_inputs,
+    to_lists,
+)
 from layertap.hf.tokenizer_files import (
     BERT_OPTIONS,
     ROBERTA_OPTIONS,
@@ -45,6 +51,19 @@ SETTINGS = (
     *NAMED_TOKENS,
 )
 """What `from_pretrained` honours in place of `tokenizer_config.json`."""
+
+
+COLUMNS = {
+    "input_ids": "ids",
+    "token_type_ids": "type_ids",
+    "attention_mask": "attention_mask",
+    "special_tokens_mask": "special_tokens_mask",
+    "offset_mapping": "offsets",
+}
+"""Entry of a result -> attribute of a `tokenizers.Encoding`, in transformers' order."""
+
+CHANGEABLE = ("pad_token", "mask_token")
+"""The special tokens that the template and the vocabulary do not use."""
 
 
 class PreTrainedTokenizer(Vocabulary):
@@ -116,6 +135,14 @@ class PreTrainedTokenizer(Vocabulary):
         refuse_all(others, TOKENIZER_LOADING, (*SETTINGS, "cache_dir", "local_files_only", "revision"))
         for name in others:
             del given[name]
+        for name in NAMED_TOKENS:
+            if name in given:
+                given[name] = getattr(given[name], "content", given[name])  # an AddedToken
+                if name not in CHANGEABLE and given[name] != loaded.special_tokens.get(name):
+                    raise OptionError(
+                        f"{name}={given[name]!r} is not supported: this tokenizer, and the model that was trained "
+                        f"with it, has {loaded.special_tokens.get(name)!r}"
+                    )
         settings = {**loaded.settings, **given}
         set_options(loaded.backend, settings, given)
         made = cls(loaded, settings=settings, name_or_path=name_or_path)
@@ -173,31 +200,36 @@ class PreTrainedTokenizer(Vocabulary):
         refuse_all(keywords, TOKENIZER_CALL, CALL_KEYWORDS)
         lengths = self._lengths(padding, truncation, max_length, pad_to_multiple_of, verbose)
         inputs, is_batch = text_inputs(text, text_pair, is_split_into_words)
-        encodings = self._encode(
-            inputs,
-            lengths,
-            stride=stride,
-            side=_side("padding_side", padding_side or self.padding_side),
-            add_special_tokens=add_special_tokens,
-            is_pretokenized=is_split_into_words,
-        )
+        with self._lock:  # the backend carries truncation and padding as state
+            encodings = encode_batch(
+                self._tokenizer,
+                inputs,
+                lengths,
+                truncation_side=self.truncation_side,
+                stride=stride,
+                pad_with={
+                    "direction": _side("padding_side", padding_side or self.padding_side),
+                    "pad_id": self.pad_token_id,
+                    "pad_token": self.pad_token,
+                    "pad_type_id": self.pad_token_type_id,
+                },
+                add_special_tokens=add_special_tokens,
+                is_pretokenized=is_split_into_words,
+            )
         rows = [
             (i, row)
             for i, encoding in enumerate(encodings)
             for row in ([encoding, *encoding.overflowing] if return_overflowing_tokens else [encoding])
         ]
-        # name -> (attribute of an Encoding, whether it is wanted), in transformers' order
-        columns = {
-            "input_ids": ("ids", True),
-            "token_type_ids": ("type_ids", self._wants("token_type_ids", return_token_type_ids)),
-            "attention_mask": ("attention_mask", self._wants("attention_mask", return_attention_mask)),
-            "special_tokens_mask": ("special_tokens_mask", return_special_tokens_mask),
-            "offset_mapping": ("offsets", return_offsets_mapping),
+        wanted = {
+            "input_ids": True,
+            "token_type_ids": self._wants("token_type_ids", return_token_type_ids),
+            "attention_mask": self._wants("attention_mask", return_attention_mask),
+            "special_tokens_mask": return_special_tokens_mask,
+            "offset_mapping": return_offsets_mapping,
         }
         data: dict[str, Any] = {
-            name: [getattr(row, attribute) for _, row in rows]
-            for name, (attribute, wanted) in columns.items()
-            if wanted
+            name: [getattr(row, attribute) for _, row in rows] for name, attribute in COLUMNS.items() if wanted[name]
         }
         if return_length:
             data["length"] = [len(row) for _, row in rows]
@@ -229,50 +261,6 @@ class PreTrainedTokenizer(Vocabulary):
                 "padding: this tokenizer has no pad_token; set one, as tokenizer.pad_token = tokenizer.eos_token"
             )
         return lengths
-
-    def _encode(
-        self,
-        inputs: list[Any],
-        lengths: Lengths,
-        *,
-        stride: int,
-        side: str,
-        add_special_tokens: bool,
-        is_pretokenized: bool,
-    ) -> list[Encoding]:
-        backend = self._tokenizer
-        with self._lock:  # the backend carries truncation and padding as state
-            try:
-                backend.no_truncation()
-                backend.no_padding()
-                if lengths.truncate and lengths.max_length is not None:
-                    backend.enable_truncation(
-                        lengths.max_length,
-                        stride=stride,
-                        strategy=lengths.truncate,
-                        direction=self.truncation_side,
-                    )
-                if lengths.pad:
-                    backend.enable_padding(
-                        direction=side,
-                        pad_id=self.pad_token_id,
-                        pad_type_id=self.pad_token_type_id,
-                        pad_token=self.pad_token,
-                        length=lengths.max_length if lengths.pad == "max_length" else None,
-                        pad_to_multiple_of=lengths.multiple,
-                    )
-                return backend.encode_batch(
-                    inputs, add_special_tokens=add_special_tokens, is_pretokenized=is_pretokenized
-                )
-            except TypeError as error:  # what is not a str was refused before
-                raise OptionError("a text holds a lone surrogate (half of a character); replace it first") from error
-            except BaseException as error:
-                # the library raises bare exceptions, and panics of its own kind, on limits that leave no room
-                if type(error) is not Exception and type(error).__name__ != "PanicException":
-                    raise
-                raise OptionError(
-                    f"max_length {lengths.max_length} with stride {stride} cannot be kept: {error}"
-                ) from error
 
     def encode(self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, **keywords: Any) -> Any:
         """The `input_ids` of a call with the same arguments."""
@@ -309,8 +297,8 @@ class PreTrainedTokenizer(Vocabulary):
             rows = {name: [one[name] for one in encoded_inputs] for name in encoded_inputs[0]}
         if "input_ids" not in rows:
             raise OptionError(f"pad: expected an encoding with input_ids, found {', '.join(rows)}")
-        if return_tensors is None and not isinstance(rows["input_ids"], list):
-            return_tensors = "np" if type(rows["input_ids"]).__module__ == "numpy" else "pt"
+        if return_tensors is None:
+            return_tensors = tensor_type(rows["input_ids"])
         rows = {name: to_lists(value) for name, value in rows.items()}
         single = bool(rows["input_ids"]) and not isinstance(rows["input_ids"][0], list)
         if single:

@@ -44,7 +44,7 @@ def open_tokenizer(
         fallback: the class to read it as where no file says.
         cache_dir, local_files_only, revision: as in `huggingface_hub`.
     """
-    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
+    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)
     file = checkpoint.file("config.json")
     config = {} if file is None else read_object(file)
     stated = config.get("tokenizer_class")

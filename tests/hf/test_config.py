@@ -1,0 +1,190 @@
+"""Configs: defaults, fields, files, and what becomes of impossible values."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+import layertap.hf as hf  # noqa: E402
+from layertap.errors import ConfigError, OptionError, OutputError, UsageError  # noqa: E402
+from layertap.hf.config import BERT, COMMON, CONFIG_CLASSES, encoder_spec  # noqa: E402
+from layertap.models.registry import ARCHITECTURES  # noqa: E402
+
+NAMES = ["Bert", "Roberta", "XLMRoberta", "Camembert"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_are_transformers(name):
+    ours = getattr(hf, f"{name}Config")()
+    theirs = getattr(transformers, f"{name}Config")()
+    for field in (*COMMON, *BERT):
+        if field != "transformers_version":
+            assert getattr(ours, field) == getattr(theirs, field), field
+    assert ours.model_type == theirs.model_type
+    assert ours.num_labels == theirs.num_labels == 2
+
+
+def test_every_architecture_has_a_config_class():
+    assert set(CONFIG_CLASSES) == set(ARCHITECTURES)
+
+
+def test_fields_are_attributes_also_unknown_ones():
+    config = hf.BertConfig(hidden_size=48, num_attention_heads=6, my_field={"a": [1]})
+    assert config.my_field == {"a": [1]}
+    config.my_field["a"].append(2)
+    config.other = 3
+    assert config.to_dict()["my_field"] == {"a": [1, 2]}
+    assert config.to_dict()["other"] == 3
+    config.update({"hidden_size": 24})
+    assert encoder_spec(config).hidden_size == 24
+    with pytest.raises(AttributeError, match="no field 'hiden_size'"):
+        _ = config.hiden_size
+    with pytest.raises(TypeError):
+        hf.BertConfig(30522)
+
+
+def test_two_configs_share_nothing():
+    a, b = hf.BertConfig(), hf.BertConfig()
+    assert a == b
+    a.id2label[0] = "x"
+    assert a != b
+    assert b.id2label == {0: "LABEL_0", 1: "LABEL_1"}
+
+
+@pytest.mark.parametrize("field", ["dtype", "torch_dtype"])
+def test_dtype_under_both_names(field):
+    config = hf.BertConfig(**{field: "bfloat16"})
+    assert config.dtype is config.torch_dtype is torch.bfloat16
+    assert hf.BertModel(_small(config)).dtype == torch.bfloat16
+    setattr(config, field, torch.float16)
+    assert config.dtype is torch.float16
+    assert config.to_dict()["dtype"] == "float16"
+    with pytest.raises(OptionError, match="dtype: expected"):
+        config.dtype = "floaty"
+
+
+def _small(config):
+    config.update({"hidden_size": 8, "num_attention_heads": 2, "vocab_size": 9, "num_hidden_layers": 1})
+    config.intermediate_size = 8
+    return config
+
+
+def test_labels():
+    assert hf.BertConfig(num_labels=3).id2label == transformers.BertConfig(num_labels=3).id2label
+    config = hf.BertConfig(id2label={"0": "no", "1": "yes", "2": "maybe"})
+    assert config.num_labels == 3
+    assert config.id2label[2] == "maybe"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_are_read_by_both(name, tmp_path):
+    ours = getattr(hf, f"{name}Config")(hidden_size=48, num_labels=5, extra=[1, 2], dtype="bfloat16")
+    ours.save_pretrained(tmp_path / "ours")
+    theirs = getattr(transformers, f"{name}Config").from_pretrained(tmp_path / "ours")
+    assert (theirs.hidden_size, theirs.num_labels, theirs.extra, theirs.dtype) == (48, 5, [1, 2], torch.bfloat16)
+    theirs.save_pretrained(tmp_path / "theirs")
+    again = hf.AutoConfig.from_pretrained(tmp_path / "theirs")
+    assert type(again) is type(ours)
+    assert (again.hidden_size, again.id2label, again.extra, again.dtype) == (
+        48,
+        ours.id2label,
+        [1, 2],
+        torch.bfloat16,
+    )
+    assert getattr(hf, f"{name}Config").from_pretrained(tmp_path / "ours" / "config.json") == ours
+    assert getattr(hf, f"{name}Config").from_json_file(tmp_path / "ours" / "config.json") == ours
+    assert getattr(hf, f"{name}Config").from_dict(ours.to_dict()) == ours
+
+
+def test_what_a_file_does_not_state_takes_the_class_defaults(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "hidden_size": 24}')
+    config = hf.AutoConfig.from_pretrained(tmp_path)
+    assert config.hidden_size == 24
+    assert config.num_hidden_layers == 12
+    assert config.name_or_path == str(tmp_path)
+
+
+def test_keywords(checkpoint):
+    folder = checkpoint("roberta")
+    config = hf.RobertaConfig.from_pretrained(folder, output_hidden_states=True, num_labels=4)
+    assert config.output_hidden_states is True
+    assert config.num_labels == 4
+    config, rest = hf.AutoConfig.from_pretrained(folder, hidden_size=8, foo=1, return_unused_kwargs=True)
+    assert config.hidden_size == 8
+    assert rest == {"foo": 1}
+    for keywords in ({"foo": 1}, {"trust_remote_code": True}, {"_private": 1}):
+        with pytest.raises(OptionError, match=next(iter(keywords))):
+            hf.RobertaConfig.from_pretrained(folder, **keywords)
+
+
+def test_for_model():
+    assert hf.AutoConfig.for_model("xlm-roberta", hidden_size=24).hidden_size == 24
+    with pytest.raises(OptionError, match="expected one of bert"):
+        hf.AutoConfig.for_model("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{", "config.json: line 1"),
+        ("[]", "expected a JSON object"),
+        ('{"hidden_size": 8}', "model_type"),
+        ('{"model_type": "gpt2"}', "'gpt2' is not supported"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path, text, says):
+    (tmp_path / "config.json").write_text(text)
+    for load in (hf.BertConfig, hf.AutoConfig, hf.AutoModel):
+        with pytest.raises(ConfigError, match=says):
+            load.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_config(tmp_path):
+    with pytest.raises(ConfigError, match=r"no config\.json"):
+        hf.AutoConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hidden_size": 33},
+        {"hidden_size": "768"},
+        {"hidden_act": "mish"},
+        {"position_embedding_type": "relative_key"},
+        {"is_decoder": True},
+        {"output_attentions": True},
+        {"torchscript": True},
+        {"chunk_size_feed_forward": 4},
+        {"gradient_checkpointing": True},
+    ],
+)
+def test_what_cannot_be_built_is_refused_by_name(fields):
+    with pytest.raises((ConfigError, UsageError), match=next(iter(fields))):
+        hf.BertModel(hf.BertConfig(**fields))
+
+
+def test_fields_of_old_checkpoints_that_change_nothing():
+    config = hf.BertConfig(gradient_checkpointing=False, position_embedding_type="absolute", pruned_heads={})
+    assert hf.BertModel(_small(config)).config is config
+
+
+def test_a_dictionary_of_another_family():
+    with pytest.raises(ConfigError, match="is for model_type 'bert', found 'roberta'"):
+        hf.BertConfig.from_dict({"model_type": "roberta"})
+
+
+def test_saving_where_nothing_can_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        hf.BertConfig().save_pretrained(tmp_path / "file")
+
+
+def test_text_form():
+    config = hf.RobertaConfig(hidden_size=48)
+    assert repr(config).startswith("RobertaConfig {")
+    assert json.loads(config.to_json_string())["hidden_size"] == 48
+    assert "id2label" not in config.to_json_string()
