@@ -15,9 +15,10 @@ from layertap.models.sentence import SentenceEmbeddingSpec
 
 TEXTS = [([5, 6, 7, 8, 9], (1, 4)), ([5, 9], (1, 1)), ([5, 1, 9], (1, 2)), ([5], (0, 0))]
 ALL = frozenset({0})
+ON = Rules()
 
 
-def program_of(facts, *features, rules=Rules()):
+def program_of(facts, *features, rules=ON):
     plan = make_plan({str(f): f for f in features}, facts, rules=rules)
     (program,) = plan.programs(frozenset(range(len(plan.inputs))))
     return program

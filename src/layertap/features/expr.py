@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias, get_args
 
 from layertap.errors import FeatureError
-from layertap.features.grammar import MAX_DEPTH, Form, Kind, LayerOp, PoolOp, StoredType, refusal, steps_after
+from layertap.features.grammar import MAX_DEPTH, MAX_SIZE, Form, Kind, LayerOp, PoolOp, StoredType, refusal, steps_after
 from layertap.features.indexing import (
     MAX_NUMBER,
     Selection,
@@ -41,6 +41,9 @@ class Expr(ABC):
 
     __slots__ = ()
 
+    form: Form
+    """What is known without a model, worked out once when the expression is made."""
+
     # An object with only __getitem__ would iterate for ever.
     __iter__: None = None
     __contains__: None = None
@@ -56,11 +59,6 @@ class Expr(ABC):
 
     @abstractmethod
     def __str__(self) -> str: ...
-
-    @property
-    @abstractmethod
-    def form(self) -> Form:
-        """What is known without a model."""
 
     def __getitem__(self, key: object) -> Pool:
         """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
@@ -159,13 +157,10 @@ class Expr(ABC):
 class LastHiddenState(Expr):
     """`hidden_states[-1]`: [T, H] a text."""
 
+    form = Form(kind=Kind.SOURCE, layers=False, tokens=True)
+
     def __str__(self) -> str:
         return "last_hidden_state"
-
-    @property
-    def form(self) -> Form:
-        """One layer, every token."""
-        return Form(kind=Kind.SOURCE, layers=False, tokens=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -173,40 +168,34 @@ class HiddenLayers(Expr):
     """`hidden_states[selection]`: [T, H] for one layer, [L, T, H] for a list or a slice."""
 
     selection: Selection
+    form: Form = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        several = not isinstance(self.selection, int)
+        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, tokens=True))
 
     def __str__(self) -> str:
         return f"hidden_states[{selection_text(self.selection)}]"
-
-    @property
-    def form(self) -> Form:
-        """Every token; a layers axis unless one layer is selected."""
-        return Form(kind=Kind.SOURCE, layers=not isinstance(self.selection, int), tokens=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolerOutput(Expr):
     """The pooler head (dense + tanh) on the first token's last state: [H] a text."""
 
+    form = Form(kind=Kind.SOURCE, layers=False, tokens=False)
+
     def __str__(self) -> str:
         return "pooler_output"
-
-    @property
-    def form(self) -> Form:
-        """One vector a text."""
-        return Form(kind=Kind.SOURCE, layers=False, tokens=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SentenceEmbedding(Expr):
     """What a sentence-transformers folder says of itself: [D] a text."""
 
+    form = Form(kind=Kind.SOURCE, layers=False, tokens=False)
+
     def __str__(self) -> str:
         return "sentence_embedding"
-
-    @property
-    def form(self) -> Form:
-        """One vector a text."""
-        return Form(kind=Kind.SOURCE, layers=False, tokens=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -216,11 +205,15 @@ class LayerFold(Expr):
     of: Expr
     op: LayerOp
     weights: tuple[float, ...] = ()
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.LAYERS
 
     def __post_init__(self) -> None:
         if self.op == "mix" and not self.weights:
             raise FeatureError("layer_mix needs one weight a layer, as in layer_mix(0.5, 0.5)")
-        _admit(self, f"layer_{self.op}")
+        admitted = _admit(self, f"layer_{self.op}")
+        object.__setattr__(self, "form", replace(admitted, layers=False))
 
     def __call__(self) -> LayerFold:
         """`layer_mean()` is `layer_mean`."""
@@ -232,20 +225,18 @@ class LayerFold(Expr):
         weights = f"({', '.join(repr(w) for w in self.weights)})" if self.op == "mix" else ""
         return f"{self.of}.layer_{self.op}{weights}"
 
-    @property
-    def form(self) -> Form:
-        """The layers axis is gone."""
-        return replace(self.of.form.after(Kind.LAYERS), layers=False)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Tokens(Expr):
     """Every token."""
 
     of: Expr
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.UNITS
 
     def __post_init__(self) -> None:
-        _admit(self, "tokens")
+        object.__setattr__(self, "form", _admit(self, "tokens"))
 
     def __call__(self) -> Tokens:
         """`tokens()` is `tokens`."""
@@ -253,11 +244,6 @@ class Tokens(Expr):
 
     def __str__(self) -> str:
         return f"{self.of}.tokens"
-
-    @property
-    def form(self) -> Form:
-        """Unchanged but for the kind."""
-        return self.of.form.after(Kind.UNITS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -267,13 +253,17 @@ class Pool(Expr):
     of: Expr
     op: PoolOp
     special: bool = True
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.POOLING
 
     def __post_init__(self) -> None:
         if not isinstance(self.special, bool):
             raise FeatureError(f"{self.op}(special=...) takes True or False, not {self.special!r}")
         if self.op == "cls" and not self.special:
             raise FeatureError("cls(special=False): the CLS token is a special token; write .first(special=False)")
-        _admit(self, self.op)
+        admitted = _admit(self, self.op)
+        object.__setattr__(self, "form", replace(admitted, tokens=False))
 
     def __call__(self, *, special: bool = True) -> Pool:
         """The same pooling with an option.
@@ -287,20 +277,18 @@ class Pool(Expr):
     def __str__(self) -> str:
         return f"{self.of}.{self.op}" + ("" if self.special else "(special=False)")
 
-    @property
-    def form(self) -> Form:
-        """The token axis is gone."""
-        return replace(self.of.form.after(Kind.POOLING), tokens=False)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Normalize(Expr):
     """Each vector divided by its length."""
 
     of: Expr
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.VECTORS
 
     def __post_init__(self) -> None:
-        _admit(self, "normalize")
+        object.__setattr__(self, "form", _admit(self, "normalize"))
 
     def __call__(self) -> Normalize:
         """`normalize()` is `normalize`."""
@@ -309,11 +297,6 @@ class Normalize(Expr):
     def __str__(self) -> str:
         return f"{self.of}.normalize"
 
-    @property
-    def form(self) -> Form:
-        """Unchanged but for the kind."""
-        return self.of.form.after(Kind.VECTORS)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Truncate(Expr):
@@ -321,19 +304,17 @@ class Truncate(Expr):
 
     of: Expr
     size: int
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.VECTORS
 
     def __post_init__(self) -> None:
         if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_NUMBER:
             raise FeatureError("truncate(n) takes a whole number from 1 to the size of the vector, as in truncate(128)")
-        _admit(self, "truncate")
+        object.__setattr__(self, "form", _admit(self, "truncate"))
 
     def __str__(self) -> str:
         return f"{self.of}.truncate({self.size})"
-
-    @property
-    def form(self) -> Form:
-        """Unchanged but for the kind."""
-        return self.of.form.after(Kind.VECTORS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -342,21 +323,20 @@ class AsType(Expr):
 
     of: Expr
     dtype: StoredType
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.VECTORS
 
     def __post_init__(self) -> None:
         if self.dtype not in get_args(StoredType):
             allowed = ", ".join(get_args(StoredType))
             advice = "; results are float32 without astype" if str(self.dtype) == "float32" else ""
             raise FeatureError(f"astype takes one of {allowed}, not {self.dtype!r}{advice}")
-        _admit(self, "astype")
+        admitted = _admit(self, "astype")
+        object.__setattr__(self, "form", replace(admitted, stored=True))
 
     def __str__(self) -> str:
         return f"{self.of}.astype({self.dtype})"
-
-    @property
-    def form(self) -> Form:
-        """Nothing may follow."""
-        return replace(self.of.form.after(Kind.VECTORS), stored=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -364,6 +344,7 @@ class Concat(Expr):
     """Vectors joined to one; made by `concat`."""
 
     parts: tuple[Expr, ...]
+    form: Form = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.parts) < 2:
@@ -377,23 +358,22 @@ class Concat(Expr):
                 raise FeatureError(
                     f"concat({part}, ...): several layers; fold them first, as in hidden_states[-4:].layer_mean.mean"
                 )
-        if self.form.depth > MAX_DEPTH:
-            raise FeatureError(f"a feature has at most {MAX_DEPTH} steps; join the parts in one concat")
+        depth = 1 + max(part.form.depth for part in self.parts)
+        size = 1 + sum(part.form.size for part in self.parts)
+        if depth > MAX_DEPTH or size > MAX_SIZE:
+            raise FeatureError(f"a feature has at most {MAX_DEPTH} steps after one another and {MAX_SIZE} parts in all")
         if len({part.form.tokens for part in self.parts}) > 1:
             ragged = next(part for part in self.parts if part.form.tokens)
             raise FeatureError(
                 f"concat joins vectors of texts or vectors of tokens, not both; {ragged} has one a token: pool it, "
                 f"as in {ragged if ragged.form.kind == Kind.VECTORS else ragged.mean}"
             )
+        tokens = self.parts[0].form.tokens
+        form = Form(kind=Kind.VECTORS, layers=False, tokens=tokens, depth=depth, size=size)
+        object.__setattr__(self, "form", form)
 
     def __str__(self) -> str:
         return f"concat({', '.join(str(part) for part in self.parts)})"
-
-    @property
-    def form(self) -> Form:
-        """Only vector steps may follow."""
-        deepest = max(part.form.depth for part in self.parts)
-        return Form(kind=Kind.VECTORS, layers=False, tokens=self.parts[0].form.tokens, depth=deepest + 1)
 
 
 def concat(*parts: Expr) -> Concat:
@@ -412,8 +392,8 @@ Step: TypeAlias = LayerFold | Tokens | Pool | Normalize | Truncate | AsType
 STEP_NODES = (LayerFold, Tokens, Pool, Normalize, Truncate, AsType)
 
 
-def _admit(node: Step, step: str) -> None:
-    """Refuses a step that cannot follow what it is applied to, with what can, and the order that works."""
+def _admit(node: Step, step: str) -> Form:
+    """The form after a step; one that cannot follow is refused with what can, and the order that works."""
     of = node.of
     if not isinstance(of, Expr):
         raise FeatureError(f".{step} applies to a feature, not to {described(of)}")
@@ -424,6 +404,7 @@ def _admit(node: Step, step: str) -> None:
         instead = f"; write {reordered}" if reordered is not None else ""
         text = str(of) if len(str(of)) <= 200 else f"...{str(of)[-197:]}"
         raise FeatureError(f".{step} cannot follow {text}: {why}; what can follow: {allowed}{instead}")
+    return of.form.after(node.kind)
 
 
 def _in_order(node: Step) -> Expr | None:
@@ -434,7 +415,7 @@ def _in_order(node: Step) -> Expr | None:
         steps.append(source)
         source = source.of
     steps.reverse()
-    ordered = sorted(steps, key=lambda step: step.form.kind)
+    ordered = sorted(steps, key=lambda step: step.kind)
     if ordered == steps:
         return None
     try:

@@ -12,6 +12,7 @@ StoredType = Literal["float16", "int8", "binary"]
 
 
 MAX_DEPTH = 64
+MAX_SIZE = 1000
 
 
 class Kind(IntEnum):
@@ -41,7 +42,8 @@ class Form:
         layers: there is a layers axis.
         tokens: there is a token axis.
         stored: `astype` was applied; nothing may follow.
-        depth: steps and joins from here down to the sources.
+        depth: steps and joins from here down to the farthest source.
+        size: steps, joins and sources in all.
     """
 
     kind: Kind
@@ -49,10 +51,11 @@ class Form:
     tokens: bool
     stored: bool = False
     depth: int = 0
+    size: int = 1
 
     def after(self, kind: Kind) -> Form:
         """The form after a step that changes no axis."""
-        return replace(self, kind=kind, depth=self.depth + 1)
+        return replace(self, kind=kind, depth=self.depth + 1, size=self.size + 1)
 
 
 def refusal(form: Form, step: str) -> str | None:

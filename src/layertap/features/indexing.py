@@ -176,8 +176,16 @@ def key_text(key: object) -> str:
     if isinstance(key, tuple):
         return ", ".join(key_text(part) for part in key)
     if isinstance(key, slice):
-        start, stop = ("" if bound is None else str(bound) for bound in (key.start, key.stop))
-        return f"{start}:{stop}" + ("" if key.step is None else f":{key.step}")
+        start, stop = ("" if bound is None else _scalar_text(bound) for bound in (key.start, key.stop))
+        return f"{start}:{stop}" + ("" if key.step is None else f":{_scalar_text(key.step)}")
     if key is Ellipsis:
         return "..."
-    return str(key) if isinstance(key, int | list) else repr(key)
+    return _scalar_text(key)
+
+
+def _scalar_text(key: object) -> str:
+    if isinstance(key, list):
+        return f"[{key_text(tuple(key))}]"
+    if isinstance(key, int) and abs(key) > MAX_NUMBER:
+        return "-..." if key < 0 else "..."  # Python prints no number of more than 4,300 digits
+    return str(key) if isinstance(key, int) else repr(key)[:40]

@@ -246,14 +246,10 @@ class _Statement:
         return keyword.value.value
 
     def number(self, node: ast.expr) -> int | float:
-        sign = 1
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-            sign = -1 if isinstance(node.op, ast.USub) else 1
-            node = node.operand
-        value = node.value if isinstance(node, ast.Constant) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return sign * value
-        raise self.error("expected a number, such as 2, -1 or 0.5", node)
+        number = _number(node)
+        if number is None:
+            raise self.error("expected a number, such as 2, -1 or 0.5", node)
+        return number
 
     def word(self, node: ast.expr) -> str:
         if isinstance(node, ast.Name):
@@ -276,7 +272,7 @@ class _Statement:
         return self.index(node)
 
     def index(self, node: ast.expr) -> int:
-        number = self.number(node) if isinstance(node, ast.Constant | ast.UnaryOp) else None
+        number = _number(node)
         if not isinstance(number, int):
             raise self.error("expected a whole number, as in hidden_states[-1] or hidden_states[[1, 6]]", node)
         return number
@@ -287,6 +283,16 @@ class _Statement:
             return make()
         except FeatureError as error:
             raise self.error(str(error), at) from None
+
+
+def _number(node: ast.expr) -> int | float | None:
+    """The number with its sign, or None where the node is something else."""
+    sign = 1
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
+        sign = -1 if isinstance(node.op, ast.USub) else 1
+        node = node.operand
+    value = node.value if isinstance(node, ast.Constant) else None
+    return sign * value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _is_layers(node: ast.Subscript) -> bool:
