@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layertap.errors import FeatureError
+from layertap.features.expr import concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.rewrite import resolve_layers, rewrite, sources
+from layertap.models.sentence import SentenceEmbeddingSpec
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_a_rewritten_feature_is_resolved_and_stays_so(naive, facts, data):
+    feature = data.draw(naive.expressions())
+    resolved = rewrite(feature, facts)
+    assert rewrite(resolved, facts) == resolved
+    for source in sources(resolved):
+        selection = getattr(source, "selection", ())
+        numbers = (selection,) if isinstance(selection, int) else selection
+        assert all(0 <= i <= naive.L for i in numbers)
+
+
+def test_the_last_state_has_one_name_after_rewriting(facts):
+    spellings = [last_hidden_state, hidden_states[-1], hidden_states[4]]
+    assert {rewrite(e.mean, facts) for e in spellings} == {hidden_states[4].mean}
+
+
+def test_selections_keep_their_order_and_their_axis(facts):
+    assert resolve_layers(hidden_states[::-2], facts) == hidden_states[[4, 2, 0]]
+    assert resolve_layers(hidden_states[[-1, 0]].layer_concat, facts) == hidden_states[[4, 0]].layer_concat
+    assert resolve_layers(hidden_states[2:3], facts) == hidden_states[[2]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "recipe"),
+    [
+        (SentenceEmbeddingSpec(), last_hidden_state.mean),
+        (SentenceEmbeddingSpec(poolings=("cls",), normalize=True), last_hidden_state.first.normalize),
+        (
+            SentenceEmbeddingSpec(poolings=("max", "mean_sqrt_len", "weighted_mean", "last"), normalize=True),
+            concat(
+                last_hidden_state.max,
+                last_hidden_state.mean_sqrt_len,
+                last_hidden_state.weighted_mean,
+                last_hidden_state.last,
+            ).normalize,
+        ),
+    ],
+    ids=str,
+)
+def test_what_a_folder_declares(facts_with, spec, recipe):
+    facts = facts_with(sentence_embedding=spec)
+    assert rewrite(sentence_embedding, facts) == resolve_layers(recipe, facts)
+    assert rewrite(concat(sentence_embedding.truncate(4), pooler_output), facts) == resolve_layers(
+        concat(recipe.truncate(4), pooler_output), facts
+    )
+
+
+def test_no_sentence_embedding(facts_with):
+    with pytest.raises(FeatureError, match=r"declares none.*last_hidden_state\.mean"):
+        rewrite(sentence_embedding, facts_with(sentence_embedding=None))
+    refused = SentenceEmbeddingSpec(refusal="the folder has a default prompt")
+    with pytest.raises(FeatureError, match="default prompt"):
+        rewrite(sentence_embedding.normalize, facts_with(sentence_embedding=refused))
+
+
+def test_no_cls_token(facts_with):
+    facts = facts_with(has_cls=False)
+    with pytest.raises(FeatureError, match=r"no CLS token; use \.first"):
+        rewrite(concat(pooler_output, last_hidden_state.cls).normalize, facts)
+    assert rewrite(last_hidden_state.first, facts) == hidden_states[4].first
