@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.errors import BackendError
+from layertap.backends.here import require_torch
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
@@ -83,7 +82,7 @@ def open_backend(name: str, spec: EncoderSpec, weights: Weights, *, device: str,
         OptionError: a precision that it does not have on this device.
     """
     assert name in ("auto", "torch")
-    _require_torch("no backend is installed that can run a model")
+    require_torch()
     from layertap.backends.torch.backend import TorchBackend
 
     return TorchBackend(spec, weights, device=device, precision=precision)
@@ -95,12 +94,7 @@ def pickle_reader() -> Callable[[Path], Mapping[str, TensorView]]:
     Raises:
         BackendError: torch is not installed.
     """
-    _require_torch("reading a pickle file needs torch")
+    require_torch("reading a pickle file needs torch")
     from layertap.backends.torch.weights import read_pickle
 
     return read_pickle
-
-
-def _require_torch(why: str) -> None:
-    if find_spec("torch") is None:
-        raise BackendError(f"{why}: pip install 'layertap[torch]'")

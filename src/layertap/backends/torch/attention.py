@@ -156,26 +156,28 @@ def _varlen(query_QH: Tensor, key_TH: Tensor, value_TH: Tensor, layout: Layout, 
 
 
 def _products_are_faster(run: Run, query_QH: Tensor) -> bool:
-    # Measured on AVX-512 processors (benchmarks/attention.py): torch's fused kernel works through float32 in blocks
-    # that short sequences do not fill, and does not use bfloat16 instructions well at any but the shortest length.
+    # Measured on AVX-512 processors: torch's fused kernel works through blocks that short sequences do not fill, and
+    # at any length it makes little use of bfloat16 instructions.
     if query_QH.is_cuda:
         return False
-    return run.length <= 192 if query_QH.dtype == torch.float32 else run.length >= 32
+    return query_QH.dtype == torch.bfloat16 or run.length <= 64
 
 
 def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tensor:
-    """softmax(query key' / sqrt(D)) value, whole sequences at a time so that the scores stay in cache."""
+    """softmax(query key' / sqrt(D)) value, a few heads at a time through one buffer that stays in cache."""
     n, heads, queries, head_size = query_nAqD.shape
     length = key_nAtD.shape[2]
-    together = max(1, SCORES_BYTES // (heads * queries * length * query_nAqD.element_size()))
+    query_BqD = query_nAqD.reshape(-1, queries, head_size)
+    key_BDt = key_nAtD.reshape(-1, length, head_size).transpose(1, 2)
+    value_BtD = value_nAtD.reshape(-1, length, head_size)
+    together = max(2, SCORES_BYTES // (queries * length * query_nAqD.element_size()))
+    scores = query_nAqD.new_empty(min(together, n * heads), queries, length)
+    context_BqD = query_nAqD.new_empty(n * heads, queries, head_size)
     unused = query_nAqD.new_zeros(1)
-    parts = []
-    for begin in range(0, n, together):
-        chunk = slice(begin, begin + together)
-        query_BqD = query_nAqD[chunk].reshape(-1, queries, head_size)
-        key_BtD = key_nAtD[chunk].reshape(-1, length, head_size)
-        value_BtD = value_nAtD[chunk].reshape(-1, length, head_size)
-        scores_Bqt = torch.baddbmm(unused, query_BqD, key_BtD.transpose(1, 2), beta=0, alpha=head_size**-0.5)
-        parts.append(torch.bmm(scores_Bqt.softmax(-1), value_BtD))
-    context_BqD = parts[0] if len(parts) == 1 else torch.cat(parts)
+    for begin in range(0, n * heads, together):
+        part = slice(begin, begin + together)
+        scores_Bqt = scores[: min(together, n * heads - begin)]
+        torch.baddbmm(unused, query_BqD[part], key_BDt[part], beta=0, alpha=head_size**-0.5, out=scores_Bqt)
+        torch.softmax(scores_Bqt, -1, out=scores_Bqt)
+        torch.bmm(scores_Bqt, value_BtD[part], out=context_BqD[part])
     return context_BqD.view(n, heads, queries, head_size)

@@ -50,7 +50,7 @@ class FusedLinear:
         """`activation(x W' + b)`."""
         if self.onednn:
             name, algorithm = POST_OPS[self.activation] if self.activation else ("none", "")
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(x_QF, self.weight, self.bias, name, [], algorithm)
+            y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x_QF, self.weight, self.bias, name, [], algorithm)
             return y
         y = F.linear(x_QF, self.weight, self.bias)
         return ACTIVATIONS[self.activation](y) if self.activation else y
@@ -58,7 +58,7 @@ class FusedLinear:
     def plus(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
         """`x W' + b + residual`."""
         if self.onednn:
-            y: Tensor = torch.ops.mkldnn._linear_pointwise(x_QF, residual_QH, self.weight, self.bias, "add")
+            y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x_QF, residual_QH, self.weight, self.bias, "add")
             return y
         return F.linear(x_QF, self.weight, self.bias).add_(residual_QH)
 
