@@ -33,6 +33,28 @@ SMALL = {
 }
 
 
+FIGURES = pytest.StashKey[dict[str, str]]()
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """`report("largest |error| / RMS", 1e-6)`: a figure that `pytest -v` prints at its end."""
+    figures = request.config.stash.setdefault(FIGURES, {})
+
+    def put(what: str, value: float) -> None:
+        figures[f"{request.node.nodeid}: {what}"] = f"{value:.7g}"
+
+    return put
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    figures = config.stash.get(FIGURES, {})
+    if figures and config.get_verbosity() >= 0:  # pyproject.toml has one -q
+        terminalreporter.section("figures")
+        for what, value in figures.items():
+            terminalreporter.line(f"{what} {value}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch = pytest.importorskip("torch")
@@ -81,11 +103,14 @@ class Model:
 
     def encoder(self, *, pooler: bool = True) -> Any:
         """Our `Encoder` with these weights, in eval mode."""
+        import torch
+
         from layertap.backends.torch.encoder import Encoder
 
-        encoder = Encoder(self.spec, pooler=pooler)
+        with torch.device("meta"):
+            encoder = Encoder(self.spec, pooler=pooler)
         state = self.reference.state_dict()
-        encoder.load_state_dict({name: state[name] for name in encoder.state_dict()})
+        encoder.load_state_dict({name: state[name].clone() for name in encoder.state_dict()}, assign=True)
         return encoder.eval()
 
     def weights(self) -> WeightsSpy:

@@ -1,6 +1,6 @@
 """Every hidden state and `pooler_output` against transformers: full-size and small random models, MiniLM's weights.
 
-Errors are the largest |error| over the root mean square of the state, as `record_property` reports them.
+Errors are the largest |error| over the root mean square of the state, as `pytest -v` prints them.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def full(request, make_model):
 
 
 @pytest.fixture
-def assert_parity(error_over_rms, record_property):
+def assert_parity(error_over_rms, report):
     def check(found, expected, bound=FLOAT32_BOUND):
         states, pooled = found
         expected_states, expected_pooled = expected
         errors = [error_over_rms(*pair) for pair in zip(states, expected_states, strict=True)]
         errors.append(error_over_rms(pooled, expected_pooled))
-        record_property("largest_error_over_rms", max(errors))
+        report("largest |error| / RMS", max(errors))
         assert max(errors) <= bound, [f"{error:.1e}" for error in errors]
 
     return check
@@ -99,12 +99,12 @@ def test_full_size_plain_backend(full, run_everything, assert_parity):
     assert_parity(found, ([state[: sum(SHORT)] for state in states], pooled[:-1]))
 
 
-def test_full_size_bfloat16(full, run_everything, smallest_cosine, record_property):
+def test_full_size_bfloat16(full, run_everything, smallest_cosine, report):
     model, sequences, (states, pooled) = full
     found, found_pooled = run_everything(model.backend(precision="bfloat16"), model, sequences[:-1])
     cosines = [smallest_cosine(one, state[: sum(SHORT)]) for one, state in zip(found, states, strict=True)]
     cosines.append(smallest_cosine(found_pooled, pooled[:-1]))
-    record_property("smallest_cosine", min(cosines))
+    report("smallest cosine", min(cosines))
     assert min(cosines) >= BFLOAT16_COSINE
 
 
@@ -203,20 +203,20 @@ def largest_error(error_over_rms, found, exact) -> float:
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-def test_minilm_is_as_exact_as_transformers(minilm, fused, run_everything, error_over_rms, record_property):
+def test_minilm_is_as_exact_as_transformers(minilm, fused, run_everything, error_over_rms, report):
     model, sequences, exact, their_error = minilm
     error = largest_error(error_over_rms, run_everything(model.backend(fused=fused), model, sequences), exact)
-    record_property("error_over_rms", error)
-    record_property("transformers_error_over_rms", their_error)
+    report("largest |error| / RMS", error)
+    report("transformers float32, largest |error| / RMS", their_error)
     assert error <= 1e-4
     assert error <= 1.5 * their_error
 
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-def test_minilm_in_bfloat16(minilm, fused, run_everything, smallest_cosine, record_property):
+def test_minilm_in_bfloat16(minilm, fused, run_everything, smallest_cosine, report):
     model, sequences, (states, pooled), _ = minilm
     found, found_pooled = run_everything(model.backend(fused=fused, precision="bfloat16"), model, sequences)
     cosines = [smallest_cosine(*pair) for pair in zip(found, states, strict=True)]
     cosines.append(smallest_cosine(found_pooled, pooled))
-    record_property("smallest_cosine", min(cosines))
+    report("smallest cosine", min(cosines))
     assert min(cosines) >= BFLOAT16_COSINE
