@@ -54,7 +54,8 @@ def edge_rows(hidden_TH: Tensor, segments: Segments, operation: Reduce) -> Tenso
     found_SH = hidden_TH[torch.as_tensor(rows, device=hidden_TH.device)].float()
     if filled.all():
         return found_SH
-    return found_SH * torch.as_tensor(filled, device=hidden_TH.device).unsqueeze(1)
+    # not a product with zero: the row taken in its place may hold infinity
+    return found_SH.masked_fill(torch.as_tensor(~filled, device=hidden_TH.device).unsqueeze(1), 0)
 
 
 def _edges(segments: Segments, operation: Reduce) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
