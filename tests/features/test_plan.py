@@ -81,6 +81,22 @@ def test_rules_never_make_a_plan_run_more(naive, facts, data):
     assert plain.poolers == len(features)
 
 
+FOLDS = ["layer_mean", "layer_sum", "layer_max", "layer_concat", "layer_mix"]
+POOLINGS = ["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
+
+
+@pytest.mark.parametrize("rules", [ON, Rules.without("fold"), Rules.without("capture")], ids=["on", "fold", "capture"])
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("fold", FOLDS)
+def test_every_fold_with_every_pooling(naive, facts, fold, pooling, rules):
+    layers = hidden_states[[4, 1, 3]]
+    folded = layers.layer_mix(0.5, -2, 3) if fold == "layer_mix" else getattr(layers, fold)
+    feature = getattr(folded, pooling)
+    result = naive.run(make_plan({"v": feature}, facts, rules=rules), naive.batch(TEXTS))["v"]
+    wanted = np.stack([naive.oracle(feature, ids, content) for ids, content in TEXTS])
+    np.testing.assert_allclose(result, wanted, rtol=1e-4, atol=1e-5)
+
+
 # -- what was not asked for is not in the program
 
 
