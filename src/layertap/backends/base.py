@@ -70,6 +70,8 @@ def rows_needed(
         else:
             for begin, end in zip(rows.begin, rows.end, strict=True):
                 needed[begin:end] = True
+    # At least one row, so that no backend has to run a block on none.
+    needed[0] |= not needed.any()
     found = np.flatnonzero(needed).astype(np.int32)
     return None if len(found) == num_tokens else found
 

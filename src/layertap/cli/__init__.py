@@ -1,1 +1,4 @@
-"""TODO."""
+"""The command line: `main` and one small file a command.
+
+Modules here import little at their top: `--help`, `--version` and refusals answer before numpy is loaded.
+"""

@@ -1,0 +1,10 @@
+"""`python -m layertap`."""
+
+from __future__ import annotations
+
+import sys
+
+from layertap.cli.main import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""`layertap explain`: what would run, and what it would cost; runs nothing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from layertap.cli.options import (
+    InputOptions,
+    add_command,
+    add_feature_options,
+    add_input_options,
+    add_model_options,
+    features_of,
+    reference_of,
+    rules_of,
+    semantics_of,
+)
+from layertap.cli.survey import survey
+from layertap.cli.units import counted
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+
+ASSUMED_TOKENS = 64
+
+DESCRIPTION = """\
+Prints the plan of an extraction: the layers that run, what is captured and reduced where, estimated
+operations and bytes, and what each rule of the plan saves. Runs no model and needs no backend.
+
+With an INPUT, estimates are for its texts; without one, for texts of 64 tokens."""
+EPILOG = """\
+examples:
+  layertap explain texts.txt
+  layertap explain texts.jsonl -f 'last_hidden_state.cls' -f 'hidden_states[:].mean'
+  layertap explain --model roberta-base -f 'hidden_states[-4:].layer_concat.mean' --disable-rule fold"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "explain",
+        run,
+        summary="what would run, and what it would cost",
+        usage="layertap explain [INPUT] [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("input", nargs="?", metavar="INPUT", help="a file, or - for standard input")
+    add_feature_options(parser)
+    add_model_options(parser)
+    add_input_options(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    from layertap.engine.opening import open_reference, plan_features
+    from layertap.features.explain import explain
+
+    features, semantics, rules = features_of(options), semantics_of(options), rules_of(options)
+    texts, num_records, source = _texts(options)
+    opened = open_reference(reference_of(options))
+    facts = opened.facts(semantics)
+    plan = plan_features(features, facts, opened.tokenizer, rules)
+    lengths = [len(text) for text in opened.tokenizer.encode(texts)] if texts else ASSUMED_TOKENS
+    print(explain(plan, facts, lengths=lengths, num_records=num_records, precision=semantics.precision))
+    print(source)
+
+
+def _texts(options: argparse.Namespace) -> tuple[tuple[str, ...], int | None, str]:
+    """Texts to take lengths from, how many there are in all, and where both come from, in words."""
+    if options.input is None:
+        return (), None, f"lengths: texts of {ASSUMED_TOKENS} tokens are assumed; name an input for its own"
+    wanted = InputOptions(
+        source=options.input, format=options.input_format, text_column=options.text_column, columns=()
+    )
+    with wanted.open() as reader:
+        found = survey(reader)
+    if not found.texts:
+        return (), 0, f"lengths: {options.input} has no texts; texts of {ASSUMED_TOKENS} tokens are assumed"
+    words = f"lengths: from the first {counted(len(found.texts), 'text')} of {options.input}"
+    if found.estimated:
+        words += f"; the {found.num_records:,} in all are estimated from its size"
+    return found.texts, found.num_records, words

@@ -1,0 +1,305 @@
+"""`layertap extract`: texts in, a file of features out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layertap.cli.error_list import write_error_list
+from layertap.cli.options import (
+    WRITE_FORMATS,
+    InputOptions,
+    add_command,
+    add_feature_options,
+    add_input_options,
+    add_model_options,
+    features_of,
+    limit_tokenizer_threads,
+    reference_of,
+    runtime_of,
+    semantics_of,
+)
+from layertap.cli.survey import CountedRecords, count_records
+from layertap.cli.units import counted
+from layertap.errors import OptionError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from layertap.cli.options import Commands
+    from layertap.data import Reader, RowError, WriteFormat
+    from layertap.engine.extractor import Extractor
+    from layertap.engine.opening import OpenedModel
+    from layertap.engine.options import ModelReference, Runtime, Semantics
+    from layertap.engine.summary import RunSummary
+
+STANDARD_STREAM = "-"
+
+DESCRIPTION = """\
+Computes features of every text of INPUT and writes them to OUTPUT, in the order of the input.
+
+INPUT is txt (a text a line), JSONL, CSV, TSV or Parquet; `-` is standard input. OUTPUT is Parquet,
+safetensors, npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It appears under
+its name when it is whole."""
+EPILOG = """\
+examples:
+  layertap extract texts.txt -o vectors.parquet
+  layertap extract reviews.csv -o out.parquet --text-column review -f 'v = last_hidden_state.mean'
+  layertap extract texts.jsonl -o layers.npz -f 'low = hidden_states[1].mean' -f 'top = hidden_states[-1].mean'
+  cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "extract",
+        run,
+        summary="texts in, a file of features out",
+        usage="layertap extract INPUT -o OUTPUT [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("input", metavar="INPUT", help="a file, or - for standard input")
+    parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file, or - for standard output")
+    add_feature_options(parser)
+    add_model_options(parser)
+    group = add_input_options(parser)
+    group.add_argument("--id-column", metavar="NAME", help="the column with the ids (default: id where there is one)")
+    group.add_argument(
+        "--columns", metavar="A,B", help="other columns to carry to the output, '' for none (default: all)"
+    )
+    group.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        metavar="WHAT",
+        help="rows that cannot be read: raise (stop) or skip, and list them in OUTPUT.errors.jsonl (default: raise)",
+    )
+    group.add_argument("--max-errors", type=int, metavar="N", help="rows that skip bears (default: any number)")
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--output-format",
+        choices=WRITE_FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(WRITE_FORMATS)} (default: by the file's ending)",
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
+    group.add_argument(
+        "--non-finite",
+        choices=("raise", "keep"),
+        default="raise",
+        metavar="WHAT",
+        help="NaN or infinity in a result: raise (stop) or keep (default: raise)",
+    )
+    _add_running_options(parser)
+
+
+def _add_running_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--backend",
+        choices=("auto", "torch"),
+        default="auto",
+        metavar="NAME",
+        help="what runs the model: torch, or auto, the best there is (default: auto)",
+    )
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
+    group.add_argument("--batch-tokens", type=int, metavar="N", help="tokens a batch (default: 4,096, on CUDA 65,536)")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors are shown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A command line, checked as far as that goes without the input and the model.
+
+    Attributes:
+        features: feature texts, or None: the default feature.
+        reference: which model.
+        semantics, runtime: how to run it.
+        source: the input.
+        output: the file to make, or `-`.
+        format: of the output.
+        overwrite: whether it may replace what is there.
+        quiet: whether nothing is said but errors.
+        threads: processor threads, or None.
+    """
+
+    features: list[str] | None
+    reference: ModelReference
+    semantics: Semantics
+    runtime: Runtime
+    source: InputOptions
+    output: str
+    format: WriteFormat
+    overwrite: bool
+    quiet: bool
+    threads: int | None
+
+    @property
+    def error_list(self) -> Path:
+        """The file that lists the rows left out."""
+        return Path(f"{self.output}.errors.jsonl")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command: what can be checked comes first, then the model, then the work."""
+    from layertap.engine.opening import open_reference, plan_features
+
+    started = time.perf_counter()
+    job = _checked(options)
+    with job.source.open() as reader:
+        num_records = count_records(job.source, reader)
+        column_types = reader.column_types
+        opened = open_reference(job.reference)
+        # Before the backend is loaded, which takes a second: does the model have these features?
+        plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules)
+        extractor = _start(job, opened)
+        ready = time.perf_counter()
+        summary = _extract(job, extractor, reader, num_records, column_types)
+        ended = time.perf_counter()
+        if not job.quiet:
+            from layertap.cli.summary import report
+
+            lines = report(
+                extractor,
+                job.features,
+                summary,
+                output=None if job.output == STANDARD_STREAM else Path(job.output),
+                skipped=len(reader.errors),
+                error_list=job.error_list,
+                starting=ready - started,
+                running=ended - ready,
+            )
+            print("\n".join(lines), file=sys.stderr)
+
+
+def _checked(options: argparse.Namespace) -> Job:
+    from layertap.backends.here import require_torch
+    from layertap.data import check_output
+
+    limit_tokenizer_threads(options.threads)
+    features = features_of(options)
+    semantics, runtime = semantics_of(options, non_finite=options.non_finite), runtime_of(options)
+    require_torch()
+    format_ = check_output(options.output, format=options.output_format, overwrite=options.overwrite)
+    job = Job(
+        features=features,
+        reference=reference_of(options),
+        semantics=semantics,
+        runtime=runtime,
+        source=_source(options, format_),
+        output=options.output,
+        format=format_,
+        overwrite=options.overwrite,
+        quiet=options.quiet,
+        threads=options.threads,
+    )
+    _check_places(job)
+    return job
+
+
+def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
+    columns = None if options.columns is None else tuple(filter(None, map(str.strip, options.columns.split(","))))
+    if not format_.holds_columns:
+        if columns:
+            raise OptionError(
+                f"--columns {options.columns}: {format_.name} holds no other columns; parquet and jsonl do"
+            )
+        columns = ()
+    if not format_.holds_rows:
+        if options.id_column is not None:
+            raise OptionError(f"--id-column {options.id_column}: {format_.name} holds no ids; npz and the others do")
+        if options.on_error == "skip":
+            raise OptionError(
+                f"--on-error skip leaves rows out, and {format_.name} has no place for the numbers of the others; "
+                "npz and the others do"
+            )
+    return InputOptions(
+        source=options.input,
+        format=options.input_format,
+        text_column=options.text_column,
+        id_column=options.id_column,
+        columns=columns,
+        on_error=options.on_error,
+        max_errors=options.max_errors,
+    )
+
+
+def _check_places(job: Job) -> None:
+    from layertap.data.writers.parts import check_place
+
+    if job.output == STANDARD_STREAM:
+        if job.source.on_error == "skip":
+            raise OptionError("--on-error skip lists rows beside the output; name a file instead of standard output")
+        return
+    if job.source.on_error == "skip":
+        check_place(job.error_list, overwrite=job.overwrite)
+    if Path(job.source.source).exists() and Path(job.output).exists() and Path(job.source.source).samefile(job.output):
+        raise OptionError(f"{job.output} is the input too; name another output")
+
+
+def _start(job: Job, opened: OpenedModel) -> Extractor:
+    from layertap.engine.extractor import Extractor
+
+    if job.threads is not None:
+        from layertap.backends.here import set_num_threads
+
+        set_num_threads(job.threads)
+    return Extractor.of(opened, job.semantics, job.runtime)
+
+
+def _extract(
+    job: Job,
+    extractor: Extractor,
+    reader: Reader,
+    num_records: int | None,
+    column_types: Mapping[str, pa.DataType | None],
+) -> RunSummary:
+    from layertap.data import open_writer
+    from layertap.engine.progress import progress_on
+
+    records = CountedRecords(reader)
+    with progress_on(sys.stderr, shown=not job.quiet, total=records.total(num_records)) as on_progress:
+        stream = extractor.stream(records, job.features, on_progress=on_progress)
+        try:
+            with open_writer(
+                job.output,
+                format=job.format.name,
+                schemas=extractor.schema(job.features),
+                column_types=column_types,
+                provenance=extractor.provenance(job.features),
+                overwrite=job.overwrite,
+            ) as writer:
+                for batch in stream:
+                    writer.write(batch)
+                # First the list: no output stands without it.
+                _list_errors(job, reader.errors)
+        except BaseException as error:
+            error.add_note(_what_is_there(job, stream.summary.records))
+            raise
+    return stream.summary
+
+
+def _list_errors(job: Job, errors: Sequence[RowError]) -> None:
+    if job.output == STANDARD_STREAM:
+        return
+    if errors:
+        write_error_list(job.error_list, errors)
+    elif job.overwrite:
+        # One from an earlier run would speak of another output.
+        job.error_list.unlink(missing_ok=True)
+
+
+def _what_is_there(job: Job, records: int) -> str:
+    done = f"{counted(records, 'text')} {'was' if records == 1 else 'were'} done"
+    if job.output == STANDARD_STREAM:
+        return f"{done}; standard output has the first of them"
+    left = "is as it was" if Path(job.output).exists() else "was not written"
+    return f"{done}; {job.output} {left}"

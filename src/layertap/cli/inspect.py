@@ -1,0 +1,47 @@
+"""`layertap inspect`: what a model is, and what can be asked of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from layertap.cli.options import add_command, add_model_options, reference_of
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+
+DESCRIPTION = """\
+Prints what a model is: architecture, sizes, limits, tokenizer, which outputs it has and with which shapes,
+the state of its pooler, what its files hold and nothing here needs, and what this machine could run it with.
+No weight is loaded."""
+EPILOG = """\
+examples:
+  layertap inspect
+  layertap inspect bert-base-uncased --json
+  layertap inspect ./my-checkpoint"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "inspect",
+        run,
+        summary="what a model is, and what can be asked of it",
+        usage="layertap inspect [MODEL] [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    add_model_options(parser, positional=True)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    from layertap.backends.here import installed
+    from layertap.cli.model_card import facts_of_model, in_lines
+    from layertap.engine.opening import open_reference
+
+    facts = facts_of_model(open_reference(reference_of(options)), installed())
+    print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(in_lines(facts)))

@@ -1,0 +1,133 @@
+"""`layertap`: the commands, and how they end."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NoReturn, TextIO
+
+from layertap import __version__
+from layertap.cli import explain, extract, inspect
+from layertap.errors import LayertapError, UsageError
+
+INTERRUPTED = 130
+TERMINATED = 143
+PIPE_CLOSED = 141
+"""128 and the number of the signal, as shells have it."""
+
+DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their family) as features: name them, get just that."
+EPILOG = """\
+examples:
+  layertap extract texts.txt -o vectors.parquet
+  layertap extract reviews.csv -o out.parquet --text-column review --feature 'v = hidden_states[-4:].layer_mean.mean'
+  layertap explain texts.txt --feature 'last_hidden_state.cls' --feature 'hidden_states[:].mean'
+  layertap inspect sentence-transformers/all-MiniLM-L6-v2
+
+`layertap COMMAND --help` lists a command's options."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors end like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises what argparse would print."""
+        raise UsageError(f"{message}; `{self.prog} --help` lists what there is")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command line.
+
+    Args:
+        argv: arguments without the program's name; None: the process's own.
+
+    Returns:
+        The exit code: 0, 1 for failures, 2 for usage, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        # A killed job leaves no half file either: the same way out as Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+    try:
+        with warnings_as_notes(sys.stderr):
+            options = parser().parse_args(arguments)
+            options.run(options)
+            sys.stdout.flush()
+    except KeyboardInterrupt as stop:
+        return _say("; ".join(["stopped", *_notes(stop)]), INTERRUPTED)
+    except Exception as error:
+        if _is_closed_pipe(error):
+            # `| head` has seen enough. What is still buffered must not fail once more at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return PIPE_CLOSED
+        if "--debug" in arguments:
+            traceback.print_exc()
+        return _say(
+            "\n".join([f"error: {_in_words(error)}", *_notes(error)]),
+            error.exit_code if isinstance(error, LayertapError) else 1,
+        )
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    root = Parser(
+        prog="layertap",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"layertap {__version__}")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (extract, inspect, explain):
+        command.add_to(commands)
+    return root
+
+
+@contextmanager
+def warnings_as_notes(stream: TextIO) -> Iterator[None]:
+    """Shows Python warnings as plain lines while it is entered."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print(f"layertap: note: {message}", file=stream)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _say(message: str, code: int) -> int:
+    print(f"layertap: {message}", file=sys.stderr)
+    return code
+
+
+def _notes(error: BaseException) -> list[str]:
+    """What was added to an error on its way."""
+    notes: list[str] = getattr(error, "__notes__", [])
+    return notes
+
+
+def _in_words(error: Exception) -> str:
+    if isinstance(error, LayertapError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return "out of memory; a smaller --batch-tokens, a --max-length or pooled features need less"
+    first = str(error).strip().splitlines()[:1]
+    return f"{': '.join([type(error).__name__, *first])}\nthis is not meant to happen; run again with --debug for more"
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Whether someone downstream stopped reading standard output."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
+            return True
+        cause = cause.__cause__
+    return False

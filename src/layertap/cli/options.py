@@ -1,0 +1,234 @@
+"""Options that several commands have, and what the engine calls them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from layertap.errors import OptionError
+
+if TYPE_CHECKING:
+    from layertap.data import Reader
+    from layertap.engine.options import ModelReference, Runtime, Semantics
+    from layertap.features.plan import Rules
+
+    Commands = argparse._SubParsersAction[Any]
+
+# Named here so that --help need not load the rooms that own them; a test holds them to those.
+PRECISIONS = ("float32", "bfloat16", "float16")
+RULES = ("stop", "capture", "rows", "share", "fold", "heads")
+READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet")
+WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    summary: str,
+    usage: str,
+    description: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """A command's parser, with what every command has."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        usage=usage,
+        description=description,
+        epilog=epilog,
+        formatter_class=HelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Descriptions as they are written, and room for the names of options."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """Which model, and where from."""
+    group = parser.add_argument_group("model")
+    named: dict[str, Any] = {
+        "metavar": "MODEL",
+        "help": "folder or Hugging Face hub id (default: sentence-transformers/all-MiniLM-L6-v2, "
+        "from the package of the extra `minilm` where it is installed)",
+    }
+    if positional:
+        group.add_argument("model", nargs="?", **named)
+    else:
+        group.add_argument("-m", "--model", **named)
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
+    group.add_argument("--cache-dir", metavar="FOLDER", help="the hub's cache, if not its usual place")
+    group.add_argument("--offline", action="store_true", help="use the hub's cache, never ask the hub")
+    group.add_argument(
+        "--allow-pickle", action="store_true", help="read pytorch_model.bin where there is no safetensors file"
+    )
+
+
+def add_feature_options(parser: argparse.ArgumentParser) -> None:
+    """What to compute, and what may change it."""
+    group = parser.add_argument_group("features")
+    group.add_argument(
+        "-f",
+        "--feature",
+        metavar="FEATURE",
+        action="append",
+        dest="features",
+        help="'name = expression' or an expression; again for more (default: "
+        "sentence_embedding where the model declares it, else last_hidden_state.mean)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="float32",
+        metavar="P",
+        help="of weights and hidden states: float32, bfloat16, or float16 on CUDA (default: float32)",
+    )
+    group.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a text at most (default: each feature's own limit)"
+    )
+    group.add_argument(
+        "--untrained-pooler",
+        choices=("refuse", "use"),
+        default="refuse",
+        metavar="WHAT",
+        help="pooler_output of a pooler that was stored and never trained: refuse or use (default: refuse)",
+    )
+    group.add_argument(
+        "--disable-rule",
+        metavar="RULE",
+        action="append",
+        default=[],
+        choices=RULES,
+        help=f"leave one saving of the plan out: {', '.join(RULES)}; again for more",
+    )
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How to read the input."""
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--input-format",
+        choices=READ_FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(READ_FORMATS)} (default: by the file's ending, txt for standard input)",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    return group
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Everything that `open_reader` wants, so that an input can be opened twice.
+
+    Attributes:
+        source: a file, or `-`.
+        format: of the input, or None: by its name.
+        text_column, id_column, columns: as `open_reader` has them.
+        on_error: what to do about rows that cannot be read.
+        max_errors: rows that `skip` bears.
+    """
+
+    source: str
+    format: str | None
+    text_column: str | None
+    id_column: str | None = None
+    columns: tuple[str, ...] | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    max_errors: int | None = None
+
+    def open(self) -> Reader:
+        """The input, from its beginning."""
+        from layertap.data import open_reader
+
+        return open_reader(
+            self.source,
+            format=self.format,
+            text_column=self.text_column,
+            id_column=self.id_column,
+            columns=self.columns,
+            on_error=self.on_error,
+            max_errors=self.max_errors,
+        )
+
+
+def features_of(options: argparse.Namespace) -> list[str] | None:
+    """The feature texts, each checked to parse and no name twice; None: the default feature."""
+    if options.features is None:
+        return None
+    from layertap.features.parse import parse_named
+
+    texts: list[str] = options.features
+    names = [parse_named(text)[0] for text in texts]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise OptionError(f"--feature: {twice!r} is there twice; give one of them another name ('name = expression')")
+    return texts
+
+
+def reference_of(options: argparse.Namespace) -> ModelReference:
+    """Which model."""
+    from layertap.engine.options import ModelReference
+
+    return ModelReference(
+        name=options.model,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.offline,
+        allow_pickle=options.allow_pickle,
+    )
+
+
+def semantics_of(options: argparse.Namespace, *, non_finite: Literal["raise", "keep"] = "raise") -> Semantics:
+    """What changes results."""
+    from layertap.engine.options import Semantics
+
+    return Semantics(
+        precision=options.precision,
+        max_length=options.max_length,
+        untrained_pooler=options.untrained_pooler,
+        non_finite=non_finite,
+    )
+
+
+def rules_of(options: argparse.Namespace) -> Rules:
+    """The savings of the plan that are on."""
+    from layertap.features.plan import Rules
+
+    return Rules.without(*options.disable_rule)
+
+
+def runtime_of(options: argparse.Namespace) -> Runtime:
+    """What does not change results."""
+    from layertap.engine.options import Runtime
+
+    return Runtime(
+        backend=options.backend,
+        device=options.device,
+        batch_tokens=options.batch_tokens,
+        rules=rules_of(options),
+    )
+
+
+def limit_tokenizer_threads(number: int | None) -> None:
+    """Checks a number of threads, and gives it to the tokenizers library before that makes its own.
+
+    Raises:
+        OptionError: fewer than one.
+    """
+    if number is None:
+        return
+    if number < 1:
+        raise OptionError(f"--threads {number}: expected a whole number of at least 1")
+    os.environ["RAYON_NUM_THREADS"] = str(number)

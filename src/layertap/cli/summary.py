@@ -1,0 +1,57 @@
+"""What `layertap extract` says at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layertap.cli.units import aligned, counted, in_bytes, in_shape
+from layertap.engine.extractor import Extractor
+from layertap.engine.summary import RunSummary
+
+
+def report(
+    extractor: Extractor,
+    features: Sequence[str] | None,
+    run: RunSummary,
+    *,
+    output: Path | None,
+    skipped: int,
+    error_list: Path,
+    starting: float,
+    running: float,
+) -> list[str]:
+    """Lines for a terminal.
+
+    Args:
+        extractor: what ran.
+        features: as asked for; None: the default.
+        run: counts.
+        output: the file made, or None: standard output.
+        skipped: rows left out.
+        error_list: the file that lists them.
+        starting: seconds before the first text.
+        running: seconds from then to the end.
+    """
+    rows = [("features" if i == 0 else "", line) for i, line in enumerate(_features(extractor, features))]
+    rows.append(
+        ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
+    )
+    notes = [*extractor.tokenizer.notes, *run.notes()]
+    rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
+    if skipped:
+        rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))
+    rate = f", {run.records / running:,.0f} texts/s, {run.tokens / running:,.0f} tokens/s" if run.records else ""
+    rows.append(("time", f"{running:.1f} s{rate}; {starting:.1f} s before that to start"))
+    rows.append(("output", "standard output" if output is None else f"{output}, {in_bytes(output.stat().st_size)}"))
+    return aligned(rows, indent="")
+
+
+def _features(extractor: Extractor, features: Sequence[str] | None) -> list[str]:
+    asked = extractor.plan(features).features
+    rows = []
+    for schema in extractor.schema(features):
+        text = str(asked[schema.name]) if schema.name in asked else ""
+        said = "the default feature" if features is None else f"= {text}" if text not in ("", schema.name) else ""
+        rows.append((schema.name, in_shape(schema), said))
+    return aligned(rows, indent="")
