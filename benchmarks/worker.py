@@ -1,0 +1,194 @@
+"""One process per row, kept alive and asked in turn, so that no row runs beside another's thread pool."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.peers import ROWS, Row, Settings, Variant
+from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.row import Embed
+from benchmarks.workload import Workload
+
+# Threads of a pool that has just finished spin for up to 200 ms before they sleep.
+_SETTLE_SECONDS = 0.25
+_TUNING_TEXTS = 200
+
+
+class RowFailedError(Exception):
+    """A row cannot run here: its library is missing, or does not support the model or the processor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tuned:
+    """The variant that was fastest on a workload, and the vectors it gave for it: float32 [N, H]."""
+
+    variant: Variant
+    vectors: FloatArray
+
+
+def limit_threads(threads: int) -> None:
+    """Tell thread pools that read the environment, in this process and those it starts."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has had resident (VmHWM: unlike ru_maxrss, not inherited from a parent)."""
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RowFailedError("peak memory is read from /proc/self/status, which this system does not have")
+
+
+def find_row(name: str) -> Row:
+    """The row of that name."""
+    return next(row for row in ROWS if row.name == name)
+
+
+class _Loaded:
+    """What lives in the worker's process: one variant of one row at a time."""
+
+    def __init__(self, row: Row, settings: Settings) -> None:
+        self._row = row
+        self._settings = settings
+        self._variant = ""
+        self._embed: Embed | None = None
+
+    def _use(self, variant: Variant) -> Embed:
+        if self._embed is None or self._variant != variant:
+            self._embed = None  # free the old one first
+            self._embed = self._row.load(self._settings, variant)
+            self._variant = variant
+        return self._embed
+
+    def prepare(self) -> None:
+        if self._row.prepare is not None:
+            self._row.prepare(self._settings)
+
+    def tune(self, workload: Workload) -> Tuned:
+        """Choose the fastest variant for a workload and warm it up on all of it."""
+        variant = self._row.variants[0]
+        if len(self._row.variants) > 1:
+            step = -(-len(workload.texts) // _TUNING_TEXTS)
+            sample = workload.texts[::step]
+            variant = min(self._row.variants, key=lambda each: _best_of(2, self._use(each), sample))
+        vectors = self._use(variant)(workload.texts)
+        return Tuned(variant=variant, vectors=vectors)
+
+    def run(self, workload: Workload, variant: Variant) -> float:
+        """Seconds that the workload takes once."""
+        embed = self._use(variant)
+        start = time.perf_counter()
+        for _ in range(workload.repeats):
+            embed(workload.texts)
+        return (time.perf_counter() - start) / workload.repeats
+
+    def peak_memory(self, workload: Workload) -> int:
+        """Bytes: loading the default variant and running the workload once, in this process from its start."""
+        self._use(self._row.variants[0])(workload.texts)
+        return peak_memory_bytes()
+
+
+def _best_of(tries: int, embed: Embed, texts: Sequence[str]) -> float:
+    embed(texts[:32])
+    seconds = []
+    for _ in range(tries):
+        start = time.perf_counter()
+        embed(texts)
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _serve(connection: Connection, row_name: str, settings: Settings) -> None:
+    loaded = _Loaded(find_row(row_name), settings)
+    while (message := connection.recv()) is not None:
+        method, arguments = message
+        try:
+            answer = getattr(loaded, method)(*arguments)
+        except Exception as error:  # whatever a library raises is the row's reason not to run
+            connection.send(RowFailedError(f"{type(error).__name__}: {error}".splitlines()[0]))
+        else:
+            connection.send(answer)
+
+
+class Worker:
+    """A row in a process of its own; as a context manager it ends with the block."""
+
+    def __init__(self, row: Row, settings: Settings) -> None:
+        self.row = row
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process: BaseProcess = context.Process(target=_serve, args=(theirs, row.name, settings), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process.is_alive():
+            self._connection.send(None)
+            self._process.join(timeout=10)
+            if self._process.is_alive():
+                self._process.kill()
+        self._connection.close()
+
+    def prepare(self) -> None:
+        """Convert the model for this row into the cache."""
+        self._ask("prepare")
+
+    def tune(self, workload: Workload) -> Tuned:
+        """Choose the row's fastest variant for the workload; it is warm afterwards."""
+        answer = self._ask("tune", workload)
+        assert isinstance(answer, Tuned)
+        return answer
+
+    def run(self, workload: Workload, variant: Variant) -> float:
+        """Seconds for the workload once, after the pools of the row before have gone to sleep."""
+        time.sleep(_SETTLE_SECONDS)
+        return float(self._ask("run", workload, variant))
+
+    def peak_memory(self, workload: Workload) -> int:
+        """Bytes of a fresh process that loads the row and runs the workload once."""
+        return int(self._ask("peak_memory", workload))
+
+    def _ask(self, method: str, *arguments: object) -> Any:
+        try:
+            self._connection.send((method, arguments))
+            answer = self._connection.recv()
+        except (EOFError, BrokenPipeError) as error:
+            raise RowFailedError(f"its process ended (exit code {self._process.exitcode})") from error
+        if isinstance(answer, RowFailedError):
+            raise answer
+        return answer
+
+
+def prepare_all(rows: Sequence[Row], settings: Settings, say: Callable[[str], None]) -> dict[str, str]:
+    """Convert the model for every row that needs it; the rows that failed and why."""
+    failed: dict[str, str] = {}
+    for row in rows:
+        if row.prepare is None:
+            continue
+        say(f"{row.name}: converting")
+        with Worker(row, settings) as worker:
+            try:
+                worker.prepare()
+            except RowFailedError as error:
+                failed[row.name] = str(error)
+    return failed
