@@ -59,7 +59,9 @@ def test_two_configs_share_nothing():
 def test_dtype_under_both_names(field):
     config = hf.BertConfig(**{field: "bfloat16"})
     assert config.dtype is config.torch_dtype is torch.bfloat16
-    assert hf.BertModel(_small(config)).dtype == torch.bfloat16
+    # as in transformers, where the class itself takes torch's default dtype
+    assert hf.BertModel(_small(config)).dtype == torch.float32
+    assert hf.AutoModel.from_config(config).dtype == torch.bfloat16
     setattr(config, field, torch.float16)
     assert config.dtype is torch.float16
     assert config.to_dict()["dtype"] == "float16"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -319,6 +321,27 @@ def test_auto_classes_are_not_instantiated():
             auto()
     with pytest.raises(OptionError, match=r"expected a config of layertap\.hf"):
         hf.AutoModel.from_config(transformers.BertConfig())
+
+
+def test_models_from_a_config():
+    config = hf.RobertaConfig(hidden_size=8, num_attention_heads=2, intermediate_size=8, num_hidden_layers=1)
+    assert hf.AutoModel.from_config(config, add_pooling_layer=False).pooler is None
+    for keywords in ({"dtype": "bfloat16"}, {"torch_dtype": torch.bfloat16, "attn_implementation": "sdpa"}):
+        assert hf.AutoModel.from_config(config, **keywords).dtype == torch.bfloat16
+    assert hf.AutoModel.from_config(config, dtype="auto").dtype == torch.float32
+    with pytest.raises(OptionError, match="trust_remote_code"):
+        hf.AutoModel.from_config(config, trust_remote_code=True)
+
+
+def test_without_torch():
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from layertap.errors import BackendError\n"
+        "try:\n    import layertap.hf\n"
+        "except BackendError as error:\n    print(error)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "layertap.hf needs torch: pip install 'layertap[torch]'\n"
 
 
 def test_configs_and_tokenizers_fetch_no_weights(checkpoint, tmp_path, monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import threading
 from pathlib import Path
 
@@ -471,6 +473,19 @@ def test_threads_do_not_disturb_each_other(tokenizers):
     for worker in workers:
         worker.join()
     assert not wrong
+
+
+def test_copies(tokenizers):
+    _, ours = tokenizers("roberta")
+    ours.pad_token = "</s>"
+    for twin in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
+        assert twin.pad_token == "</s>"
+        assert twin(LONG, padding=True).data == ours(LONG, padding=True).data
+    encoded = ours(LONG)
+    twin = pickle.loads(pickle.dumps(encoded))
+    assert twin.data == encoded.data
+    assert twin.tokens(1) == encoded.tokens(1)
+    assert copy.copy(encoded).data == encoded.data
 
 
 def test_the_older_call_names(tokenizers):

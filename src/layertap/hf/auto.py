@@ -6,7 +6,9 @@ import os
 from typing import Any, NoReturn
 
 from layertap.errors import OptionError
-from layertap.hf.config import CONFIG_CLASSES, PretrainedConfig, read_config
+from layertap.hf.config import CONFIG_CLASSES, PretrainedConfig, as_dtype, read_config
+from layertap.hf.keywords import MODEL_LOADING, refuse_all
+from layertap.hf.loading import DtypeLike
 from layertap.hf.modeling import MODEL_CLASSES, PreTrainedModel
 from layertap.hf.tokenization import TOKENIZER_CLASSES, PreTrainedTokenizer
 from layertap.hf.tokenizer_files import open_tokenizer
@@ -76,14 +78,33 @@ class AutoModel(_Auto):
         return MODEL_CLASSES[family].from_pretrained(pretrained_model_name_or_path, **where, **keywords)
 
     @classmethod
-    def from_config(cls, config: PretrainedConfig, add_pooling_layer: bool = True) -> PreTrainedModel:
-        """A model with random weights."""
+    def from_config(
+        cls,
+        config: PretrainedConfig,
+        *,
+        add_pooling_layer: bool = True,
+        dtype: DtypeLike | None = None,
+        torch_dtype: DtypeLike | None = None,
+        **keywords: Any,
+    ) -> PreTrainedModel:
+        """A model with random weights.
+
+        Args:
+            config: its numbers; decides the class.
+            add_pooling_layer: False leaves out the pooler.
+            dtype, torch_dtype: of the weights; the config's if None.
+            keywords: transformers' others, refused by name.
+        """
         if not isinstance(config, PretrainedConfig):
             raise OptionError(
                 f"AutoModel.from_config: expected a config of layertap.hf, found a {type(config).__module__}."
                 f"{type(config).__qualname__}"
             )
-        return MODEL_CLASSES[config.model_type](config, add_pooling_layer=add_pooling_layer)
+        refuse_all(keywords, MODEL_LOADING, ("add_pooling_layer", "dtype", "torch_dtype"))
+        model = MODEL_CLASSES[config.model_type](config, add_pooling_layer=add_pooling_layer)
+        asked = torch_dtype if dtype is None else dtype
+        stated = config.dtype if asked in (None, "auto") else as_dtype(asked)
+        return model if stated is None else model.to(stated)
 
 
 class AutoTokenizer(_Auto):

@@ -116,7 +116,7 @@ class PretrainedConfig:
         if name == "torch_dtype":  # the name before transformers 4.56
             name = "dtype"
         if name == "dtype" and isinstance(value, str):
-            value = torch_dtype(value)
+            value = as_dtype(value)
         super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
@@ -276,7 +276,7 @@ def encoder_spec(config: PretrainedConfig) -> EncoderSpec:
     return architecture(config.model_type).spec(ConfigReader(config.to_dict(), type(config).__name__))
 
 
-def torch_dtype(name: str | torch.dtype) -> torch.dtype:
+def as_dtype(name: str | torch.dtype) -> torch.dtype:
     """The floating dtype of a name such as `bfloat16`."""
     found = getattr(torch, name, None) if isinstance(name, str) else name
     if not isinstance(found, torch.dtype) or not found.is_floating_point:

@@ -15,7 +15,7 @@ from layertap.backends.torch.weights import DTYPES, read_pickle, to_tensor
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError, WeightsError
-from layertap.hf.config import PretrainedConfig, encoder_spec, torch_dtype
+from layertap.hf.config import PretrainedConfig, as_dtype, encoder_spec
 from layertap.hf.keywords import MODEL_LOADING, refuse_all, refuse_unknown, split_keywords
 
 DtypeLike: TypeAlias = str | torch.dtype
@@ -93,9 +93,9 @@ def config_for(
 def resolve_dtype(asked: DtypeLike | None, config: PretrainedConfig, files: ModelFiles) -> torch.dtype:
     """The dtype to load in: the one asked for, else the config's, else the stored one, as in transformers 5."""
     if asked is not None and asked != "auto":
-        return torch_dtype(asked)
+        return as_dtype(asked)
     if config.dtype is not None:
-        return torch_dtype(config.dtype)
+        return as_dtype(config.dtype)
     first = next(iter(files.tensors.values()))
     return DTYPES.get(first.view.dtype, torch.float32)  # another stored dtype is refused when it is read
 

@@ -70,7 +70,7 @@ class PreTrainedModel(nn.Module):
     """Base of the models (abstract): parameters, calls and outputs as in transformers, computed on packed rows.
 
     Args of the subclasses:
-        config: the numbers; weights are random, as transformers initialises them.
+        config: the numbers; weights are random, as transformers initialises them, and of torch's default dtype.
         add_pooling_layer: False leaves out the pooler and its slot in the outputs.
     """
 
@@ -79,7 +79,7 @@ class PreTrainedModel(nn.Module):
 
     def __init__(self, config: PretrainedConfig, add_pooling_layer: bool = True) -> None:
         super().__init__()
-        if type(config) is not self.config_class:
+        if not isinstance(config, self.config_class):
             raise OptionError(
                 f"{type(self).__name__}: expected a layertap.hf.{self.config_class.__name__}, found a "
                 f"{type(config).__module__}.{type(config).__qualname__}; from_pretrained loads a checkpoint"
@@ -93,8 +93,6 @@ class PreTrainedModel(nn.Module):
         self.pooler = encoder.pooler
         self._absent_pooler: AbsentPooler | None = None
         self.apply(self._init_weights)
-        if config.dtype is not None:
-            self.to(config.dtype)
 
     @classmethod
     def from_pretrained(
@@ -157,7 +155,7 @@ class PreTrainedModel(nn.Module):
         model.load_state_dict(weights, strict=pooler != "random", assign=True)
         if pooler == "random":
             assert model.pooler is not None
-            model.pooler.to_empty(device="cpu").apply(model._init_weights)
+            model.pooler.to_empty(device="cpu").to(config.dtype).apply(model._init_weights)
         elif pooler == "absent":
             model._absent_pooler = AbsentPooler(ABSENT.format(name=files.checkpoint.name))
         return model.eval() if device is None else model.to(device).eval()
@@ -166,7 +164,7 @@ class PreTrainedModel(nn.Module):
     def _init_weights(self, module: nn.Module) -> None:
         """Random weights as transformers draws them: normal, zeros for biases and padding rows."""
         if isinstance(module, nn.Linear | nn.Embedding):
-            module.weight.normal_(0.0, self.config.initializer_range)
+            module.weight.normal_(0.0, self.config.initializer_range or 0.02)
         if isinstance(module, nn.Linear):
             module.bias.zero_()
         elif isinstance(module, nn.Embedding) and module.padding_idx is not None:

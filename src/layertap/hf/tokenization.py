@@ -372,6 +372,12 @@ class PreTrainedTokenizer(Vocabulary):
             raise OutputError(f"{folder}: the tokenizer cannot be written: {error}") from error
         return tuple(str(file) for file in files)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock())
+
     def __repr__(self) -> str:
         return (
             f"{type(self).__name__}(name_or_path={self.name_or_path!r}, vocab_size={self.vocab_size}, "
