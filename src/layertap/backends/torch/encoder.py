@@ -53,11 +53,9 @@ class Embeddings(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.word_embeddings = nn.Embedding(spec.vocab_size, spec.hidden_size, padding_idx=spec.pad_token_id)
-        self.position_embeddings = nn.Embedding(
-            spec.positions.rows, spec.hidden_size, padding_idx=spec.positions.padding_id
-        )
-        self.token_type_embeddings = nn.Embedding(spec.type_vocab_size, spec.hidden_size)
+        self.word_embeddings = _table(spec.vocab_size, spec.hidden_size, padding_idx=spec.pad_token_id)
+        self.position_embeddings = _table(spec.positions.rows, spec.hidden_size, padding_idx=spec.positions.padding_id)
+        self.token_type_embeddings = _table(spec.type_vocab_size, spec.hidden_size, padding_idx=None)
         self.LayerNorm = nn.LayerNorm(spec.hidden_size, eps=spec.layer_norm_eps)
         self.dropout = nn.Dropout(spec.hidden_dropout_prob)
 
@@ -73,6 +71,12 @@ class Embeddings(nn.Module):
         words_TH = words_TH + self.position_embeddings(batch.position_ids)
         hidden_TH: Tensor = self.dropout(self.LayerNorm(words_TH))
         return hidden_TH
+
+
+def _table(rows: int, size: int, *, padding_idx: int | None) -> nn.Embedding:
+    weight = torch.empty(rows, size)
+    # Drawing random numbers on the meta device does nothing, and imports torch's compiler for it: 1.5 s.
+    return nn.Embedding(rows, size, padding_idx=padding_idx, _weight=weight if weight.is_meta else None)
 
 
 class SelfAttention(nn.Module):
