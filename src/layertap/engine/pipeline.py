@@ -16,6 +16,7 @@ from layertap.engine.batching import batches_of, segments_of, sequences_of
 from layertap.engine.summary import RunSummary
 from layertap.errors import InputError, NonFiniteError
 from layertap.features.plan import Plan
+from layertap.features.program import Capture
 from layertap.features.vectors import finish
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch
@@ -86,7 +87,7 @@ class Pipeline:
                 position_ids=self.spec.positions.position_ids,
                 cls_index=self.tokenizer.cls_index,
             ):
-                self._run_batch(inputs, batch, results)
+                self._run_batch(inputs, batch, window, results)
                 summary.tokens += batch.num_tokens
                 np.subtract.at(waiting, batch.record_index, 1)
                 finished = int((waiting[batch.record_index] == 0).sum())
@@ -98,11 +99,16 @@ class Pipeline:
                 refuse_non_finite(window, features)
             yield FeatureBatch(records=window, features=features)
 
-    def _run_batch(self, inputs: frozenset[int], batch: PackedBatch, results: WindowResults) -> None:
+    def _run_batch(
+        self, inputs: frozenset[int], batch: PackedBatch, window: Sequence[Record], results: WindowResults
+    ) -> None:
         for program in self.plan.programs(inputs):
             kinds = self.plan.segment_kinds(program)
             segments = {kind: segments_of(batch, kind) for kind in kinds}
             captures = self.backend.run(program, batch, segments)
+            if not self.keep_non_finite:
+                for capture, values in captures.items():
+                    refuse_non_finite_capture(capture, values, batch, window)
             for name in self.plan.features_of(inputs):
                 if all(c in captures for reading in self.plan.readings[name] for c in reading.captures):
                     results.put(finish(self.plan, name, captures, segments, batch), batch)
@@ -170,18 +176,31 @@ class WindowResults:
         }
 
 
+def refuse_non_finite_capture(capture: Capture, values: Array, batch: PackedBatch, window: Sequence[Record]) -> None:
+    """Raises `NonFiniteError` if the model itself gave NaN or infinity: stored as bits it would not show."""
+    if np.isfinite(values).all():
+        return
+    rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    sequences = rows if capture.reduce else np.searchsorted(batch.cu_seqlens, rows, side="right") - 1
+    bad = np.unique(batch.record_index[sequences])
+    layers = ", ".join(map(str, capture.layers))
+    raise _non_finite(f"hidden_states[{layers}]", [window[i] for i in bad])
+
+
 def refuse_non_finite(records: Sequence[Record], features: dict[str, Array | Ragged]) -> None:
-    """Raises `NonFiniteError` if a floating-point result holds NaN or infinity, naming the first records."""
+    """Raises `NonFiniteError` if a floating-point result holds NaN or infinity, as float16 does beyond 65,504."""
     for name, result in features.items():
         values = result.values if isinstance(result, Ragged) else result
-        if values.dtype.kind != "f" or np.isfinite(values).all():
-            continue
-        bad = [i for i in range(len(records)) if not np.isfinite(result[i]).all()]
-        named = ", ".join(_label(records[i]) for i in bad[:5]) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-        raise NonFiniteError(
-            f"{name}: NaN or infinity in the result of record {named}; a wider precision may help, "
-            "non_finite='keep' (--non-finite keep) hands it over as it is"
-        )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise _non_finite(name, [records[i] for i in range(len(records)) if not np.isfinite(result[i]).all()])
+
+
+def _non_finite(what: str, bad: Sequence[Record]) -> NonFiniteError:
+    named = ", ".join(map(_label, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
+    return NonFiniteError(
+        f"{what}: NaN or infinity in the result of record {named}; a wider precision may help, "
+        "non_finite='keep' (--non-finite keep) hands it over as it is"
+    )
 
 
 def _label(record: Record) -> str:
