@@ -6,6 +6,7 @@ state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from threading import Lock
 from typing import TypeVar
@@ -148,9 +149,9 @@ class TorchBackend(Backend):
 
 
 def _device(name: str) -> torch.device:
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+    if not re.fullmatch("cpu|cuda(:[0-9]+)?", name):
         raise OptionError(f"device {name!r}: expected cpu, cuda or cuda:N")
+    kind, _, index = name.partition(":")
     if kind == "cuda" and not torch.cuda.is_available():
         raise BackendError("device 'cuda': this torch sees no CUDA device; use device='cpu'")
     if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
