@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from layertap.errors import OptionError  # noqa: E402
 from layertap.hf import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizer  # noqa: E402
 from layertap.hf import keywords as tables  # noqa: E402
-from layertap.hf.modeling import LOADING_KEYWORDS  # noqa: E402
+from layertap.hf.modeling import CALL_KEYWORDS, LOADING_KEYWORDS  # noqa: E402
 
 TABLES = {name: value for name, value in vars(tables).items() if name.isupper() and name != "TABLE" and name[0] != "_"}
 
@@ -60,9 +60,10 @@ def test_what_is_honoured_is_not_in_the_table(method, table):
     assert not set(inspect.signature(method).parameters) & set(table)
 
 
-def test_the_list_of_loading_keywords_is_the_signature():
+def test_the_lists_of_keywords_are_the_signatures():
     honoured = inspect.signature(BertModel.from_pretrained).parameters
     assert set(LOADING_KEYWORDS) == set(honoured) - {"pretrained_model_name_or_path", "keywords"}
+    assert set(CALL_KEYWORDS) == set(inspect.signature(BertModel.forward).parameters) - {"self", "keywords"}
 
 
 def test_a_secret_is_not_in_the_message():

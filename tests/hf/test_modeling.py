@@ -365,6 +365,7 @@ def test_hooks_on_blocks_are_called(models):
         ({"head_mask": torch.ones(3, 4)}, OptionError, "head_mask=a Tensor is not supported"),
         ({"encoder_hidden_states": torch.ones(1, 3, 32)}, OptionError, "cross-attention"),
         ({"labels": torch.ones(1)}, OptionError, "labels"),
+        ({"attention_masks": torch.ones(1, 3)}, OptionError, "did you mean 'attention_mask'"),
         ({"offset_mapping": [[0, 1]]}, OptionError, "'offset_mapping' is neither"),
     ],
 )

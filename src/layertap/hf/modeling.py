@@ -56,6 +56,18 @@ LOADING_KEYWORDS = (
 """What `from_pretrained` honours, for the nearest spelling of what it does not know."""
 
 
+CALL_KEYWORDS = (
+    "input_ids",
+    "attention_mask",
+    "token_type_ids",
+    "position_ids",
+    "inputs_embeds",
+    "output_hidden_states",
+    "return_dict",
+)
+"""What a call takes, for the same."""
+
+
 def _refused(name: str, why: str) -> Callable[..., NoReturn]:
     """A method of transformers' models that layertap does not have."""
 
@@ -243,7 +255,7 @@ class PreTrainedModel(nn.Module):
             OptionError: inputs of impossible shape, or something that layertap does not compute.
             TokenizerError: an id beyond its table.
         """
-        refuse_all(keywords, MODEL_CALL, ())
+        refuse_all(keywords, MODEL_CALL, CALL_KEYWORDS)
         refuse_all({"output_attentions": self.config.output_attentions}, MODEL_CALL, ())
         if (input_ids is None) == (inputs_embeds is None):
             raise OptionError("You must specify exactly one of input_ids or inputs_embeds")
@@ -299,19 +311,21 @@ class PreTrainedModel(nn.Module):
 
         refuse_all(keywords, MODEL_SAVING, ())
         folder = Path(save_directory)
-        self.config.architectures = [type(self).__name__]
-        self.config.dtype = self.dtype
-        self.config.save_pretrained(folder)
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         file = folder / "model.safetensors"
         written = folder / "model.safetensors.partial"
         try:
+            folder.mkdir(parents=True, exist_ok=True)
             # Whole or not at all: beside it first, then renamed.
             save_file(weights, written, metadata={"format": "pt"})
             written.replace(file)
         except (OSError, SafetensorError) as error:
-            written.unlink(missing_ok=True)
+            if folder.is_dir():
+                written.unlink(missing_ok=True)
             raise OutputError(f"{file}: cannot be written: {error}") from error
+        self.config.architectures = [type(self).__name__]
+        self.config.dtype = self.dtype
+        self.config.save_pretrained(folder)
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Module:
         """The word table as it is; another size is refused."""
