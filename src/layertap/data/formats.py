@@ -217,8 +217,8 @@ def _read_format(source: Source, asked: str | None) -> ReadFormat:
     if row_or_none is None:
         known = ", ".join(suffix for row in READ_FORMATS.values() for suffix in row.suffixes)
         raise OptionError(
-            f"{source.name}: the name does not say the format; name it (one of {', '.join(READ_FORMATS)}), "
-            f"or let the file end in {known}"
+            f"{source.name}: the name does not say the format; name it (one of "
+            f"{', '.join(READ_FORMATS)}; --input-format), or let the file end in {known}"
         )
     if gzipped and not row_or_none.streamed:
         raise InputError(f"{source.name}: {row_or_none.name} is not read through gzip; unpack the file")
@@ -239,8 +239,8 @@ def _write_format(path: str | os.PathLike[str], asked: str | None) -> WriteForma
     if found is None:
         known = ", ".join(suffix for row in WRITE_FORMATS.values() for suffix in row.suffixes)
         raise OptionError(
-            f"{path}: the name does not say the format; name it (one of {', '.join(WRITE_FORMATS)}), "
-            f"or let the output end in {known}"
+            f"{path}: the name does not say the format; name it (one of "
+            f"{', '.join(WRITE_FORMATS)}; --output-format), or let the output end in {known}"
         )
     return found
 

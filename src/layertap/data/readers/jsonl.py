@@ -117,7 +117,7 @@ class JsonlReader(Reader):
                 if ID_COLUMN in record.columns:
                     raise UsageError(
                         f"{self._source.name}: the output's column 'id' would hold both {self._selection.id!r} "
-                        "and the input's own 'id'; name the columns to carry, without 'id'"
+                        "and the input's own 'id'; name the columns to carry (--columns), without 'id'"
                     )
                 kinds[ID_COLUMN] = merge(kinds[ID_COLUMN], kind_of(record.id))
         return kinds

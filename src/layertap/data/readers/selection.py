@@ -55,7 +55,7 @@ def select(
     listed = f"{origin} {_listed(found)}" if found else "it has no columns"
     text = options.text_column or TEXT_COLUMN
     if text not in found:
-        advice = f"; the only one with strings is {texts[0]!r}: name it as the text column" if len(texts) == 1 else ""
+        advice = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
         how = "" if options.text_column else " and no text column is named"
         raise UsageError(f"{file}: there is no column {text!r}{how}; {listed}{advice}")
     missing = [name for name in options.columns or () if name not in found]
@@ -73,7 +73,7 @@ def select(
     if id_column is not None and ID_COLUMN in columns:
         raise UsageError(
             f"{file}: the output's column 'id' would hold both {id_column!r} and the input's own 'id'; "
-            "name the columns to carry, without 'id'"
+            "name the columns to carry (--columns), without 'id'"
         )
     return Selection(text=text, id=id_column, columns=columns)
 

@@ -144,12 +144,12 @@ def refuse_clashes(options: WriterOptions, names: list[str]) -> None:
     if clashes:
         raise UsageError(
             f"{', '.join(map(repr, clashes))}: a feature and a column of the output have the same name; "
-            "give the feature another (name = expression), or name the columns to carry without it"
+            "give the feature another (name = expression), or name the columns to carry (--columns) without it"
         )
     if ROW in options.column_types:
         raise UsageError(
             "the input's column 'row' cannot be carried: the output's own 'row' holds the input row numbers; "
-            "name the columns to carry without it, or rename it"
+            "name the columns to carry (--columns) without it, or rename it"
         )
 
 

@@ -49,7 +49,7 @@ class JsonlWriter(Writer):
         if clash:
             raise InputError(
                 f"row {record.row + 1}: its column {', '.join(map(repr, clash))} is called like another key "
-                "of the output; name the columns to carry, without it"
+                "of the output; name the columns to carry (--columns), without it"
             )
         return head | dict(record.columns)
 

@@ -101,7 +101,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     if path.exists() and not path.is_file():
         raise OutputError(f"{path}: this is no regular file, and an output is written beside and renamed")
     if path.exists() and not overwrite:
-        raise UsageError(f"{path} exists; name another output, or ask for overwriting")
+        raise UsageError(f"{path} exists; name another output, or ask for overwriting (--overwrite)")
     if not path.parent.is_dir():
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
