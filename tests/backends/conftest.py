@@ -93,13 +93,13 @@ def randomise(module: Any, seed: int) -> None:
                 parameter.add_(1)
 
 
-@dataclass
 class Model:
     """One set of weights under its three forms."""
 
-    spec: EncoderSpec
-    reference: Any
-    views: dict[str, TensorView]
+    def __init__(self, spec: EncoderSpec, reference: Any, views: dict[str, TensorView]) -> None:
+        self.spec = spec
+        self.reference = reference
+        self.views = views
 
     def encoder(self, *, pooler: bool = True) -> Any:
         """Our `Encoder` with these weights, in eval mode."""

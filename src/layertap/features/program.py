@@ -48,7 +48,7 @@ class Program:
     """What to run over one packed batch.
 
     Attributes:
-        captures: what to hand over.
+        captures: what to hand over, each once.
         stop: the highest block to run, 0..L (0: the embedding output only). Never below the highest layer
             of a capture; above it only where the rule "stop" is off.
         top_rows_only: in block `stop`, compute queries, attention output and feed-forward only for the rows that

@@ -22,6 +22,7 @@ class Collector:
     """
 
     def __init__(self, program: Program, segments: Mapping[SegmentKind, Segments], device: torch.device) -> None:
+        assert len(set(program.captures)) == len(program.captures), "a capture given twice would be folded twice"
         self.program = program
         self.segments = segments
         self.device = device
