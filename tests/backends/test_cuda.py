@@ -53,6 +53,24 @@ def test_half_precision_through_the_variable_length_kernel(
     assert len(calls) == model.spec.num_hidden_layers
 
 
+def test_half_precision_without_that_kernel(full, run_everything, smallest_cosine, monkeypatch):
+    from layertap.backends.torch import attention
+
+    # as on older devices, or with an older torch
+    monkeypatch.setattr(attention, "_has_varlen", lambda _: False)
+    model, sequences, (states, _) = full
+    found, _ = run_everything(model.backend(device="cuda", precision="float16"), model, sequences)
+    assert min(smallest_cosine(*pair) for pair in zip(found, states, strict=True)) >= 0.999
+
+
+def test_head_sizes_that_the_kernel_does_not_take(make_model, run_everything, smallest_cosine):
+    model = make_model(hidden_size=36, num_attention_heads=3)
+    sequences = model.random_sequences([5, 1, 33])
+    found, _ = run_everything(model.backend(device="cuda", precision="float16"), model, sequences)
+    states, _ = model.expected(sequences)
+    assert min(smallest_cosine(*pair) for pair in zip(found, states, strict=True)) >= 0.999
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_top_rows_equal_the_full_pass(make_model, precision):
     model = make_model(hidden_size=64)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from itertools import pairwise
 
 import numpy as np
@@ -113,7 +115,7 @@ def attend(
         fast: take the quickest kernel for each length (no gradients); otherwise torch's
             `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
     """
-    if query_QH.is_cuda and query_QH.dtype in HALF and not dropout:
+    if query_QH.is_cuda and not dropout and _varlen_takes(query_QH, num_heads):
         return _varlen(query_QH, key_TH, value_TH, layout, num_heads)
     parts = []
     for run in layout.runs:
@@ -135,6 +137,18 @@ def _by_head(rows_TH: Tensor, count: int, num_heads: int) -> Tensor:
     """[n * t, H] -> [n, A, t, D], a view."""
     rows, width = rows_TH.shape
     return rows_TH.view(count, rows // count, num_heads, width // num_heads).transpose(1, 2)
+
+
+def _varlen_takes(query_QH: Tensor, num_heads: int) -> bool:
+    head_size = query_QH.shape[1] // num_heads
+    return query_QH.dtype in HALF and head_size % 8 == 0 and head_size <= 256 and _has_varlen(query_QH.device)
+
+
+@cache
+def _has_varlen(device: torch.device) -> bool:
+    """Whether this torch has the variable-length kernel, and the device is one that it runs on (Ampere and later)."""
+    found = find_spec("torch.nn.attention.varlen") is not None
+    return found and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen(query_QH: Tensor, key_TH: Tensor, value_TH: Tensor, layout: Layout, num_heads: int) -> Tensor:
