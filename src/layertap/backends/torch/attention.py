@@ -192,6 +192,22 @@ def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tenso
         part = slice(begin, begin + together)
         scores_Bqt = scores[: min(together, n * heads - begin)]
         torch.baddbmm(unused, query_BqD[part], key_BDt[part], beta=0, alpha=head_size**-0.5, out=scores_Bqt)
-        torch.softmax(scores_Bqt, -1, out=scores_Bqt)
+        _softmax(scores_Bqt)
         torch.bmm(scores_Bqt, value_BtD[part], out=context_BqD[part])
     return context_BqD.view(n, heads, queries, head_size)
+
+
+def _softmax(scores_Bqt: Tensor) -> None:
+    """Softmax over the last axis, in place, around the lengths at which torch's own leaves its vector code."""
+    length = scores_Bqt.shape[-1]
+    if scores_Bqt.dtype != torch.float32 and (length % 32 == 0 or length > 256):
+        torch.softmax(scores_Bqt, -1, out=scores_Bqt)
+        return
+    wide_Bqt = scores_Bqt.float()
+    if length >= 16:
+        torch.softmax(wide_Bqt, -1, out=wide_Bqt)
+    else:
+        wide_Bqt.sub_(wide_Bqt.amax(-1, keepdim=True)).exp_()
+        wide_Bqt.div_(wide_Bqt.sum(-1, keepdim=True))
+    if wide_Bqt is not scores_Bqt:
+        scores_Bqt.copy_(wide_Bqt)
