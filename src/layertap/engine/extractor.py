@@ -149,15 +149,18 @@ class Extractor:
             N axis: [H], [L, H], [T, H] or [L, T, H].
 
         Raises:
-            UsageError: a feature that does not parse or that this model does not have; texts that are not text.
+            UsageError: a feature that does not parse or that this model does not have; texts that are no list.
+            InputError: an item that is not a text.
             NonFiniteError: NaN or infinity in a result.
         """
         plan = self.plan(features)
         several = not (features is None or isinstance(features, str | Expr))
-        listed = _checked([texts] if isinstance(texts, str) else texts)
-        summary = self._pipeline(plan).new_summary()
+        several_texts = [texts] if isinstance(texts, str) else texts
+        _check_iterable(several_texts)
+        listed = list(_as_records(several_texts))
+        pipeline = self._pipeline(plan)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
-            batches = self._pipeline(plan).run(listed, summary, on_progress)
+            batches = pipeline.run(listed, pipeline.new_summary(), on_progress)
             found: Collected = collect(batches, plan.schemas, num_records=len(listed))
         if isinstance(texts, str):
             found = {name: value[0] for name, value in found.items()}
@@ -181,6 +184,7 @@ class Extractor:
             An iterator of `FeatureBatch`: consecutive records in input order with their features; its `summary`
             counts what was done so far.
         """
+        _check_iterable(records)
         pipeline = self._pipeline(self.plan(features))
         summary = pipeline.new_summary()
         return Stream(pipeline.run(_as_records(records), summary, on_progress), summary)
@@ -263,10 +267,10 @@ def _open(reference: ModelReference, semantics: Semantics, runtime: Runtime) -> 
     return Extractor.of(open_reference(reference), semantics, runtime)
 
 
-def _checked(texts: Sequence[str]) -> list[Record]:
-    if not isinstance(texts, Iterable) or isinstance(texts, bytes | Mapping):
-        raise UsageError(f"texts: expected a text or a list of texts, found {type(texts).__name__}")
-    return list(_as_records(texts))
+def _check_iterable(texts: object) -> None:
+    # A str is an iterable of texts, too: of its characters.
+    if not isinstance(texts, Iterable) or isinstance(texts, str | bytes | Mapping):
+        raise UsageError(f"texts: expected a list of texts, found {type(texts).__name__}")
 
 
 def _as_records(items: Iterable[str | Record]) -> Iterator[Record]:

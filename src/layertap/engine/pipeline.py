@@ -66,7 +66,7 @@ class Pipeline:
         return RunSummary(
             layers_run=max(program.stop for program in self.plan.programs(everything)),
             layers=self.spec.num_hidden_layers,
-            max_length=max(seen.max_length for seen in self.plan.inputs),
+            limits=tuple(seen.max_length for seen in self.plan.inputs),
         )
 
     def run(

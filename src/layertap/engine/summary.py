@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from layertap.text.encoded import EncodedText
 
@@ -15,33 +15,33 @@ class RunSummary:
     Attributes:
         records: records done.
         tokens: tokens run through the encoder, special tokens included, once for every time that they ran.
-        cut_texts, cut_tokens: texts over the longest limit asked for, and the tokens they lost.
+        cut_texts, cut_tokens: limit -> texts over it, and the tokens they lost; only limits that cut a text.
         empty_texts: texts without a token of their own; `mean(special=False)` of them is a zero vector.
         texts_with_specials: texts in which special tokens were typed.
         texts_with_surrogates: texts in which lone surrogates became U+FFFD.
         layers_run: blocks run for the deepest feature.
         layers: blocks of the model.
-        max_length: the longest limit asked for.
+        limits: what features see at most, in tokens; several where `sentence_embedding` has a limit of its own.
     """
 
     records: int = 0
     tokens: int = 0
-    cut_texts: int = 0
-    cut_tokens: int = 0
+    cut_texts: dict[int, int] = field(default_factory=dict)
+    cut_tokens: dict[int, int] = field(default_factory=dict)
     empty_texts: int = 0
     texts_with_specials: int = 0
     texts_with_surrogates: int = 0
     layers_run: int
     layers: int
-    max_length: int
+    limits: tuple[int, ...]
 
     def count_texts(self, texts: Sequence[EncodedText]) -> None:
         """Counts texts as the tokenizer gave them, before any limit."""
         for text in texts:
-            over = len(text) - self.max_length
-            if over > 0:
-                self.cut_texts += 1
-                self.cut_tokens += over
+            for limit in self.limits:
+                if len(text) > limit:
+                    self.cut_texts[limit] = self.cut_texts.get(limit, 0) + 1
+                    self.cut_tokens[limit] = self.cut_tokens.get(limit, 0) + len(text) - limit
             begin, end = text.content
             self.empty_texts += begin == end
             self.texts_with_specials += text.typed_specials > 0
@@ -49,8 +49,12 @@ class RunSummary:
 
     def notes(self) -> list[str]:
         """What a person should know of the texts, a sentence each; empty where all went as usual."""
+        cut = [
+            (count, f"cut at {limit} tokens, {self.cut_tokens[limit]:,} tokens lost")
+            for limit, count in sorted(self.cut_texts.items())
+        ]
         said = (
-            (self.cut_texts, f"cut at {self.max_length} tokens, {self.cut_tokens:,} tokens lost"),
+            *cut,
             (self.empty_texts, "empty: special tokens only, zero vectors where these are left out"),
             (self.texts_with_specials, "with special tokens typed in them, taken as such"),
             (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
