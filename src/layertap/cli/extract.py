@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -188,6 +189,9 @@ def _checked(options: argparse.Namespace) -> Job:
     features = features_of(options)
     semantics, runtime = semantics_of(options, non_finite=options.non_finite), runtime_of(options)
     require_torch()
+    if options.quiet:
+        # The hub's client draws bars of its own, and looks here when it is imported.
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
     format_ = check_output(options.output, format=options.output_format, overwrite=options.overwrite)
     job = Job(
         features=features,

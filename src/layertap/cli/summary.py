@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layertap.cli.units import aligned, counted, in_bytes, in_shape
+from layertap.cli.units import a_second, aligned, counted, in_bytes, in_shape
 from layertap.engine.extractor import Extractor
 from layertap.engine.summary import RunSummary
 
@@ -41,8 +41,8 @@ def report(
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     if skipped:
         rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))
-    rate = f", {run.records / running:,.0f} texts/s, {run.tokens / running:,.0f} tokens/s" if run.records else ""
-    rows.append(("time", f"{running:.1f} s{rate}; {starting:.1f} s before that to start"))
+    rate = f", {a_second(run.records, running)} texts/s, {a_second(run.tokens, running)} tokens/s"
+    rows.append(("time", f"{running:.1f} s{rate if run.records else ''}; {starting:.1f} s before that to start"))
     rows.append(("output", "standard output" if output is None else f"{output}, {in_bytes(output.stat().st_size)}"))
     return aligned(rows, indent="")
 

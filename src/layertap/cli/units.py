@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from layertap.records import FeatureSchema
+if TYPE_CHECKING:
+    from layertap.records import FeatureSchema
 
 BYTE_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
@@ -15,6 +17,12 @@ def in_bytes(count: float) -> str:
     while count >= 999.5 and power < len(BYTE_UNITS) - 1:
         count, power = count / 1000, power + 1
     return f"{count:,.{1 if power and count < 99.95 else 0}f} {BYTE_UNITS[power]}"
+
+
+def a_second(count: float, seconds: float) -> str:
+    """`3.2`, `1,250`: how many a second."""
+    rate = count / seconds
+    return f"{rate:,.1f}" if rate < 10 else f"{rate:,.0f}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -109,15 +109,20 @@ class _Bar:
             done = round(share * BAR_CELLS)
             line = f"{share:4.0%} [{'#' * done}{'.' * (BAR_CELLS - done)}] {line}"
         # A line that wraps could not be drawn over.
-        line = line[: max(1, shutil.get_terminal_size().columns - 1)]
+        line = line[: _columns()]
         self._stream.write("\r" + line.ljust(self._width))
         self._stream.flush()
         self._width = len(line)
         self._drawn = time.perf_counter()
 
     def clear(self) -> None:
-        self._stream.write("\r" + " " * self._width + "\r")
+        # The whole width: Ctrl-C leaves a ^C behind the line.
+        self._stream.write("\r" + " " * _columns() + "\r")
         self._stream.flush()
+
+
+def _columns() -> int:
+    return max(1, shutil.get_terminal_size().columns - 1)
 
 
 class _Lines:

@@ -114,8 +114,9 @@ class ParquetWriter(Writer):
         new = names - self._options.column_types.keys()
         if new:
             raise InputError(
-                f"row {record.row + 1}: column {', '.join(map(repr, sorted(new)))} is met here for the first time, too "
-                "late for a Parquet file's schema; name the columns to carry, or write jsonl, which holds any"
+                f"row {record.row + 1}: column {', '.join(map(repr, sorted(new)))} is met here for the first "
+                "time, too late for a Parquet file's schema; name the columns to carry (--columns), or write jsonl, "
+                "which holds any"
             )
 
     def _hold(self, batch: FeatureBatch, begin: int, end: int) -> None:
