@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layertap.backends.here.find_spec", lambda _: None)
+
+
+def test_inspect_as_json(layertap: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
+    ended = layertap("inspect", model, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    facts = json.loads(ended.out)
+    assert facts["architecture"] == "bert"
+    assert (facts["num_hidden_layers"], facts["hidden_size"], facts["max_length"]) == (3, 32, 64)
+    assert facts["limits"] == {"position table": 64, "tokenizer_config.json": 64}
+    assert facts["stored"] == {"float32": facts["parameters"]}
+    assert facts["pooler"] == "trained"
+    assert {output["name"]: (output["shape"], output["usable"]) for output in facts["outputs"]} == {
+        "last_hidden_state": (["T", 32], True),
+        "hidden_states[i]": (["T", 32], True),
+        "hidden_states[:]": ([4, "T", 32], True),
+        "pooler_output": ([32], True),
+        "sentence_embedding": (None, False),
+    }
+    assert facts["tokenizer"]["template"] == "[CLS] TEXT [SEP]"
+    assert facts["backends"] == []
+
+
+@pytest.mark.parametrize(
+    ("pooler", "said"),
+    [
+        ("trained", "trained: dense and tanh"),
+        ("untrained", "stored, never trained (its bias is exactly zero): refused unless"),
+        ("absent", "absent: refused"),
+    ],
+)
+def test_inspect_tells_the_state_of_the_pooler(
+    layertap: Run, make_checkpoint: Run, tmp_path: Path, pooler: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_torch(monkeypatch)
+    model = make_checkpoint(tmp_path / "m", "roberta", pooler=pooler, dtype="BF16")
+    out = layertap("inspect", model).out
+    assert said in out
+    assert "roberta (RobertaModel in transformers)" in out
+    assert "stored as bfloat16" in out
+    assert "62 tokens a text with its special tokens (position table 64, tokenizer_config.json 62)" in out
+    assert "<s> TEXT </s> (CLS is token 0)" in out
+    assert "pip install 'layertap[torch]'" in out
+
+
+def test_inspect_lists_what_is_not_used_and_what_is_missing(
+    layertap: Run, make_checkpoint: Run, write_tensors: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetensors.numpy import load_file
+
+    without_torch(monkeypatch)
+    model = make_checkpoint(tmp_path / "m")
+    arrays = load_file(model / "model.safetensors")
+    del arrays["encoder.layer.1.output.dense.bias"]
+    arrays["something.else"] = arrays["pooler.dense.bias"].copy()
+    arrays["cls.predictions.bias"] = arrays["pooler.dense.bias"].copy()
+    write_tensors(model, arrays)
+    out = layertap("inspect", model).out
+    assert "missing       encoder.layer.1.output.dense.bias: features that need them are refused" in out
+    assert "unknown here  something.else" in out
+    assert "never needed  cls.predictions.bias" in out
+
+
+def test_inspect_knows_this_machine(layertap: Run, model: Path) -> None:
+    torch = pytest.importorskip("torch")
+    out = layertap("inspect", model).out
+    assert f"torch  {torch.__version__}" in out
+    assert max(map(len, out.split("on this machine")[0].split("weights")[1].splitlines())) <= 100
+
+
+def test_inspect_of_the_default_model(layertap: Run, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)
+    out = layertap("inspect").out
+    assert out.startswith("sentence-transformers/all-MiniLM-L6-v2\n")
+    assert "last_hidden_state.mean.normalize, of at most 256 tokens" in out
+    assert "never needed  embeddings.position_ids" in out
+
+
+def test_inspect_refuses(refused: Run, tmp_path: Path) -> None:
+    assert "no such model folder" in refused(1, "inspect", "./nowhere")
+    assert "no config.json" in refused(1, "inspect", tmp_path)
+
+
+def test_explain_with_an_input(layertap: Run, model: Path, texts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_torch(monkeypatch)  # nothing runs, so nothing is needed
+    ended = layertap("explain", texts, "-m", model, "-f", "v = hidden_states[1].mean")
+    assert (ended.code, ended.err) == (0, "")
+    assert "blocks           1 of 3" in ended.out
+    assert "for 5 texts" in ended.out
+    assert f"lengths: from the first 5 texts of {texts}" in ended.out
+    off = layertap("explain", texts, "-m", model, "-f", "v = hidden_states[1].mean", "--disable-rule", "stop")
+    assert "blocks           3 of 3" in off.out
+
+
+def test_explain_without_an_input(layertap: Run, model: Path) -> None:
+    ended = layertap("explain", "-m", model, "--max-length", "16")
+    assert ended.code == 0, ended.err
+    assert "last_hidden_state.mean  float32 [32] a text  of at most 16 tokens" in ended.out
+    assert "lengths: texts of 64 tokens are assumed" in ended.out
+
+
+def test_explain_estimates_the_number_of_texts_of_a_large_file(
+    layertap: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layertap.cli.survey.SURVEY_BYTES", 1 << 21)
+    source = tmp_path / "in.txt"
+    source.write_text("a good film about a river and its bank\n" * 200_000)
+    out = layertap("explain", source, "-m", model).out
+    words = next(line for line in out.splitlines() if line.startswith("lengths:"))
+    assert words.startswith(f"lengths: from the first 1,000 texts of {source}; the ")
+    assert words.endswith(" in all are estimated from its size")
+    estimated = int(words.split("; the ")[1].split()[0].replace(",", ""))
+    assert 100_000 <= estimated <= 210_000
+
+
+def test_explain_of_an_input_without_texts(layertap: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").touch()
+    ended = layertap("explain", tmp_path / "in.txt", "-m", model)
+    assert ended.code == 0, ended.err
+    assert "has no texts" in ended.out
+
+
+def test_explain_refuses_what_extract_refuses(refused: Run, model: Path, texts: Path) -> None:
+    assert "out of range" in refused(2, "explain", texts, "-m", model, "-f", "hidden_states[7].mean")
+    assert "no such file" in refused(1, "explain", texts.with_name("none.txt"), "-m", model)
+    assert "no column 'x'" in refused(2, "explain", _jsonl(texts), "-m", model, "--text-column", "x")
+
+
+def _jsonl(texts: Path) -> Path:
+    path = texts.with_suffix(".jsonl")
+    path.write_text('{"text": "a"}\n')
+    return path

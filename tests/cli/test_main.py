@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+import layertap as package
+from layertap.cli import options
+from layertap.cli.main import warnings_as_notes
+from layertap.data import READ_FORMATS, WRITE_FORMATS
+from layertap.engine.options import Precision
+from layertap.features.plan import Rules
+
+Run = Callable[..., Any]
+
+
+def test_names_that_help_shows_are_those_of_the_rooms() -> None:
+    assert get_args(Precision) == options.PRECISIONS
+    assert Rules.names() == options.RULES
+    assert tuple(READ_FORMATS) == options.READ_FORMATS
+    assert tuple(WRITE_FORMATS) == options.WRITE_FORMATS
+
+
+def test_version(layertap: Run) -> None:
+    ended = layertap("--version")
+    assert (ended.code, ended.out) == (0, f"layertap {package.__version__}\n")
+
+
+@pytest.mark.parametrize("command", [[], ["extract"], ["inspect"], ["explain"]])
+def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    ended = layertap(*command, "--help")
+    assert ended.code == 0
+    assert ended.err == ""
+    assert ended.out.startswith("usage: layertap")
+    assert "examples:" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "the following arguments are required: COMMAND; `layertap --help`"),
+        (["extrakt"], "invalid choice: 'extrakt' (choose from 'extract', 'inspect', 'explain')"),
+        (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
+    ],
+)
+def test_wrong_usage(refused: Run, arguments: list[str], said: str) -> None:
+    assert said.replace("'", "") in refused(2, *arguments).replace("'", "")
+
+
+def test_warnings_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = warnings.showwarning
+    with warnings_as_notes(sys.stderr):
+        warnings.simplefilter("always")
+        warnings.warn("the package is not used", stacklevel=1)
+    assert capsys.readouterr().err == "layertap: note: the package is not used\n"
+    assert warnings.showwarning is shown
+
+
+def test_no_backend(refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("layertap.backends.here.find_spec", lambda _: None)
+    message = refused(1, "extract", tmp_path / "in.txt", "-o", tmp_path / "o.parquet")
+    assert "pip install 'layertap[torch]'" in message
