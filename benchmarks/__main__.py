@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help=f"of {', '.join(PARTS)}; all without any")
+    parser.add_argument("parts", nargs="*", type=_part, metavar="part", help=f"of {', '.join(PARTS)}; all without any")
     parser.add_argument("--model", nargs="+", choices=MODEL_NAMES, default=["minilm"])
     parser.add_argument("--workload", nargs="+", choices=WORKLOAD_NAMES, default=list(WORKLOAD_NAMES))
     parser.add_argument("--rows", nargs="+", choices=[row.name for row in ROWS], help="all without it")
@@ -74,6 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, help="folder for converted models; a temporary one without it")
     parser.add_argument("--save", action="store_true", help="add what was measured to results/<machine>-<date>.md")
     return parser
+
+
+def _part(word: str) -> str:
+    if word not in PARTS:
+        raise argparse.ArgumentTypeError(f"{word!r}: expected some of {', '.join(PARTS)}")
+    return word
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -113,10 +119,10 @@ def _sections(model: str, options: argparse.Namespace, cache: Path) -> Iterator[
         chosen = [workloads[name] for name in options.workload]
         for table in measure_speed(rows, chosen, settings, rounds=options.rounds, say=_say):
             yield report.speed_section(model, table, real_weights=has_real_weights(model))
-    yield from _row_free_sections(model, parts, options, settings, rows, workloads["mixture"])
+    yield from _other_sections(model, parts, options, settings, rows, workloads["mixture"])
 
 
-def _row_free_sections(
+def _other_sections(
     model: str,
     parts: Sequence[str],
     options: argparse.Namespace,

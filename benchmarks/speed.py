@@ -10,6 +10,7 @@ from statistics import median
 
 import numpy as np
 
+from benchmarks.busy import OthersMeter
 from benchmarks.limit import LimitUnknownError, Peak, build_peak_program, measure_peaks
 from benchmarks.models import read_shape
 from benchmarks.peers import REFERENCE, Precision, Row, Settings, Variant
@@ -58,6 +59,7 @@ class SpeedTable:
         failed: Rows that do not run here, and why.
         peaks: The processor's peak for each precision in each round.
         limit_unknown: Why there are no peaks; empty where there are.
+        others_share: Share of all cores that other processes used meanwhile; None where the system does not say.
     """
 
     workload: str
@@ -69,6 +71,7 @@ class SpeedTable:
     failed: dict[str, str]
     peaks: tuple[dict[str, Peak], ...]
     limit_unknown: str = ""
+    others_share: float | None = None
 
 
 def agreement(vectors: FloatArray, reference: FloatArray) -> Agreement:
@@ -119,6 +122,7 @@ def _measure_workload(
         program = build_peak_program(settings.cache)
     except LimitUnknownError as error:
         program, limit_unknown = None, str(error)
+    meter = OthersMeter([worker.pid for worker in running])
     for turn in range(rounds):
         say(f"{workload.name}: round {turn + 1} of {rounds}")
         if program is not None:
@@ -128,6 +132,7 @@ def _measure_workload(
         for worker in running[start:] + running[:start]:
             name = worker.row.name
             seconds[name].append(worker.run(workload, tuned[name].variant))
+    others_share = meter.share()
     lengths = _lengths(workload, settings)
     reference = tuned[REFERENCE].vectors
     return SpeedTable(
@@ -142,6 +147,7 @@ def _measure_workload(
         failed=failed,
         peaks=tuple(peaks),
         limit_unknown=limit_unknown,
+        others_share=others_share,
     )
 
 

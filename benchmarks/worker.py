@@ -20,7 +20,7 @@ from benchmarks.workload import Workload
 
 # Threads of a pool that has just finished spin for up to 200 ms before they sleep.
 _SETTLE_SECONDS = 0.25
-_TUNING_TEXTS = 200
+_TUNING_TEXTS = 100
 
 
 class RowFailedError(Exception):
@@ -148,6 +148,12 @@ class Worker:
             if self._process.is_alive():
                 self._process.kill()
         self._connection.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process.pid is not None
+        return self._process.pid
 
     def prepare(self) -> None:
         """Convert the model for this row into the cache."""

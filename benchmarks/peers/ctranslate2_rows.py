@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.machine import read_machine
 from benchmarks.peers.batches import (
+    BATCH_SIZES,
     FloatArray,
     PaddedBatch,
     load_tokenizer,
@@ -20,8 +23,13 @@ from benchmarks.peers.batches import (
 )
 from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
-_ONE_WORKER = "sorted, batch 32, one worker on all threads"
-_WORKER_A_THREAD = "sorted, batch 32, a worker a thread"
+_ONE_WORKER = "one worker on all threads"
+_WORKER_A_THREAD = "a worker a thread"
+_VARIANTS = {
+    f"sorted, batch {size}, {workers}": (size, workers)
+    for workers in (_ONE_WORKER, _WORKER_A_THREAD)
+    for size in BATCH_SIZES
+}
 
 
 def _folder(settings: Settings) -> Path:
@@ -39,9 +47,13 @@ def prepare(settings: Settings) -> None:
 
 def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
     """An Encoder; with a worker a thread, as many batches run at a time."""
+    if "avx512f" in read_machine().flags:
+        # of itself it takes AVX2 where the processor is not Intel's
+        os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
     import ctranslate2
 
-    workers = settings.threads if variant == _WORKER_A_THREAD else 1
+    size, how = _VARIANTS[variant]
+    workers = settings.threads if how == _WORKER_A_THREAD else 1
     encoder = ctranslate2.Encoder(
         str(_folder(settings)),
         device="cpu",
@@ -60,7 +72,7 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
         return mean_over_tokens(states, batch.attention_mask)
 
     def embed(texts: Sequence[str]) -> FloatArray:
-        batches = list(sorted_batches(token_ids(tokenizer, texts), 32, pad_id))
+        batches = list(sorted_batches(token_ids(tokenizer, texts), size, pad_id))
         parts = list(pool.map(run, batches))
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
         vectors[np.concatenate([batch.which for batch in batches])] = np.concatenate(parts)
@@ -74,7 +86,7 @@ def _row(precision: Precision) -> Row:
         name=f"ctranslate2-{precision}",
         library="ctranslate2",
         precision=precision,
-        variants=(_ONE_WORKER, _WORKER_A_THREAD),
+        variants=tuple(_VARIANTS),
         prepare=prepare,
         load=partial(load, precision=precision),
     )

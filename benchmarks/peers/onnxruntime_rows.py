@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.batches import FloatArray, load_tokenizer, read_pad_id, sorted_batches, token_ids
+from benchmarks.peers.batches import BATCH_SIZES, FloatArray, load_tokenizer, read_pad_id, sorted_batches, token_ids
 from benchmarks.peers.export import INPUT_NAMES, OUTPUT_NAME, mean_pooled_model
 from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
-_BATCH_SIZES = {"sorted, batch 32": 32, "sorted, batch 8": 8}
+_VARIANTS = {f"sorted, batch {size}": size for size in BATCH_SIZES}
 
 
 def _files(settings: Settings) -> dict[str, Path]:
@@ -87,7 +87,7 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     )
     tokenizer = load_tokenizer(settings.folder, settings.max_length)
     pad_id = read_pad_id(settings.folder)
-    size = _BATCH_SIZES[variant]
+    size = _VARIANTS[variant]
 
     def embed(texts: Sequence[str]) -> FloatArray:
         vectors: list[FloatArray] = []
@@ -108,7 +108,7 @@ def _row(precision: Precision) -> Row:
         name=f"onnxruntime-{precision}",
         library="onnxruntime",
         precision=precision,
-        variants=tuple(_BATCH_SIZES),
+        variants=tuple(_VARIANTS),
         prepare=prepare,
         load=partial(load, precision=precision),
     )

@@ -1,4 +1,4 @@
-"""OpenVINO: float32, bfloat16 and post-training int8, each with either hint and two batch sizes."""
+"""OpenVINO: float32, bfloat16 and post-training int8, each with either hint."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.batches import (
+    BATCH_SIZES,
     FloatArray,
     IntArray,
     load_tokenizer,
@@ -21,7 +22,9 @@ from benchmarks.peers.export import mean_pooled_model
 from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
 _VARIANTS = {
-    f"sorted, batch {size}, {hint.lower()} hint": (size, hint) for hint in ("THROUGHPUT", "LATENCY") for size in (8, 32)
+    f"sorted, batch {size}, {hint.lower()} hint": (size, hint)
+    for hint in ("THROUGHPUT", "LATENCY")
+    for size in BATCH_SIZES
 }
 
 

@@ -7,10 +7,10 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.batches import BATCH_SIZES, FloatArray
 from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
-_BATCH_SIZES = {"encode, batch 32": 32, "encode, batch 8": 8}
+_VARIANTS = {f"encode, batch {size}": size for size in BATCH_SIZES}
 
 
 def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
@@ -24,7 +24,7 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     pooling = Pooling(encoder.get_embedding_dimension(), pooling_mode="mean")
     model = SentenceTransformer(modules=[encoder, pooling], device="cpu")
     model.max_seq_length = settings.max_length
-    size = _BATCH_SIZES[variant]
+    size = _VARIANTS[variant]
 
     def embed(texts: Sequence[str]) -> FloatArray:
         tensors = model.encode(
@@ -40,7 +40,7 @@ def _row(precision: Precision) -> Row:
         name=f"sentence-transformers-{precision}",
         library="sentence-transformers",
         precision=precision,
-        variants=tuple(_BATCH_SIZES),
+        variants=tuple(_VARIANTS),
         load=partial(load, precision=precision),
     )
 

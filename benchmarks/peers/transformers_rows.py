@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.batches import BATCH_SIZES, FloatArray
 from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
 INPUT_ORDER = "input order, batch 32"
-SORTED_8 = "sorted, batch 8"
-SORTED_32 = "sorted, batch 32"
+SORTED = {f"sorted, batch {size}": size for size in BATCH_SIZES}
 
 
 def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
@@ -25,7 +24,7 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     tokenizer = AutoTokenizer.from_pretrained(settings.folder)
     dtype = getattr(torch, precision)
     model = AutoModel.from_pretrained(settings.folder, dtype=dtype, attn_implementation="sdpa").eval()
-    size = 8 if variant == SORTED_8 else 32
+    size = SORTED.get(variant, 32)
 
     def forward(batch: Any) -> FloatArray:
         with torch.inference_mode():
@@ -72,7 +71,7 @@ def _row(precision: Precision, order: str, variants: tuple[Variant, ...]) -> Row
 
 ROWS = (
     _row("float32", "input-order", (INPUT_ORDER,)),
-    _row("float32", "sorted", (SORTED_32, SORTED_8)),
+    _row("float32", "sorted", tuple(SORTED)),
     _row("bfloat16", "input-order", (INPUT_ORDER,)),
-    _row("bfloat16", "sorted", (SORTED_32, SORTED_8)),
+    _row("bfloat16", "sorted", tuple(SORTED)),
 )
