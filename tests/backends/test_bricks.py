@@ -1,0 +1,435 @@
+"""Encoders of any spec: every brick on and off, against a naive encoder in float64 that runs one sequence at a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+torch = pytest.importorskip("torch")
+
+from layertap.backends.torch import attention  # noqa: E402 - needs torch
+from layertap.backends.torch.attention import Layout, attend  # noqa: E402
+from layertap.backends.torch.backend import TorchBackend  # noqa: E402
+from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
+from layertap.backends.torch.reach import Rotary, relative_buckets  # noqa: E402
+from layertap.engine.batching import segments_of  # noqa: E402
+from layertap.features.program import Capture, Program  # noqa: E402
+from layertap.models.spec import EncoderSpec, PlainPositions, PositionTable, RelativeBias  # noqa: E402
+from layertap.packing import pack  # noqa: E402
+from layertap.tensors import TensorView  # noqa: E402
+
+LIMIT = 24
+VOCABULARY = 20
+TOLERANCE = {"rtol": 1e-4, "atol": 2e-5}
+
+PLAIN = EncoderSpec(
+    architecture="any",
+    vocab_size=VOCABULARY,
+    hidden_size=16,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=24,
+    hidden_act="gelu",
+    layer_norm_eps=1e-5,
+    positions=PositionTable(rows=LIMIT),
+    type_vocab_size=0,
+    pad_token_id=None,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+LAYERS = 3
+EVERYTHING_ELSE = replace(
+    PLAIN,
+    num_hidden_layers=LAYERS,
+    positions=PlainPositions(max_length=LIMIT),
+    type_vocab_size=2,
+    embedding_size=8,
+    embedding_projection=True,
+    norm="rms",
+    norm_position="pre",
+    first_attention_norm=False,
+    gated=True,
+    hidden_act="silu",
+    qkv_bias=False,
+    output_bias=False,
+    num_key_value_heads=2,
+    rotary_thetas=(100.0, 10.0, 100.0),
+    windows=(None, 2, 3),
+    relative=RelativeBias(buckets=8, max_distance=16),
+    blocks=(0, 1, 1),
+)
+
+
+@st.composite
+def specs(draw) -> EncoderSpec:
+    """Any combination of bricks, those included that no family has."""
+    flag = st.booleans()
+    layers = draw(st.integers(1, 3))
+    rows = draw(st.sampled_from([None, 0, 1]))
+    per_layer = {"min_size": layers, "max_size": layers}
+    return replace(
+        PLAIN,
+        num_hidden_layers=layers,
+        hidden_act=draw(st.sampled_from(["gelu", "gelu_tanh", "relu", "silu"])),
+        positions=PlainPositions(max_length=LIMIT) if rows is None else PositionTable(rows=LIMIT + rows),
+        type_vocab_size=draw(st.sampled_from([0, 1, 2])),
+        pooler=draw(flag),
+        embedding_norm=draw(flag),
+        **draw(
+            st.sampled_from([{}, {"embedding_projection": True}, {"embedding_projection": True, "embedding_size": 8}])
+        ),
+        blocks=tuple(sorted(draw(st.just([]) | st.lists(st.integers(0, layers - 1), **per_layer)))),
+        norm=draw(st.sampled_from(["layer", "rms"])),
+        norm_bias=draw(flag),
+        norm_position=draw(st.sampled_from(["post", "pre"])),
+        first_attention_norm=draw(flag),
+        qkv_bias=draw(flag),
+        attention_output_bias=draw(flag),
+        intermediate_bias=draw(flag),
+        output_bias=draw(flag),
+        gated=draw(flag),
+        num_key_value_heads=draw(st.sampled_from([None, 1, 2])),
+        rotary_thetas=tuple(draw(st.just([]) | st.lists(st.sampled_from([10.0, 1e4]), **per_layer))),
+        windows=tuple(draw(st.just([]) | st.lists(st.none() | st.integers(0, 9), **per_layer))),
+        relative=draw(st.sampled_from([None, RelativeBias(buckets=8, max_distance=16)])),
+    )
+
+
+def random_weights(spec: EncoderSpec, seed: int) -> dict[str, np.ndarray]:
+    """Of sizes at which attention is far from uniform and every one of them matters."""
+    random = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
+        scale = 0.1 if len(shape) == 1 else 1 if "relative" in name else shape[1] ** -0.5
+        is_norm = name.endswith(("LayerNorm.weight", "final_norm.weight"))
+        return (random.normal(size=shape) * scale + is_norm).astype(np.float32)
+
+    return {name: draw(name, shape) for name, shape in spec.parameters().items()}
+
+
+# The naive encoder: every line from the papers, one sequence, float64.
+
+
+def naive_states(spec: EncoderSpec, weights: dict[str, np.ndarray], ids: np.ndarray, types: np.ndarray) -> list:
+    """h0 .. hL, and last the L-th before the final norm."""
+    w = {name: value.astype(np.float64) for name, value in weights.items()}
+
+    def dense(name, x):
+        return x @ w[f"{name}.weight"].T + w.get(f"{name}.bias", 0)
+
+    def norm(name, x):
+        if spec.norm == "rms":
+            return w[f"{name}.weight"] * x / np.sqrt((x**2).mean(-1, keepdims=True) + spec.layer_norm_eps)
+        scaled = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + spec.layer_norm_eps)
+        return scaled * w[f"{name}.weight"] + w.get(f"{name}.bias", 0)
+
+    h = w["embeddings.word_embeddings.weight"][ids]
+    if spec.type_vocab_size:
+        h = h + w["embeddings.token_type_embeddings.weight"][types]
+    if isinstance(spec.positions, PositionTable):
+        h = h + w["embeddings.position_embeddings.weight"][: len(ids)]
+    if spec.embedding_norm:
+        h = norm("embeddings.LayerNorm", h)
+    if spec.embedding_projection:
+        h = dense("embeddings.projection", h)
+    states = [h]
+    for layer in range(spec.num_hidden_layers):
+        block = spec.blocks[layer] if spec.blocks else layer
+        at = f"encoder.layer.{block}"
+        pre, post = spec.norm_position == "pre", spec.norm_position == "post"
+        x = norm(f"{at}.attention.LayerNorm", h) if pre and (block > 0 or spec.first_attention_norm) else h
+        query, key, value = (dense(f"{at}.attention.self.{name}", x) for name in ("query", "key", "value"))
+        context = naive_attention(spec, layer, query, key, value, w.get("encoder.relative_attention_bias.weight"))
+        a = h + dense(f"{at}.attention.output.dense", context)
+        a = norm(f"{at}.attention.output.LayerNorm", a) if post else a
+        x = norm(f"{at}.LayerNorm", a) if pre else a
+        up = dense(f"{at}.intermediate.dense", x)
+        wide = activate(spec, dense(f"{at}.intermediate.gate", x)) * up if spec.gated else activate(spec, up)
+        h = a + dense(f"{at}.output.dense", wide)
+        h = norm(f"{at}.output.LayerNorm", h) if post else h
+        states.append(h)
+    states.append(states[-1])
+    if spec.norm_position == "pre":
+        states[-2] = norm("encoder.final_norm", h)
+    return states
+
+
+def activate(spec, x):
+    if spec.hidden_act == "relu":
+        return np.maximum(x, 0)
+    if spec.hidden_act == "silu":
+        return x / (1 + np.exp(-x))
+    if spec.hidden_act == "gelu":
+        return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+def naive_attention(spec, layer, query, key, value, bias_table):
+    n, heads = len(query), spec.num_attention_heads
+    size = spec.hidden_size // heads
+    shared = heads // (spec.num_key_value_heads or heads)
+    context = np.zeros((n, spec.hidden_size))
+    for head in range(heads):
+        own, theirs = (slice(i * size, (i + 1) * size) for i in (head, head // shared))
+        q, k = query[:, own], key[:, theirs]
+        if spec.rotary_thetas:
+            q, k = (naive_rotation(x, spec.rotary_thetas[layer]) for x in (q, k))
+        scores = q @ k.T / math.sqrt(size)
+        for i in range(n):
+            for j in range(n):
+                if bias_table is not None:
+                    scores[i, j] += bias_table[naive_bucket(spec.relative, j - i), head]
+                if spec.windows and spec.windows[layer] is not None and abs(i - j) > spec.windows[layer]:
+                    scores[i, j] = -np.inf
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        context[:, own] = shares / shares.sum(axis=1, keepdims=True) @ value[:, theirs]
+    return context
+
+
+def naive_rotation(x, theta):
+    """Each pair (x[i], x[i + D/2]) as a complex number, times e^(i position theta^(-2i/D))."""
+    half = x.shape[1] // 2
+    turned = np.empty_like(x)
+    for position in range(len(x)):
+        for i in range(half):
+            z = complex(x[position, i], x[position, i + half])
+            z *= np.exp(1j * position * theta ** (-2 * i / (2 * half)))
+            turned[position, i], turned[position, i + half] = z.real, z.imag
+    return turned
+
+
+def naive_bucket(spec: RelativeBias, distance: int) -> int:
+    """Raffel et al. 2020: exact up to a quarter of the buckets, then logarithmic up to the greatest distance."""
+    half = spec.buckets // 2
+    exact = half // 2
+    first = half if distance > 0 else 0
+    far = abs(distance)
+    if far < exact:
+        return first + far
+    share = math.log(far / exact) / math.log(spec.max_distance / exact)
+    return first + min(exact + int(share * (half - exact)), half - 1)
+
+
+# Ours.
+
+
+def backend_of(spec, weights, *, fused):
+    views = {name: TensorView("F32", array.shape, memoryview(array).cast("B")) for name, array in weights.items()}
+    return TorchBackend(spec, lambda names: {name: views[name] for name in names}, fused=fused)
+
+
+def backend_states(backend, batch):
+    spec = backend.spec
+    captures = tuple(Capture(layers=(i,)) for i in range(spec.num_states))
+    found = backend.run(Program(captures=captures, stop=spec.num_hidden_layers), batch, {})
+    return [found[capture] for capture in captures]
+
+
+def encoder_of(spec, weights):
+    encoder = Encoder(spec, pooler=spec.pooler)
+    encoder.load_state_dict({name: torch.as_tensor(array) for name, array in weights.items()}, strict=True)
+    return encoder.eval()
+
+
+def tensors_of(batch):
+    types = batch.token_type_ids
+    return PackedTensors(
+        input_ids=torch.as_tensor(batch.input_ids, dtype=torch.long),
+        position_ids=torch.as_tensor(batch.position_ids, dtype=torch.long),
+        token_type_ids=None if types is None else torch.as_tensor(types, dtype=torch.long),
+        layout=Layout.of(batch.lengths.tolist()),
+    )
+
+
+def batch_of(spec, lengths, seed):
+    """(packed batch, ids, token types); the types are not handed over where there are not two."""
+    random = np.random.default_rng(seed)
+    ids = [random.integers(0, VOCABULARY, n).astype(np.int32) for n in lengths]
+    types = [
+        random.integers(0, spec.type_vocab_size, n) if spec.type_vocab_size > 1 else ids_[:] * 0
+        for n, ids_ in zip(lengths, ids, strict=True)
+    ]
+    batch = pack(
+        ids,
+        position_ids=spec.positions.position_ids,
+        token_type_ids=types if spec.type_vocab_size > 1 else None,
+    )
+    return batch, ids, types
+
+
+LENGTHS = st.lists(st.integers(1, LIMIT) | st.integers(1, 3), min_size=1, max_size=5)
+
+
+@given(spec=specs(), lengths=LENGTHS, seed=st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_states_of_any_spec_against_the_naive_encoder(spec, lengths, seed):
+    weights = random_weights(spec, seed)
+    batch, ids, types = batch_of(spec, lengths, seed)
+    *expected, unnormed = (
+        np.concatenate(layer)
+        for layer in zip(*(naive_states(spec, weights, *pair) for pair in zip(ids, types, strict=True)), strict=True)
+    )
+    encoder = encoder_of(spec, weights)
+    with torch.inference_mode():
+        reference = [state.numpy() for _, state in encoder.states(tensors_of(batch))]
+        *_, (_, last) = encoder.states(tensors_of(batch), unnormed=True)
+    np.testing.assert_allclose(last.numpy(), unnormed, **TOLERANCE)
+    for found in (
+        reference,
+        backend_states(backend_of(spec, weights, fused=True), batch),
+        backend_states(backend_of(spec, weights, fused=False), batch),
+    ):
+        for layer, (state, wanted) in enumerate(zip(found, expected, strict=True)):
+            np.testing.assert_allclose(state, wanted, **TOLERANCE, err_msg=f"state {layer}")
+
+
+@given(spec=specs(), lengths=LENGTHS, seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_top_rows_of_any_spec(spec, lengths, seed, data):
+    weights = random_weights(spec, seed)
+    batch, *_ = batch_of(spec, lengths, seed)
+    stop = data.draw(st.integers(0, spec.num_hidden_layers))
+    rows = np.array(sorted(data.draw(st.sets(st.integers(0, sum(lengths) - 1), min_size=1))), dtype=np.int32)
+    encoder = encoder_of(spec, weights)
+    with torch.inference_mode():
+        everything = [state for _, state in encoder.states(tensors_of(batch), stop=stop)]
+        few = [state for _, state in encoder.states(tensors_of(batch), stop=stop, top_rows=rows)]
+    for one, other in zip(few[:-1], everything[:-1], strict=True):
+        assert torch.equal(one, other)
+    torch.testing.assert_close(few[-1], everything[-1][rows.tolist()], **TOLERANCE)
+
+    reduce = data.draw(st.sampled_from(["first", "last"]))
+    capture = Capture(layers=(stop,), segments="tokens", reduce=reduce)
+    segments = {"tokens": segments_of(batch, "tokens")}
+    ends = np.cumsum(lengths)
+    edges = ends - 1 if reduce == "last" else ends - lengths
+    for fused in (True, False):
+        program = Program(captures=(capture,), stop=stop, top_rows_only=True)
+        found = backend_of(spec, weights, fused=fused).run(program, batch, segments)[capture]
+        np.testing.assert_allclose(found, everything[-1][edges.tolist()].numpy(), **TOLERANCE)
+
+
+@pytest.mark.parametrize("spec", [PLAIN, EVERYTHING_ELSE], ids=["plain", "everything else"])
+def test_every_parameter_has_a_gradient_and_a_use(spec):
+    weights = random_weights(spec, 0)
+    batch, *_ = batch_of(spec, [LIMIT, 3, 3], 0)
+    encoder = encoder_of(spec, weights)
+    assert {name: tuple(p.shape) for name, p in encoder.named_parameters()} == spec.parameters()
+    states = [state for _, state in encoder.states(tensors_of(batch))]
+    loss = sum((state**3).sum() for state in states) + encoder.pool(states[-1][:1]).sum()
+    loss.backward()
+    for name, parameter in encoder.named_parameters():
+        if not name.endswith("key.bias"):  # a bias on all keys alike changes no softmax
+            assert parameter.grad.abs().max() > 1e-4, name
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+def test_bfloat16(fused, smallest_cosine):
+    spec = replace(EVERYTHING_ELSE, hidden_size=64, intermediate_size=96)
+    weights = random_weights(spec, 0)
+    batch, *_ = batch_of(spec, [LIMIT, 3, 3, 1], 0)
+    exact = backend_states(backend_of(spec, weights, fused=fused), batch)
+    views = {name: TensorView("F32", a.shape, memoryview(a).cast("B")) for name, a in weights.items()}
+    half = TorchBackend(spec, lambda names: {name: views[name] for name in names}, precision="bfloat16", fused=fused)
+    assert min(smallest_cosine(*pair) for pair in zip(backend_states(half, batch), exact, strict=True)) > 0.999
+
+
+def test_layers_that_share_a_block_load_it_once():
+    spec = replace(PLAIN, num_hidden_layers=4, blocks=(0, 0, 1, 1))
+    weights = random_weights(spec, 0)
+    views = {name: TensorView("F32", a.shape, memoryview(a).cast("B")) for name, a in weights.items()}
+    asked = []
+
+    def weights_of(names):
+        asked.extend(names)
+        return {name: views[name] for name in names}
+
+    backend = TorchBackend(spec, weights_of)
+    batch, *_ = batch_of(spec, [3], 0)
+    capture = Capture(layers=(2,))
+    backend.run(Program(captures=(capture,), stop=2), batch, {})
+    assert not any(name.startswith("encoder.layer.1.") for name in asked)
+    backend_states(backend, batch)
+    assert len(asked) == len(set(asked))
+    assert set(asked) | {"pooler.dense.weight", "pooler.dense.bias"} == set(spec.parameters())
+
+
+# The bricks alone.
+
+
+@given(positions=st.lists(st.integers(0, 9000), min_size=1, max_size=9), theta=st.sampled_from([10.0, 1e4, 160000.0]))
+@settings(max_examples=30, deadline=None)
+def test_rotation_keeps_lengths_and_products_depend_on_distance_only(positions, theta):
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, 1, 16, generator=generator)
+    turned = [
+        Rotary.of(torch.tensor([p + shift for p in positions]), theta, 8).rotate(x.expand(len(positions), 16))
+        for x, shift in ((query, 5), (key, 0), (query, 12), (key, 7))
+    ]
+    torch.testing.assert_close(turned[0].norm(dim=1), query.norm().expand(len(positions)))
+    products = [(turned[0] * turned[1]).sum(1), (turned[2] * turned[3]).sum(1)]
+    torch.testing.assert_close(*products, rtol=0, atol=0.02)  # angles of thousands of radians, in float32
+
+
+def test_rotation_in_bfloat16_is_computed_in_float32():
+    x = torch.randn(40, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    rotary = Rotary.of(torch.arange(8000, 8040), 1e4, 32)
+    assert torch.equal(rotary.rotate(x), rotary.rotate(x.float()).bfloat16())
+
+
+@given(spec=st.sampled_from([RelativeBias(buckets=32, max_distance=128), RelativeBias(buckets=8, max_distance=16)]))
+@settings(max_examples=2)
+def test_buckets_of_every_distance(spec):
+    distances = np.arange(-600, 601)
+    found = relative_buckets(spec, distances)
+    # the logarithm of exact powers falls on the edge of a bucket, where float32 decides
+    edges = np.isin(np.abs(distances), [2**i for i in range(10)])
+    expected = np.array([naive_bucket(spec, int(d)) for d in distances])
+    assert (found == expected)[~edges].all()
+    assert (np.abs(found - expected) <= 1).all()
+    assert set(found) == set(range(spec.buckets)) - {spec.buckets // 2}  # key before, at and after: 0 is on one side
+
+
+def test_buckets_are_those_of_transformers():
+    modeling = pytest.importorskip("transformers.models.mpnet.modeling_mpnet")
+    distances = torch.arange(-600, 601)
+    expected = modeling.MPNetEncoder.relative_position_bucket(distances, num_buckets=32, max_distance=128)
+    found = relative_buckets(RelativeBias(buckets=32, max_distance=128), distances.numpy())
+    assert found.tolist() == expected.tolist()
+
+
+@given(seed=st.integers(0, 99), size=st.sampled_from([1, 7, 64]), scale=st.sampled_from([1e-4, 1.0, 1e4]))
+@settings(max_examples=30, deadline=None)
+def test_rms_norm_against_the_formula(seed, size, scale):
+    random = np.random.default_rng(seed)
+    x, weight = random.normal(size=(5, size)) * scale, random.normal(size=size)
+    norm = RMSNorm(size, 1e-6)
+    norm.weight.data = torch.as_tensor(weight, dtype=torch.float32)
+    expected = weight * x / np.sqrt((x**2).mean(1, keepdims=True) + 1e-6)
+    found = norm(torch.as_tensor(x, dtype=torch.float32)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("together", [1, 5, 256])
+@pytest.mark.parametrize("window", [0, 1, 3, 30])
+def test_windows_in_any_number_of_parts(together, window, monkeypatch):
+    monkeypatch.setattr(attention, "QUERIES_TOGETHER", together)
+    generator = torch.Generator().manual_seed(0)
+    lengths = [13, 13, 4, 1]
+    query, key, value = torch.randn(3, sum(lengths), 16, generator=generator)
+    found = attend(query, key, value, Layout.of(lengths), num_heads=2, window=window)
+    begin = 0
+    for length in lengths:
+        own = slice(begin, begin + length)
+        begin += length
+        index = torch.arange(length)
+        far = (index - index[:, None]).abs() > window
+        for head in (slice(0, 8), slice(8, 16)):
+            scores = query[own, head].double() @ key[own, head].double().T / 8**0.5
+            expected = scores.masked_fill(far, -math.inf).softmax(1) @ value[own, head].double()
+            torch.testing.assert_close(found[own, head].double(), expected, rtol=1e-5, atol=1e-5)
