@@ -130,11 +130,22 @@ def test_a_bad_weight_is_refused_when_it_is_asked_for(tmp_path, make_checkpoint,
 
 def test_a_missing_weight_names_what_was_not_used(tmp_path, make_checkpoint):
     folder = make_checkpoint(tmp_path)
-    edit_weights(folder, lambda arrays: arrays.update({"encoder.layer.1.attention.Wqkv": arrays.pop(BIAS)}))
+    edit_weights(folder, lambda arrays: arrays.update({"module." + BIAS: arrays.pop(BIAS)}))
     files = opened(folder)
     assert files.missing == (BIAS,)
-    with pytest.raises(WeightsError, match=r"not used are encoder.layer.1.attention.Wqkv"):
+    with pytest.raises(WeightsError, match=rf"not used are module.{BIAS}"):
         files.weights([BIAS])
+
+
+@pytest.mark.parametrize("key", ["encoder.layer.1.attention.self.distance_embedding.weight", "embeddings.norm.weight"])
+def test_a_weight_that_the_encoder_has_no_place_for_is_refused(tmp_path, make_checkpoint, key):
+    folder = make_checkpoint(tmp_path)
+    edit_weights(folder, lambda arrays: arrays.update({key: arrays[BIAS]}))
+    with pytest.raises(WeightsError, match=rf"{key}: expected only weights of bert .*, F32 \[32\]$"):
+        opened(folder)
+    edit_weights(folder, lambda arrays: arrays.pop(BIAS))
+    with pytest.raises(WeightsError, match=rf"{key}: .*; not found are {BIAS}"):
+        opened(folder)
 
 
 def test_weights_are_looked_at_once(tmp_path, make_checkpoint, monkeypatch):
@@ -237,7 +248,7 @@ def test_configs(tmp_path, make_checkpoint):
     with pytest.raises(ConfigError, match=f"^{folder}/config.json: hidden_act: expected one of"):
         opened(folder)
     edit_config(folder, model_type="gpt2")
-    with pytest.raises(UnsupportedModelError, match="model_type 'gpt2'"):
+    with pytest.raises(UnsupportedModelError, match=r"model_type: .*, found 'gpt2'"):
         opened(folder)
     (folder / "config.json").write_text('{\n"a": }')
     with pytest.raises(ConfigError, match="line 2"):

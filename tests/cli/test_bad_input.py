@@ -176,7 +176,7 @@ def test_tokenizer_and_model_that_do_not_match(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (model / name).write_bytes((other / name).read_bytes())
     message = refused(1, "extract", texts, "-o", output, "-m", model, *ONE_THREAD)
-    assert "have no row in the model's table of 50" in message
+    assert "expected ids that have a row in the model's table of 50" in message
 
 
 def test_results_that_are_not_finite(

@@ -282,7 +282,9 @@ def test_what_is_not_a_list_of_texts_is_refused(bert: TextTokenizer) -> None:
 def test_check_fits(bert: TextTokenizer, tmp_path: Path) -> None:
     bert.check_fits(len(WORDS))
     bert.check_fits(len(WORDS) + 8)
-    with pytest.raises(TokenizerError, match=r"vocab\.txt: 2 tokens have no row.*'\\ufffd' with id|vocab\.txt: 2 tok"):
+    with pytest.raises(
+        TokenizerError, match=rf"vocab\.txt: expected ids .* table of {len(WORDS) - 2}, found 2 tokens beyond it"
+    ):
         bert.check_fits(len(WORDS) - 2)
     folder = write_bert(tmp_path)
     with (folder / "vocab.txt").open("a", encoding="utf-8") as file:
@@ -307,7 +309,7 @@ def test_several_threads_may_call_it(bert: TextTokenizer) -> None:
 
 
 def test_the_tables_fit_together() -> None:
-    assert set(CLASS_OF) == set(ARCHITECTURES)
+    assert set(CLASS_OF) <= set(ARCHITECTURES)
     assert set(CLASS_OF.values()) <= set(STYLES)
     assert not set(STYLES) & (set(GENERIC) | set(PYTHON_ONLY))
     assert list(STYLES) == sorted(STYLES, key=str.lower)

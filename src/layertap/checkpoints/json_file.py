@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layertap.errors import ConfigError
+from layertap.models.config import short
 
 # Far beyond any real file, and far below the depth at which Python's own repr and compare give up.
 MAX_DEPTH = 64
@@ -16,7 +17,8 @@ def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:
-        ConfigError: unreadable, not UTF-8, not JSON, nested deeper than `MAX_DEPTH`, or not an object.
+        ConfigError: unreadable, not UTF-8, not JSON, nested deeper than `MAX_DEPTH`, a name twice with different
+            values, or not an object.
     """
     value = _read(path)
     if not isinstance(value, dict):
@@ -43,7 +45,9 @@ def _read(path: Path) -> Any:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}: line {line}: not UTF-8 (byte {error.start})") from error
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=lambda pairs: _unique(path, pairs))
+    except ConfigError:
+        raise
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: not JSON: {error.msg}") from error
     except RecursionError as error:
@@ -53,6 +57,17 @@ def _read(path: Path) -> Any:
         raise ConfigError(f"{path}: a number with too many digits") from error
     _check_depth(path, value)
     return value
+
+
+def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of its pairs; Python alone would keep the last of a name that stands twice."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        # repr: true is not 1, and NaN is itself
+        if name in found and repr(found[name]) != repr(value):
+            raise ConfigError(f"{path}: {short(name)}: expected once, found twice, with different values")
+        found[name] = value
+    return found
 
 
 def _check_depth(path: Path, value: Any) -> None:

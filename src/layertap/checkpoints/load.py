@@ -68,7 +68,7 @@ class ModelFiles:
         spec: the encoder's numbers.
         tensors: canonical name -> stored tensor, for every weight of `spec.parameters()` in the files.
         ignored_keys: stored keys that are known and never needed (heads for other tasks), sorted.
-        unused_keys: stored keys that nothing here knows, sorted.
+        unused_keys: stored keys that nothing here knows, sorted; none is of a part of the encoder.
         pooler: the state of the pooler head: `untrained` where it is stored and its bias is all zeros.
         sentence_embedding: what a sentence-transformers folder says of itself, or None for another folder.
         key_rules: the architecture's rules that this file's keys need (which prefix, which norm names).
@@ -203,6 +203,7 @@ def open_model(
     # Before `spec.parameters()`: a wrong number of blocks may be absurdly large.
     _check_blocks(checkpoint, keys, spec)
     shapes = spec.parameters()
+    _check_parts(found, keys, shapes, architecture)
     tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes}
     return ModelFiles(
         checkpoint=checkpoint,
@@ -299,6 +300,26 @@ def _check_known(checkpoint: Checkpoint, keys: KeyTable, architecture: Architect
         advice = f"; the prefix {prefix!r} is not one of this family (none, or {known})"
     first = _some(stored + keys.ignored) if stored or keys.ignored else "no weights at all"
     raise WeightsError(f"{checkpoint.folder}: {WORD_TABLE}: expected for {architecture.name}, found {first}{advice}")
+
+
+def _check_parts(
+    found: Mapping[str, StoredTensor], keys: KeyTable, shapes: Mapping[str, tuple[int, ...]], architecture: Architecture
+) -> None:
+    """Refuses a weight inside the encoder that its forward pass has no place for: leaving it out would change results.
+
+    What stands beside the encoder (a head of someone's own) is reported, not refused.
+    """
+    parts = {name.partition(".")[0] for name in shapes}
+    for name, key in keys.stored.items():
+        part = name.partition(".")[0]
+        if name not in shapes and part in parts:
+            stored = found[key]
+            missing = [other for other in shapes if other not in keys.stored and not other.startswith("pooler.")]
+            missed = f"; not found are {_some(tuple(missing))}" if missing else ""
+            raise WeightsError(
+                f"{stored.file}: {key}: expected only weights of {architecture.name} under {part}, found one that it "
+                f"does not have, {stored.view.dtype} {list(stored.view.shape)}{missed}"
+            )
 
 
 def _pooler_state(spec: EncoderSpec, tensors: Mapping[str, StoredTensor]) -> PoolerState:

@@ -98,19 +98,21 @@ def _read_modules(checkpoint: Checkpoint, path: Path) -> bool:
             raise ConfigError(f"{path}: expected objects with type and path, found {short(module)}")
         kind = module["type"]
         if kind.partition(".")[0] != "sentence_transformers":
-            raise _RefusedError(f"modules.json: {kind} is code of the model's own, which layertap does not run")
+            raise _RefusedError(
+                f"modules.json: {_listed([kind])} is code of the model's own, which layertap does not run"
+            )
         if module.get("kwargs"):
-            raise _RefusedError(f"modules.json: {kind} takes arguments ({short(module['kwargs'])})")
+            raise _RefusedError(f"modules.json: {_listed([kind])} takes arguments ({short(module['kwargs'])})")
         kinds.append(kind.rpartition(".")[2])
         paths.append(module["path"])
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
         raise _RefusedError(
-            f"modules.json: the modules are {', '.join(kinds) or 'none'}; computed are Transformer, Pooling and then, "
+            f"modules.json: the modules are {_listed(kinds)}; computed are Transformer, Pooling and then, "
             "if present, Normalize"
         )
     for kind, found, expected in zip(kinds, paths, PLACES, strict=False):
         if found != expected:
-            raise _RefusedError(f"modules.json: {kind} is in {short(found)}, expected in {expected!r}")
+            raise _RefusedError(f"modules.json: {_listed([kind])} is in {short(found)}, expected in {expected!r}")
     config = checkpoint.file(NORMALIZE_CONFIG)
     if len(kinds) == 3 and config is not None:
         names = {"module_input_name": "sentence_embedding", "module_output_name": ("sentence_embedding", None)}
@@ -204,7 +206,13 @@ def _read_model_config(checkpoint: Checkpoint) -> None:
 def _refuse_unknown(config: Mapping[str, Any], file: str, known: Sequence[str]) -> None:
     unknown = sorted(set(config) - set(known))
     if unknown:
-        raise _RefusedError(f"{file}: {', '.join(unknown)}: not known, and might change the result")
+        raise _RefusedError(f"{file}: {_listed(unknown)}: not known, and might change the result")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """At most eight names, in plain characters."""
+    shown = [name if name.isprintable() and len(name) <= 80 else short(name) for name in names[:8]]
+    return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "") if names else "none"
 
 
 def _refuse_unless(config: Mapping[str, Any], file: str, harmless: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from layertap.checkpoints.json_file import read_object
 from layertap.errors import WeightsError
+from layertap.models.config import short
 from layertap.tensors import TensorView
 
 SAFETENSORS = "model.safetensors"
@@ -60,16 +61,22 @@ def read_safetensors(path: Path) -> dict[str, TensorView]:
         with path.open("rb") as file:
             size = file.seek(0, 2)
             if size < 8:
-                raise WeightsError(f"{path}: not a safetensors file: {size} bytes, shorter than the header's length")
+                raise WeightsError(
+                    f"{path}: not a safetensors file: expected 8 bytes with the header's length, found {size} in all"
+                )
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     data = memoryview(mapped)
     header_size = int.from_bytes(data[:8], "little")
     if header_size > MAX_HEADER:
-        raise WeightsError(f"{path}: not a safetensors file: a header of {header_size} bytes, allowed are {MAX_HEADER}")
+        raise WeightsError(
+            f"{path}: not a safetensors file: expected a header of at most {MAX_HEADER} bytes, found {header_size}"
+        )
     if 8 + header_size > size:
-        raise WeightsError(f"{path}: cut short: a header of {header_size} bytes in a file of {size}; download it again")
+        raise WeightsError(
+            f"{path}: cut short: expected a header of {header_size} bytes, found {size - 8}; download it again"
+        )
     header = _parse_header(path, bytes(data[8 : 8 + header_size]))
     return _views(path, header, data[8 + header_size :])
 
@@ -78,8 +85,10 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for name, value in pairs:
+            if not name.isprintable():
+                raise WeightsError(f"{path}: expected printable names in the header, found {name[:60]!r}")
             if name in found:
-                raise WeightsError(f"{path}: {name!r} stands twice in the header")
+                raise WeightsError(f"{path}: {name!r}: expected once, found twice in the header")
             found[name] = value
         return found
 
@@ -151,11 +160,18 @@ def read_index(path: Path) -> dict[str, str]:
     """
     weight_map = read_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise WeightsError(f"{path}: expected a weight_map of keys to file names")
+        raise WeightsError(f"{path}: expected a weight_map of keys to file names, found {short(weight_map)}")
     for key, file in weight_map.items():
-        if not isinstance(file, str) or not file or file in {".", ".."} or set(file) & set("/\\:\0*?["):
-            raise WeightsError(f"{path}: {key}: expected the name of a file beside the index, found {file!r}")
+        if not key.isprintable():
+            raise WeightsError(f"{path}: expected printable names in weight_map, found {short(key)}")
+        if not isinstance(file, str) or not _is_plain_name(file):
+            raise WeightsError(f"{path}: {key}: expected the name of a file beside the index, found {short(file)}")
     return weight_map
+
+
+def _is_plain_name(file: str) -> bool:
+    """A name that leads nowhere else, is no pattern, and that every file system takes."""
+    return file.isprintable() and 0 < len(file) < 256 and file not in {".", ".."} and not set(file) & set("/\\:*?[")
 
 
 def shard_files(index: Path) -> list[str]:

@@ -12,6 +12,7 @@ from layertap.engine.options import ModelReference, Semantics
 from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
 from layertap.features.schema import ModelFacts
+from layertap.models.config import ConfigReader
 from layertap.text.tokenizer import TextTokenizer
 
 INSANE_LENGTH = 10**9
@@ -73,13 +74,22 @@ def open_reference(reference: ModelReference) -> OpenedModel:
         checkpoint, allow_pickle=reference.allow_pickle, read_pickle=pickle_reader() if reference.allow_pickle else None
     )
     tokenizer = TextTokenizer.load(
-        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=files.config.get("tokenizer_class")
+        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=_tokenizer_class(files)
     )
     tokenizer.check_fits(files.spec.vocab_size)
     if checkpoint.commit is not None:
         # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
         reference = replace(reference, revision=checkpoint.commit)
     return OpenedModel(reference=reference, files=files, tokenizer=tokenizer)
+
+
+def _tokenizer_class(files: ModelFiles) -> str | None:
+    value = files.config.get("tokenizer_class")
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigReader(files.config, file=str(files.checkpoint.folder / "config.json")).fail(
+        "tokenizer_class", "a name or null"
+    )
 
 
 def plan_features(features: Features | None, facts: ModelFacts, tokenizer: TextTokenizer, rules: Rules) -> Plan:

@@ -6,6 +6,7 @@ from importlib import import_module
 
 from layertap.errors import UnsupportedModelError
 from layertap.models.config import ConfigReader, short
+from layertap.models.refused import refuse_by_name, refuse_foreign_code
 from layertap.models.spec import Architecture
 
 # model_type -> "module:row" in this package
@@ -14,13 +15,6 @@ ARCHITECTURES: dict[str, str] = {
     "camembert": "roberta:CAMEMBERT",
     "roberta": "roberta:ROBERTA",
     "xlm-roberta": "roberta:XLM_ROBERTA",
-}
-
-# Models that call themselves by a name of the table and are something else: a sign in `architectures`
-# or `auto_map`, and what it means.
-IMPOSTORS: dict[str, str] = {
-    "JinaBert": "JinaBERT uses ALiBi instead of position embeddings",
-    "NewModel": "GTE-new uses rotary positions",
 }
 
 # First word of a transformers class -> model_type, for configs older than `model_type`.
@@ -47,19 +41,25 @@ def architecture_of(config: ConfigReader) -> Architecture:
         UnsupportedModelError: an architecture that layertap does not run, by name.
         ConfigError: a config that does not say what it is.
     """
-    values = config.values
-    signs = f"{values.get('architectures')} {values.get('auto_map')}"
-    for sign, reason in IMPOSTORS.items():
-        if sign in signs:
-            raise UnsupportedModelError(f"{config.file}: {sign} in architectures or auto_map: {reason}; not supported")
-    model_type = values.get("model_type")
+    refuse_by_name(config)
+    model_type = config.values.get("model_type")
     if model_type is None:
         model_type = _from_class_name(config)
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
-            f"{config.file}: model_type {short(model_type)} is not supported; supported are " + ", ".join(ARCHITECTURES)
+            f"{config.file}: model_type: expected one of {', '.join(ARCHITECTURES)}, found {short(model_type)}, "
+            f"which is not supported{_code(config)}"
         )
+    refuse_foreign_code(config, model_type)
     return architecture(model_type)
+
+
+def _code(config: ConfigReader) -> str:
+    return (
+        "; no native family serves it, and the code that it brings (auto_map) is never run"
+        if config.values.get("auto_map")
+        else ""
+    )
 
 
 def _from_class_name(config: ConfigReader) -> str:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from tokenizers import AddedToken, Tokenizer
 
 from layertap.errors import TokenizerError
+from layertap.models.config import short
 from layertap.text.settings import CONFIG_FILE, TokenizerSettings, read_settings
 from layertap.text.styles import CLASS_OF, GENERIC, PYTHON_ONLY, STYLES, Setup, Style
 
@@ -141,8 +142,8 @@ def _apply(style: Style, backend: Tokenizer, setup: Setup, path: Path) -> None:
         # Without this, the library would give a missing token a new id past the model's table.
         if token is not None and token not in declared and backend.token_to_id(token) is None:
             raise TokenizerError(
-                f"{path}: {name} {token!r} is not in the vocabulary; if the vocabulary spells it differently, say so "
-                f"in {CONFIG_FILE}"
+                f"{path}: {name} {short(token)} is not in the vocabulary; if the vocabulary spells it differently, "
+                f"say so in {CONFIG_FILE}"
             )
     _add_tokens(backend, setup)
     backend.post_processor = style.template(backend, setup)
@@ -167,7 +168,7 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
         # vocabulary's id is right, as for transformers: settings are often copied from a relative.)
         if (found := backend.token_to_id(token.content)) != token_id:
             raise TokenizerError(
-                f"{settings.files[0].parent}: token {token.content!r} is declared as id {token_id}, and the "
+                f"{settings.files[0].parent}: token {short(token.content)} is declared as id {token_id}, and the "
                 f"vocabulary leads to {found}; vocabulary and settings are not of one tokenizer"
             )
 

@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from layertap.errors import TokenizerError
+from layertap.models.config import short
 
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -50,7 +51,7 @@ class TokenizerSettings:
         """A field of `tokenizer_config.json` that is true or false."""
         value = self.values.get(name, default)
         if not isinstance(value, bool):
-            raise TokenizerError(f"{self.files[0]}: {name}: expected true or false, found {value!r}")
+            raise TokenizerError(f"{self.files[0]}: {name}: expected true or false, found {short(value)}")
         return value
 
     def optional_flag(self, name: str) -> bool | None:
@@ -82,7 +83,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
             declared = _added(read_json_object(added_file), added_file, _special_contents(merged))
     tokenizer_class = values.get("tokenizer_class")
     if tokenizer_class is not None and not isinstance(tokenizer_class, str):
-        raise TokenizerError(f"{config_file}: tokenizer_class: expected a name, found {tokenizer_class!r}")
+        raise TokenizerError(f"{config_file}: tokenizer_class: expected a name, found {short(tokenizer_class)}")
     return TokenizerSettings(
         tokenizer_class=tokenizer_class.removesuffix("Fast") if tokenizer_class else None,
         named=_named(merged),
@@ -101,7 +102,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         raise TokenizerError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, or deeply nested
         raise TokenizerError(f"{path}: not valid JSON: {error}") from error
     except OSError as error:
         raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
@@ -111,15 +112,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def _token(value: Any, field: str, path: Path, *, special: bool | None = None) -> AddedToken:
-    if isinstance(value, str) and value:
+    if _is_content(value):
         return AddedToken(value, special=True)
-    if isinstance(value, dict) and isinstance(value.get("content"), str) and value["content"]:
+    if isinstance(value, dict) and _is_content(value.get("content")):
         flags = {flag: value[flag] for flag in ADDED_TOKEN_FLAGS if flag in value}
         if all(isinstance(flag, bool) for flag in flags.values()):
             if special is not None:
                 flags["special"] = special
             return AddedToken(value["content"], **flags)
-    raise TokenizerError(f"{path}: {field}: expected a token, found {value!r}")
+    shown = field if field.isprintable() else short(field)
+    raise TokenizerError(f"{path}: {shown}: expected a token, found {short(value)}")
+
+
+def _is_content(value: Any) -> bool:
+    """A text that is not empty and, without lone surrogates, one that the library takes."""
+    return isinstance(value, str) and value != "" and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _named(merged: Mapping[str, tuple[Any, Path]]) -> dict[str, AddedToken]:
@@ -141,7 +148,7 @@ def _extra(merged: Mapping[str, tuple[Any, Path]]) -> tuple[AddedToken, ...]:
         if isinstance(value, dict):
             value = list(value.values())
         if not isinstance(value, list):
-            raise TokenizerError(f"{path}: {name}: expected a list of tokens, found {value!r}")
+            raise TokenizerError(f"{path}: {name}: expected a list of tokens, found {short(value)}")
         return tuple(_token(token, name, path, special=True) for token in value)
     return ()
 
@@ -152,15 +159,15 @@ def _special_contents(merged: Mapping[str, tuple[Any, Path]]) -> set[str]:
 
 def _declared(value: Any, path: Path) -> dict[int, AddedToken]:
     field = "added_tokens_decoder"
-    if not isinstance(value, dict) or not all(key.isdecimal() for key in value):
-        raise TokenizerError(f"{path}: {field}: expected an object of ids and tokens, found {value!r}")
+    if not isinstance(value, dict) or not all(key.isdecimal() and len(key) < 20 for key in value):
+        raise TokenizerError(f"{path}: {field}: expected an object of ids and tokens, found {short(value)}")
     return {int(key): _token(token, f"{field}[{key}]", path) for key, token in value.items()}
 
 
 def _added(values: Mapping[str, Any], path: Path, special: set[str]) -> dict[int, AddedToken]:
     added: dict[int, AddedToken] = {}
     for content, token_id in values.items():
-        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0 or not content:
-            raise TokenizerError(f"{path}: {content!r}: expected a token and its id, found {token_id!r}")
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or token_id < 0 or not _is_content(content):
+            raise TokenizerError(f"{path}: {short(content)}: expected a token and its id, found {short(token_id)}")
         added[token_id] = AddedToken(content, normalized=content not in special, special=content in special)
     return added

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import TokenizerError, UsageError
+from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 
 if TYPE_CHECKING:
@@ -107,8 +108,9 @@ class TextTokenizer:
             return
         beyond = sorted((i, token) for token, i in self.backend.get_vocab().items() if i >= vocab_size and token)
         raise TokenizerError(
-            f"{self.files[0]}: {len(beyond)} tokens have no row in the model's table of {vocab_size}: the first is "
-            f"{beyond[0][1]!r} with id {beyond[0][0]}; tokenizer and model are not of one checkpoint"
+            f"{self.files[0]}: expected ids that have a row in the model's table of {vocab_size}, found {len(beyond)} "
+            f"tokens beyond it: the first is {short(beyond[0][1])} with id {beyond[0][0]}; tokenizer and model are not "
+            "of one checkpoint"
         )
 
     def encode(self, texts: Sequence[str]) -> list[EncodedText]:

@@ -1,0 +1,318 @@
+"""Seeded mutations of everything that is read of a checkpoint: only our own errors come out, each a line of print.
+
+Together at least 100,000 cases (the summary of the run says how many).
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from layertap.checkpoints.json_file import read_array, read_object
+from layertap.checkpoints.load import open_model
+from layertap.checkpoints.sentence import read_sentence_embedding
+from layertap.checkpoints.source import Checkpoint
+from layertap.checkpoints.tensors import read_index, read_safetensors
+from layertap.errors import CheckpointError, LayertapError
+from layertap.models.config import ConfigReader
+from layertap.models.registry import ARCHITECTURES, architecture_of
+
+CONFIGS = 60_000
+JSON_FILES = 12_000
+WEIGHTS_FILES = 12_000
+HEADERS = 10_000
+INDEXES = 4_000
+SENTENCES = 8_000
+FOLDERS = 2_000
+
+NESTED: object = "deep"
+for _ in range(60):
+    NESTED = [NESTED]
+HOSTILE: list[Any] = [
+    *(None, True, False, 0, -1, 1, 2, 3, 7, 64, 2**31 - 1, 2**31, 2**63, -(2**63), 10**12, 10**400, -(10**400)),
+    *(0.5, -0.0, 1.0, 1e-12, 1e308, float("nan"), float("inf"), float("-inf")),
+    *(
+        "",
+        "x",
+        "bert",
+        "roberta",
+        "gelu",
+        "F32",
+        "I64",
+        "../x",
+        "/etc/passwd",
+        "absolute",
+        "mean",
+        "0",
+        "\ud800",
+        "\x00",
+    ),
+    *("a\nb", "\u202e", "x" * 10_000, "Transformer", "sentence_transformers.models.Pooling", "[UNK]"),
+    *([], [[]], {}, {"a": {}}, [1] * 1000, [0, 8], [2, 3], ["mean", "cls"], {"text": 1}, NESTED),
+    *({"content": "\ud800"}, {"content": "[NEW]", "special": 1}, {"9" * 30: "x"}, {"3": {"content": "[X]"}}),
+]
+BYTES = [
+    b"",
+    b"\0",
+    b"\xff",
+    b'"',
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"9" * 30,
+    b"-",
+    b"e9",
+    b"null",
+    b"\\ud800",
+    b"\xc3",
+]
+
+
+def ours(call: Callable[[], object], case: object, error: type[LayertapError] = CheckpointError) -> bool:
+    """Whether the call is refused with our own error; everything else but success is a failure of the test."""
+    try:
+        call()
+    except error as refused:
+        message = str(refused)
+        assert message.isprintable(), f"{case!r:.500}: {message!r}"
+        assert len(message) < 2_000, f"{case!r:.500}: a message of {len(message)} characters"
+        return True
+    except BaseException as escaped:
+        escaped.add_note(f"{case!r:.2000}")
+        raise
+    return False
+
+
+def mutated(value: Any, source: random.Random, fields: tuple[str, ...] = ()) -> Any:
+    """A copy of a JSON value with one to three places replaced, dropped, doubled, or filled with a neighbour's."""
+    value = deepcopy(value)
+    for _ in range(source.randint(1, 3)):
+        places = list(_places(value))
+        if not places:
+            return deepcopy(source.choice(HOSTILE))
+        parent, key = source.choice(places)
+        other, other_key = source.choice(places)
+        action = source.random()
+        if action < 0.6:
+            parent[key] = deepcopy(source.choice(HOSTILE))
+        elif action < 0.7:
+            del parent[key]
+        elif action < 0.85:
+            parent[key] = deepcopy(other[other_key])
+        elif isinstance(parent, dict):
+            parent[source.choice(fields or ("x", "\ud800", "a\nb", ""))] = deepcopy(source.choice(HOSTILE))
+        else:
+            parent.insert(source.randrange(len(parent) + 1), deepcopy(source.choice(HOSTILE)))
+    return value
+
+
+def _places(value: Any) -> Iterator[tuple[Any, Any]]:
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield value, key
+            yield from _places(child)
+
+
+def mutated_bytes(content: bytes, source: random.Random, within: int) -> bytes:
+    """A copy with one to four pieces of its first bytes changed, lost, put in, doubled, or everything after cut."""
+    data = bytearray(content)
+    for _ in range(source.randint(1, 4)):
+        at = source.randrange(min(within, len(data)) + 1)
+        to = min(len(data), at + source.choice((1, 1, 2, 8, 100)))
+        action = source.random()
+        if action < 0.3 and at < len(data):
+            data[at] ^= 1 << source.randrange(8)
+        elif action < 0.5:
+            del data[at:to]
+        elif action < 0.8:
+            data[at:at] = source.choice(BYTES)
+        elif action < 0.95:
+            data[at:at] = data[at:to]
+        else:
+            del data[at:]
+    return bytes(data)
+
+
+FIELDS = (
+    *("auto_map", "architectures", "embedding_size", "position_embedding_type", "is_decoder", "pruned_heads"),
+    *("quantization_config", "alibi_starting_size", "tokenizer_class", "add_cross_attention", "x", "\ud800", "a\nb"),
+    *("sep_token", "\ud800_token", "added_tokens_decoder", "extra_special_tokens", "do_lower_case", "model_max_length"),
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sound: Path) -> Path:
+    return Path(shutil.copytree(sound, tmp_path / "m"))
+
+
+@pytest.fixture
+def fuzzed(count: Any) -> Callable[[int, int], None]:
+    """Counts cases, and fails where the mutations no longer reach both sides of the reader."""
+
+    def fuzzed(cases: int, refused: int) -> None:
+        count.fuzzed += cases
+        assert 0.02 * cases < refused < 0.999 * cases, f"{refused} of {cases} refused"
+
+    return fuzzed
+
+
+def rewrite(path: Path, content: bytes | str) -> None:
+    """Writes a file anew: some file systems flush one that is cut to nothing and written again, milliseconds each."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def spec_of(values: Any) -> object:
+    reader = ConfigReader(values)
+    return architecture_of(reader).spec(reader)
+
+
+def test_configs(folder, family, fuzzed):
+    config = json.loads((folder / "config.json").read_text())
+    source = random.Random(f"configs {family}")
+    refused = 0
+    for _ in range(CONFIGS // 2):
+        case = mutated(config | {"model_type": source.choice([family, *ARCHITECTURES])}, source, FIELDS)
+        if isinstance(case, dict):
+            refused += ours(lambda case=case: spec_of(case), case)
+    fuzzed(CONFIGS // 2, refused)
+
+
+def test_every_default(fuzzed):
+    """Configs of few fields, so that the rest are the families' defaults."""
+    source = random.Random("defaults")
+    refused = 0
+    for _ in range(CONFIGS // 6):
+        case = {source.choice(FIELDS): deepcopy(source.choice(HOSTILE)), "model_type": source.choice([*ARCHITECTURES])}
+        refused += ours(lambda case=case: spec_of(case), case)
+    fuzzed(CONFIGS // 6, refused)
+
+
+def test_json_files(tmp_path, folder, family, fuzzed):
+    path = tmp_path / "config.json"
+    content = (folder / "config.json").read_bytes()
+    source = random.Random(f"json {family}")
+    refused = 0
+    for _ in range(JSON_FILES // 2):
+        case = mutated_bytes(content, source, len(content))
+        rewrite(path, case)
+        refused += ours(lambda: read_object(path), case)
+        assert ours(lambda: read_array(path), case)
+    fuzzed(JSON_FILES // 2, refused)
+
+
+def test_weights_files(tmp_path, folder, family, fuzzed):
+    path = tmp_path / "w.safetensors"
+    content = (folder / "model.safetensors").read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    source = random.Random(f"weights {family}")
+    refused = 0
+    for _ in range(WEIGHTS_FILES // 2):
+        case = mutated_bytes(content, source, source.choice((8, header, header, len(content))))
+        rewrite(path, case)
+        refused += ours(lambda: read_safetensors(path), case[:2000])
+    fuzzed(WEIGHTS_FILES // 2, refused)
+
+
+def test_headers(tmp_path, folder, family, fuzzed):
+    path = tmp_path / "w.safetensors"
+    content = (folder / "model.safetensors").read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    source = random.Random(f"headers {family}")
+    whole = json.loads(content[8:end])
+    few = {key: whole[key] for key in sorted(whole, key=lambda key: whole[key].get("data_offsets", [0]))[:4]}
+    data = content[end : end + max(entry["data_offsets"][1] for entry in few.values() if "data_offsets" in entry)]
+    refused = 0
+    for _ in range(HEADERS // 2):
+        case = mutated(few, source)
+        text = json.dumps(case).encode()
+        rewrite(path, len(text).to_bytes(8, "little") + text + data)
+        refused += ours(lambda: read_safetensors(path), case)
+    fuzzed(HEADERS // 2, refused)
+
+
+def test_indexes(tmp_path, fuzzed):
+    path = tmp_path / "model.safetensors.index.json"
+    keys = ("embeddings.LayerNorm.bias", "encoder.layer.0.output.dense.bias", "pooler.dense.bias")
+    index = {"metadata": {"total_size": 96}, "weight_map": dict.fromkeys(keys, "model-00001-of-00002.safetensors")}
+    source = random.Random("indexes")
+    refused = 0
+    for _ in range(INDEXES):
+        case = mutated(index, source)
+        rewrite(path, json.dumps(case))
+        refused += ours(lambda: read_index(path), case)
+    fuzzed(INDEXES, refused)
+
+
+SENTENCE_FILES: dict[str, Any] = {
+    "modules.json": [
+        {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+        {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+    ],
+    "1_Pooling/config.json": {
+        "word_embedding_dimension": 16,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode": ["mean", "cls"],
+        "include_prompt": True,
+    },
+    "sentence_bert_config.json": {"max_seq_length": 32, "do_lower_case": False, "modality_config": None},
+    "config_sentence_transformers.json": {
+        "__version__": {"sentence_transformers": "5.0.0"},
+        "prompts": {"query": "query: ", "document": ""},
+        "default_prompt_name": "document",
+        "similarity_fn_name": "cosine",
+        "truncate_dim": None,
+    },
+}
+SENTENCE_FIELDS = ("pooling_mode", "kwargs", "truncate_dim", "default_prompt_name", "transformer_task", "x", "\ud800")
+
+
+def test_sentence_transformers_files(folder, family, fuzzed):
+    for name, value in SENTENCE_FILES.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(value))
+    checkpoint = Checkpoint(name="m", origin="folder", folder=folder)
+    spec = open_model(checkpoint).spec
+    found = read_sentence_embedding(checkpoint, spec)
+    assert found is not None
+    assert found.refusal is None
+    source = random.Random(f"sentence {family}")
+    refused = 0
+
+    def read() -> None:
+        found = read_sentence_embedding(checkpoint, spec)
+        if found is not None and found.refusal is not None:
+            raise CheckpointError(found.refusal)
+
+    for _ in range(SENTENCES // 2):
+        name = source.choice([*SENTENCE_FILES])
+        case = mutated(SENTENCE_FILES[name], source, SENTENCE_FIELDS)
+        rewrite(folder / name, json.dumps(case))
+        refused += ours(read, {name: case})
+        rewrite(folder / name, json.dumps(SENTENCE_FILES[name]))
+    fuzzed(SENTENCES // 2, refused)
+
+
+def test_whole_folders(folder, family, fuzzed, load_strictly):
+    files = {name: json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json")}
+    source = random.Random(f"folders {family}")
+    refused = 0
+    for _ in range(FOLDERS // 2):
+        name = source.choice([*files])
+        case = mutated(files[name], source, FIELDS)
+        rewrite(folder / name, json.dumps(case))
+        refused += ours(lambda: load_strictly(folder), {name: case})
+        rewrite(folder / name, json.dumps(files[name]))
+    fuzzed(FOLDERS // 2, refused)
