@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from layertap import __version__
-from layertap.cli import explain, extract, inspect
+from layertap.cli import explain, extract, inspect, verify
 from layertap.errors import LayertapError, UsageError
 
 INTERRUPTED = 130
@@ -29,6 +29,7 @@ examples:
   layertap extract reviews.csv -o out.parquet --text-column review --feature 'v = hidden_states[-4:].layer_mean.mean'
   layertap explain texts.txt --feature 'last_hidden_state.cls' --feature 'hidden_states[:].mean'
   layertap inspect sentence-transformers/all-MiniLM-L6-v2
+  layertap verify ./my-checkpoint -o certificate.json
 
 `layertap COMMAND --help` lists a command's options."""
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings_as_notes(sys.stderr):
             options = parser().parse_args(arguments)
-            options.run(options)
+            code: int | None = options.run(options)
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         return _say("; ".join(["stopped", *_notes(stop)]), INTERRUPTED)
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "\n".join([f"error: {_in_words(error)}", *_notes(error)]),
             error.exit_code if isinstance(error, LayertapError) else 1,
         )
-    return 0
+    return code or 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (extract, inspect, explain):
+    for command in (extract, inspect, explain, verify):
         command.add_to(commands)
     return root
 

@@ -27,7 +27,7 @@ WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
 def add_command(
     commands: Commands,
     name: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *,
     summary: str,
     usage: str,

@@ -1,0 +1,104 @@
+"""A certificate for a terminal, at most 100 columns wide where names are short."""
+
+from __future__ import annotations
+
+import math
+
+from layertap.cli.units import aligned, counted
+from layertap.verify.certificate import Certificate, Finding, SetupResult
+
+RIGHT_ALIGNED = 4
+
+
+def in_lines(certificate: Certificate) -> list[str]:
+    """What was compared, a table a setup, and the verdict last."""
+    lines = [certificate.model, *aligned(_rows(certificate))]
+    for result in certificate.results:
+        lines += ["", *_table(result)]
+    return [*lines, "", verdict(certificate)]
+
+
+def verdict(certificate: Certificate) -> str:
+    """One line: passed, or what failed."""
+    if certificate.passed:
+        return f"passed: {counted(len(certificate.results), 'setup')}, every figure within its bound"
+    failed = [str(result.setup) for result in certificate.results if not result.passed]
+    if certificate.texts.different_ids:
+        failed.insert(0, "token ids")
+    return "FAILED: " + "; ".join(failed)
+
+
+def _rows(certificate: Certificate) -> list[tuple[str, str]]:
+    texts = certificate.texts
+    lengths = f"{min(texts.lengths):,} to {max(texts.lengths):,} tokens, {sum(texts.lengths):,} in all"
+    limit = f"{texts.max_length:,} tokens"
+    if texts.max_length < certificate.max_length:
+        limit += f" (the model takes {certificate.max_length:,})"
+    rows = [
+        (
+            "against",
+            f"{certificate.reference_class} of transformers {certificate.versions['transformers']}, in float64",
+        ),
+        ("texts", f"{counted(len(texts.lengths), 'text')} ({texts.source}) of {lengths}"),
+        ("limit", limit),
+        ("token ids", _ids(certificate)),
+    ]
+    if certificate.pooler != "trained":
+        note = (
+            "absent: not compared" if certificate.pooler == "absent" else "stored, never trained; compared all the same"
+        )
+        rows.append(("pooler", note))
+    return rows
+
+
+def _ids(certificate: Certificate) -> str:
+    different = certificate.texts.different_ids
+    if different is None:
+        return "not compared: transformers cannot load this tokenizer"
+    if not different:
+        return "those of transformers' tokenizer"
+    which = ", ".join(str(i + 1) for i in different[:8]) + (", ..." if len(different) > 8 else "")
+    return f"FAILED: transformers' tokenizer gives other ids for {counted(len(different), 'text')} (number {which})"
+
+
+def _table(result: SetupResult) -> list[str]:
+    """One setup: an output a line."""
+    where = f"{result.setup.backend} on {result.setup.device} ({result.instruction_set}), {result.setup.precision}"
+    bound = f"error at most {result.bound:.1e}" if result.is_exact else f"cosine at least {result.bound}"
+    rows: list[tuple[str, ...]] = [
+        ("", "layertap", "", "transformers", "", ""),
+        ("", "error / RMS", "cosine", "error / RMS", "cosine", ""),
+    ]
+    rows += [
+        (output.name, *_figures(output.found), *_figures(output.own), _mark(result, output.found))
+        for output in result.outputs
+    ]
+    rows += [
+        (name, *_figures(finding), "", "", _mark(result, finding))
+        for name, finding in (("alone", result.alone), ("shuffled", result.shuffled))
+    ]
+    verdict = "passed" if result.passed else "FAILED"
+    return [f"{where}: {verdict}, {bound}", *_right_aligned(rows)]
+
+
+def _mark(result: SetupResult, finding: Finding) -> str:
+    return "" if result.allows(finding) else "FAILED"
+
+
+def _right_aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  "
+        + "  ".join(
+            cell.rjust(width) if 1 <= i <= RIGHT_ALIGNED else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _figures(finding: Finding) -> tuple[str, str]:
+    error = finding.error_over_rms
+    if not math.isfinite(error):
+        return "not finite", "-"
+    return f"{error:.1e}" if error else "0", f"{finding.cosine:.6f}"

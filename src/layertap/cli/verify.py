@@ -1,0 +1,161 @@
+"""`layertap verify`: is it the same as transformers, on this model and this machine?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layertap.cli.options import (
+    PRECISIONS,
+    READ_FORMATS,
+    InputOptions,
+    add_command,
+    add_model_options,
+    limit_tokenizer_threads,
+    reference_of,
+)
+from layertap.errors import OptionError, OutputError
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+    from layertap.verify.comparison import Texts
+
+DESCRIPTION = """\
+Compares every hidden state and the pooler with transformers on the model at hand, in every precision and on every
+device there is: texts packed together, alone and shuffled. The measure is transformers in float64.
+
+Prints, for each output, the largest |error| over the output's RMS and the smallest cosine of two vectors, beside those
+of transformers itself in the same precision, and whether they are within bounds: in float32 an error of 2e-5 (1e-4 from
+24 layers on), or 1.5 times transformers' own; in bfloat16 and float16 a cosine of 0.999. Token ids are compared, too.
+Needs no network for a model that is on this machine. Ends with exit code 1 where something is out of bounds."""
+EPILOG = """\
+examples:
+  layertap verify
+  layertap verify bert-base-uncased -o certificate.json
+  layertap verify ./my-checkpoint --input my-texts.txt --precision float32"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "verify",
+        run,
+        summary="whether its numbers are transformers' numbers, on a model of yours",
+        usage="layertap verify [MODEL] [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the certificate, as JSON, into this file")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    add_model_options(parser, positional=True)
+    group = parser.add_argument_group("texts")
+    group.add_argument("--input", metavar="FILE", help="texts to compare on (default: built-in ones, in 16 languages)")
+    group.add_argument(
+        "--input-format",
+        choices=READ_FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(READ_FORMATS)} (default: by the file's ending, txt for standard input)",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    group.add_argument(
+        "--max-texts", type=int, default=200, metavar="N", help="of the input, the first N (default: 200)"
+    )
+    group.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a text at most (default: the model's limit, at most 1,024)"
+    )
+    group = parser.add_argument_group("running")
+    group.add_argument(
+        "--precision",
+        action="append",
+        choices=PRECISIONS,
+        metavar="P",
+        help="only this precision; again for more (default: float32 and bfloat16, on CUDA also float16)",
+    )
+    group.add_argument(
+        "--device", action="append", metavar="NAME", help="only this device; again for more (default: all there are)"
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; 1 where something is out of bounds."""
+    from layertap.cli.certificate_card import in_lines, verdict
+    from layertap.data.writers.parts import check_place
+    from layertap.engine.opening import open_reference
+    from layertap.verify.comparison import available_setups, verify
+    from layertap.verify.reference import require_transformers
+
+    limit_tokenizer_threads(options.threads)
+    setups = available_setups(options.device, options.precision)
+    require_transformers()
+    output = None if options.output is None else Path(options.output)
+    if output is not None:
+        check_place(output, overwrite=options.overwrite)
+    texts = _texts(options)
+    opened = open_reference(reference_of(options))
+    if options.threads is not None:
+        from layertap.backends.here import set_num_threads
+
+        set_num_threads(options.threads)
+    with status_line(shown=not options.quiet) as say:
+        certificate = verify(opened, setups, texts=texts, max_length=options.max_length, say=say)
+    print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate)))
+    if output is not None:
+        _write(output, certificate.to_json())
+    return 0 if certificate.passed else 1
+
+
+def _texts(options: argparse.Namespace) -> Texts:
+    """The user's texts, or none: the built-in ones."""
+    from layertap.verify.comparison import Texts
+
+    if options.max_texts < 1:
+        raise OptionError(f"--max-texts {options.max_texts}: expected a whole number of at least 1")
+    if options.input is None:
+        if options.input_format or options.text_column:
+            raise OptionError("--input-format and --text-column say how to read an --input, and there is none")
+        return Texts()
+    source = InputOptions(
+        source=options.input, format=options.input_format, text_column=options.text_column, columns=()
+    )
+    with source.open() as reader:
+        texts = tuple(record.text for record in islice(reader, options.max_texts))
+    return Texts(source="standard input" if options.input == "-" else Path(options.input).name, texts=texts)
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all."""
+    from layertap.data.writers.parts import PartFiles, in_words
+
+    parts = PartFiles(path)
+    try:
+        file = parts.create()
+        file.write(text.encode("utf-8", "replace"))
+        parts.commit(file, provenance=b"")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {in_words(error)}; nothing is left of it") from error
+    finally:
+        parts.discard()
+
+
+@contextmanager
+def status_line(*, shown: bool) -> Iterator[Callable[[str], None]]:
+    """What to call with what is done next: one line of a terminal, drawn over; nothing elsewhere."""
+    if not (shown and sys.stderr.isatty()):
+        yield lambda _: None
+        return
+
+    def say(text: str) -> None:
+        print(f"\r\x1b[K{text}"[:99], end="", file=sys.stderr, flush=True)
+
+    try:
+        yield say
+    finally:
+        say("")

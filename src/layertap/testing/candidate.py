@@ -1,0 +1,214 @@
+"""layertap's side of the comparison: a checkpoint's folder run by the backend, and by the differentiable encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layertap.backends.base import Backend, open_backend
+from layertap.checkpoints.keys import to_stored
+from layertap.checkpoints.load import ModelFiles, open_model
+from layertap.checkpoints.source import locate
+from layertap.engine.batching import segments_of
+from layertap.features.program import Capture, Program, Reduce
+from layertap.packing import PackedBatch, pack
+from layertap.testing.families import IntRow
+from layertap.verify.reference import Outputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from layertap.backends.torch.encoder import PackedTensors
+
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(slots=True, eq=False)
+class Candidate:
+    """A checkpoint as layertap runs it.
+
+    Attributes:
+        files: the checkpoint.
+    """
+
+    files: ModelFiles
+    _backends: dict[str, Backend] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path) -> Candidate:
+        """Opens a folder; a tokenizer is not needed."""
+        return cls(open_model(locate(folder)))
+
+    @property
+    def has_pooler(self) -> bool:
+        """Whether the checkpoint stores a pooler."""
+        return self.files.spec.pooler and self.files.pooler != "absent"
+
+    def outputs(
+        self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None = None, *, precision: str = "float32"
+    ) -> Outputs:
+        """Every hidden state and the pooler's output, of one packed batch in one run of the backend."""
+        spec = self.files.spec
+        states = [Capture(layers=(i,)) for i in range(spec.num_states)]
+        head = Capture(layers=(spec.num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
+        program = Program(captures=(*states, head) if self.has_pooler else tuple(states), stop=spec.num_hidden_layers)
+        found = self._run(program, self._pack(sequences, token_types), precision)
+        return Outputs(
+            states=[found[capture].astype(np.float64) for capture in states],
+            pooled=found[head].astype(np.float64) if self.has_pooler else None,
+        )
+
+    def state(self, sequences: Sequence[IntRow], layer: int) -> Any:
+        """float32 [T, H]: one hidden state, with no block above it run."""
+        capture = Capture(layers=(layer,))
+        return self._run(Program(captures=(capture,), stop=layer), self._pack(sequences, None), "float32")[capture]
+
+    def edge_rows(self, sequences: Sequence[IntRow], layer: int, edge: Reduce) -> Any:
+        """float32 [B, H]: the first or last row of each sequence; the top block is computed for no other row."""
+        capture = Capture(layers=(layer,), segments="tokens", reduce=edge)
+        program = Program(captures=(capture,), stop=layer, top_rows_only=True)
+        return self._run(program, self._pack(sequences, None), "float32")[capture]
+
+    def encoder(self) -> Any:
+        """The differentiable `Encoder` with the checkpoint's weights, float32, in eval mode."""
+        from layertap.backends.torch.encoder import Encoder
+
+        encoder = Encoder(self.files.spec, pooler=self.has_pooler)
+        encoder.load_state_dict(self.tensors(encoder.state_dict()))
+        return encoder.eval()
+
+    def tensors(self, names: Any) -> dict[str, Tensor]:
+        """Canonical name -> float32 tensor."""
+        from layertap.backends.torch.weights import to_tensor
+
+        return {name: to_tensor(view).float() for name, view in self.files.weights(names).items()}
+
+    def packed_tensors(self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None) -> PackedTensors:
+        """A packed batch as the encoder takes it."""
+        import torch
+
+        from layertap.backends.torch.attention import Layout
+        from layertap.backends.torch.encoder import PackedTensors
+
+        batch = self._pack(sequences, token_types)
+        types = batch.token_type_ids
+        return PackedTensors(
+            input_ids=torch.as_tensor(batch.input_ids, dtype=torch.long),
+            position_ids=torch.as_tensor(batch.position_ids, dtype=torch.long),
+            token_type_ids=None if types is None else torch.as_tensor(types, dtype=torch.long),
+            layout=Layout.of(batch.lengths.tolist()),
+        )
+
+    def write_again(self, folder: Path) -> None:
+        """Writes the encoder's weights into `folder` under the checkpoint's own keys, with its `config.json`."""
+        from safetensors.torch import save_file
+
+        encoder = self.encoder()
+        stored = {to_stored(name, self.files.key_rules): value for name, value in encoder.state_dict().items()}
+        assert len(stored) == len(encoder.state_dict()), "two weights became one key"
+        save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+        copyfile(self.files.checkpoint.folder / "config.json", folder / "config.json")
+
+    def _pack(self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None) -> PackedBatch:
+        return pack(sequences, position_ids=self.files.spec.positions.position_ids, token_type_ids=token_types)
+
+    def _run(self, program: Program, batch: PackedBatch, precision: str) -> dict[Capture, Any]:
+        if precision not in self._backends:
+            self._backends[precision] = open_backend(
+                "auto", self.files.spec, self.files.weights, device="cpu", precision=precision
+            )
+        return dict(self._backends[precision].run(program, batch, {"tokens": segments_of(batch, "tokens")}))
+
+
+def gradients_of_encoder(
+    candidate: Candidate, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None, weights: LossWeights
+) -> tuple[float, dict[str, Tensor]]:
+    """The loss, and canonical name -> its gradient."""
+    import torch
+
+    encoder = candidate.encoder()
+    states = [state for _, state in encoder.states(candidate.packed_tensors(sequences, token_types))]
+    first_rows = np.cumsum([0, *(len(ids) for ids in sequences[:-1])])
+    pooled = encoder.pool(states[-1][first_rows.tolist()]) if candidate.has_pooler else None
+    loss = weights.loss(states, pooled)
+    torch.autograd.backward(loss)
+    return loss.item(), {name: _gradient(parameter) for name, parameter in encoder.named_parameters()}
+
+
+def gradients_of_reference(
+    module: Any, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None, weights: LossWeights, folder: Path
+) -> tuple[float, Candidate]:
+    """The loss, and its gradients as a checkpoint in `folder`: so they get their canonical names as weights do."""
+    import copy
+
+    import torch
+
+    from layertap.verify.reference import quiet_transformers
+
+    module = copy.deepcopy(module)
+    states: list[list[Tensor]] = []
+    pooled: list[Tensor] = []
+    for i, ids in enumerate(sequences):
+        row = torch.as_tensor(ids, dtype=torch.long)[None]
+        inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        if token_types is not None:
+            inputs["token_type_ids"] = torch.as_tensor(token_types[i], dtype=torch.long)[None]
+        found = module(**inputs, output_hidden_states=True)
+        states.append([state[0] for state in found.hidden_states])
+        if getattr(found, "pooler_output", None) is not None:
+            pooled.append(found.pooler_output[0])
+    loss = weights.loss(
+        [torch.cat(layer) for layer in zip(*states, strict=True)], torch.stack(pooled) if pooled else None
+    )
+    torch.autograd.backward(loss)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(_gradient(parameter))
+    with quiet_transformers():
+        module.save_pretrained(folder)
+    return loss.item(), Candidate.open(folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LossWeights:
+    """A random linear loss of every hidden state and the pooler's output, so that every parameter has a gradient.
+
+    Attributes:
+        states: [L + 1, T, H].
+        pooled: [B, H].
+    """
+
+    states: Tensor
+    pooled: Tensor
+
+    @classmethod
+    def random(cls, candidate: Candidate, sequences: Sequence[IntRow]) -> LossWeights:
+        """The same for the same shapes."""
+        import torch
+
+        generator = torch.Generator().manual_seed(1)
+        spec = candidate.files.spec
+        rows = sum(map(len, sequences))
+        return cls(
+            states=torch.randn(spec.num_states, rows, spec.hidden_size, generator=generator),
+            pooled=torch.randn(len(sequences), spec.hidden_size, generator=generator),
+        )
+
+    def loss(self, states: Sequence[Tensor], pooled: Tensor | None) -> Tensor:
+        """A scalar."""
+        import torch
+
+        loss = (torch.stack(list(states)) * self.states).sum()
+        return loss if pooled is None else loss + (pooled * self.pooled).sum()
+
+
+def _gradient(parameter: Any) -> Tensor:
+    import torch
+
+    gradient: Tensor = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    return gradient

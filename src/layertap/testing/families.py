@@ -1,0 +1,136 @@
+"""A family as a row, and random models of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture_of
+from layertap.models.spec import EncoderSpec
+from layertap.verify.reference import Outputs, Reference, quiet_transformers
+
+IntRow = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FamilyRow:
+    """What the suite needs to know of a family, and what the documentation says of it.
+
+    Attributes:
+        name: of the family; several rows of one `model_type` have different names.
+        model_type: as in `config.json`.
+        config_class, model_class: of transformers.
+        small: keywords of the config class: a model of a few thousand parameters, with at least three blocks.
+        real_size: the same for a model as people use it (a shorter word table changes no arithmetic and saves memory).
+        pooler: whether the model class has one.
+        token_types: whether there is more than one token type.
+        normed: which hidden states are the output of a norm, as `in_words` puts it: "all", "1 to L", "0 and L", "L".
+        first_state: what `hidden_states[0]` is.
+        limit: tokens a sequence at real size, special tokens included.
+        head_class: a class of transformers with a head (`BertForMaskedLM`), whose checkpoints hold the encoder under
+            a prefix, or None: there is none.
+    """
+
+    name: str
+    model_type: str
+    config_class: str
+    model_class: str
+    small: Mapping[str, Any]
+    real_size: Mapping[str, Any]
+    pooler: bool
+    token_types: bool
+    normed: str
+    first_state: str
+    limit: int
+    head_class: str | None = None
+
+    def config(self, values: Mapping[str, Any]) -> Any:
+        """A config of transformers."""
+        import transformers
+
+        return getattr(transformers, self.config_class)(**values)
+
+    def spec(self, values: Mapping[str, Any]) -> EncoderSpec:
+        """What layertap reads in such a config."""
+        reader = ConfigReader(self.config(values).to_dict())
+        return architecture_of(reader).spec(reader)
+
+    def random_model(self, values: Mapping[str, Any], *, seed: int = 0, with_head: bool = False) -> Any:
+        """A model of transformers in eval mode with every parameter random, norms and biases too."""
+        import transformers
+        from transformers.initialization import no_init_weights
+
+        name = self.head_class if with_head else self.model_class
+        assert name is not None, f"{self.name} has no head_class"
+        with quiet_transformers(), no_init_weights():
+            module = getattr(transformers, name)(self.config(values))
+        randomise(module, seed)
+        return module.eval()
+
+
+def randomise(module: Any, seed: int) -> None:
+    """Every parameter random, of sizes at which attention is far from uniform and each of them matters.
+
+    The same seed gives the same numbers.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for part in module.modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                fan_in = int(np.prod(parameter.shape[1:])) if parameter.ndim > 1 else 100
+                parameter.normal_(generator=generator).mul_(fan_in**-0.5)
+                if name == "weight" and is_norm(part):
+                    parameter.add_(1)
+
+
+def is_norm(module: Any) -> bool:
+    """Whether a module of torch or transformers is a LayerNorm or RMSNorm."""
+    return type(module).__name__.endswith("Norm")
+
+
+def without_norm_weights(reference: Reference) -> Reference:
+    """A copy whose norms have weight 1 and bias 0: after them every row has an RMS of 1."""
+    import torch
+
+    plain = reference.copy("float64")
+    with torch.no_grad():
+        for part in plain.module.modules():
+            for name, parameter in part.named_parameters(recurse=False) if is_norm(part) else ():
+                parameter.fill_(1 if name == "weight" else 0)
+    return plain
+
+
+def normed_states(outputs: Outputs) -> list[bool]:
+    """For each hidden state of a model `without_norm_weights`, whether a norm made it."""
+    rms = [np.sqrt(np.square(state).mean(axis=1)) for state in outputs.states]
+    return [bool(np.abs(values - 1).max() < 1e-3) for values in rms]
+
+
+def in_words(normed: Sequence[bool]) -> str:
+    """`normed_states` as the documentation has it."""
+    last = len(normed) - 1
+    words = {
+        (True,) * (last + 1): "all",
+        (False,) + (True,) * last: "1 to L",
+        (True, *(False,) * (last - 1), True): "0 and L",
+        (*(False,) * last, True): "L",
+    }
+    return words.get(tuple(normed), "not known: " + ", ".join(str(i) for i, is_one in enumerate(normed) if is_one))
+
+
+def random_sequences(lengths: Sequence[int], vocab_size: int, *, seed: int = 0) -> list[IntRow]:
+    """Ids of any value, the padding id among them."""
+    random = np.random.default_rng(seed)
+    return [random.integers(0, vocab_size, length).astype(np.int32) for length in lengths]
+
+
+def two_token_types(sequences: Sequence[IntRow]) -> list[IntRow]:
+    """Type 0 in the first half of each sequence, 1 in the second."""
+    return [(np.arange(len(ids)) * 2 // len(ids)).astype(np.int32) for ids in sequences]

@@ -1,0 +1,311 @@
+"""The checks, as classes for pytest: subclass them with `rows`.
+
+Bounds are those of `verify.measure`. Figures go into `scores_of(config)`, for a table at the end of the run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from layertap.testing.candidate import (
+    Candidate,
+    LossWeights,
+    gradients_of_encoder,
+    gradients_of_reference,
+)
+from layertap.testing.families import (
+    FamilyRow,
+    IntRow,
+    in_words,
+    normed_states,
+    random_sequences,
+    two_token_types,
+    without_norm_weights,
+)
+from layertap.testing.scores import Scores
+from layertap.verify.measure import HALF_COSINE, Difference, float32_bound
+from layertap.verify.reference import Outputs, Reference, quiet_transformers
+
+GRADIENT_BOUND = 2e-4
+"""Gradients pass through twice the products that states do, and are sums over tokens with cancellation."""
+
+LONGEST = 512
+"""Tokens of the longest sequence of a model of real size, where its limit is not below that."""
+
+SCORES = pytest.StashKey[Scores]()
+
+
+def scores_of(config: pytest.Config) -> Scores:
+    """What the tests of this run found so far."""
+    return config.stash.setdefault(SCORES, Scores())
+
+
+@dataclass(eq=False)
+class Family:
+    """One random model: transformers' module, its checkpoint opened by layertap, sequences, and what is expected."""
+
+    row: FamilyRow
+    label: str
+    reference: Reference
+    candidate: Candidate
+    lengths: tuple[int, ...]
+
+    @cached_property
+    def sequences(self) -> list[IntRow]:
+        """Random ids; one of a single token, one at the limit."""
+        return random_sequences(self.lengths, self.candidate.files.spec.vocab_size)
+
+    @cached_property
+    def token_types(self) -> list[IntRow] | None:
+        """Both types in every sequence, or None: the model has one or none."""
+        has_two = getattr(self.reference.module.config, "type_vocab_size", 0) > 1
+        return two_token_types(self.sequences) if self.row.token_types and has_two else None
+
+    @cached_property
+    def expected(self) -> Outputs:
+        """transformers, one sequence at a time."""
+        return self.reference.outputs(self.sequences, self.token_types)
+
+    def expected_of(self, order: Sequence[int]) -> Outputs:
+        """The expected outputs of these sequences, in this order."""
+        ends = np.cumsum(self.lengths)
+        rows = np.concatenate([np.arange(ends[i] - self.lengths[i], ends[i]) for i in order])
+        pooled = self.expected.pooled
+        return Outputs(
+            states=[state[rows] for state in self.expected.states],
+            pooled=None if pooled is None else pooled[list(order)],
+        )
+
+    def found_of(self, order: Sequence[int], precision: str = "float32") -> Outputs:
+        """What layertap gives for these sequences in one packed batch in this order."""
+        types = None if self.token_types is None else [self.token_types[i] for i in order]
+        return self.candidate.outputs([self.sequences[i] for i in order], types, precision=precision)
+
+    @cached_property
+    def arrangements(self) -> list[tuple[Outputs, Outputs]]:
+        """(found, expected) of the sequences together, each alone, and shuffled."""
+        everything = range(len(self.lengths))
+        shuffled = np.random.default_rng(0).permutation(len(self.lengths)).tolist()
+        orders = [everything, *([i] for i in everything), shuffled]
+        return [(self.found_of(order), self.expected_of(order)) for order in orders]
+
+    @property
+    def bound(self) -> float:
+        """Largest |error| over RMS in float32."""
+        return float32_bound(self.candidate.files.spec.num_hidden_layers)
+
+
+def make_family(
+    row: FamilyRow, folder: Path, *, real_size: bool, seed: int = 0, longest: int, short: Sequence[int]
+) -> Family:
+    """Makes a random model, saves it with transformers and opens it with layertap.
+
+    Args:
+        row: the family.
+        folder: an empty folder for the checkpoint.
+        real_size: the large one of the row's models.
+        seed: of its weights.
+        longest: tokens of the longest sequence, where the model's limit is not below that.
+        short: tokens of the others.
+    """
+    module = row.random_model(row.real_size if real_size else row.small, seed=seed)
+    with quiet_transformers():
+        module.save_pretrained(folder)
+    candidate = Candidate.open(folder)
+    limit = min(longest, candidate.files.spec.positions.max_length)
+    return Family(
+        row=row,
+        label=f"{row.name}, real size" if real_size else row.name,
+        reference=Reference(module),
+        candidate=candidate,
+        lengths=(*(min(length, limit) for length in short), limit),
+    )
+
+
+class ModelChecks:
+    """What a model of either size must show. Abstract: `SmallModels` and `RealSizeModels` make the models."""
+
+    rows: ClassVar[Sequence[FamilyRow]] = ()
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """One run of the class for each row."""
+        metafunc.parametrize("family", self.rows, ids=[row.name for row in self.rows], scope="class", indirect=True)
+
+    @pytest.fixture
+    def scores(self, request: pytest.FixtureRequest) -> Scores:
+        """Where figures go."""
+        return scores_of(request.config)
+
+    def test_states(self, family: Family, scores: Scores) -> None:
+        """All hidden states in float32: together, one at a time, and shuffled."""
+        with scores.check(family.label, "states") as figures:
+            for found, expected in family.arrangements:
+                errors = state_errors(found, expected)
+                figures.append(max(errors))
+                assert max(errors) <= family.bound, in_scientific(errors)
+
+    def test_pooler(self, family: Family, scores: Scores) -> None:
+        """The pooler in float32, in the same batches; where the family has none, neither side gives one."""
+        if not family.row.pooler:
+            assert family.expected.pooled is None
+            assert not family.candidate.has_pooler
+            return
+        with scores.check(family.label, "pooler") as figures:
+            for found, expected in family.arrangements:
+                assert found.pooled is not None
+                assert expected.pooled is not None
+                error = Difference.of(found.pooled, expected.pooled).error_over_rms
+                figures.append(error)
+                assert error <= family.bound
+
+    def test_bfloat16(self, family: Family, scores: Scores) -> None:
+        """All hidden states and the pooler in bfloat16, against float32."""
+        order = range(len(family.lengths))
+        with scores.check(family.label, "bfloat16") as figures:
+            found = family.found_of(order, "bfloat16")
+            cosines = [Difference.of(*pair).cosine for pair in zip(found.states, family.expected.states, strict=True)]
+            if family.expected.pooled is not None:
+                assert found.pooled is not None
+                cosines.append(Difference.of(found.pooled, family.expected.pooled).cosine)
+            figures.append(min(cosines))
+            assert min(cosines) >= HALF_COSINE, [f"{cosine:.5f}" for cosine in cosines]
+
+
+class SmallModels(ModelChecks):
+    """Every check, on a model of a few thousand parameters."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def family(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
+        """The model."""
+        folder = tmp_path_factory.mktemp("small")
+        return make_family(request.param, folder, real_size=False, longest=LONGEST, short=(5, 1, 17, 5, 1))
+
+    def test_early_stop(self, family: Family, scores: Scores) -> None:
+        """A state is the same where no block above it runs, and nothing of those blocks is read."""
+        with scores.check(family.label, "states"):
+            everything = family.candidate.outputs(family.sequences).states
+            for layer, expected in enumerate(everything):
+                found = family.candidate.state(family.sequences, layer)
+                assert Difference.of(found, expected).error_over_rms <= family.bound, layer
+
+    def test_top_rows(self, family: Family, scores: Scores) -> None:
+        """The first and last rows of each state are the same where the top block computes no others."""
+        ends = np.cumsum(family.lengths)
+        with scores.check(family.label, "states"):
+            for layer, expected in enumerate(family.candidate.outputs(family.sequences).states):
+                first = family.candidate.edge_rows(family.sequences, layer, "first")
+                last = family.candidate.edge_rows(family.sequences, layer, "last")
+                assert Difference.of(first, expected[ends - family.lengths]).error_over_rms <= family.bound, layer
+                assert Difference.of(last, expected[ends - 1]).error_over_rms <= family.bound, layer
+
+    def test_encoder(self, family: Family, scores: Scores) -> None:
+        """The differentiable encoder gives the same states as the backend."""
+        import torch
+
+        with scores.check(family.label, "states") as figures, torch.no_grad():
+            packed = family.candidate.packed_tensors(family.sequences, family.token_types)
+            states = [state.numpy() for _, state in family.candidate.encoder().states(packed)]
+            errors = state_errors(Outputs(states=states, pooled=None), family.expected)
+            figures.append(max(errors))
+            assert max(errors) <= family.bound, in_scientific(errors)
+
+    def test_gradients(self, family: Family, scores: Scores, tmp_path: Path) -> None:
+        """The gradient of every parameter, of a loss that sees every state and the pooler."""
+        weights = LossWeights.random(family.candidate, family.sequences)
+        with scores.check(family.label, "gradients") as figures:
+            loss, found = gradients_of_encoder(family.candidate, family.sequences, family.token_types, weights)
+            expected_loss, stored = gradients_of_reference(
+                family.reference.module, family.sequences, family.token_types, weights, tmp_path
+            )
+            errors = gradient_errors(found, stored.tensors(found))
+            figures.append(max(errors.values()))
+            assert max(errors.values()) <= GRADIENT_BOUND, {
+                name: f"{error:.1e}" for name, error in errors.items() if error > GRADIENT_BOUND
+            }
+            assert abs(loss - expected_loss) <= GRADIENT_BOUND * weights.states.numel() ** 0.5
+
+    @pytest.mark.parametrize("with_head", [False, True], ids=["encoder", "with head"])
+    def test_round_trip(self, family: Family, scores: Scores, tmp_path: Path, with_head: bool) -> None:
+        """Written under its own keys the checkpoint is whole again, for transformers and for layertap."""
+        if with_head and family.row.head_class is None:
+            pytest.skip("transformers has no class with a head for this family")
+        with scores.check(family.label, "round trip"):
+            check_round_trip(family, tmp_path, with_head=with_head)
+
+    def test_which_states_are_normed(self, family: Family) -> None:
+        """What the documentation says of norms is true."""
+        plain = without_norm_weights(family.reference)
+        assert in_words(normed_states(plain.outputs(family.sequences))) == family.row.normed
+
+
+class RealSizeModels(ModelChecks):
+    """States, pooler and bfloat16 on a model as large as people use. Takes memory and some seconds a family."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def family(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
+        """The model; its folder goes when it is done with."""
+        folder = tmp_path_factory.mktemp("real-size")
+        yield make_family(request.param, folder, real_size=True, longest=LONGEST, short=(5, 1, 17))
+        shutil.rmtree(folder)
+
+
+def check_round_trip(family: Family, folder: Path, *, with_head: bool) -> None:
+    """Saves with transformers, writes again with layertap, loads that with both; the same numbers each time."""
+    module = family.row.random_model(family.row.small, seed=3, with_head=with_head)
+    original, again = folder / "original", folder / "again"
+    again.mkdir()
+    with quiet_transformers():
+        module.save_pretrained(original)
+    first = Candidate.open(original)
+    assert first.files.unused_keys == ()
+    assert bool(first.files.ignored_keys) == with_head, first.files.ignored_keys
+    first.write_again(again)
+
+    without = () if first.has_pooler else ("pooler.",)
+    one, other = (Reference.load(path, without=without) for path in (original, again))
+    theirs = other.module.state_dict()
+    for name, value in one.module.state_dict().items():
+        # a pooler that is in neither file is random in both
+        assert name.startswith(without or "no name") or value.equal(theirs[name]), name
+
+    second = Candidate.open(again)
+    assert second.files.unused_keys == second.files.ignored_keys == second.files.missing == ()
+    assert {name: stored.key for name, stored in second.files.tensors.items()} == {
+        name: stored.key for name, stored in first.files.tensors.items()
+    }
+    weights = second.tensors(second.files.tensors)
+    assert all(value.equal(weights[name]) for name, value in first.tensors(first.files.tensors).items())
+    assert max(state_errors(second.outputs(family.sequences), other.outputs(family.sequences))) <= family.bound
+
+
+def state_errors(found: Outputs, expected: Outputs) -> list[float]:
+    """Largest |error| over RMS, one a state."""
+    assert len(found.states) == len(expected.states), "the number of hidden states differs"
+    return [Difference.of(*pair).error_over_rms for pair in zip(found.states, expected.states, strict=True)]
+
+
+def gradient_errors(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+    """Largest |error| of each gradient over its RMS.
+
+    A bias on all keys alike changes no softmax: its gradient is rounding, and is measured by the others' RMS.
+    """
+    rms = {name: float(gradient.double().square().mean().sqrt()) for name, gradient in expected.items()}
+    floor = 1e-2 * float(np.median(list(rms.values())))
+    return {
+        name: float((found[name] - gradient).abs().max()) / max(rms[name], floor) for name, gradient in expected.items()
+    }
+
+
+def in_scientific(errors: Sequence[float]) -> list[str]:
+    """For messages."""
+    return [f"{error:.1e}" for error in errors]

@@ -1,0 +1,300 @@
+"""Runs a model with layertap and with transformers on the same ids, and compares all that comes out.
+
+The measure is transformers in float64; beside layertap's error against it stands transformers' own in the precision
+at hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap import __version__
+from layertap.backends.here import installed, require_torch
+from layertap.engine.extractor import Extractor
+from layertap.engine.opening import OpenedModel
+from layertap.engine.options import Precision, Runtime, Semantics
+from layertap.errors import CheckpointError, OptionError
+from layertap.records import Array, Ragged
+from layertap.text.encoded import EncodedText
+from layertap.verify.certificate import Certificate, Finding, Output, Setup, SetupResult, TextFacts
+from layertap.verify.measure import Difference, float32_bound
+from layertap.verify.reference import IntRows, Outputs, Reference, quiet_transformers, require_transformers
+from layertap.verify.texts import built_in_texts, hash_of
+
+LONGEST = 1024
+"""Default limit in tokens for models that take more: attention in float64 is slow."""
+
+TOKENS_AT_ONCE = 4096
+"""Texts are compared in groups of about so many tokens, which bounds the memory for states."""
+
+PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "bfloat16", "float16")}
+SMALL_BATCH = 64
+"""Tokens a batch at least for shuffled texts: fewer than usual, so that other texts share a batch."""
+
+SHUFFLING = 0
+POOLER = ("pooler.",)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Texts:
+    """Texts to run, and where they are from.
+
+    Attributes:
+        source: "built-in", or the name of a file.
+        texts: N of them; None: the built-in ones.
+    """
+
+    source: str = "built-in"
+    texts: tuple[str, ...] | None = None
+
+
+def available_setups(devices: Sequence[str] | None = None, precisions: Sequence[str] | None = None) -> list[Setup]:
+    """Every backend, device and precision there is here.
+
+    Args:
+        devices: only these, or None: all.
+        precisions: only these, or None: all that a device has.
+
+    Raises:
+        BackendError: no backend is installed.
+        OptionError: a device that is not here.
+    """
+    require_torch()
+    found: dict[Setup, None] = {}
+    for backend in installed():
+        names = _names(backend.devices)
+        unknown = [device for device in devices or () if device not in names]
+        if unknown:
+            raise OptionError(f"--device {unknown[0]}: this machine has {', '.join(backend.devices)}")
+        for device in backend.devices if devices is None else [names[device] for device in devices]:
+            those = PRECISIONS[device.partition(":")[0]] if precisions is None else precisions
+            found |= {Setup(backend=backend.name, device=device, precision=precision): None for precision in those}
+    return list(found)
+
+
+def _names(devices: Iterable[str]) -> dict[str, str]:
+    """What a device may be called -> its name: `cuda` is the first of its kind."""
+    first = {device.partition(":")[0]: device for device in reversed(list(devices))}
+    return first | {device: device for device in devices}
+
+
+def verify(
+    opened: OpenedModel,
+    setups: Sequence[Setup],
+    *,
+    texts: Texts | None = None,
+    max_length: int | None = None,
+    reference_folder: Path | None = None,
+    say: Say = lambda _: None,
+) -> Certificate:
+    """Compares every hidden state and the pooler with transformers'.
+
+    Args:
+        opened: the model.
+        setups: how to run it; each is compared.
+        texts: what to run it on; None: built-in texts.
+        max_length: tokens a text at most; None: the model's limit, `LONGEST` where that is higher.
+        reference_folder: where transformers loads the model from; None: the same folder.
+        say: called with what is done next.
+
+    Raises:
+        BackendError: transformers or torch is not installed.
+        CheckpointError: transformers cannot load the model, or its outputs have other shapes.
+        OptionError: a limit that the model does not have, or a setup that is not here.
+    """
+    versions = _versions()
+    semantics = Semantics(max_length=max_length)
+    limit = opened.facts(semantics).limit(None)
+    if max_length is None:
+        limit = min(limit, LONGEST)
+    chosen = _texts(opened, texts or Texts(), limit)
+    checkpoint = opened.files.checkpoint
+    folder = reference_folder or checkpoint.folder
+    say("loading it with transformers")
+    reference = Reference.load(folder, without=POOLER if opened.files.pooler == "absent" else ())
+    encoded = [text.limited(limit) for text in opened.tokenizer.encode(chosen)]
+    comparisons = [_Comparison(opened, setup, limit, reference) for setup in setups]
+    exact = reference.copy("float64")
+    done = 0
+    for group in groups(encoded, TOKENS_AT_ONCE):
+        say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in float64")
+        ids = [text.input_ids for text in encoded[done : done + len(group)]]
+        expected = exact.outputs(ids)
+        for comparison in comparisons:
+            say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: {comparison.setup}")
+            comparison.take(chosen[done : done + len(group)], ids, expected)
+        done += len(group)
+    say("comparing token ids")
+    return Certificate(
+        model=Path(checkpoint.name).name if checkpoint.origin == "folder" else checkpoint.name,
+        commit=checkpoint.commit,
+        architecture=opened.files.architecture.name,
+        reference_class=type(reference.module).__name__,
+        versions=versions,
+        sha256=opened.files.hashes(),
+        pooler=opened.files.pooler,
+        max_length=opened.facts(Semantics()).max_length,
+        texts=TextFacts(
+            source=(texts or Texts()).source,
+            sha256=hash_of(chosen),
+            lengths=tuple(map(len, encoded)),
+            max_length=limit,
+            different_ids=different_ids(folder, chosen, encoded, limit),
+        ),
+        results=tuple(comparison.result() for comparison in comparisons),
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    require_torch()
+    return {"layertap": __version__, "transformers": require_transformers(), "torch": version("torch")}
+
+
+def _texts(opened: OpenedModel, texts: Texts, limit: int) -> list[str]:
+    if texts.texts is None:
+        return built_in_texts(lambda text: len(opened.tokenizer.encode([text])[0]), limit)
+    if not texts.texts:
+        raise OptionError(f"{texts.source}: it holds no text to compare on")
+    return list(texts.texts)
+
+
+def groups(encoded: Sequence[EncodedText], max_tokens: int) -> Iterator[Sequence[EncodedText]]:
+    """Consecutive texts of together at most `max_tokens` tokens; a longer text is a group of its own."""
+    begin = tokens = 0
+    for end, text in enumerate(encoded):
+        if end > begin and tokens + len(text) > max_tokens:
+            yield encoded[begin:end]
+            begin, tokens = end, 0
+        tokens += len(text)
+    if begin < len(encoded):
+        yield encoded[begin:]
+
+
+def different_ids(
+    folder: Path, texts: Sequence[str], encoded: Sequence[EncodedText], max_length: int
+) -> tuple[int, ...] | None:
+    """Numbers of the texts that transformers' tokenizer gives other ids, or None: it cannot be loaded from there."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            # Lone surrogates are U+FFFD to layertap, and an error to transformers.
+            clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
+            expected = tokenizer(clean, truncation=True, max_length=max_length)["input_ids"]
+    except Exception:  # whatever it makes of a folder that it does not understand; the certificate says so
+        return None
+    pairs = zip(encoded, expected, strict=True)
+    return tuple(i for i, (found, ids) in enumerate(pairs) if found.input_ids.tolist() != list(ids))
+
+
+class _Comparison:
+    """Everything about one setup; figures grow with each group of texts."""
+
+    def __init__(self, opened: OpenedModel, setup: Setup, limit: int, reference: Reference) -> None:
+        self.setup = setup
+        semantics = Semantics(
+            precision=cast(Precision, setup.precision), max_length=limit, untrained_pooler="use", non_finite="keep"
+        )
+        runtime = Runtime(backend=cast(Any, setup.backend), device=setup.device)
+        self._packed = Extractor.of(opened, semantics, runtime)
+        self._alone, self._shuffled = (
+            Extractor(
+                opened=opened,
+                backend=self._packed.backend,
+                semantics=semantics,
+                runtime=replace(runtime, batch_tokens=batch_tokens),
+            )
+            for batch_tokens in (1, max(SMALL_BATCH, limit // 2))
+        )
+        self._own = reference.copy(setup.precision, setup.device)
+        self._layers = opened.files.spec.num_hidden_layers
+        self._features = {"states": "hidden_states[:]"}
+        if self._packed.facts.usable_pooler:
+            self._features["pooler"] = "pooler_output"
+        num_outputs = self._layers + 1 + ("pooler" in self._features)
+        self._differences = [Difference() for _ in range(num_outputs)]
+        self._own_differences = [Difference() for _ in range(num_outputs)]
+        self._apart = {"alone": Difference(), "shuffled": Difference()}
+
+    def take(self, texts: Sequence[str], ids: IntRows, exact: Outputs) -> None:
+        """Runs one group of texts: `ids` are theirs, `exact` what transformers gives in float64."""
+        order = np.random.default_rng(SHUFFLING).permutation(len(texts))
+        packed = self._run(self._packed, texts, order=np.arange(len(texts)))
+        arrangements = {
+            "alone": self._run(self._alone, texts, order=np.arange(len(texts))),
+            "shuffled": self._run(self._shuffled, texts, order=order),
+        }
+        expected = self._arrays(exact)
+        for found in (packed, *arrangements.values()):
+            _add(self._differences, found, expected)
+        _add(self._own_differences, self._arrays(self._own.outputs(ids)), expected)
+        for name, found in arrangements.items():
+            for one, other in zip(found, packed, strict=True):
+                self._apart[name].add(one / _rms(other), other / _rms(other))
+
+    def _run(self, extractor: Extractor, texts: Sequence[str], order: npt.NDArray[np.int64]) -> list[Array]:
+        """Every output of the texts run in this order, put back into their own: states [T, H], pooler [N, H]."""
+        found = extractor.extract([texts[i] for i in order], self._features)
+        assert isinstance(found, dict)
+        states, place = found["states"], np.argsort(order)
+        assert isinstance(states, Ragged)
+        by_layer = np.concatenate([states[int(i)] for i in place], axis=1)
+        outputs: list[Array] = list(by_layer)
+        if "pooler" in self._features:
+            pooled = found["pooler"]
+            assert not isinstance(pooled, Ragged)
+            outputs.append(pooled[place])
+        return outputs
+
+    def _arrays(self, outputs: Outputs) -> list[Array]:
+        """The outputs of transformers in the order of ours."""
+        arrays: list[Array] = list(outputs.states)
+        if "pooler" in self._features and outputs.pooled is not None:
+            arrays.append(outputs.pooled)
+        return arrays
+
+    def result(self) -> SetupResult:
+        """The figures of all groups."""
+        names = [f"hidden_states[{i}]" for i in range(self._layers + 1)] + ["pooler_output"]
+        return SetupResult(
+            setup=self.setup,
+            instruction_set=self._packed.backend.instruction_set,
+            outputs=tuple(
+                Output(name=name, found=Finding.of(found), own=Finding.of(own))
+                for name, found, own in zip(names, self._differences, self._own_differences, strict=False)
+            ),
+            alone=Finding.of(self._apart["alone"]),
+            shuffled=Finding.of(self._apart["shuffled"]),
+            base_bound=float32_bound(self._layers),
+        )
+
+
+def _add(differences: Sequence[Difference], found: Sequence[Array], expected: Sequence[Array]) -> None:
+    if [array.shape for array in found] != [array.shape for array in expected]:
+        raise CheckpointError(
+            f"layertap gives {_shapes(found)} and transformers {_shapes(expected)}: they do not load the same model"
+        )
+    for difference, one, other in zip(differences, found, expected, strict=True):
+        difference.add(one, other)
+
+
+def _shapes(arrays: Sequence[Array]) -> str:
+    shapes = Counter("x".join(map(str, array.shape)) for array in arrays)
+    return " and ".join(f"{count} of {shape}" for shape, count in shapes.items())
+
+
+def _rms(array: Array) -> float:
+    rms = float(np.sqrt(np.square(array, dtype=np.float64).mean()))
+    return rms if np.isfinite(rms) and rms > 0 else 1.0

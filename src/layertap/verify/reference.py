@@ -1,0 +1,156 @@
+"""The oracle: a model of transformers, run on one sequence at a time."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.errors import BackendError, CheckpointError
+
+OLDEST = (5, 23)
+"""Before it, `hidden_states[-1]` of families with a final norm was the state before that norm."""
+
+IntRows = Sequence[npt.NDArray[np.integer]]
+Float64 = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outputs:
+    """What a model gives for B sequences of T tokens in all, laid end to end.
+
+    Attributes:
+        states: L + 1 arrays float64 [T, H].
+        pooled: float64 [B, H], or None: the model has no pooler.
+    """
+
+    states: list[Float64]
+    pooled: Float64 | None
+
+
+def require_transformers() -> str:
+    """The version of transformers that is installed.
+
+    Raises:
+        BackendError: none is, or one that is too old.
+    """
+    advice = "pip install 'layertap[verify]'"
+    try:
+        version = metadata.version("transformers")
+    except metadata.PackageNotFoundError:
+        raise BackendError(f"transformers is not installed, and it is what to compare with: {advice}") from None
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
+        raise BackendError(
+            f"transformers {version} is too old to compare with, since some hidden states have changed their meaning: "
+            f"{'.'.join(map(str, OLDEST))} or later is needed: {advice}"
+        )
+    return version
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers from drawing progress bars and giving advice while it is entered."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+class Reference:
+    """A model of transformers, in eval mode.
+
+    Attributes:
+        module: the `PreTrainedModel`.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module.eval()
+
+    @classmethod
+    def load(cls, folder: Path, *, without: tuple[str, ...] = ()) -> Reference:
+        """Loads a folder with transformers' `AutoModel`, in float32 and from nowhere else; runs no code of the folder.
+
+        Args:
+            folder: a checkpoint.
+            without: beginnings of weights' names that the checkpoint need not have (the pooler's).
+
+        Raises:
+            CheckpointError: transformers cannot load it, or fills weights in that it does not find there.
+        """
+        import torch
+        from transformers import AutoModel
+
+        try:
+            with quiet_transformers():
+                module, info = AutoModel.from_pretrained(
+                    folder,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+        except Exception as error:  # whatever it makes of a folder that it does not understand
+            first = str(error).strip().splitlines()[:1]
+            raise CheckpointError(
+                f"{folder}: transformers cannot load it, so there is nothing to compare with: "
+                + ": ".join([type(error).__name__, *first])
+            ) from error
+        missing = sorted(key for key in info["missing_keys"] if not key.startswith(without))
+        if missing or info["mismatched_keys"]:
+            raise CheckpointError(
+                f"{folder}: transformers does not find {', '.join(missing[:5]) or 'weights of the right shape'} there "
+                "and puts random numbers in their place: there is nothing to compare with"
+            )
+        return cls(module)
+
+    def copy(self, precision: str, device: str = "cpu") -> Reference:
+        """The same model again: "float64", "float32", "bfloat16" or "float16", on a device of its own."""
+        import torch
+
+        return Reference(copy.deepcopy(self.module).to(device=device, dtype=getattr(torch, precision)))
+
+    def outputs(self, sequences: IntRows, token_types: IntRows | None = None) -> Outputs:
+        """Every hidden state and `pooler_output`, one sequence at a time: no padding has a say in them.
+
+        Args:
+            sequences: B arrays of token ids.
+            token_types: B arrays beside them, or None: what the model takes where none are given.
+        """
+        import torch
+
+        parts: list[list[Float64]] = []
+        pooled: list[Float64] = []
+        for i, ids in enumerate(sequences):
+            inputs = {"input_ids": self._row(ids), "attention_mask": torch.ones_like(self._row(ids))}
+            if token_types is not None:
+                inputs["token_type_ids"] = self._row(token_types[i])
+            with torch.inference_mode():
+                found = self.module(**inputs, output_hidden_states=True)
+            parts.append([state[0].double().cpu().numpy() for state in found.hidden_states])
+            if getattr(found, "pooler_output", None) is not None:
+                pooled.append(found.pooler_output[0].double().cpu().numpy())
+        return Outputs(
+            states=[np.concatenate(layer) for layer in zip(*parts, strict=True)],
+            pooled=np.stack(pooled) if pooled else None,
+        )
+
+    def _row(self, values: npt.NDArray[np.integer]) -> Any:
+        import torch
+
+        return torch.as_tensor(values, dtype=torch.long, device=self.module.device)[None]

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+Run = Callable[..., Any]
+
+
+def test_a_model_that_is_the_same(layertap: Run, model: Path, tmp_path: Path) -> None:
+    output = tmp_path / "certificate.json"
+    ended = layertap("verify", model, "-o", output)
+    assert (ended.code, ended.err) == (0, "")
+    lines = ended.out.splitlines()
+    assert lines[0] == "tiny-bert"
+    assert lines[-1] == "passed: 2 setups, every figure within its bound"
+    assert max(map(len, lines)) <= 100
+    for name in ("hidden_states[0]", "hidden_states[3]", "pooler_output", "alone", "shuffled"):
+        assert sum(line.split()[:1] == [name] for line in lines) == 2
+    found = json.loads(output.read_text(encoding="utf-8"))
+    assert found["passed"] is True
+    assert found["model"] == "tiny-bert"
+    assert len(found["results"]) == 2
+    assert list(tmp_path.iterdir()) == [output], "no part is left"
+
+
+def test_a_model_that_is_another(
+    layertap: Run, model: Path, make_checkpoint: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from layertap.verify.reference import Reference
+
+    other = Reference.load(make_checkpoint(tmp_path / "other", seed=1))
+    monkeypatch.setattr(Reference, "load", lambda *_, **__: other)
+    output = tmp_path / "certificate.json"
+    ended = layertap("verify", model, "-o", output, "--precision", "float32")
+    assert (ended.code, ended.err) == (1, "")
+    assert ended.out.splitlines()[-1] == "FAILED: torch on cpu, float32"
+    assert "hidden_states[0]" in ended.out
+    assert json.loads(output.read_text(encoding="utf-8"))["passed"] is False
+    assert layertap("verify", model, "-q", "--precision", "float32").out == "FAILED: torch on cpu, float32\n"
+
+
+def test_texts_of_the_user(layertap: Run, model: Path, texts: Path) -> None:
+    ended = layertap(
+        "verify", model, "--input", texts, "--precision", "float32", "--max-length", "32", "--threads", "1"
+    )
+    assert ended.code == 0, ended
+    assert "5 texts (texts.txt) of 2 to 32 tokens" in ended.out
+    assert "32 tokens (the model takes 64)" in ended.out
+    ended = layertap("verify", model, "--input", texts, "--precision", "float32", "--max-texts", "2", "-q")
+    assert ended.out == "passed: 1 setup, every figure within its bound\n"
+
+
+def test_refusals(refused: Run, model: Path, texts: Path, tmp_path: Path) -> None:
+    there = tmp_path / "there.json"
+    there.write_text("{}")
+    assert "exists; name another output" in refused(2, "verify", model, "-o", there)
+    assert "there is no folder" in refused(1, "verify", model, "-o", tmp_path / "no" / "c.json")
+    assert "this machine has cpu" in refused(2, "verify", model, "--device", "cuda:99")
+    assert "at least 1" in refused(2, "verify", model, "--max-texts", "0")
+    assert "there is none" in refused(2, "verify", model, "--text-column", "text")
+    assert "max_length 65 is out of range" in refused(2, "verify", model, "--max-length", "65")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("")
+    assert "it holds no text" in refused(2, "verify", model, "--input", empty)
+    assert "no such" in refused(1, "verify", tmp_path / "nowhere").lower()
+    assert there.read_text() == "{}"
+
+
+def test_without_transformers(refused: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    def version(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("layertap.verify.reference.metadata.version", version)
+    said = refused(1, "verify", model)
+    assert said == ("transformers is not installed, and it is what to compare with: pip install 'layertap[verify]'\n")
+
+
+def test_nothing_is_asked_of_the_network(layertap: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    def connect(*_: object) -> None:
+        raise AssertionError("a connection was tried")
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    assert layertap("verify", model, "-q", "--precision", "float32").code == 0

@@ -1,0 +1,108 @@
+"""Every family against transformers. A new one is a row here; `docs/families.md` is generated from the rows.
+
+pytest tests/conformance                                                 small models
+pytest tests/conformance -m '' --write-families docs/families.md         both sizes, and the documentation
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from layertap.models.registry import ARCHITECTURES
+from layertap.testing.families import FamilyRow
+from layertap.testing.scores import family_table
+from layertap.testing.suite import RealSizeModels, SmallModels
+
+DOCUMENT = Path(__file__).parents[2] / "docs/families.md"
+
+SMALL: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-5,
+}
+BASE: dict[str, Any] = {
+    "vocab_size": 5000,
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+ROBERTA_BASE = BASE | {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+SUM_NORMED = "words + token types + positions, normed"
+
+ROWS = [
+    FamilyRow(
+        name="BERT",
+        model_type="bert",
+        config_class="BertConfig",
+        model_class="BertModel",
+        head_class="BertForMaskedLM",
+        small=SMALL,
+        real_size=BASE | {"max_position_embeddings": 512, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
+        pooler=True,
+        token_types=True,
+        normed="all",
+        first_state=SUM_NORMED,
+        limit=512,
+    ),
+    *(
+        FamilyRow(
+            name=name,
+            model_type=model_type,
+            config_class=f"{prefix}Config",
+            model_class=f"{prefix}Model",
+            head_class=f"{prefix}ForMaskedLM",
+            small=SMALL | {"pad_token_id": 1},
+            real_size=ROBERTA_BASE,
+            pooler=True,
+            token_types=True,
+            normed="all",
+            first_state=SUM_NORMED,
+            limit=512,
+        )
+        for name, model_type, prefix in (
+            ("RoBERTa", "roberta", "Roberta"),
+            ("XLM-R", "xlm-roberta", "XLMRoberta"),
+            ("CamemBERT", "camembert", "Camembert"),
+        )
+    ),
+]
+
+
+class TestSmall(SmallModels):
+    rows = ROWS
+
+
+@pytest.mark.real_size
+class TestRealSize(RealSizeModels):
+    rows = ROWS
+
+
+def test_every_architecture_has_a_row():
+    assert {row.model_type for row in ROWS} == set(ARCHITECTURES)
+    assert len({row.name for row in ROWS}) == len(ROWS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_the_row_is_true(row):
+    assert row.config(row.small).model_type == row.model_type
+    assert row.spec(row.real_size).positions.max_length == row.limit
+    assert row.spec(row.small).num_hidden_layers >= 3
+    assert row.spec(row.real_size).pooler == row.pooler
+
+
+def test_the_documentation_is_up_to_date():
+    assert family_table(ROWS) in DOCUMENT.read_text(encoding="utf-8"), (
+        "docs/families.md says something else: pytest tests/conformance -m '' --write-families docs/families.md"
+    )
