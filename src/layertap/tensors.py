@@ -34,6 +34,11 @@ class TensorView:
         """Number of elements."""
         return math.prod(self.shape)
 
+    def rows(self, begin: int, end: int) -> TensorView:
+        """Rows `begin:end` of the outermost axis; nothing is copied."""
+        width = self.buffer.nbytes // self.shape[0]
+        return TensorView(self.dtype, (end - begin, *self.shape[1:]), self.buffer[begin * width : end * width])
+
     def to_float32(self) -> npt.NDArray[np.float32]:
         """float32 [shape], exact for F32 (not copied where aligned), F16 and BF16. Only for dtypes of `FLOAT_BITS`.
 

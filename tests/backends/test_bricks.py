@@ -433,3 +433,28 @@ def test_windows_in_any_number_of_parts(together, window, monkeypatch):
             scores = query[own, head].double() @ key[own, head].double().T / 8**0.5
             expected = scores.masked_fill(far, -math.inf).softmax(1) @ value[own, head].double()
             torch.testing.assert_close(found[own, head].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("relative", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_every_brick_on_a_cuda_device(precision, relative, smallest_cosine):
+    spec = replace(EVERYTHING_ELSE, hidden_size=64, intermediate_size=96)
+    spec = spec if relative else replace(spec, relative=None)
+    weights = random_weights(spec, 0)
+    batch, *_ = batch_of(spec, [LIMIT, 3, 3, 1, 17], 0)
+    exact = backend_states(backend_of(spec, weights, fused=False), batch)
+    views = {name: TensorView("F32", a.shape, memoryview(a).cast("B")) for name, a in weights.items()}
+    backend = TorchBackend(
+        spec, lambda names: {name: views[name] for name in names}, device="cuda", precision=precision
+    )
+    found = backend_states(backend, batch)
+    for state, wanted in zip(found, exact, strict=True):
+        if precision == "float32":
+            np.testing.assert_allclose(state, wanted, **TOLERANCE)
+        assert smallest_cosine(state, wanted) > 0.999
+    # the last rows only, as the top layer has a window
+    capture = Capture(layers=(LAYERS,), segments="tokens", reduce="last")
+    program = Program(captures=(capture,), stop=LAYERS, top_rows_only=True)
+    last = backend.run(program, batch, {"tokens": segments_of(batch, "tokens")})[capture]
+    assert smallest_cosine(last, exact[-1][np.cumsum(batch.lengths) - 1]) > 0.999

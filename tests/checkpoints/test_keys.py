@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertap.checkpoints.keys import account_for, to_canonical, to_stored, used_rules
+from layertap.checkpoints.keys import (
+    account_for,
+    parts_of,
+    stored_layout,
+    to_canonical,
+    to_stored,
+    used_rules,
+    used_splits,
+)
 from layertap.errors import WeightsError
 from layertap.models.config import ConfigReader
 from layertap.models.registry import ARCHITECTURES, architecture
@@ -20,13 +28,15 @@ def test_a_files_spelling_is_found_and_is_the_way_back(data):
     """Whatever subset of the rules a file uses, its keys lead to the names, and the rules found lead back."""
     row = architecture(data.draw(st.sampled_from(sorted(ARCHITECTURES))))
     spelling = [rule for rule in row.key_rules if data.draw(st.booleans())]
+    splits = [rule for rule in row.split_rules if data.draw(st.booleans())]
     names = names_of(row)
-    stored = {to_stored(name, spelling): name for name in names}
-    assert len(stored) == len(names)
-    assert {key: to_canonical(key, row.key_rules) for key in stored} == stored
-    found = used_rules(stored, row.key_rules)
-    assert list(found) == spelling
-    assert {to_stored(name, found): name for name in names} == stored
+    layout = stored_layout(names, spelling, splits)
+    assert sorted(name for held in layout.values() for name in held) == sorted(names)
+    assert {key: parts_of(key, row.key_rules, row.split_rules) for key in layout} == layout
+    found = used_rules(layout, row.key_rules)
+    # where two rules have one canonical form, a file uses one of them
+    assert set(found) <= set(spelling)
+    assert stored_layout(names, found, used_splits(layout, row.key_rules, row.split_rules)) == layout
 
 
 def test_mixed_spellings_are_read_key_by_key():

@@ -13,7 +13,6 @@ from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import Checkpoint, locate, sha256
 from layertap.checkpoints.tensors import read_safetensors
 from layertap.errors import BackendError, ConfigError, UnsupportedModelError, WeightsError
-from layertap.models.registry import ARCHITECTURES
 from layertap.tensors import TensorView
 
 Make = Callable[..., Path]
@@ -34,7 +33,7 @@ def edit_config(folder: Path, **fields: object) -> None:
     (folder / "config.json").write_text(json.dumps(values | fields))
 
 
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@pytest.mark.parametrize("model_type", ["bert", "camembert", "roberta", "xlm-roberta"])
 @pytest.mark.parametrize("prefixed", [False, True])
 @pytest.mark.parametrize("gamma_beta", [False, True])
 @pytest.mark.parametrize("shards", [1, 3])

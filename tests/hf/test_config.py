@@ -28,8 +28,8 @@ def test_defaults_are_transformers(name):
     assert ours.num_labels == theirs.num_labels == 2
 
 
-def test_every_architecture_has_a_config_class():
-    assert set(CONFIG_CLASSES) == set(ARCHITECTURES)
+def test_every_config_class_has_an_architecture():
+    assert set(CONFIG_CLASSES) <= set(ARCHITECTURES)
 
 
 def test_fields_are_attributes_also_unknown_ones():
@@ -135,7 +135,7 @@ def test_for_model():
         ("{", "config.json: line 1"),
         ("[]", "expected a JSON object"),
         ('{"hidden_size": 8}', "model_type"),
-        ('{"model_type": "gpt2"}', "'gpt2' is not supported"),
+        ('{"model_type": "gpt2"}', "found 'gpt2', which is not supported"),
     ],
 )
 def test_files_that_are_no_config(tmp_path, text, says):

@@ -6,6 +6,7 @@ import pkgutil
 import pytest
 
 import layertap.models
+from layertap.checkpoints.keys import parts_of
 from layertap.errors import ConfigError, UnsupportedModelError
 from layertap.models.config import ConfigReader
 from layertap.models.registry import ARCHITECTURES, CLASS_PREFIXES, architecture, architecture_of
@@ -52,8 +53,12 @@ def test_parameters_are_those_of_the_transformers_class(name):
     config = getattr(transformers, row.transformers_class.replace("Model", "Config"))(**sizes, vocab_size=99)
     with torch.device("meta"):
         model = getattr(transformers, row.transformers_class)(config)
-    expected = {key: tuple(value.shape) for key, value in model.named_parameters()}
-    assert row.spec(ConfigReader(config.to_dict())).parameters() == expected
+    stored = {key: tuple(value.shape) for key, value in model.named_parameters()}
+    shapes = row.spec(ConfigReader(config.to_dict())).parameters()
+    layout = {key: parts_of(key, row.key_rules, row.split_rules) for key in stored}
+    assert sorted(name for names in layout.values() for name in names) == sorted(shapes)
+    for key, names in layout.items():
+        assert (sum(shapes[name][0] for name in names), *shapes[names[0]][1:]) == stored[key]
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

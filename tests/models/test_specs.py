@@ -54,7 +54,7 @@ def spec_of(name: str = "bert", **fields: object) -> EncoderSpec:
         ("alibi_starting_size", 512, "ALiBi"),
     ],
 )
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", ["bert", "camembert", "roberta", "xlm-roberta"])
 def test_fields_that_change_the_forward_are_refused(name, field, value, says):
     with pytest.raises(UnsupportedModelError, match=f"config.json: {field} is .*{says}"):
         spec_of(name, **{field: value})

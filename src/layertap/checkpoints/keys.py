@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from layertap.errors import WeightsError
-from layertap.models.spec import KeyRule
+from layertap.models.spec import KeyRule, SplitRule
 
 BLOCK = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
 
@@ -38,16 +38,50 @@ def used_rules(keys: Iterable[str], rules: Sequence[KeyRule]) -> tuple[KeyRule, 
     return tuple(rule for rule in rules if rule in used)
 
 
+def parts_of(key: str, rules: Sequence[KeyRule], splits: Sequence[SplitRule]) -> tuple[str, ...]:
+    """Canonical names of the weights that a stored tensor holds, one above the other; mostly it is one."""
+    name = to_canonical(key, rules)
+    return next((parts for split in splits if (parts := split.to_parts(name))), (name,))
+
+
+def used_splits(keys: Iterable[str], rules: Sequence[KeyRule], splits: Sequence[SplitRule]) -> tuple[SplitRule, ...]:
+    """The split rules that take at least one of the stored keys apart, in their order."""
+    names = [to_canonical(key, rules) for key in keys]
+    return tuple(split for split in splits if any(split.to_parts(name) for name in names))
+
+
+def stored_layout(
+    names: Iterable[str], rules: Sequence[KeyRule], splits: Sequence[SplitRule]
+) -> dict[str, tuple[str, ...]]:
+    """The way back, with the rules that a checkpoint uses: stored key -> the weights to write into it.
+
+    Weights of a fused tensor are in the order of their rows.
+    """
+    layout: dict[str, tuple[str, ...]] = {}
+    for name in names:
+        fused = next((found[0] for split in splits if (found := split.to_fused(name))), name)
+        key = to_stored(fused, rules)
+        layout[key] = (*layout.get(key, ()), name)
+    return {key: _in_rows(held, parts_of(key, rules, splits)) for key, held in layout.items()}
+
+
+def _in_rows(names: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:
+    assert set(names) == set(parts), f"{names} are written together, and {parts} are read"
+    return parts
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTable:
     """What the keys of a file are.
 
     Attributes:
         stored: canonical name -> stored key; of everything that is not set aside, in file order.
+        fused: stored keys that several names share -> these, in the order of their rows.
         ignored: stored keys that are known and never needed, sorted.
     """
 
     stored: dict[str, str]
+    fused: dict[str, tuple[str, ...]]
     ignored: tuple[str, ...]
 
     @property
@@ -56,20 +90,31 @@ class KeyTable:
         return 1 + max((int(found[1]) for name in self.stored if (found := BLOCK.match(name))), default=-1)
 
 
-def account_for(keys: Iterable[str], *, rules: Sequence[KeyRule], ignored: re.Pattern[str], file: str) -> KeyTable:
-    """Gives every key its canonical name, or sets it aside.
+def account_for(
+    keys: Iterable[str],
+    *,
+    rules: Sequence[KeyRule],
+    splits: Sequence[SplitRule] = (),
+    ignored: re.Pattern[str],
+    file: str,
+) -> KeyTable:
+    """Gives every key its canonical name or names, or sets it aside.
 
     Raises:
         WeightsError: two keys that are the same weight.
     """
     stored: dict[str, str] = {}
+    fused: dict[str, tuple[str, ...]] = {}
     set_aside: list[str] = []
     for key in keys:
         if ignored.fullmatch(key):
             set_aside.append(key)
             continue
-        name = to_canonical(key, rules)
-        if name in stored:
-            raise WeightsError(f"{file}: {stored[name]} and {key}: expected one of them, both are {name}")
-        stored[name] = key
-    return KeyTable(stored=stored, ignored=tuple(sorted(set_aside)))
+        names = parts_of(key, rules, splits)
+        if len(names) > 1:
+            fused[key] = names
+        for name in names:
+            if name in stored:
+                raise WeightsError(f"{file}: {stored[name]} and {key}: expected one of them, both are {name}")
+            stored[name] = key
+    return KeyTable(stored=stored, fused=fused, ignored=tuple(sorted(set_aside)))

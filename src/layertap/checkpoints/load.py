@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from layertap.checkpoints.json_file import read_object
-from layertap.checkpoints.keys import KeyTable, account_for, used_rules
+from layertap.checkpoints.keys import KeyTable, account_for, used_rules, used_splits
 from layertap.checkpoints.sentence import SENTENCE_FILES, read_sentence_embedding
 from layertap.checkpoints.source import Checkpoint, sha256
 from layertap.checkpoints.tensors import (
@@ -25,7 +25,7 @@ from layertap.errors import BackendError, ConfigError, WeightsError
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture_of
 from layertap.models.sentence import SentenceEmbeddingSpec
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.models.spec import Architecture, EncoderSpec, KeyRule, SplitRule
 from layertap.tensors import FLOAT_BITS, TensorView
 
 PoolerState: TypeAlias = Literal["trained", "untrained", "absent"]
@@ -48,7 +48,7 @@ class StoredTensor:
 
     Attributes:
         file: the weights file, or shard.
-        key: its name there.
+        key: its name there; several weights share it where the file holds them as one tensor.
         view: its bytes.
     """
 
@@ -72,6 +72,7 @@ class ModelFiles:
         pooler: the state of the pooler head: `untrained` where it is stored and its bias is all zeros.
         sentence_embedding: what a sentence-transformers folder says of itself, or None for another folder.
         key_rules: the architecture's rules that this file's keys need (which prefix, which norm names).
+        split_rules: those of its fused tensors.
     """
 
     checkpoint: Checkpoint
@@ -84,6 +85,7 @@ class ModelFiles:
     pooler: PoolerState
     sentence_embedding: SentenceEmbeddingSpec | None
     key_rules: tuple[KeyRule, ...]
+    split_rules: tuple[SplitRule, ...]
     _shapes: Mapping[str, tuple[int, ...]]
     _checked: set[str] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -197,14 +199,21 @@ def open_model(
     spec = architecture.spec(reader)
     found = _read_weights(checkpoint, allow_pickle, read_pickle)
     keys = account_for(
-        found, rules=architecture.key_rules, ignored=architecture.ignored_keys, file=str(checkpoint.folder)
+        found,
+        rules=architecture.key_rules,
+        splits=architecture.split_rules,
+        ignored=architecture.ignored_keys,
+        file=str(checkpoint.folder),
     )
     _check_known(checkpoint, keys, architecture)
     # Before `spec.parameters()`: a wrong number of blocks may be absurdly large.
     _check_blocks(checkpoint, keys, spec)
     shapes = spec.parameters()
     _check_parts(found, keys, shapes, architecture)
-    tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes}
+    tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes and key not in keys.fused}
+    for key, names in keys.fused.items():
+        tensors |= _split(found[key], names, shapes)
+    used_keys = {stored.key for stored in tensors.values()}
     return ModelFiles(
         checkpoint=checkpoint,
         config=config,
@@ -212,10 +221,11 @@ def open_model(
         spec=spec,
         tensors=tensors,
         ignored_keys=keys.ignored,
-        unused_keys=tuple(sorted(key for name, key in keys.stored.items() if name not in shapes)),
+        unused_keys=tuple(sorted(set(keys.stored.values()) - used_keys)),
         pooler=_pooler_state(spec, tensors),
         sentence_embedding=read_sentence_embedding(checkpoint, spec),
-        key_rules=used_rules((stored.key for stored in tensors.values()), architecture.key_rules),
+        key_rules=used_rules(used_keys, architecture.key_rules),
+        split_rules=used_splits(used_keys, architecture.key_rules, architecture.split_rules),
         _shapes=shapes,
     )
 
@@ -278,12 +288,35 @@ def _read_shards(index_file: Path, read: PickleReader) -> dict[str, StoredTensor
     return found
 
 
+def _split(
+    stored: StoredTensor, names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, StoredTensor]:
+    """The weights of a fused tensor: canonical name -> its rows; none where the encoder lacks one of them."""
+    if not all(name in shapes for name in names):
+        return {}
+    heights = [shapes[name][0] for name in names]
+    expected = (sum(heights), *shapes[names[0]][1:])
+    if stored.view.shape != expected:
+        raise WeightsError(
+            f"{stored.file}: {stored.key}: expected shape {list(expected)} (as config.json says; it holds "
+            f"{', '.join(names)}), found {list(stored.view.shape)}"
+        )
+    found: dict[str, StoredTensor] = {}
+    begin = 0
+    for name, height in zip(names, heights, strict=True):
+        view = stored.view.rows(begin, begin + height)
+        found[name] = StoredTensor(file=stored.file, key=stored.key, view=view)
+        begin += height
+    return found
+
+
 def _check_blocks(checkpoint: Checkpoint, keys: KeyTable, spec: EncoderSpec) -> None:
     found = keys.num_blocks
-    if found != spec.num_hidden_layers:
+    if found != spec.num_blocks:
+        shared = f" in {spec.num_blocks} groups" if spec.blocks else ""
         raise WeightsError(
-            f"{checkpoint.folder}: expected num_hidden_layers {spec.num_hidden_layers} (as config.json says), found "
-            + (f"encoder.layer.0 to encoder.layer.{found - 1} in the weights" if found else "no encoder.layer")
+            f"{checkpoint.folder}: expected num_hidden_layers {spec.num_hidden_layers}{shared} (as config.json says), "
+            "found " + (f"encoder.layer.0 to encoder.layer.{found - 1} in the weights" if found else "no encoder.layer")
         )
 
 

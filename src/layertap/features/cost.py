@@ -7,6 +7,7 @@ F feed-forward size.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -66,13 +67,16 @@ def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
 
 
 def runs(inputs: tuple[Input, ...], counts: Sequence[float]) -> tuple[Run, ...]:
-    """Which inputs run together: a text within several limits has the same tokens under each."""
+    """Which inputs run together: a text within several limits has the same tokens under each, worded alike.
+
+    A prompt's own tokens are not counted.
+    """
     found: dict[frozenset[int], list[float]] = {}
     for count in counts:
-        cut = [min(count, given.max_length) for given in inputs]
-        for length in dict.fromkeys(cut):
-            group = frozenset(i for i, seen in enumerate(cut) if seen == length)
-            found.setdefault(group, []).append(length)
+        cut = [(given.wording, min(count, given.max_length)) for given in inputs]
+        for seen in dict.fromkeys(cut):
+            group = frozenset(i for i, other in enumerate(cut) if other == seen)
+            found.setdefault(group, []).append(seen[1])
     return tuple(Run(inputs=group, lengths=tuple(cut), share=len(cut) / len(counts)) for group, cut in found.items())
 
 
@@ -102,17 +106,22 @@ def saving(plan: Plan, facts: ModelFacts, counts: Sequence[float], rule: str) ->
 
 def program_flop(program: Program, spec: EncoderSpec, n: float) -> float:
     """Operations of one program on a text of n tokens."""
-    full = program.stop - 1 if program.top_rows_only else program.stop
-    flop = full * block_flop(spec, n, n)
-    if program.top_rows_only:
-        flop += block_flop(spec, n, min(n, top_rows(program)))
+    pruned = program.top_rows_only and program.stop > 0
+    full = program.stop - 1 if pruned else program.stop
+    flop = 2 * n * spec.table_size * spec.hidden_size if spec.embedding_projection else 0.0
+    windows = Counter(spec.windows[:full]) if spec.windows else {None: full}
+    flop += sum(times * block_flop(spec, n, n, window) for window, times in windows.items())
+    if pruned:
+        flop += block_flop(spec, n, min(n, top_rows(program)), spec.window_of(full))
     return flop + sum(capture_flop(capture, spec, n) for capture in program.captures)
 
 
-def block_flop(spec: EncoderSpec, n: float, r: float) -> float:
+def block_flop(spec: EncoderSpec, n: float, r: float, window: int | None = None) -> float:
     """One block: keys and values for n tokens; queries, attention, output and feed-forward for r of them."""
-    h, f = spec.hidden_size, spec.intermediate_size
-    return 4 * n * h * h + r * (4 * h * h + 4 * n * h + 4 * h * f)
+    h, f, g = spec.hidden_size, spec.intermediate_size, spec.key_value_size
+    reached = n if window is None else min(n, 2 * window + 1)
+    wide = 3 if spec.gated else 2
+    return 4 * n * h * g + r * (4 * h * h + 4 * reached * h + 2 * wide * h * f)
 
 
 def top_rows(program: Program) -> int:

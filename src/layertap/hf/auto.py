@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, NoReturn
 
-from layertap.errors import OptionError
+from layertap.errors import OptionError, UnsupportedModelError
 from layertap.hf.config import CONFIG_CLASSES, PretrainedConfig, as_dtype, read_config
 from layertap.hf.keywords import MODEL_LOADING, refuse_all
 from layertap.hf.loading import DtypeLike
@@ -132,5 +132,15 @@ class AutoTokenizer(_Auto):
 
 
 def _family(model: Location, **where: Any) -> str:
-    """The model_type of a config.json, also of one that does not state it."""
-    return architecture_of(ConfigReader(read_config(model, **where))).name
+    """The model_type of a config.json, also of one that does not state it.
+
+    Raises:
+        UnsupportedModelError: a family that has no class here.
+    """
+    name = architecture_of(ConfigReader(read_config(model, **where))).name
+    if name not in CONFIG_CLASSES:
+        raise UnsupportedModelError(
+            f"{model}: layertap.hf has classes for {', '.join(CONFIG_CLASSES)}, found {name}; "
+            "layertap.Extractor.from_pretrained runs it"
+        )
+    return name

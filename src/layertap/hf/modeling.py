@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layertap.backends.torch.encoder import Encoder, PackedTensors
+from layertap.backends.torch.reach import Reach
 from layertap.errors import OptionError, OutputError
 from layertap.hf.config import (
     BertConfig,
@@ -37,6 +38,7 @@ from layertap.hf.loading import (
 )
 from layertap.hf.outputs import AbsentPooler, BaseModelOutputWithPoolingAndCrossAttentions, OutputTuple
 from layertap.hf.padded import Cells, batch_shape, packed
+from layertap.models.spec import PositionTable
 
 ModelOutput = BaseModelOutputWithPoolingAndCrossAttentions
 
@@ -260,6 +262,7 @@ class PreTrainedModel(nn.Module):
         if (input_ids is None) == (inputs_embeds is None):
             raise OptionError("You must specify exactly one of input_ids or inputs_embeds")
         cells = Cells.of(batch_shape(input_ids, inputs_embeds, self._spec.hidden_size), attention_mask)
+        assert isinstance(self._spec.positions, PositionTable), "every family of this door has one"
         batch = packed(
             cells, self.embeddings, self._spec.positions, input_ids, token_type_ids, position_ids, inputs_embeds
         )
@@ -288,9 +291,10 @@ class PreTrainedModel(nn.Module):
         """(i, `hidden_states[i]` [T, H]) for i in 0..L."""
         hidden_TH: Tensor = self.embeddings(batch)
         yield 0, hidden_TH
+        reach = Reach(layout=batch.layout)
         for i, block in enumerate(self.encoder.layer, start=1):
             # a batch without any attended cell has no sequence to run: all its states are the empty [0, H]
-            hidden_TH = block(hidden_TH, batch.layout) if batch.layout.lengths else hidden_TH
+            hidden_TH = block(hidden_TH, reach) if batch.layout.lengths else hidden_TH
             yield i, hidden_TH
 
     def _pool(self, cells: Cells, last_TH: Tensor) -> Tensor | AbsentPooler | None:

@@ -107,6 +107,7 @@ def packed(
     _check_positions(positions_T, positions)
     types_T = ids_T = None
     if token_type_ids is not None:
+        assert embeddings.token_type_embeddings is not None, "every family of this door has token types"
         types_T = cells.pack(_broadcast("token_type_ids", token_type_ids, cells.shape))
         _check_ids("token_type_ids", types_T, embeddings.token_type_embeddings)
     if input_ids is not None:

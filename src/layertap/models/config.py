@@ -9,6 +9,8 @@ from typing import Any
 from layertap.errors import ConfigError, UnsupportedModelError
 
 MAX_SIZE = 2**31 - 1
+MAX_LAYERS = 10_000
+"""Of families whose specs say something of each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +30,11 @@ class ConfigReader:
         found = short(self.values[field]) if field in self.values else "nothing"
         return ConfigError(f"{self.file}: {field}: expected {expected}, found {found}")
 
-    def size(self, field: str, default: int | None = None, *, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`."""
+    def size(self, field: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
+        """A whole number from `minimum` to `maximum`."""
         value = self.values.get(field, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= MAX_SIZE:
-            raise self.fail(field, f"a whole number from {minimum} to {MAX_SIZE}")
+        if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+            raise self.fail(field, f"a whole number from {minimum} to {maximum}")
         return value
 
     def number(self, field: str, default: float, *, low: float, high: float) -> float:

@@ -1,7 +1,17 @@
 """What an architecture is, as data that backends interpret.
 
 Canonical weight names are those of transformers' `BertModel` (`encoder.layer.0.attention.self.query.weight`);
-`KeyRule`s lead from a checkpoint's own names to them and back.
+`EncoderSpec.parameters` lists them. Beyond BERT's there are
+
+    embeddings.projection                     from the width of the tables to the hidden size
+    encoder.layer.i.attention.LayerNorm       before attention (pre-norm)
+    encoder.layer.i.LayerNorm                 before the feed-forward (pre-norm)
+    encoder.layer.i.intermediate.gate         what the activation is applied to, where the feed-forward is gated
+    encoder.relative_attention_bias           one table for all layers
+    encoder.final_norm                        after the last block (pre-norm)
+
+where i numbers *blocks* of weights (`EncoderSpec.blocks`). `KeyRule`s and `SplitRule`s lead from a checkpoint's own
+names to them and back.
 """
 
 from __future__ import annotations
@@ -9,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -48,16 +59,76 @@ class PositionTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlainPositions:
+    """Positions 0, 1, 2, ... without a table: what rotary and relative attention count from.
+
+    Attributes:
+        max_length: tokens that a sequence can have, special tokens included.
+    """
+
+    max_length: int
+
+    def position_ids(self, input_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        """int32 [T], for one sequence's ids [T]."""
+        return np.arange(len(input_ids), dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelativeBias:
+    """A learned number for each head and distance, added to the scaled scores of every layer (Raffel et al. 2020).
+
+    Attributes:
+        buckets: rows of the table; half of them for keys before the query, half for those after it. Of each half
+            one half stands for single distances, the other for ranges that widen with the logarithm.
+        max_distance: from here on every distance is in the last bucket.
+    """
+
+    buckets: int
+    max_distance: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
     """One encoder: architecture and numbers, no weights.
 
-    Post-norm transformer blocks with learned absolute positions:
-    `h0 = norm(word + type + position)`, then per block `a = norm(h + out(attention(h)))`,
-    `h = norm(a + down(act(up(a))))`. Source: Devlin et al. 2019, and transformers' BertModel.
+    What has no default is BERT's own: `h0 = norm(word + type + position)`, then per block
+    `a = norm(h + out(attention(h)))`, `h = norm(a + down(act(up(a))))` (Devlin et al. 2019). What has one says where a
+    family departs from that. Attributes carry the names of Hugging Face configs.
 
-    Attributes carry the names of Hugging Face configs. `pooler` says that the architecture has one
-    (dense + tanh on the first token's last state); whether a checkpoint stores it is the checkpoint's.
-    `pad_token_id` is the row of the word table that gets no gradient.
+    Attributes:
+        architecture: the family's row.
+        vocab_size: rows of the word table.
+        hidden_size: H.
+        num_hidden_layers: L.
+        num_attention_heads: A.
+        intermediate_size: F.
+        hidden_act: the feed-forward's activation.
+        layer_norm_eps: of every norm, of either kind.
+        positions: a table of learned positions, or plain ones for `rotary_thetas` and `relative`.
+        type_vocab_size: rows of the token-type table; 0: there is none.
+        pad_token_id: the row of the word table that gets no gradient.
+        hidden_dropout_prob: after the embeddings and after both halves of a block.
+        attention_probs_dropout_prob: of attention weights.
+        pooler: the architecture has one (dense + tanh on the first token's last state); whether a checkpoint
+            stores it is the checkpoint's.
+        embedding_size: width of the tables and of their norm, or None: H.
+        embedding_projection: a dense layer leads from the tables' width to H; state 0 is after it.
+        embedding_norm: the sum of the tables is normed.
+        blocks: which block of weights each of the L layers uses, or (): each its own. Layers may share one.
+        norm: "layer" subtracts the mean and divides by the standard deviation; "rms" divides by the root mean
+            square only, and has no bias.
+        norm_bias: layer norms have a bias.
+        norm_position: "post": after each residual sum. "pre": before attention and feed-forward, and
+            `encoder.final_norm` after the last block: hidden state L is the normed one.
+        first_attention_norm: block 0 of a pre-norm encoder has a norm before attention.
+        qkv_bias, attention_output_bias, intermediate_bias, output_bias: the dense layers have a bias; that of
+            `intermediate` is the gate's, too.
+        gated: the feed-forward is `down(act(gate(x)) * up(x))`.
+        num_key_value_heads: heads of keys and values, each shared by A / this many query heads; None: A.
+        rotary_thetas: the base of the rotary angles of each layer, or (): no rotation. Halves of a head are
+            rotated against each other (Su et al. 2021, as in GPT-NeoX).
+        windows: for each layer the largest distance |i - j| at which tokens attend, None for any; or (): any.
+        relative: a bias of attention scores by distance, or None.
     """
 
     architecture: str
@@ -68,12 +139,29 @@ class EncoderSpec:
     intermediate_size: int
     hidden_act: Activation
     layer_norm_eps: float
-    positions: PositionTable
+    positions: PositionTable | PlainPositions
     type_vocab_size: int
     pad_token_id: int | None
     hidden_dropout_prob: float
     attention_probs_dropout_prob: float
     pooler: bool = True
+    embedding_size: int | None = None
+    embedding_projection: bool = False
+    embedding_norm: bool = True
+    blocks: tuple[int, ...] = ()
+    norm: Literal["layer", "rms"] = "layer"
+    norm_bias: bool = True
+    norm_position: Literal["post", "pre"] = "post"
+    first_attention_norm: bool = True
+    qkv_bias: bool = True
+    attention_output_bias: bool = True
+    intermediate_bias: bool = True
+    output_bias: bool = True
+    gated: bool = False
+    num_key_value_heads: int | None = None
+    rotary_thetas: tuple[float, ...] = ()
+    windows: tuple[int | None, ...] = ()
+    relative: RelativeBias | None = None
 
     @property
     def head_size(self) -> int:
@@ -81,46 +169,110 @@ class EncoderSpec:
         return self.hidden_size // self.num_attention_heads
 
     @property
+    def key_value_size(self) -> int:
+        """Width of keys, and of values."""
+        return self.head_size * (self.num_key_value_heads or self.num_attention_heads)
+
+    @property
+    def table_size(self) -> int:
+        """Width of the embedding tables."""
+        return self.embedding_size or self.hidden_size
+
+    @property
     def num_states(self) -> int:
-        """L + 1: the embedding output and every block's."""
+        """L + 1: the embedding output and every layer's."""
         return self.num_hidden_layers + 1
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of weights; fewer than L where layers share them."""
+        return max(self.blocks) + 1 if self.blocks else self.num_hidden_layers
+
+    @property
+    def final_norm(self) -> bool:
+        """Hidden state L is normed after the last block."""
+        return self.norm_position == "pre"
+
+    def block_of(self, layer: int) -> int:
+        """The block of weights that layer 0..L-1 uses."""
+        return self.blocks[layer] if self.blocks else layer
+
+    def theta_of(self, layer: int) -> float | None:
+        """The rotary base of layer 0..L-1, or None: no rotation."""
+        return self.rotary_thetas[layer] if self.rotary_thetas else None
+
+    def window_of(self, layer: int) -> int | None:
+        """The largest distance at which tokens of layer 0..L-1 attend, or None: any."""
+        return self.windows[layer] if self.windows else None
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
         """Canonical weight name -> shape, the pooler's included where the architecture has one."""
-        h, f = self.hidden_size, self.intermediate_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "embeddings.word_embeddings.weight": (self.vocab_size, h),
-            "embeddings.position_embeddings.weight": (self.positions.rows, h),
-            "embeddings.token_type_embeddings.weight": (self.type_vocab_size, h),
-            "embeddings.LayerNorm.weight": (h,),
-            "embeddings.LayerNorm.bias": (h,),
-        }
-        for i in range(self.num_hidden_layers):
-            layer = f"encoder.layer.{i}."
-            for name, rows, columns in (
-                ("attention.self.query", h, h),
-                ("attention.self.key", h, h),
-                ("attention.self.value", h, h),
-                ("attention.output.dense", h, h),
-                ("intermediate.dense", f, h),
-                ("output.dense", h, f),
-            ):
-                shapes[f"{layer}{name}.weight"] = (rows, columns)
-                shapes[f"{layer}{name}.bias"] = (rows,)
-            for name in ("attention.output.LayerNorm", "output.LayerNorm"):
-                shapes[f"{layer}{name}.weight"] = (h,)
-                shapes[f"{layer}{name}.bias"] = (h,)
+        h = self.hidden_size
+        shapes = self._embedding_parameters()
+        if self.relative is not None:
+            shapes["encoder.relative_attention_bias.weight"] = (self.relative.buckets, self.num_attention_heads)
+        for i in range(self.num_blocks):
+            shapes |= {f"encoder.layer.{i}.{name}": shape for name, shape in self._block_parameters(i).items()}
+        if self.final_norm:
+            shapes |= self._norm_parameters("encoder.final_norm", h)
         if self.pooler:
-            shapes["pooler.dense.weight"] = (h, h)
-            shapes["pooler.dense.bias"] = (h,)
+            shapes |= _dense("pooler.dense", h, h, bias=True)
         return shapes
+
+    def _embedding_parameters(self) -> dict[str, tuple[int, ...]]:
+        e = self.table_size
+        shapes: dict[str, tuple[int, ...]] = {"embeddings.word_embeddings.weight": (self.vocab_size, e)}
+        if isinstance(self.positions, PositionTable):
+            shapes["embeddings.position_embeddings.weight"] = (self.positions.rows, e)
+        if self.type_vocab_size:
+            shapes["embeddings.token_type_embeddings.weight"] = (self.type_vocab_size, e)
+        if self.embedding_norm:
+            shapes |= self._norm_parameters("embeddings.LayerNorm", e)
+        if self.embedding_projection:
+            shapes |= _dense("embeddings.projection", self.hidden_size, e, bias=True)
+        return shapes
+
+    def _block_parameters(self, block: int) -> dict[str, tuple[int, ...]]:
+        h, f = self.hidden_size, self.intermediate_size
+        shapes = _dense("attention.self.query", h, h, bias=self.qkv_bias)
+        shapes |= _dense("attention.self.key", self.key_value_size, h, bias=self.qkv_bias)
+        shapes |= _dense("attention.self.value", self.key_value_size, h, bias=self.qkv_bias)
+        shapes |= _dense("attention.output.dense", h, h, bias=self.attention_output_bias)
+        if self.gated:
+            shapes |= _dense("intermediate.gate", f, h, bias=self.intermediate_bias)
+        shapes |= _dense("intermediate.dense", f, h, bias=self.intermediate_bias)
+        shapes |= _dense("output.dense", h, f, bias=self.output_bias)
+        for name in self.block_norms(block):
+            shapes |= self._norm_parameters(name, h)
+        return shapes
+
+    def block_norms(self, block: int) -> tuple[str, ...]:
+        """Names of a block's norms inside it."""
+        if self.norm_position == "post":
+            return "attention.output.LayerNorm", "output.LayerNorm"
+        return ("attention.LayerNorm", "LayerNorm") if block > 0 or self.first_attention_norm else ("LayerNorm",)
+
+    def _norm_parameters(self, name: str, size: int) -> dict[str, tuple[int, ...]]:
+        shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (size,)}
+        if self.norm == "layer" and self.norm_bias:
+            shapes[f"{name}.bias"] = (size,)
+        return shapes
+
+
+def _dense(name: str, rows: int, columns: int, *, bias: bool) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {f"{name}.weight": (rows, columns)}
+    if bias:
+        shapes[f"{name}.bias"] = (rows,)
+    return shapes
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRule:
-    """One reversible renaming of checkpoint keys: two templates with one `*` each.
+    """One reversible renaming of checkpoint keys: two templates with the same wildcards, each at most once.
 
-    `KeyRule("bert.*", "*")` drops a prefix, `KeyRule("*LayerNorm.gamma", "*LayerNorm.weight")` renames an end.
+    `*` stands for anything, `#` for a number. `KeyRule("bert.*", "*")` drops a prefix,
+    `KeyRule("*LayerNorm.gamma", "*LayerNorm.weight")` renames an end, and
+    `KeyRule("layers.#.attn.Wo.*", "encoder.layer.#.attention.output.dense.*")` what is between.
     Rules are applied in their order to read, and backwards to write.
     """
 
@@ -136,11 +288,46 @@ class KeyRule:
         return _rename(key, self.canonical, self.stored)
 
 
-def _rename(key: str, old: str, new: str) -> str | None:
-    head, tail = old.split("*")
-    if len(key) < len(head) + len(tail) or not (key.startswith(head) and key.endswith(tail)):
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """One stored tensor that is several weights, one above the other: a fused projection.
+
+    Applied to keys that the `KeyRule`s have renamed. The parts' shapes say how many rows belong to each.
+
+    Attributes:
+        fused: template of the fused key, as in `KeyRule`.
+        parts: templates of the canonical names, in the order of their rows.
+    """
+
+    fused: str
+    parts: tuple[str, ...]
+
+    def to_parts(self, key: str) -> tuple[str, ...] | None:
+        """Canonical names of the parts of a fused key, or None where the rule does not apply."""
+        names = [_rename(key, self.fused, part) for part in self.parts]
+        return None if None in names else tuple(name for name in names if name is not None)
+
+    def to_fused(self, name: str) -> tuple[str, int] | None:
+        """The fused key that a canonical name is a part of, and which part."""
+        for i, part in enumerate(self.parts):
+            key = _rename(name, part, self.fused)
+            if key is not None:
+                return key, i
         return None
-    return new.replace("*", key[len(head) : len(key) - len(tail)])
+
+
+def _rename(key: str, old: str, new: str) -> str | None:
+    found = _pattern(old).fullmatch(key)
+    if found is None:
+        return None
+    parts = found.groupdict()
+    return new.replace("#", parts.get("number", "#")).replace("*", parts.get("rest", "*"))
+
+
+@cache
+def _pattern(template: str) -> re.Pattern[str]:
+    pattern = re.escape(template).replace(r"\*", "(?P<rest>.*)").replace(r"\#", "(?P<number>[0-9]+)")
+    return re.compile(pattern, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +339,10 @@ class Architecture:
         transformers_class: the class of transformers that has the same parameters (`BertModel`).
         spec: config -> EncoderSpec; refuses what it does not understand.
         key_rules: ordered renamings from a checkpoint's keys to canonical names. Each is optional: a key
-            to which it does not apply stays as it is.
+            to which it does not apply stays as it is. The first drops the prefix.
         ignored_keys: pattern of whole stored keys that are known and never needed: heads for other tasks,
             persisted `position_ids`. Everything else that is not used is reported.
+        split_rules: fused tensors, by their keys after `key_rules`; each is optional, too.
     """
 
     name: str
@@ -162,3 +350,4 @@ class Architecture:
     spec: Callable[[ConfigReader], EncoderSpec]
     key_rules: tuple[KeyRule, ...]
     ignored_keys: re.Pattern[str]
+    split_rules: tuple[SplitRule, ...] = ()

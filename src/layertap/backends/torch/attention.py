@@ -1,15 +1,17 @@
-"""Attention on packed rows: every sequence attends to itself, with no padding and no mask.
+"""Attention on packed rows: every sequence attends to itself, with no padding.
 
-Shape letters: T packed tokens, Q query rows, A heads, D head size, H = A * D, n sequences, t tokens of each.
+Shape letters: T packed tokens, Q query rows, A heads, D head size, H = A * D, K heads of keys and values, G = K * D,
+n sequences, t tokens and q queries of each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,8 @@ from torch import Tensor
 HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
 """Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
+QUERIES_TOGETHER = 256
+"""Queries of a windowed layer that go through attention at once, with the keys that any of them reaches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +53,13 @@ class Layout:
         lengths: tokens a sequence, B of them.
         queries: query rows a sequence; equal to `lengths` where every token is a query.
         runs: the same as runs of equal sequences; those without queries are left out.
+        query_positions: int64 [Q], where in its sequence each query is; None where every token is a query.
     """
 
     lengths: tuple[int, ...]
     queries: tuple[int, ...]
     runs: tuple[Run, ...]
+    query_positions: npt.NDArray[np.int64] | None = None
 
     @property
     def cu_seqlens(self) -> npt.NDArray[np.int32]:
@@ -66,15 +72,24 @@ class Layout:
         return _cumulative(self.queries)
 
     @classmethod
-    def of(cls, lengths: Sequence[int], queries: Sequence[int] | None = None) -> Layout:
-        """The layout of packed sequences; all tokens are queries if `queries` is None."""
-        asked = tuple(lengths) if queries is None else tuple(queries)
-        return cls(tuple(lengths), asked, _runs(lengths, asked))
+    def of(cls, lengths: Sequence[int]) -> Layout:
+        """The layout of packed sequences; all tokens are queries."""
+        return cls(tuple(lengths), tuple(lengths), _runs(lengths, lengths))
 
     def with_queries(self, rows: npt.NDArray[np.int32]) -> Layout:
         """The same sequences with only these rows (ascending) as queries."""
-        bounds = np.searchsorted(rows, self.cu_seqlens)
-        return Layout.of(self.lengths, [int(end - begin) for begin, end in pairwise(bounds)])
+        starts = self.cu_seqlens
+        bounds = np.searchsorted(rows, starts)
+        queries = tuple(int(end - begin) for begin, end in pairwise(bounds))
+        positions = rows.astype(np.int64) - np.repeat(starts[:-1], queries)
+        return Layout(self.lengths, queries, _runs(self.lengths, queries), positions)
+
+    def positions_in(self, run: Run) -> npt.NDArray[np.int64]:
+        """int64 [n, q], where in its sequence each query of a run is; [1, t] where every token is a query."""
+        if self.query_positions is None:
+            return np.arange(run.length)[None]
+        own = self.query_positions[run.query_begin : run.query_begin + run.count * run.queries]
+        return own.reshape(run.count, run.queries)
 
 
 def _cumulative(numbers: Sequence[int]) -> npt.NDArray[np.int32]:
@@ -95,48 +110,105 @@ def _runs(lengths: Sequence[int], queries: Sequence[int]) -> tuple[Run, ...]:
     return tuple(runs)
 
 
+Bias: TypeAlias = Callable[[Run, Tensor, Tensor], Tensor]
+"""(run, query [n, A, q, D], key [n, A, t, D]) -> [n or 1, A, q, t], added to the run's scaled scores."""
+
+
 def attend(
     query_QH: Tensor,
-    key_TH: Tensor,
-    value_TH: Tensor,
+    key_TG: Tensor,
+    value_TG: Tensor,
     layout: Layout,
     *,
     num_heads: int,
+    window: int | None = None,
+    bias: Bias | None = None,
     dropout: float = 0.0,
     fast: bool = False,
 ) -> Tensor:
     """Attention of every sequence to itself: [Q, H].
 
     Args:
-        query_QH, key_TH, value_TH: packed projections; rows may be strided (parts of one fused tensor).
+        query_QH, key_TG, value_TG: packed projections; rows may be strided (parts of one fused tensor). Where keys
+            and values are narrower than queries, each of their heads serves several.
         layout: which rows are whose.
         num_heads: A.
+        window: the largest distance at which tokens attend, or None: any.
+        bias: what is added to the scaled scores, or None.
         dropout: probability of dropping an attention weight; 0 outside training.
         fast: take the quickest kernel for each length (no gradients); otherwise torch's
             `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
     """
-    if query_QH.is_cuda and not dropout and _varlen_takes(query_QH, num_heads):
-        return _varlen(query_QH, key_TH, value_TH, layout, num_heads)
+    head_size = query_QH.shape[1] // num_heads
+    # Its windows are counted from the last query, so they need all of them.
+    windowed_rows = window is not None and layout.query_positions is not None
+    if query_QH.is_cuda and bias is None and not dropout and not windowed_rows and _varlen_takes(query_QH, num_heads):
+        return _varlen(query_QH, key_TG, value_TG, layout, head_size, window)
     parts = []
     for run in layout.runs:
         end = run.begin + run.count * run.length
         query_nAqD = _by_head(
-            query_QH[run.query_begin : run.query_begin + run.count * run.queries], run.count, num_heads
+            query_QH[run.query_begin : run.query_begin + run.count * run.queries], run.count, head_size
         )
-        key_nAtD = _by_head(key_TH[run.begin : end], run.count, num_heads)
-        value_nAtD = _by_head(value_TH[run.begin : end], run.count, num_heads)
-        if fast and _products_are_faster(run, query_QH):
-            context_nAqD = _products(query_nAqD, key_nAtD, value_nAtD)
+        key_nAtD = _for_each_query(_by_head(key_TG[run.begin : end], run.count, head_size), num_heads)
+        value_nAtD = _for_each_query(_by_head(value_TG[run.begin : end], run.count, head_size), num_heads)
+        added = None if bias is None else bias(run, query_nAqD, key_nAtD).to(query_nAqD.dtype)
+        near = None if window is None or window >= run.length - 1 else window
+        if near is not None:
+            context_nAqD = _near(query_nAqD, key_nAtD, value_nAtD, layout.positions_in(run), near, added, dropout)
+        elif fast and _products_are_faster(run, query_QH):
+            context_nAqD = _products(query_nAqD, key_nAtD, value_nAtD, added)
         else:
-            context_nAqD = F.scaled_dot_product_attention(query_nAqD, key_nAtD, value_nAtD, dropout_p=dropout)
+            context_nAqD = F.scaled_dot_product_attention(
+                query_nAqD, key_nAtD, value_nAtD, attn_mask=added, dropout_p=dropout
+            )
         parts.append(context_nAqD.transpose(1, 2).reshape(run.count * run.queries, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _by_head(rows_TH: Tensor, count: int, num_heads: int) -> Tensor:
-    """[n * t, H] -> [n, A, t, D], a view."""
-    rows, width = rows_TH.shape
-    return rows_TH.view(count, rows // count, num_heads, width // num_heads).transpose(1, 2)
+def _by_head(rows_TG: Tensor, count: int, head_size: int) -> Tensor:
+    """[n * t, G] -> [n, K, t, D], a view."""
+    rows, width = rows_TG.shape
+    return rows_TG.view(count, rows // count, width // head_size, head_size).transpose(1, 2)
+
+
+def _for_each_query(shared_nKtD: Tensor, num_heads: int) -> Tensor:
+    """[n, K, t, D] -> [n, A, t, D]: each head as often as query heads share it."""
+    times = num_heads // shared_nKtD.shape[1]
+    return shared_nKtD if times == 1 else shared_nKtD.repeat_interleave(times, dim=1)
+
+
+def _near(
+    query_nAqD: Tensor,
+    key_nAtD: Tensor,
+    value_nAtD: Tensor,
+    positions_nq: npt.NDArray[np.int64],
+    window: int,
+    bias_nAqt: Tensor | None,
+    dropout: float,
+) -> Tensor:
+    """Attention to keys at a distance of at most `window`; a few queries at a time, with the keys that they reach."""
+    length, queries = key_nAtD.shape[2], query_nAqD.shape[2]
+    parts = []
+    for begin in range(0, queries, QUERIES_TOGETHER):
+        some = slice(begin, begin + QUERIES_TOGETHER)
+        asked_nq = positions_nq[:, some]
+        first = max(0, int(asked_nq.min()) - window)
+        reached = slice(first, min(length, int(asked_nq.max()) + window + 1))
+        near_nqk = np.abs(asked_nq[:, :, None] - np.arange(reached.start, reached.stop)) <= window
+        mask = allowed_n1qk = torch.as_tensor(near_nqk, device=query_nAqD.device).unsqueeze(1)
+        if bias_nAqt is not None:
+            mask = bias_nAqt[:, :, some, reached].masked_fill(~allowed_n1qk, float("-inf"))
+        parts.append(
+            F.scaled_dot_product_attention(
+                query_nAqD[:, :, some],
+                key_nAtD[:, :, reached],
+                value_nAtD[:, :, reached],
+                attn_mask=mask,
+                dropout_p=dropout,
+            )
+        )
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _varlen_takes(query_QH: Tensor, num_heads: int) -> bool:
@@ -151,19 +223,22 @@ def _has_varlen(device: torch.device) -> bool:
     return found and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _varlen(query_QH: Tensor, key_TH: Tensor, value_TH: Tensor, layout: Layout, num_heads: int) -> Tensor:
+def _varlen(
+    query_QH: Tensor, key_TG: Tensor, value_TG: Tensor, layout: Layout, head_size: int, window: int | None
+) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     device = query_QH.device
-    by_head = (num_heads, query_QH.shape[1] // num_heads)
     context_QAD = varlen_attn(
-        query_QH.view(-1, *by_head),
-        key_TH.view(-1, *by_head),
-        value_TH.view(-1, *by_head),
+        query_QH.view(len(query_QH), -1, head_size),
+        key_TG.view(len(key_TG), -1, head_size),
+        value_TG.view(len(value_TG), -1, head_size),
         torch.as_tensor(layout.cu_queries, device=device),
         torch.as_tensor(layout.cu_seqlens, device=device),
         max(layout.queries),
         max(layout.lengths),
+        window_size=(-1, -1) if window is None else (window, window),
+        enable_gqa=key_TG.shape[1] != query_QH.shape[1],
     )
     assert isinstance(context_QAD, Tensor)
     return context_QAD.flatten(1)
@@ -177,8 +252,8 @@ def _products_are_faster(run: Run, query_QH: Tensor) -> bool:
     return query_QH.dtype == torch.bfloat16 or run.length <= 64
 
 
-def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tensor:
-    """softmax(query key' / sqrt(D)) value, a few heads at a time through one buffer that stays in cache."""
+def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor, bias_nAqt: Tensor | None = None) -> Tensor:
+    """softmax(query key' / sqrt(D) + bias) value, a few heads at a time through one buffer that stays in cache."""
     n, heads, queries, head_size = query_nAqD.shape
     length = key_nAtD.shape[2]
     query_BqD = query_nAqD.reshape(-1, queries, head_size)
@@ -187,14 +262,25 @@ def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor) -> Tenso
     together = max(2, SCORES_BYTES // (queries * length * query_nAqD.element_size()))
     scores = query_nAqD.new_empty(min(together, n * heads), queries, length)
     context_BqD = query_nAqD.new_empty(n * heads, queries, head_size)
-    unused = query_nAqD.new_zeros(1)
+    zero = query_nAqD.new_zeros(1)
+    bias_Xqt = None if bias_nAqt is None else bias_nAqt.reshape(-1, queries, length)
     for begin in range(0, n * heads, together):
         part = slice(begin, begin + together)
         scores_Bqt = scores[: min(together, n * heads - begin)]
-        torch.baddbmm(unused, query_BqD[part], key_BDt[part], beta=0, alpha=head_size**-0.5, out=scores_Bqt)
+        # beta=0: what stands in the place of a bias is not read
+        added = zero if bias_Xqt is None else _bias_of(bias_Xqt, begin, len(scores_Bqt))
+        beta = 0 if bias_Xqt is None else 1
+        torch.baddbmm(added, query_BqD[part], key_BDt[part], beta=beta, alpha=head_size**-0.5, out=scores_Bqt)
         _softmax(scores_Bqt)
         torch.bmm(scores_Bqt, value_BtD[part], out=context_BqD[part])
     return context_BqD.view(n, heads, queries, head_size)
+
+
+def _bias_of(bias_Xqt: Tensor, begin: int, count: int) -> Tensor:
+    """[count, q, t], the biases of heads from `begin` on; X = n * A, or A where all sequences share them."""
+    if begin + count <= len(bias_Xqt):
+        return bias_Xqt[begin : begin + count]
+    return bias_Xqt[torch.arange(begin, begin + count) % len(bias_Xqt)]
 
 
 def _softmax(scores_Bqt: Tensor) -> None:

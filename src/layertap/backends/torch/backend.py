@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from threading import Lock
 from typing import TypeVar
 
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
-from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler
+from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler, norm_of, run_layers
 from layertap.backends.torch.fused import FusedBlock, onednn_works
+from layertap.backends.torch.reach import Reach, RelativeBias
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
@@ -76,7 +78,9 @@ class TorchBackend(Backend):
         self._weights = weights
         self._lock = Lock()
         self._embeddings: Embeddings | None = None
-        self._blocks: list[Callable[[Tensor, Layout, Tensor | None], Tensor]] = []
+        self._relative: RelativeBias | None = None
+        self._blocks: list[Callable[[Tensor, Reach], Tensor]] = []
+        self._final_norm: nn.Module | None = None
         self._pooler: Pooler | None = None
 
     @torch.inference_mode()
@@ -87,6 +91,8 @@ class TorchBackend(Backend):
         needed = rows_needed(program, segments, batch.num_tokens)
         collector = Collector(program, segments, self.device)
         for layer, hidden_TH in self._states(batch, program.stop, needed):
+            if layer == self.spec.num_hidden_layers and self.spec.final_norm:
+                hidden_TH = self._load_final_norm()(hidden_TH)
             collector.take(layer, hidden_TH, needed if layer == program.stop else None)
         if collector.pooler_rows is not None:
             collector.take_pooled(self._load_pooler()(collector.pooler_rows.to(self.dtype)))
@@ -95,19 +101,16 @@ class TorchBackend(Backend):
     def _states(
         self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None
     ) -> Iterator[tuple[int, Tensor]]:
-        packed = self._tensors(batch)
-        rows = None if needed is None else torch.as_tensor(needed, dtype=torch.int64, device=self.device)
-        hidden_TH = self._load_embeddings()(packed)
-        if stop == 0 and rows is not None:
-            hidden_TH = hidden_TH[rows]
-        yield 0, hidden_TH
-        for i in range(1, stop + 1):
-            block = self._load_block(i - 1)
-            if i == stop and needed is not None:
-                hidden_TH = block(hidden_TH, packed.layout.with_queries(needed), rows)
-            else:
-                hidden_TH = block(hidden_TH, packed.layout, None)
-            yield i, hidden_TH
+        """(i, state i); state L is the one before a final norm."""
+        return run_layers(
+            self.spec,
+            self._tensors(batch),
+            embeddings=self._load_embeddings(),
+            block=self._load_block,
+            relative=self._load_relative() if stop else None,
+            stop=stop,
+            top_rows=needed,
+        )
 
     def _tensors(self, batch: PackedBatch) -> PackedTensors:
         def to_device(values: npt.NDArray[np.int32]) -> Tensor:
@@ -126,12 +129,30 @@ class TorchBackend(Backend):
                 self._embeddings = self._load(Embeddings, "embeddings.")
             return self._embeddings
 
-    def _load_block(self, index: int) -> Callable[[Tensor, Layout, Tensor | None], Tensor]:
+    def _load_relative(self) -> RelativeBias | None:
+        table = self.spec.relative
+        if table is None:
+            return None
+        with self._lock:
+            if self._relative is None:
+                self._relative = self._load(
+                    lambda spec: RelativeBias(table, spec.num_attention_heads), "encoder.relative_attention_bias."
+                )
+            return self._relative
+
+    def _load_block(self, index: int) -> Callable[[Tensor, Reach], Tensor]:
         with self._lock:
             while len(self._blocks) <= index:
-                block = self._load(Block, f"encoder.layer.{len(self._blocks)}.")
+                i = len(self._blocks)
+                block = self._load(partial(Block, block=i), f"encoder.layer.{i}.")
                 self._blocks.append(FusedBlock(block, self.spec, onednn=self.onednn) if self.fused else block)
             return self._blocks[index]
+
+    def _load_final_norm(self) -> nn.Module:
+        with self._lock:
+            if self._final_norm is None:
+                self._final_norm = self._load(norm_of, "encoder.final_norm.")
+            return self._final_norm
 
     def _load_pooler(self) -> Pooler:
         with self._lock:

@@ -1,9 +1,11 @@
 """`Encoder`: the reference forward pass as a torch module, packed and differentiable.
 
-Submodules and parameters have the names and shapes of transformers' `BertModel`, so its state dicts fit as they are.
-Follows Devlin et al. 2019 and transformers' modeling_bert.py and modeling_roberta.py (post-norm, erf or tanh GELU).
+A spec says which bricks there are; for BERT's they have the names and shapes of transformers' `BertModel`, so its
+state dicts fit as they are (`models.spec` has the names of the others). Follows Devlin et al. 2019 and transformers'
+modeling files.
 
-Shape letters: T packed tokens, Q query rows, B sequences, H hidden size, F feed-forward size.
+Shape letters: T packed tokens, Q query rows, B sequences, H hidden size, E table width, F feed-forward size, G width
+of keys.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Layout, attend
-from layertap.models.spec import Activation, EncoderSpec
+from layertap.backends.torch.reach import Reach, Reaches, RelativeBias
+from layertap.models.spec import Activation, EncoderSpec, PositionTable
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -35,10 +38,10 @@ class PackedTensors:
 
     Attributes:
         input_ids: int64 [T], or None where `inputs_embeds` are given.
-        position_ids: int64 [T].
+        position_ids: int64 [T]: rows of the position table, or what rotary angles are computed from.
         token_type_ids: int64 [T], or None: type 0 everywhere.
         layout: which rows are whose.
-        inputs_embeds: [T, H] in place of the word table's rows, or None.
+        inputs_embeds: [T, E] in place of the word table's rows, or None.
     """
 
     input_ids: Tensor | None
@@ -48,29 +51,63 @@ class PackedTensors:
     inputs_embeds: Tensor | None = None
 
 
+class RMSNorm(nn.Module):
+    """`weight * x / sqrt(mean(x^2) + eps)`, the mean in float32 (Zhang and Sennrich 2019)."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x_TH: Tensor) -> Tensor:
+        """[T, H]."""
+        wide_TH = x_TH.float()
+        scale_T1 = torch.rsqrt(wide_TH.square().mean(-1, keepdim=True) + self.eps)
+        return self.weight * (wide_TH * scale_T1).to(x_TH.dtype)
+
+
+def norm_of(spec: EncoderSpec, size: int | None = None) -> nn.Module:
+    """A norm of the spec's kind; of width H if `size` is None."""
+    size = size or spec.hidden_size
+    if spec.norm == "rms":
+        return RMSNorm(size, spec.layer_norm_eps)
+    return nn.LayerNorm(size, eps=spec.layer_norm_eps, bias=spec.norm_bias)
+
+
 class Embeddings(nn.Module):
-    """Word, token-type and position tables, summed in that order, normed."""
+    """Word, token-type and position tables, summed in that order, normed, brought to the hidden size."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.word_embeddings = _table(spec.vocab_size, spec.hidden_size, padding_idx=spec.pad_token_id)
-        self.position_embeddings = _table(spec.positions.rows, spec.hidden_size, padding_idx=spec.positions.padding_id)
-        self.token_type_embeddings = _table(spec.type_vocab_size, spec.hidden_size, padding_idx=None)
-        self.LayerNorm = nn.LayerNorm(spec.hidden_size, eps=spec.layer_norm_eps)
+        width, positions = spec.table_size, spec.positions
+        self.word_embeddings = _table(spec.vocab_size, width, padding_idx=spec.pad_token_id)
+        self.position_embeddings = (
+            _table(positions.rows, width, padding_idx=positions.padding_id)
+            if isinstance(positions, PositionTable)
+            else None
+        )
+        self.token_type_embeddings = (
+            _table(spec.type_vocab_size, width, padding_idx=None) if spec.type_vocab_size else None
+        )
+        self.LayerNorm = norm_of(spec, width) if spec.embedding_norm else None
         self.dropout = nn.Dropout(spec.hidden_dropout_prob)
+        self.projection = nn.Linear(width, spec.hidden_size) if spec.embedding_projection else None
 
     def forward(self, batch: PackedTensors) -> Tensor:
         """[T, H], `hidden_states[0]`."""
-        words_TH = batch.inputs_embeds
-        if words_TH is None:
-            words_TH = self.word_embeddings(batch.input_ids)
-        if batch.token_type_ids is None:
-            words_TH = words_TH + self.token_type_embeddings.weight[0]
+        words_TE = batch.inputs_embeds
+        if words_TE is None:
+            words_TE = self.word_embeddings(batch.input_ids)
+        if self.token_type_embeddings is None:
+            assert batch.token_type_ids is None, "this encoder has no token types"
+        elif batch.token_type_ids is None:
+            words_TE = words_TE + self.token_type_embeddings.weight[0]
         else:
-            words_TH = words_TH + self.token_type_embeddings(batch.token_type_ids)
-        words_TH = words_TH + self.position_embeddings(batch.position_ids)
-        hidden_TH: Tensor = self.dropout(self.LayerNorm(words_TH))
-        return hidden_TH
+            words_TE = words_TE + self.token_type_embeddings(batch.token_type_ids)
+        if self.position_embeddings is not None:
+            words_TE = words_TE + self.position_embeddings(batch.position_ids)
+        hidden_TH: Tensor = self.dropout(words_TE if self.LayerNorm is None else self.LayerNorm(words_TE))
+        return hidden_TH if self.projection is None else self.projection(hidden_TH)
 
 
 def _table(rows: int, size: int, *, padding_idx: int | None) -> nn.Embedding:
@@ -85,49 +122,53 @@ class SelfAttention(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.num_heads = spec.num_attention_heads
-        self.query = nn.Linear(spec.hidden_size, spec.hidden_size)
-        self.key = nn.Linear(spec.hidden_size, spec.hidden_size)
-        self.value = nn.Linear(spec.hidden_size, spec.hidden_size)
+        self.query = nn.Linear(spec.hidden_size, spec.hidden_size, bias=spec.qkv_bias)
+        self.key = nn.Linear(spec.hidden_size, spec.key_value_size, bias=spec.qkv_bias)
+        self.value = nn.Linear(spec.hidden_size, spec.key_value_size, bias=spec.qkv_bias)
         self.dropout = nn.Dropout(spec.attention_probs_dropout_prob)
 
-    def forward(self, query_QH: Tensor, hidden_TH: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[Q, H]: each query row's mix of its own sequence's values."""
         return attend(
-            self.query(query_QH),
-            self.key(hidden_TH),
+            reach.turn_queries(self.query(reach.queries(hidden_TH))),
+            reach.turn_keys(self.key(hidden_TH)),
             self.value(hidden_TH),
-            layout,
+            reach.layout,
             num_heads=self.num_heads,
+            window=reach.window,
+            bias=reach.bias,
             dropout=self.dropout.p if self.training else 0.0,
         )
 
 
 class AddNorm(nn.Module):
-    """`norm(residual + dropout(dense(x)))`, the end of both halves of a block."""
+    """`norm(residual + dropout(dense(x)))`, the end of both halves of a block; pre-norm ones do not norm here."""
 
-    def __init__(self, in_features: int, spec: EncoderSpec) -> None:
+    def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool) -> None:
         super().__init__()
-        self.dense = nn.Linear(in_features, spec.hidden_size)
-        self.LayerNorm = nn.LayerNorm(spec.hidden_size, eps=spec.layer_norm_eps)
+        self.dense = nn.Linear(in_features, spec.hidden_size, bias=bias)
+        self.LayerNorm = norm_of(spec) if spec.norm_position == "post" else None
         self.dropout = nn.Dropout(spec.hidden_dropout_prob)
 
     def forward(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
         """[Q, H]."""
-        hidden_QH: Tensor = self.LayerNorm(self.dropout(self.dense(x_QF)) + residual_QH)
-        return hidden_QH
+        hidden_QH: Tensor = self.dropout(self.dense(x_QF)) + residual_QH
+        return hidden_QH if self.LayerNorm is None else self.LayerNorm(hidden_QH)
 
 
 class Attention(nn.Module):
     """The attention half of a block."""
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: EncoderSpec, block: int) -> None:
         super().__init__()
+        self.LayerNorm = norm_of(spec) if "attention.LayerNorm" in spec.block_norms(block) else None
         self.self = SelfAttention(spec)
-        self.output = AddNorm(spec.hidden_size, spec)
+        self.output = AddNorm(spec.hidden_size, spec, bias=spec.attention_output_bias)
 
-    def forward(self, query_QH: Tensor, hidden_TH: Tensor, layout: Layout) -> Tensor:
+    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[Q, H]."""
-        mixed_QH: Tensor = self.output(self.self(query_QH, hidden_TH, layout), query_QH)
+        normed_TH = hidden_TH if self.LayerNorm is None else self.LayerNorm(hidden_TH)
+        mixed_QH: Tensor = self.output(self.self(normed_TH, reach), reach.queries(hidden_TH))
         return mixed_QH
 
 
@@ -136,37 +177,51 @@ class Intermediate(nn.Module):
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.dense = nn.Linear(spec.hidden_size, spec.intermediate_size)
+        self.gate = (
+            nn.Linear(spec.hidden_size, spec.intermediate_size, bias=spec.intermediate_bias) if spec.gated else None
+        )
+        self.dense = nn.Linear(spec.hidden_size, spec.intermediate_size, bias=spec.intermediate_bias)
         self.activation = ACTIVATIONS[spec.hidden_act]
 
     def forward(self, hidden_QH: Tensor) -> Tensor:
         """[Q, F]."""
-        return self.activation(self.dense(hidden_QH))
+        up_QF: Tensor = self.dense(hidden_QH)
+        return self.activation(up_QF) if self.gate is None else self.activation(self.gate(hidden_QH)) * up_QF
 
 
 class Block(nn.Module):
-    """One transformer block, post-norm."""
+    """One transformer block of weights.
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    Args:
+        spec: the encoder.
+        block: which of its blocks.
+    """
+
+    def __init__(self, spec: EncoderSpec, block: int) -> None:
         super().__init__()
-        self.attention = Attention(spec)
+        self.attention = Attention(spec, block)
+        self.LayerNorm = norm_of(spec) if spec.norm_position == "pre" else None
         self.intermediate = Intermediate(spec)
-        self.output = AddNorm(spec.intermediate_size, spec)
+        self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias)
 
-    def forward(self, hidden_TH: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
-        """[T, H], or [Q, H] where only `rows` (int64 [Q], ascending; `layout` has them as queries) are wanted."""
-        query_QH = hidden_TH if rows is None else hidden_TH[rows]
-        mixed_QH = self.attention(query_QH, hidden_TH, layout)
-        hidden_QH: Tensor = self.output(self.intermediate(mixed_QH), mixed_QH)
+    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
+        """[T, H], or [Q, H] where `reach` has only some rows as queries."""
+        mixed_QH: Tensor = self.attention(hidden_TH, reach)
+        normed_QH = mixed_QH if self.LayerNorm is None else self.LayerNorm(mixed_QH)
+        hidden_QH: Tensor = self.output(self.intermediate(normed_QH), mixed_QH)
         return hidden_QH
 
 
 class Stack(nn.Module):
-    """The blocks, `encoder.layer[i]`."""
+    """The blocks, `encoder.layer[i]`, and what belongs to all of them."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(Block(spec) for _ in range(spec.num_hidden_layers))
+        self.relative_attention_bias = (
+            None if spec.relative is None else RelativeBias(spec.relative, spec.num_attention_heads)
+        )
+        self.layer = nn.ModuleList(Block(spec, i) for i in range(spec.num_blocks))
+        self.final_norm = norm_of(spec) if spec.final_norm else None
 
 
 class Pooler(nn.Module):
@@ -192,27 +247,34 @@ class Encoder(nn.Module):
         self.pooler = Pooler(spec) if pooler else None
 
     def states(
-        self, batch: PackedTensors, *, stop: int | None = None, top_rows: npt.NDArray[np.int32] | None = None
+        self,
+        batch: PackedTensors,
+        *,
+        stop: int | None = None,
+        top_rows: npt.NDArray[np.int32] | None = None,
+        unnormed: bool = False,
     ) -> Iterator[tuple[int, Tensor]]:
         """Yields (i, `hidden_states[i]` [T, H]) for i in 0..stop, one at a time.
 
         Args:
             batch: T packed tokens.
-            stop: the highest block to run, L if None. Higher blocks cost nothing.
-            top_rows: int32 [Q] ascending: compute only these rows of block `stop`, whose state is then [Q, H].
+            stop: the highest layer to run, L if None. Higher ones cost nothing.
+            top_rows: int32 [Q] ascending: compute only these rows of layer `stop`, whose state is then [Q, H].
+            unnormed: state L as it is before the final norm, where the encoder has one.
         """
-        last = self.spec.num_hidden_layers if stop is None else stop
-        hidden_TH: Tensor = self.embeddings(batch)
-        if last == 0 and top_rows is not None:
-            hidden_TH = hidden_TH[_index(top_rows, hidden_TH)]
-        yield 0, hidden_TH
-        for i in range(1, last + 1):
-            block = self.encoder.layer[i - 1]
-            if i == last and top_rows is not None:
-                layout = batch.layout.with_queries(top_rows)
-                hidden_TH = block(hidden_TH, layout, _index(top_rows, hidden_TH))
-            else:
-                hidden_TH = block(hidden_TH, batch.layout)
+        layers = self.spec.num_hidden_layers
+        states = run_layers(
+            self.spec,
+            batch,
+            embeddings=self.embeddings,
+            block=lambda i: self.encoder.layer[i],
+            relative=self.encoder.relative_attention_bias,
+            stop=layers if stop is None else stop,
+            top_rows=top_rows,
+        )
+        for i, hidden_TH in states:
+            if i == layers and self.encoder.final_norm is not None and not unnormed:
+                hidden_TH = self.encoder.final_norm(hidden_TH)
             yield i, hidden_TH
 
     def pool(self, first_BH: Tensor) -> Tensor:
@@ -222,5 +284,33 @@ class Encoder(nn.Module):
         return pooled_BH
 
 
-def _index(rows: npt.NDArray[np.int32], like: Tensor) -> Tensor:
-    return torch.as_tensor(rows, dtype=torch.int64, device=like.device)
+def run_layers(
+    spec: EncoderSpec,
+    batch: PackedTensors,
+    *,
+    embeddings: Callable[[PackedTensors], Tensor],
+    block: Callable[[int], Callable[[Tensor, Reach], Tensor]],
+    relative: RelativeBias | None,
+    stop: int,
+    top_rows: npt.NDArray[np.int32] | None = None,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yields (i, state i) for i in 0..stop, before any final norm; parts are asked for as they are reached.
+
+    Args:
+        spec: the encoder.
+        batch: T packed tokens.
+        embeddings: batch -> state 0 [T, H].
+        block: block of weights -> what runs it.
+        relative: the table of relative biases, where the encoder has one.
+        stop: the highest layer to run.
+        top_rows: as in `Encoder.states`.
+    """
+    hidden_TH = embeddings(batch)
+    if stop == 0 and top_rows is not None:
+        hidden_TH = hidden_TH[torch.as_tensor(top_rows, dtype=torch.int64, device=hidden_TH.device)]
+    yield 0, hidden_TH
+    reaches = Reaches(spec, batch.layout, batch.position_ids, relative)
+    for i in range(1, stop + 1):
+        reach = reaches.of(i - 1, top_rows if i == stop else None)
+        hidden_TH = block(spec.block_of(i - 1))(hidden_TH, reach)
+        yield i, hidden_TH

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Layout, attend
+from layertap.backends.torch.attention import attend
 from layertap.backends.torch.encoder import ACTIVATIONS, Block
+from layertap.backends.torch.reach import Reach
 from layertap.models.spec import Activation, EncoderSpec
 
 # activation -> the name and algorithm under which oneDNN knows it
@@ -30,7 +31,8 @@ def onednn_works(dtype: torch.dtype) -> bool:
         return False
     try:
         x = torch.ones(2, 16, dtype=dtype)
-        FusedLinear(torch.ones(16, 16, dtype=dtype), torch.ones(16, dtype=dtype), onednn=True).plus(x, x)
+        linear = FusedLinear(torch.ones(16, 16, dtype=dtype), torch.ones(16, dtype=dtype), onednn=True)
+        linear.times(x, linear.plus(x, x))
     except (AttributeError, RuntimeError):
         return False
     return True
@@ -39,7 +41,9 @@ def onednn_works(dtype: torch.dtype) -> bool:
 class FusedLinear:
     """`x W' + b` with what follows it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, onednn: bool, activation: Activation | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, *, onednn: bool, activation: Activation | None = None
+    ) -> None:
         self.bias = bias
         self.activation = activation
         self.onednn = onednn
@@ -58,9 +62,18 @@ class FusedLinear:
     def plus(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
         """`x W' + b + residual`."""
         if self.onednn:
-            y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x_QF, residual_QH, self.weight, self.bias, "add")
-            return y
+            return self._with(x_QF, residual_QH, "add")
         return F.linear(x_QF, self.weight, self.bias).add_(residual_QH)
+
+    def times(self, x_QH: Tensor, gate_QF: Tensor) -> Tensor:
+        """`(x W' + b) * gate`."""
+        if self.onednn:
+            return self._with(x_QH, gate_QF, "mul")
+        return F.linear(x_QH, self.weight, self.bias).mul_(gate_QF)
+
+    def _with(self, x_QF: Tensor, other: Tensor, operation: str) -> Tensor:
+        y: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x_QF, other, self.weight, self.bias, operation)
+        return y
 
 
 class FusedBlock:
@@ -68,33 +81,48 @@ class FusedBlock:
 
     def __init__(self, block: Block, spec: EncoderSpec, *, onednn: bool) -> None:
         key, value = block.attention.self.key, block.attention.self.value
-        self.spec = spec
+        self.num_heads = spec.num_attention_heads
         # Queries stay apart: where only a few rows are wanted, the others need keys and values only.
         self.query = _linear(block.attention.self.query, onednn)
         self.key_value = FusedLinear(
-            torch.cat([key.weight, value.weight]), torch.cat([key.bias, value.bias]), onednn=onednn
+            torch.cat([key.weight, value.weight]),
+            torch.cat([key.bias, value.bias]) if spec.qkv_bias else None,
+            onednn=onednn,
         )
         self.attention_output = _linear(block.attention.output.dense, onednn)
-        self.attention_norm = block.attention.output.LayerNorm
-        self.up = _linear(block.intermediate.dense, onednn, spec.hidden_act)
+        gate = block.intermediate.gate
+        self.gate = None if gate is None else _linear(gate, onednn, spec.hidden_act)
+        self.up = _linear(block.intermediate.dense, onednn, spec.hidden_act if gate is None else None)
         self.down = _linear(block.output.dense, onednn)
-        self.norm = block.output.LayerNorm
+        # A block has those before its halves (pre-norm) or those after them.
+        self.norm_before_attention = block.attention.LayerNorm or _same
+        self.norm_after_attention = block.attention.output.LayerNorm or _same
+        self.norm_before_feed_forward = block.LayerNorm or _same
+        self.norm_after_feed_forward = block.output.LayerNorm or _same
 
-    def __call__(self, hidden_TH: Tensor, layout: Layout, rows: Tensor | None = None) -> Tensor:
+    def __call__(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """As `Block.forward`."""
-        query_QH = hidden_TH if rows is None else hidden_TH[rows]
-        key_TH, value_TH = self.key_value(hidden_TH).chunk(2, dim=1)
+        normed_TH = self.norm_before_attention(hidden_TH)
+        key_TG, value_TG = self.key_value(normed_TH).chunk(2, dim=1)
         context_QH = attend(
-            self.query(query_QH),
-            key_TH,
-            value_TH,
-            layout,
-            num_heads=self.spec.num_attention_heads,
+            reach.turn_queries(self.query(reach.queries(normed_TH))),
+            reach.turn_keys(key_TG),
+            value_TG,
+            reach.layout,
+            num_heads=self.num_heads,
+            window=reach.window,
+            bias=reach.bias,
             fast=True,
         )
-        mixed_QH: Tensor = self.attention_norm(self.attention_output.plus(context_QH, query_QH))
-        hidden_QH: Tensor = self.norm(self.down.plus(self.up(mixed_QH), mixed_QH))
+        mixed_QH = self.norm_after_attention(self.attention_output.plus(context_QH, reach.queries(hidden_TH)))
+        normed_QH = self.norm_before_feed_forward(mixed_QH)
+        wide_QF = self.up(normed_QH) if self.gate is None else self.up.times(normed_QH, self.gate(normed_QH))
+        hidden_QH: Tensor = self.norm_after_feed_forward(self.down.plus(wide_QF, mixed_QH))
         return hidden_QH
+
+
+def _same(hidden_TH: Tensor) -> Tensor:
+    return hidden_TH
 
 
 def _linear(dense: nn.Linear, onednn: bool, activation: Activation | None = None) -> FusedLinear:

@@ -1,0 +1,156 @@
+"""How position enters attention: rotary angles, windows and relative biases of one packed batch.
+
+Shape letters: T packed tokens, Q query rows, A heads, D head size, d = D / 2, n sequences of one length, t tokens and
+q queries of each.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from layertap.backends.torch.attention import Bias, Layout, Run
+from layertap.models.spec import EncoderSpec
+from layertap.models.spec import RelativeBias as RelativeBiasSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rotary:
+    """Rotary angles of some rows: cosine and sine, float32 [T, 1, d]."""
+
+    cosine: Tensor
+    sine: Tensor
+
+    @classmethod
+    def of(cls, positions: Tensor, theta: float, head_size: int) -> Rotary:
+        """The angles `position * theta^(-2i / D)` of int64 positions [T]."""
+        exponents_d = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
+        angles_T1d = (positions.float()[:, None] * (1.0 / theta**exponents_d)).unsqueeze(1)
+        return cls(angles_T1d.cos(), angles_T1d.sin())
+
+    def rows(self, rows: Tensor) -> Rotary:
+        """The angles of these rows."""
+        return Rotary(self.cosine[rows], self.sine[rows])
+
+    def rotate(self, projected_TG: Tensor) -> Tensor:
+        """[T, K * D]: in each head, number i is rotated against number i + d; computed in float32."""
+        rows, width = projected_TG.shape
+        one, other = projected_TG.view(rows, -1, 2 * self.cosine.shape[-1]).float().chunk(2, dim=-1)
+        turned = torch.cat((one * self.cosine - other * self.sine, other * self.cosine + one * self.sine), dim=-1)
+        return turned.view(rows, width).to(projected_TG.dtype)
+
+
+class RelativeBias(nn.Module):
+    """The table of `models.spec.RelativeBias`: one number a bucket of distances and head."""
+
+    def __init__(self, spec: RelativeBiasSpec, num_heads: int) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Parameter(torch.empty(spec.buckets, num_heads))
+
+    def forward(self, length: int) -> Tensor:
+        """[A, t, t], for queries and keys 0..t-1 of a sequence; a shorter one's is the upper left part."""
+        distances_t = np.arange(1 - length, length)
+        buckets_t = torch.as_tensor(relative_buckets(self.spec, distances_t), device=self.weight.device)
+        positions = torch.arange(length, device=self.weight.device)
+        of_distance_At = self.weight[buckets_t].t()
+        return of_distance_At[:, positions - positions[:, None] + (length - 1)]
+
+
+def relative_buckets(spec: RelativeBiasSpec, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The bucket of each distance, key minus query (Raffel et al. 2020, as transformers counts them)."""
+    half = spec.buckets // 2
+    exact = half // 2
+    far = np.abs(distances)
+    # The logarithm in float32, as the models were trained with: it decides on which side of an edge a distance falls.
+    ratio = torch.log(torch.as_tensor(np.maximum(far, 1)).float() / exact) / math.log(spec.max_distance / exact)
+    wide = exact + (ratio * (half - exact)).long().numpy()
+    buckets: npt.NDArray[np.int64] = np.where(far < exact, far, np.minimum(wide, half - 1))
+    return buckets + np.where(distances > 0, half, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reach:
+    """What a block's attention needs to know beside hidden states.
+
+    Attributes:
+        layout: which rows are whose, and which are queries.
+        rows: int64 [Q], the query rows among T, ascending; None where every row is one.
+        rotary: angles of all rows, or None.
+        window: the largest distance at which tokens attend, or None: any.
+        bias: what is added to scores, or None.
+    """
+
+    layout: Layout
+    rows: Tensor | None = None
+    rotary: Rotary | None = None
+    window: int | None = None
+    bias: Bias | None = None
+
+    def queries(self, hidden_TH: Tensor) -> Tensor:
+        """[Q, H]."""
+        return hidden_TH if self.rows is None else hidden_TH[self.rows]
+
+    def turn_queries(self, query_QH: Tensor) -> Tensor:
+        """Query projections with their positions' rotation, where the encoder has one."""
+        if self.rotary is None:
+            return query_QH
+        return (self.rotary if self.rows is None else self.rotary.rows(self.rows)).rotate(query_QH)
+
+    def turn_keys(self, key_TG: Tensor) -> Tensor:
+        """The same for keys."""
+        return key_TG if self.rotary is None else self.rotary.rotate(key_TG)
+
+
+class Reaches:
+    """`Reach` of every layer for one batch; what layers share is computed once.
+
+    Args:
+        spec: the encoder.
+        layout: of the batch.
+        position_ids: int64 [T], from which rotary angles are computed.
+        relative: the encoder's table of relative biases, where it has one.
+    """
+
+    def __init__(self, spec: EncoderSpec, layout: Layout, position_ids: Tensor, relative: RelativeBias | None) -> None:
+        self.spec = spec
+        self.layout = layout
+        self.position_ids = position_ids
+        self._bias_Att = None if relative is None else relative(max(layout.lengths))
+        self._rotary: dict[float, Rotary] = {}
+
+    def of(self, layer: int, kept: npt.NDArray[np.int32] | None = None) -> Reach:
+        """Of layer 0..L-1; with only the rows `kept` (int32 [Q], ascending) as queries, unless None."""
+        layout = self.layout if kept is None else self.layout.with_queries(kept)
+        device = self.position_ids.device
+        return Reach(
+            layout=layout,
+            rows=None if kept is None else torch.as_tensor(kept, dtype=torch.int64, device=device),
+            rotary=self._rotary_of(self.spec.theta_of(layer)),
+            window=self.spec.window_of(layer),
+            bias=None if self._bias_Att is None else _shared_bias(self._bias_Att, layout),
+        )
+
+    def _rotary_of(self, theta: float | None) -> Rotary | None:
+        if theta is None:
+            return None
+        if theta not in self._rotary:
+            self._rotary[theta] = Rotary.of(self.position_ids, theta, self.spec.head_size)
+        return self._rotary[theta]
+
+
+def _shared_bias(bias_Att: Tensor, layout: Layout) -> Bias:
+    """The bias that is the same for all sequences, cut from the one of the longest."""
+
+    def bias_of(run: Run, _query_nAqD: Tensor, _key_nAtD: Tensor) -> Tensor:
+        own_Att = bias_Att[:, : run.length, : run.length]
+        if layout.query_positions is None:
+            return own_Att.unsqueeze(0)
+        return own_Att[:, torch.as_tensor(layout.positions_in(run), device=own_Att.device)].transpose(0, 1)
+
+    return bias_of
