@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layertap.backends.base import Backend, open_backend
-from layertap.checkpoints.keys import to_stored
+from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.engine.batching import segments_of
@@ -106,11 +106,12 @@ class Candidate:
 
     def write_again(self, folder: Path) -> None:
         """Writes the encoder's weights into `folder` under the checkpoint's own keys, with its `config.json`."""
+        import torch
         from safetensors.torch import save_file
 
-        encoder = self.encoder()
-        stored = {to_stored(name, self.files.key_rules): value for name, value in encoder.state_dict().items()}
-        assert len(stored) == len(encoder.state_dict()), "two weights became one key"
+        weights = self.encoder().state_dict()
+        layout = stored_layout(weights, self.files.key_rules, self.files.split_rules)
+        stored = {key: torch.cat([weights[name] for name in names]) for key, names in layout.items()}
         save_file(stored, folder / WEIGHTS_FILE, metadata={"format": "pt"})
         copyfile(self.files.checkpoint.folder / "config.json", folder / "config.json")
 
