@@ -6,8 +6,10 @@ import math
 
 from layertap.cli.units import aligned, counted
 from layertap.verify.certificate import Certificate, Finding, SetupResult
+from layertap.verify.measure import OWN_ERROR_FACTOR
 
 RIGHT_ALIGNED = 4
+FAILURES_SHOWN = 3
 
 
 def in_lines(certificate: Certificate) -> list[str]:
@@ -22,10 +24,15 @@ def verdict(certificate: Certificate) -> str:
     """One line: passed, or what failed."""
     if certificate.passed:
         return f"passed: {counted(len(certificate.results), 'setup')}, every figure within its bound"
-    failed = [str(result.setup) for result in certificate.results if not result.passed]
+    failed = [f"{result.setup} ({_some(result.failures)})" for result in certificate.results if not result.passed]
     if certificate.texts.different_ids:
         failed.insert(0, "token ids")
     return "FAILED: " + "; ".join(failed)
+
+
+def _some(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - FAILURES_SHOWN} more" if len(names) > FAILURES_SHOWN else ""
+    return ", ".join(names[:FAILURES_SHOWN]) + more
 
 
 def _rows(certificate: Certificate) -> list[tuple[str, str]]:
@@ -65,6 +72,8 @@ def _table(result: SetupResult) -> list[str]:
     """One setup: an output a line."""
     where = f"{result.setup.backend} on {result.setup.device} ({result.instruction_set}), {result.setup.precision}"
     bound = f"error at most {result.bound:.1e}" if result.is_exact else f"cosine at least {result.bound}"
+    if result.is_exact and result.bound > result.base_bound:
+        bound += f", {OWN_ERROR_FACTOR} times transformers' largest"
     rows: list[tuple[str, ...]] = [
         ("", "layertap", "", "transformers", "", ""),
         ("", "error / RMS", "cosine", "error / RMS", "cosine", ""),
@@ -75,7 +84,7 @@ def _table(result: SetupResult) -> list[str]:
     ]
     rows += [
         (name, *_figures(finding), "", "", _mark(result, finding))
-        for name, finding in (("alone", result.alone), ("shuffled", result.shuffled))
+        for name, finding in (("alone - packed", result.alone), ("shuffled - packed", result.shuffled))
     ]
     verdict = "passed" if result.passed else "FAILED"
     return [f"{where}: {verdict}, {bound}", *_right_aligned(rows)]

@@ -56,7 +56,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
     add_model_options(parser, positional=True)
     group = parser.add_argument_group("texts")
-    group.add_argument("--input", metavar="FILE", help="texts to compare on (default: built-in ones, in 16 languages)")
+    group.add_argument("--input", metavar="FILE", help="texts to compare on (default: built-in ones, in 15 languages)")
     group.add_argument(
         "--input-format",
         choices=READ_FORMATS,

@@ -117,10 +117,16 @@ class SetupResult:
         return math.isfinite(finding.error_over_rms) and finding.cosine >= self.bound
 
     @property
+    def failures(self) -> tuple[str, ...]:
+        """Names of the figures beyond the bound: of outputs, "alone" and "shuffled"."""
+        found = {output.name: output.found for output in self.outputs}
+        found |= {"alone": self.alone, "shuffled": self.shuffled}
+        return tuple(name for name, finding in found.items() if not self.allows(finding))
+
+    @property
     def passed(self) -> bool:
         """Every figure is within the bound."""
-        found = [output.found for output in self.outputs]
-        return all(map(self.allows, (*found, self.alone, self.shuffled)))
+        return not self.failures
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
