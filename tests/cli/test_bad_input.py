@@ -227,7 +227,7 @@ def test_a_full_disk(
     output = tmp_path / "out" / f"o.{suffix}"
     message = refused(1, "extract", texts, "-o", output, "-m", model, "-q", *ONE_THREAD)
     assert f"o.{suffix}: cannot be written: the disk is full; nothing is left of it" in message
-    assert f"5 texts were done; {output} was not written" in message
+    assert message.endswith("\n5 texts were done\n")
 
 
 def test_a_full_disk_under_the_list_of_errors(

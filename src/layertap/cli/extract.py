@@ -27,7 +27,7 @@ from layertap.cli.options import (
 )
 from layertap.cli.survey import CountedRecords, count_records
 from layertap.cli.units import counted
-from layertap.errors import OptionError
+from layertap.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -286,7 +286,7 @@ def _extract(
                 # First the list: no output stands without it.
                 _list_errors(job, reader.errors)
         except BaseException as error:
-            error.add_note(_what_is_there(job, stream.summary.records))
+            error.add_note(_what_is_there(job, stream.summary.records, is_told=isinstance(error, OutputError)))
             raise
     return stream.summary
 
@@ -301,9 +301,11 @@ def _list_errors(job: Job, errors: Sequence[RowError]) -> None:
         job.error_list.unlink(missing_ok=True)
 
 
-def _what_is_there(job: Job, records: int) -> str:
+def _what_is_there(job: Job, records: int, *, is_told: bool) -> str:
+    """What was done before a run ended early, and what is left of it; `is_told`: the error says that nothing is."""
     done = f"{counted(records, 'text')} {'was' if records == 1 else 'were'} done"
     if job.output == STANDARD_STREAM:
         return f"{done}; standard output has the first of them"
-    left = "is as it was" if Path(job.output).exists() else "was not written"
-    return f"{done}; {job.output} {left}"
+    if Path(job.output).exists():
+        return f"{done}; {job.output} is as it was"
+    return done if is_told else f"{done}; {job.output} was not written"
