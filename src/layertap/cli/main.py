@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -85,10 +87,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.set_defaults(run=_no_command)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND")
     for command in (extract, inspect, explain):
         command.add_to(commands)
     return root
+
+
+def _no_command(_: argparse.Namespace) -> None:
+    raise UsageError("name a command: extract, inspect or explain; `layertap --help` says what they do")
 
 
 @contextmanager
@@ -104,8 +111,19 @@ def warnings_as_notes(stream: TextIO) -> Iterator[None]:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"layertap: {message}", file=sys.stderr)
+    text = f"layertap: {message}"
+    if sys.stderr.isatty():
+        text = "\n".join(map(_wrapped, text.split("\n")))
+    print(text, file=sys.stderr)
     return code
+
+
+def _wrapped(line: str) -> str:
+    """A line broken between words, as wide as the terminal; one that is indented shows something, and stays."""
+    columns = shutil.get_terminal_size().columns
+    if len(line) <= columns or line.startswith(" "):
+        return line
+    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _notes(error: BaseException) -> list[str]:
