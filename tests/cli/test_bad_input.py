@@ -107,8 +107,8 @@ def test_a_feature_called_like_a_column(refused: Run, model: Path, tmp_path: Pat
         (("--output-format", "csv"), "--output-format: invalid choice: 'csv'"),
         (("--max-errors", "3"), "goes with on_error 'skip'"),
         (("--disable-rule", "magic"), "--disable-rule: invalid choice: 'magic'"),
-        (("--outptu", "x"), "unrecognized arguments: --outptu x"),
-        (("--offlin",), "unrecognized arguments: --offlin"),
+        (("--outptu", "x"), "unknown: --outptu x; `layertap extract --help`"),
+        (("--offlin",), "unknown: --offlin;"),
     ],
 )
 def test_options(refused: Run, texts: Path, output: Path, options: tuple[str, ...], said: str) -> None:

@@ -58,7 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         with warnings_as_notes(sys.stderr):
-            options = parser().parse_args(arguments)
+            options, unknown = parser().parse_known_args(arguments)
+            if unknown:
+                command = f"layertap {options.command or ''}".strip()
+                raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
             options.run(options)
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
@@ -88,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     root.set_defaults(run=_no_command)
-    commands = root.add_subparsers(title="commands", metavar="COMMAND")
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in (extract, inspect, explain):
         command.add_to(commands)
     return root
