@@ -204,6 +204,21 @@ def test_only_the_rows_needed_go_through_the_top_block(model, batch, rows_run, c
     assert rows == expected
 
 
+@pytest.mark.parametrize("layers", [(2,), (0, 2)])
+@pytest.mark.parametrize("reduce", ["first", "last", "sum", "max", "min"])
+def test_weights_and_ranges_of_segments_at_the_top_rows(model, batch, truth, layers, reduce):
+    weights = np.linspace(-1, 2, batch.num_tokens, dtype=np.float32)
+    ranges = np.array([[5, 7], [9, 9], [11, 13], [8, 10]], dtype=np.int32)
+    segments = Segments(
+        begin=ranges[:, 0], end=ranges[:, 1], offsets=np.array([0, 3, 3, 4], dtype=np.int32), weights=weights
+    )
+    capture = Capture(layers=layers, segments="content", reduce=reduce)
+    program = program_of(capture, top_rows_only=True)
+    assert rows_needed(program, {"content": segments}, batch.num_tokens).tolist() == [5, 6, 8, 9, 11, 12]
+    found = model.backend().run(program, batch, {"content": segments})[capture]
+    np.testing.assert_allclose(found, naive(capture, *truth(), {"content": segments}), rtol=2e-4, atol=2e-4)
+
+
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("stop", [0, 2])
 @pytest.mark.parametrize("reduce", ["first", "last", "sum", "max", "min"])

@@ -65,7 +65,7 @@ def test_content_and_cls_are_rows_of_the_packed_batch():
     assert batch.record_index.tolist() == [4, 0, 2]
     assert batch.input_ids[batch.cls_rows].tolist() == [7, 7, 7]
     last = packed(sequences, cls_index=-1)
-    assert last.input_ids[last.cls_rows].tolist() == [8, 8, 8]
+    assert last.cls_rows.tolist() == [3, 5, 8]
     assert last.content_begin.tolist() == [0, 4, 6]
     assert last.content_end.tolist() == [4, 6, 9]
     assert packed(sequences, cls_index=None).cls_rows is None
