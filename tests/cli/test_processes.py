@@ -48,13 +48,12 @@ def test_standard_input_and_output(start: Run, model: Path, texts: Path) -> None
 def test_a_stopped_run_leaves_no_half_file(
     start: Run, model: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
-    process = start("extract", "-", "-o", tmp_path / "o.parquet", "-m", model, "--batch-tokens", "64", *ONE_THREAD)
+    process = start("extract", "-", "-o", tmp_path / "o.jsonl", "-m", model, "--batch-tokens", "64", *ONE_THREAD)
     assert process.stdin is not None
     # The pipe stays open: the run waits for more when it is stopped.
     process.stdin.write("a good film\n" * 2000)
     process.stdin.flush()
-    wait_for(lambda: any(tmp_path.iterdir()), process)
-    time.sleep(0.5)
+    wait_for(lambda: any(part.stat().st_size for part in tmp_path.iterdir()), process)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == code
@@ -63,7 +62,7 @@ def test_a_stopped_run_leaves_no_half_file(
     if number == signal.SIGINT:
         said = err.strip().splitlines()[-1]
         assert said.startswith("layertap: stopped; ")
-        assert said.endswith(f"texts were done; {tmp_path / 'o.parquet'} was not written")
+        assert said.endswith(f"texts were done; {tmp_path / 'o.jsonl'} was not written")
         assert not said.startswith("layertap: stopped; 0 ")
 
 
