@@ -103,6 +103,7 @@ def test_a_feature_called_like_a_column(refused: Run, model: Path, tmp_path: Pat
         (("--max-length", "ten"), "--max-length: invalid int value: 'ten'"),
         (("--batch-tokens", "-5"), "batch_tokens -5"),
         (("--threads", "0"), "--threads 0"),
+        (("--threads", "99999"), "--threads 99999: this machine has"),
         (("--precision", "float64"), "--precision: invalid choice: 'float64'"),
         (("--output-format", "csv"), "--output-format: invalid choice: 'csv'"),
         (("--max-errors", "3"), "goes with on_error 'skip'"),
