@@ -20,7 +20,7 @@ from benchmarks.memory import measure_memory
 from benchmarks.models import MODEL_NAMES, ModelNotFoundError, has_real_weights, model_folder
 from benchmarks.peers import ROWS, Row, Settings
 from benchmarks.selection import measure_selection
-from benchmarks.speed import measure_speed
+from benchmarks.speed import TooManyRowsError, measure_speed
 from benchmarks.startup import measure_startup
 from benchmarks.worker import RowFailedError, limit_threads
 from benchmarks.workload import (
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 for section in _sections(model, options, cache):
                     blocks.append(section)
                     print(section + "\n", flush=True)
-    except (CorpusFailedError, DataNotFoundError, ModelNotFoundError, RowFailedError) as error:
+    except (CorpusFailedError, DataNotFoundError, ModelNotFoundError, RowFailedError, TooManyRowsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.save:

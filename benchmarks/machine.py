@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +23,6 @@ _FLAGS = (
     "amx_int8",
 )
 _DISTRIBUTIONS = (
-    "layertap",
     "torch",
     "transformers",
     "sentence-transformers",
@@ -70,14 +70,27 @@ def read_machine() -> Machine:
 
 
 def read_versions() -> dict[str, str]:
-    """Installed versions of the libraries that run in the benchmark; absent ones are left out."""
-    versions = {}
+    """Versions of layertap and of the libraries that run in the benchmark; absent ones are left out."""
+    import layertap
+
+    versions = {"layertap": f"{layertap.__version__}{_commit()}"}
     for name in _DISTRIBUTIONS:
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def _commit() -> str:
+    """The commit of this checkout, and whether files differ from it; nothing where git does not know."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "describe", "--always", "--exclude", "*", "--dirty=, changed since"]
+    try:
+        described = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f" (commit {described})"
 
 
 def _read_cpuinfo() -> dict[str, str]:

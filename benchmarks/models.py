@@ -25,6 +25,7 @@ _BERT_BASE = {
     "hidden_act": "gelu",
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
+    "position_embedding_type": "absolute",  # what checkpoints state; CTranslate2 reads it
     "layer_norm_eps": 1e-12,
     "initializer_range": 0.02,
     "pad_token_id": 0,

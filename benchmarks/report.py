@@ -90,7 +90,7 @@ def _speed_cells(times: RowTimes, table: SpeedTable) -> list[str]:
         _NONE if limit is None else f"{rate / limit:.0%}",
         f"{times.agreement.smallest_cosine:.6f}",
         f"{times.agreement.largest_error:.1e}",
-        times.variant,
+        str(times.variant),
     ]
 
 

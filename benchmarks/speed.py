@@ -12,11 +12,19 @@ import numpy as np
 
 from benchmarks.busy import OthersMeter
 from benchmarks.limit import LimitUnknownError, Peak, build_peak_program, measure_peaks
+from benchmarks.machine import read_machine
 from benchmarks.models import read_shape
 from benchmarks.peers import REFERENCE, Precision, Row, Settings, Variant
 from benchmarks.peers.batches import FloatArray, load_tokenizer, token_ids
 from benchmarks.worker import RowFailedError, Tuned, Worker, find_row, prepare_all
 from benchmarks.workload import Workload
+
+# What a loaded row holds of a model at most: the weights as stored and as packed for its kernels.
+_COPIES_OF_WEIGHTS = 2
+
+
+class TooManyRowsError(Exception):
+    """The rows do not fit in memory together; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +103,7 @@ def measure_speed(
     wanted = list(rows)
     if REFERENCE not in [row.name for row in wanted]:
         wanted.append(find_row(REFERENCE))
+    _check_memory(len(wanted), settings)
     failed = prepare_all(wanted, settings, say)
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(row, settings)) for row in wanted if row.name not in failed]
@@ -103,6 +112,18 @@ def measure_speed(
             table = _measure_workload(workers, workload, settings, rounds=rounds, say=say)
             tables.append(_with_failed(table, failed))
     return tables
+
+
+def _check_memory(rows: int, settings: Settings) -> None:
+    """Refuse what would push the machine into swapping, and so measure the disk."""
+    weights = (settings.folder / "model.safetensors").stat().st_size
+    needed = rows * _COPIES_OF_WEIGHTS * weights
+    there = read_machine().memory_bytes
+    if needed > there:
+        raise TooManyRowsError(
+            f"{rows} rows are held in memory at once, about {needed / 1024**3:.0f} GiB for this model; "
+            f"this machine has {there / 1024**3:.0f} GiB: name fewer with --rows"
+        )
 
 
 def _measure_workload(

@@ -60,7 +60,8 @@ def measure_startup(folder: Path, *, rounds: int, say: Callable[[str], None]) ->
                 try:
                     taken = _seconds_of(command)
                 except StartupFailedError as error:
-                    failed[name] = str(error)
+                    # it goes into the report, which names no folder of this machine
+                    failed[name] = str(error).replace(scratch, "SCRATCH").replace(str(folder), "MODEL")
                     continue
                 if turn > 0:
                     seconds[name].append(taken)

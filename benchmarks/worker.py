@@ -21,6 +21,7 @@ from benchmarks.workload import Workload
 # Threads of a pool that has just finished spin for up to 200 ms before they sleep.
 _SETTLE_SECONDS = 0.25
 _TUNING_TEXTS = 100
+_TUNING_TRIES = 2
 
 
 class RowFailedError(Exception):
@@ -56,19 +57,19 @@ def find_row(name: str) -> Row:
 
 
 class _Loaded:
-    """What lives in the worker's process: one variant of one row at a time."""
+    """What lives in the worker's process: one set-up of one row at a time."""
 
     def __init__(self, row: Row, settings: Settings) -> None:
         self._row = row
         self._settings = settings
-        self._variant = ""
+        self._setup = ""
         self._embed: Embed | None = None
 
-    def _use(self, variant: Variant) -> Embed:
-        if self._embed is None or self._variant != variant:
+    def _embedder(self, setup: str) -> Embed:
+        if self._embed is None or self._setup != setup:
             self._embed = None  # free the old one first
-            self._embed = self._row.load(self._settings, variant)
-            self._variant = variant
+            self._embed = self._row.load(self._settings, setup)
+            self._setup = setup
         return self._embed
 
     def prepare(self) -> None:
@@ -81,32 +82,33 @@ class _Loaded:
         if len(self._row.variants) > 1:
             step = -(-len(workload.texts) // _TUNING_TEXTS)
             sample = workload.texts[::step]
-            variant = min(self._row.variants, key=lambda each: _best_of(2, self._use(each), sample))
-        vectors = self._use(variant)(workload.texts)
+            variant = min(self._row.variants, key=lambda each: self._tuning_seconds(each, sample))
+        vectors = self._embedder(variant.setup)(workload.texts, variant.batch_size)
         return Tuned(variant=variant, vectors=vectors)
 
     def run(self, workload: Workload, variant: Variant) -> float:
         """Seconds that the workload takes once."""
-        embed = self._use(variant)
+        embed = self._embedder(variant.setup)
         start = time.perf_counter()
         for _ in range(workload.repeats):
-            embed(workload.texts)
+            embed(workload.texts, variant.batch_size)
         return (time.perf_counter() - start) / workload.repeats
 
     def peak_memory(self, workload: Workload) -> int:
         """Bytes: loading the default variant and running the workload once, in this process from its start."""
-        self._use(self._row.variants[0])(workload.texts)
+        variant = self._row.variants[0]
+        self._embedder(variant.setup)(workload.texts, variant.batch_size)
         return peak_memory_bytes()
 
-
-def _best_of(tries: int, embed: Embed, texts: Sequence[str]) -> float:
-    embed(texts[:32])
-    seconds = []
-    for _ in range(tries):
-        start = time.perf_counter()
-        embed(texts)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+    def _tuning_seconds(self, variant: Variant, texts: Sequence[str]) -> float:
+        embed = self._embedder(variant.setup)
+        embed(texts[:8], variant.batch_size)
+        seconds = []
+        for _ in range(_TUNING_TRIES):
+            start = time.perf_counter()
+            embed(texts, variant.batch_size)
+            seconds.append(time.perf_counter() - start)
+        return min(seconds)
 
 
 def _serve(connection: Connection, row_name: str, settings: Settings) -> None:
@@ -116,9 +118,15 @@ def _serve(connection: Connection, row_name: str, settings: Settings) -> None:
         try:
             answer = getattr(loaded, method)(*arguments)
         except Exception as error:  # whatever a library raises is the row's reason not to run
-            connection.send(RowFailedError(f"{type(error).__name__}: {error}".splitlines()[0]))
+            connection.send(RowFailedError(_reason(error, settings)))
         else:
             connection.send(answer)
+
+
+def _reason(error: Exception, settings: Settings) -> str:
+    """One line without this machine's folders: it goes into the report."""
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    return line.replace(str(settings.cache), "CACHE").replace(str(settings.folder), "MODEL")
 
 
 class Worker:

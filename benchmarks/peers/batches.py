@@ -13,9 +13,6 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# What every peer may choose among. Small ones win where a core's cache is small, large ones where threads are many.
-BATCH_SIZES = (32, 8, 4, 1)
-
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from benchmarks.machine import read_machine
 from benchmarks.peers.batches import (
-    BATCH_SIZES,
     FloatArray,
     PaddedBatch,
     load_tokenizer,
@@ -21,15 +20,10 @@ from benchmarks.peers.batches import (
     sorted_batches,
     token_ids,
 )
-from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
+from benchmarks.peers.row import Embed, Precision, Row, Settings, every_batch_size
 
-_ONE_WORKER = "one worker on all threads"
-_WORKER_A_THREAD = "a worker a thread"
-_VARIANTS = {
-    f"sorted, batch {size}, {workers}": (size, workers)
-    for workers in (_ONE_WORKER, _WORKER_A_THREAD)
-    for size in BATCH_SIZES
-}
+_ONE_WORKER = "sorted, one worker on all threads"
+_WORKER_A_THREAD = "sorted, a worker a thread"
 
 
 def _folder(settings: Settings) -> Path:
@@ -45,15 +39,14 @@ def prepare(settings: Settings) -> None:
     TransformersConverter(str(settings.folder)).convert(str(_folder(settings)), force=True)
 
 
-def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
     """An Encoder; with a worker a thread, as many batches run at a time."""
     if "avx512f" in read_machine().flags:
         # of itself it takes AVX2 where the processor is not Intel's
         os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
     import ctranslate2
 
-    size, how = _VARIANTS[variant]
-    workers = settings.threads if how == _WORKER_A_THREAD else 1
+    workers = settings.threads if setup == _WORKER_A_THREAD else 1
     encoder = ctranslate2.Encoder(
         str(_folder(settings)),
         device="cpu",
@@ -71,8 +64,8 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
         states = np.asarray(encoder.forward_batch(ids).last_hidden_state)
         return mean_over_tokens(states, batch.attention_mask)
 
-    def embed(texts: Sequence[str]) -> FloatArray:
-        batches = list(sorted_batches(token_ids(tokenizer, texts), size, pad_id))
+    def embed(texts: Sequence[str], batch_size: int) -> FloatArray:
+        batches = list(sorted_batches(token_ids(tokenizer, texts), batch_size, pad_id))
         parts = list(pool.map(run, batches))
         vectors = np.empty((len(texts), parts[0].shape[1]), dtype=np.float32)
         vectors[np.concatenate([batch.which for batch in batches])] = np.concatenate(parts)
@@ -86,7 +79,7 @@ def _row(precision: Precision) -> Row:
         name=f"ctranslate2-{precision}",
         library="ctranslate2",
         precision=precision,
-        variants=tuple(_VARIANTS),
+        variants=every_batch_size(_ONE_WORKER, _WORKER_A_THREAD),
         prepare=prepare,
         load=partial(load, precision=precision),
     )

@@ -12,10 +12,10 @@ from benchmarks.peers.batches import FloatArray
 from benchmarks.peers.row import Embed, Row, Settings, Variant
 
 _FEATURE = "last_hidden_state.mean"
-_AS_IT_COMES = "as it comes"
+_AS_IT_COMES = Variant(setup="as it comes")
 
 
-def load(settings: Settings, variant: Variant, *, precision: Literal["float32", "bfloat16"]) -> Embed:  # noqa: ARG001 - rows share one signature; layertap has one variant
+def load(settings: Settings, setup: str, *, precision: Literal["float32", "bfloat16"]) -> Embed:  # noqa: ARG001 - rows share one signature; layertap has one set-up
     """An Extractor with nothing tuned: batches, order and limit are its own."""
     import torch
 
@@ -24,7 +24,7 @@ def load(settings: Settings, variant: Variant, *, precision: Literal["float32", 
     torch.set_num_threads(settings.threads)
     extractor = Extractor.from_pretrained(settings.folder, precision=precision, max_length=settings.max_length)
 
-    def embed(texts: Sequence[str]) -> FloatArray:
+    def embed(texts: Sequence[str], batch_size: int) -> FloatArray:  # noqa: ARG001 - it decides itself
         return np.asarray(extractor.extract(list(texts), _FEATURE), dtype=np.float32)
 
     return embed

@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.peers.batches import BATCH_SIZES, FloatArray, load_tokenizer, read_pad_id, sorted_batches, token_ids
+from benchmarks.peers.batches import FloatArray, load_tokenizer, read_pad_id, sorted_batches, token_ids
 from benchmarks.peers.export import INPUT_NAMES, OUTPUT_NAME, mean_pooled_model
-from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
-
-_VARIANTS = {f"sorted, batch {size}": size for size in BATCH_SIZES}
+from benchmarks.peers.row import Embed, Precision, Row, Settings, every_batch_size
 
 
 def _files(settings: Settings) -> dict[str, Path]:
@@ -75,7 +73,7 @@ def _fuse(folder: Path, source: Path, target: Path) -> None:
     fused.save_model_to_file(str(target))
 
 
-def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:  # noqa: ARG001 - rows share one signature; here is one set-up
     """A session on all threads."""
     import onnxruntime
 
@@ -87,12 +85,11 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     )
     tokenizer = load_tokenizer(settings.folder, settings.max_length)
     pad_id = read_pad_id(settings.folder)
-    size = _VARIANTS[variant]
 
-    def embed(texts: Sequence[str]) -> FloatArray:
+    def embed(texts: Sequence[str], batch_size: int) -> FloatArray:
         vectors: list[FloatArray] = []
         order = []
-        for batch in sorted_batches(token_ids(tokenizer, texts), size, pad_id):
+        for batch in sorted_batches(token_ids(tokenizer, texts), batch_size, pad_id):
             feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             vectors.append(session.run(None, feed)[0])
             order.append(batch.which)
@@ -108,7 +105,7 @@ def _row(precision: Precision) -> Row:
         name=f"onnxruntime-{precision}",
         library="onnxruntime",
         precision=precision,
-        variants=tuple(_VARIANTS),
+        variants=every_batch_size("sorted"),
         prepare=prepare,
         load=partial(load, precision=precision),
     )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.batches import (
-    BATCH_SIZES,
     FloatArray,
     IntArray,
     load_tokenizer,
@@ -19,13 +18,9 @@ from benchmarks.peers.batches import (
     token_ids,
 )
 from benchmarks.peers.export import mean_pooled_model
-from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
+from benchmarks.peers.row import Embed, Precision, Row, Settings, every_batch_size
 
-_VARIANTS = {
-    f"sorted, batch {size}, {hint.lower()} hint": (size, hint)
-    for hint in ("THROUGHPUT", "LATENCY")
-    for size in BATCH_SIZES
-}
+_HINTS = {f"sorted, {hint.lower()} hint": hint for hint in ("THROUGHPUT", "LATENCY")}
 
 
 def _plain_file(settings: Settings) -> Path:
@@ -69,11 +64,10 @@ def prepare_int8(settings: Settings) -> None:
     openvino.save_model(quantized, _int8_file(settings), compress_to_fp16=False)
 
 
-def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
     """A compiled model behind an asynchronous queue, so that a throughput hint can run its streams."""
     import openvino
 
-    size, hint = _VARIANTS[variant]
     core = openvino.Core()
     can_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bfloat16" and not can_bfloat16:
@@ -84,7 +78,7 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
         _int8_file(settings) if precision == "int8" else _plain_file(settings),
         "CPU",
         {
-            "PERFORMANCE_HINT": hint,
+            "PERFORMANCE_HINT": _HINTS[setup],
             "INFERENCE_PRECISION_HINT": rest,
             "INFERENCE_NUM_THREADS": settings.threads,
         },
@@ -93,14 +87,14 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     tokenizer = load_tokenizer(settings.folder, settings.max_length)
     pad_id = read_pad_id(settings.folder)
 
-    def embed(texts: Sequence[str]) -> FloatArray:
+    def embed(texts: Sequence[str], batch_size: int) -> FloatArray:
         results: list[tuple[IntArray, FloatArray]] = []
 
         def keep(request: Any, which: IntArray) -> None:
             results.append((which, request.get_output_tensor(0).data.copy()))
 
         queue.set_callback(keep)
-        for batch in sorted_batches(token_ids(tokenizer, texts), size, pad_id):
+        for batch in sorted_batches(token_ids(tokenizer, texts), batch_size, pad_id):
             feed = {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
             queue.start_async(feed, batch.which)
         queue.wait_all()
@@ -117,7 +111,7 @@ def _row(precision: Precision) -> Row:
         name=f"openvino-{precision}",
         library="openvino",
         precision=precision,
-        variants=tuple(_VARIANTS),
+        variants=every_batch_size(*_HINTS),
         prepare=prepare_int8 if precision == "int8" else prepare_plain,
         load=partial(load, precision=precision),
     )

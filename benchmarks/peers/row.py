@@ -10,9 +10,27 @@ from typing import Literal
 from benchmarks.peers.batches import FloatArray
 
 Precision = Literal["float32", "bfloat16", "int8"]
-Variant = str
-Embed = Callable[[Sequence[str]], FloatArray]
-"""Texts in; one vector a text out, the mean of the last hidden state over all tokens: float32 [N, H]."""
+Embed = Callable[[Sequence[str], int], FloatArray]
+"""Texts and texts a batch in; the mean of the last hidden state over all tokens of each out: float32 [N, H]."""
+
+# Small batches win where a core's cache is small, large ones where threads are many.
+BATCH_SIZES = (32, 8, 4, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A way to run a row: how it is set up on loading, and texts a batch (0: the library decides)."""
+
+    setup: str
+    batch_size: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.setup}, batch {self.batch_size}" if self.batch_size else self.setup
+
+
+def every_batch_size(*setups: str) -> tuple[Variant, ...]:
+    """Each set-up with each batch size, the variants of a set-up side by side."""
+    return tuple(Variant(setup=setup, batch_size=size) for setup in setups for size in BATCH_SIZES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +62,7 @@ class Row:
         precision: What its matrix products are computed in.
         variants: Ways to run it among which the fastest on the workload is taken; the first is the default.
         prepare: Converts the model into the cache, once, in a process of its own; None where nothing is converted.
-        load: Loads the model in one variant and gives the function to time.
+        load: Loads the model in one set-up and gives the function to time.
         ours: Whether this is layertap.
     """
 
@@ -53,5 +71,5 @@ class Row:
     precision: Precision
     variants: tuple[Variant, ...]
     prepare: Callable[[Settings], None] | None = None
-    load: Callable[[Settings, Variant], Embed]
+    load: Callable[[Settings, str], Embed]
     ours: bool = False

@@ -7,13 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.peers.batches import BATCH_SIZES, FloatArray
-from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
-
-_VARIANTS = {f"encode, batch {size}": size for size in BATCH_SIZES}
+from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.row import Embed, Precision, Row, Settings, every_batch_size
 
 
-def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:  # noqa: ARG001 - rows share one signature; here is one set-up
     """The folder's encoder with mean pooling and, as for everybody, no normalisation and the common limit."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -24,11 +22,10 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     pooling = Pooling(encoder.get_embedding_dimension(), pooling_mode="mean")
     model = SentenceTransformer(modules=[encoder, pooling], device="cpu")
     model.max_seq_length = settings.max_length
-    size = _VARIANTS[variant]
 
-    def embed(texts: Sequence[str]) -> FloatArray:
+    def embed(texts: Sequence[str], batch_size: int) -> FloatArray:
         tensors = model.encode(
-            list(texts), batch_size=size, show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
+            list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
         )
         return np.asarray(tensors.float().numpy(), dtype=np.float32)
 
@@ -40,7 +37,7 @@ def _row(precision: Precision) -> Row:
         name=f"sentence-transformers-{precision}",
         library="sentence-transformers",
         precision=precision,
-        variants=tuple(_VARIANTS),
+        variants=every_batch_size("encode"),
         load=partial(load, precision=precision),
     )
 

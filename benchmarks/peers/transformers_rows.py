@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.peers.batches import BATCH_SIZES, FloatArray
-from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
+from benchmarks.peers.batches import FloatArray
+from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant, every_batch_size
 
-INPUT_ORDER = "input order, batch 32"
-SORTED = {f"sorted, batch {size}": size for size in BATCH_SIZES}
+INPUT_ORDER = Variant(setup="input order", batch_size=32)
+SORTED = "sorted"
 
 
-def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed:
+def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
     """AutoModel and AutoTokenizer as their documentation uses them; mean over the attention mask in float32."""
     import torch
     from transformers import AutoModel, AutoTokenizer
@@ -24,7 +24,6 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
     tokenizer = AutoTokenizer.from_pretrained(settings.folder)
     dtype = getattr(torch, precision)
     model = AutoModel.from_pretrained(settings.folder, dtype=dtype, attn_implementation="sdpa").eval()
-    size = SORTED.get(variant, 32)
 
     def forward(batch: Any) -> FloatArray:
         with torch.inference_mode():
@@ -33,11 +32,11 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
             means = (states.float() * weights).sum(1) / weights.sum(1)
         return np.asarray(means.numpy(), dtype=np.float32)
 
-    def embed_in_order(texts: Sequence[str]) -> FloatArray:
+    def embed_in_order(texts: Sequence[str], batch_size: int) -> FloatArray:
         vectors = []
-        for start in range(0, len(texts), size):
+        for start in range(0, len(texts), batch_size):
             batch = tokenizer(
-                list(texts[start : start + size]),
+                list(texts[start : start + batch_size]),
                 padding=True,
                 truncation=True,
                 max_length=settings.max_length,
@@ -46,17 +45,17 @@ def load(settings: Settings, variant: Variant, *, precision: Precision) -> Embed
             vectors.append(forward(batch))
         return np.concatenate(vectors)
 
-    def embed_sorted(texts: Sequence[str]) -> FloatArray:
+    def embed_sorted(texts: Sequence[str], batch_size: int) -> FloatArray:
         encoded = tokenizer(list(texts), truncation=True, max_length=settings.max_length)
         order = np.argsort([-len(ids) for ids in encoded["input_ids"]], kind="stable")
         vectors = np.empty((len(texts), model.config.hidden_size), dtype=np.float32)
-        for start in range(0, len(order), size):
-            which = order[start : start + size]
+        for start in range(0, len(order), batch_size):
+            which = order[start : start + batch_size]
             part = {key: [rows[index] for index in which] for key, rows in encoded.items()}
             vectors[which] = forward(tokenizer.pad(part, return_tensors="pt"))
         return vectors
 
-    return embed_in_order if variant == INPUT_ORDER else embed_sorted
+    return embed_sorted if setup == SORTED else embed_in_order
 
 
 def _row(precision: Precision, order: str, variants: tuple[Variant, ...]) -> Row:
@@ -71,7 +70,7 @@ def _row(precision: Precision, order: str, variants: tuple[Variant, ...]) -> Row
 
 ROWS = (
     _row("float32", "input-order", (INPUT_ORDER,)),
-    _row("float32", "sorted", tuple(SORTED)),
+    _row("float32", "sorted", every_batch_size(SORTED)),
     _row("bfloat16", "input-order", (INPUT_ORDER,)),
-    _row("bfloat16", "sorted", tuple(SORTED)),
+    _row("bfloat16", "sorted", every_batch_size(SORTED)),
 )

@@ -33,16 +33,17 @@ SMALL = {
 }
 
 
-FIGURES = pytest.StashKey[dict[str, str]]()
+FIGURES = pytest.StashKey[dict[str, float]]()
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
-    """`report("largest |error| / RMS", 1e-6)`: a figure that `pytest -v` prints at its end."""
+    """`report("largest |error| / RMS", 1e-6)`: a figure that `pytest -v` prints at its end, the largest of a test."""
     figures = request.config.stash.setdefault(FIGURES, {})
 
     def put(what: str, value: float) -> None:
-        figures[f"{request.node.nodeid}: {what}"] = f"{value:.7g}"
+        key = f"{request.node.nodeid}: {what}"
+        figures[key] = max(value, figures.get(key, value))
 
     return put
 
@@ -52,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if figures and config.get_verbosity() >= 0:  # pyproject.toml has one -q
         terminalreporter.section("figures")
         for what, value in figures.items():
-            terminalreporter.line(f"{what} {value}")
+            terminalreporter.line(f"{what} {value:.7g}")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402 - needs torch
-from layertap.backends.torch.fused import FusedLinear  # noqa: E402
+from layertap.backends.torch.fused import FusedBlock, FusedLinear  # noqa: E402
 
 LAYERS = 3
 LENGTHS = [4, 9, 1, 9]
@@ -165,14 +165,19 @@ def rows_run(request, monkeypatch):
 
     rows: list[int] = []
     if request.param:
-        run = FusedLinear.__call__
+        run, run_block = FusedLinear.__call__, FusedBlock.__call__
 
         def counting(self, x):
             if self.activation is not None:
-                rows.append(len(x))
+                rows[-1] += len(x)  # a block's rows come in pieces
             return run(self, x)
 
+        def counting_block(self, *arguments):
+            rows.append(0)
+            return run_block(self, *arguments)
+
         monkeypatch.setattr(FusedLinear, "__call__", counting)
+        monkeypatch.setattr(FusedBlock, "__call__", counting_block)
     else:
         forward = Intermediate.forward
 

@@ -125,6 +125,15 @@ def test_small_models(family, hidden_act, fused, make_model, run_everything, ass
         assert_parity(encoder_states(model, sequences, token_types), model.expected(sequences, token_types))
 
 
+def test_the_configs_layer_norm_eps_counts(make_model, run_everything, assert_parity):
+    # 1e-12 or 1e-5 can hardly be told apart on random weights; this can
+    model = make_model(layer_norm_eps=0.05)
+    sequences = model.random_sequences([9, 30])
+    expected = model.expected(sequences)
+    assert_parity(encoder_states(model, sequences), expected)
+    assert_parity(run_everything(model.backend(), model, sequences), expected)
+
+
 def test_a_padding_id_of_three_leaves_510_positions(make_model, run_everything, assert_parity):
     model = make_model("camembert", pad_token_id=3, max_position_embeddings=514)
     assert model.spec.positions.max_length == 510

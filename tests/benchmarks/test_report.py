@@ -19,7 +19,7 @@ from benchmarks.machine import Machine
 from benchmarks.memory import MemoryTable
 from benchmarks.models import ModelShape
 from benchmarks.peers import REFERENCE, ROWS
-from benchmarks.peers.row import Precision
+from benchmarks.peers.row import Precision, Variant
 from benchmarks.ratios import Ratio, ratio_by_round
 from benchmarks.selection import ALL_LAYERS, WHOLE, SelectionTable
 from benchmarks.speed import Agreement, RowTimes, SpeedTable, agreement
@@ -35,7 +35,7 @@ def row_times(name: str, precision: Precision, seconds: tuple[float, ...], *, ou
         library=name,
         precision=precision,
         ours=ours,
-        variant="sorted, batch 8",
+        variant=Variant(setup="sorted", batch_size=8),
         seconds=seconds,
         agreement=Agreement(smallest_cosine=0.99997, largest_error=3.6e-2),
     )
@@ -205,3 +205,4 @@ def test_row_names_are_unique_and_hold_the_reference() -> None:
     assert len(set(names)) == len(names)
     assert REFERENCE in names
     assert all(row.variants for row in ROWS)
+    assert all(str(row.variants[0]) == "as it comes" for row in ROWS if row.ours)

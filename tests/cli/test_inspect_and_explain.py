@@ -52,7 +52,7 @@ def test_inspect_tells_the_state_of_the_pooler(
     assert said in out
     assert "roberta (RobertaModel in transformers)" in out
     assert "stored as bfloat16" in out
-    assert "62 tokens a text with its special tokens (position table 64, tokenizer_config.json 62)" in out
+    assert "62 tokens, special ones included (position table 64, tokenizer_config.json 62)" in out
     assert "<s> TEXT </s> (CLS is token 0)" in out
     assert "pip install 'layertap[torch]'" in out
 

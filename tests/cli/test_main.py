@@ -43,7 +43,7 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "the following arguments are required: COMMAND; `layertap --help`"),
+        ([], "name a command: extract, inspect, explain or verify; `layertap --help`"),
         (["extrakt"], "invalid choice: 'extrakt' (choose from 'extract', 'inspect', 'explain')"),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],
@@ -65,3 +65,18 @@ def test_no_backend(refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("layertap.backends.here.find_spec", lambda _: None)
     message = refused(1, "extract", tmp_path / "in.txt", "-o", tmp_path / "o.parquet")
     assert "pip install 'layertap[torch]'" in message
+
+
+def test_messages_on_a_terminal_are_broken_between_words(
+    layertap: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    unknown = "v = hidden_states[1].mean.and_a_step_that_is_not_there.and_another"
+    err = layertap("extract", tmp_path / "in.txt", "-o", tmp_path / "o.npy", "-f", unknown).err
+    *words, text, caret = err.splitlines()
+    assert len(words) > 1
+    assert all(len(line) <= 40 for line in words)
+    # what the caret points at is not broken
+    assert text.strip() == unknown
+    assert caret.strip() == "^"

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -57,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         with warnings_as_notes(sys.stderr):
-            options = parser().parse_args(arguments)
+            options, unknown = parser().parse_known_args(arguments)
+            if unknown:
+                command = f"layertap {options.command or ''}".strip()
+                raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
             code: int | None = options.run(options)
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
@@ -86,10 +91,15 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    root.set_defaults(run=_no_command)
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in (extract, inspect, explain, verify):
         command.add_to(commands)
     return root
+
+
+def _no_command(_: argparse.Namespace) -> None:
+    raise UsageError("name a command: extract, inspect, explain or verify; `layertap --help` says what they do")
 
 
 @contextmanager
@@ -105,8 +115,19 @@ def warnings_as_notes(stream: TextIO) -> Iterator[None]:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"layertap: {message}", file=sys.stderr)
+    text = f"layertap: {message}"
+    if sys.stderr.isatty():
+        text = "\n".join(map(_wrapped, text.split("\n")))
+    print(text, file=sys.stderr)
     return code
+
+
+def _wrapped(line: str) -> str:
+    """A line broken between words, as wide as the terminal; one that is indented shows something, and stays."""
+    columns = shutil.get_terminal_size().columns
+    if len(line) <= columns or line.startswith(" "):
+        return line
+    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _notes(error: BaseException) -> list[str]:

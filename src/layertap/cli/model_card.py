@@ -142,7 +142,7 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("architecture", f"{facts['architecture']} ({facts['transformers_class']} in transformers)"),
         ("layers", f"{layers} blocks, so {layers + 1} hidden states"),
         ("sizes", sizes),
-        ("limit", f"{facts['max_length']:,} tokens a text with its special tokens ({limits})"),
+        ("limit", f"{facts['max_length']:,} tokens, special ones included ({limits})"),
         ("parameters", f"{facts['parameters']:,}, stored as {stored}, {in_bytes(facts['bytes'])}"),
         ("weights", ", ".join(facts["weight_files"])),
     ]

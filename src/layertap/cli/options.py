@@ -231,4 +231,7 @@ def limit_tokenizer_threads(number: int | None) -> None:
         return
     if number < 1:
         raise OptionError(f"--threads {number}: expected a whole number of at least 1")
+    available = os.cpu_count() or 1
+    if number > available:
+        raise OptionError(f"--threads {number}: this machine has {available} processors; more threads only wait")
     os.environ["RAYON_NUM_THREADS"] = str(number)

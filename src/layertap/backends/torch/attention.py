@@ -19,6 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from layertap.backends.torch.blocks import pieces
+
+SEQUENCES_TOGETHER = (16, 4, 1)
+"""Sequences whose scores are computed at once."""
+
 HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
 """Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
@@ -259,20 +264,22 @@ def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor, bias_nAq
     query_BqD = query_nAqD.reshape(-1, queries, head_size)
     key_BDt = key_nAtD.reshape(-1, length, head_size).transpose(1, 2)
     value_BtD = value_nAtD.reshape(-1, length, head_size)
-    together = max(2, SCORES_BYTES // (queries * length * query_nAqD.element_size()))
-    scores = query_nAqD.new_empty(min(together, n * heads), queries, length)
+    sizes = _heads_together(n, heads, queries * length * query_nAqD.element_size())
+    scores = query_nAqD.new_empty(max(sizes), queries, length)
     context_BqD = query_nAqD.new_empty(n * heads, queries, head_size)
     zero = query_nAqD.new_zeros(1)
     bias_Xqt = None if bias_nAqt is None else bias_nAqt.reshape(-1, queries, length)
-    for begin in range(0, n * heads, together):
-        part = slice(begin, begin + together)
-        scores_Bqt = scores[: min(together, n * heads - begin)]
+    begin = 0
+    for size in sizes:
+        part = slice(begin, begin + size)
+        scores_Bqt = scores[:size]
         # beta=0: what stands in the place of a bias is not read
-        added = zero if bias_Xqt is None else _bias_of(bias_Xqt, begin, len(scores_Bqt))
+        added = zero if bias_Xqt is None else _bias_of(bias_Xqt, begin, size)
         beta = 0 if bias_Xqt is None else 1
         torch.baddbmm(added, query_BqD[part], key_BDt[part], beta=beta, alpha=head_size**-0.5, out=scores_Bqt)
         _softmax(scores_Bqt)
         torch.bmm(scores_Bqt, value_BtD[part], out=context_BqD[part])
+        begin += size
     return context_BqD.view(n, heads, queries, head_size)
 
 
@@ -281,6 +288,14 @@ def _bias_of(bias_Xqt: Tensor, begin: int, count: int) -> Tensor:
     if begin + count <= len(bias_Xqt):
         return bias_Xqt[begin : begin + count]
     return bias_Xqt[torch.arange(begin, begin + count) % len(bias_Xqt)]
+
+
+def _heads_together(sequences: int, heads: int, bytes_a_head: int) -> list[int]:
+    """How many heads' scores to compute at once, of `sequences * heads`: few sizes, within `SCORES_BYTES`."""
+    fitting = [n for n in SEQUENCES_TOGETHER if n * heads * bytes_a_head <= SCORES_BYTES]
+    if fitting:
+        return [n * heads for n in pieces(sequences, fitting)]
+    return pieces(heads, (max(1, SCORES_BYTES // bytes_a_head),)) * sequences
 
 
 def _softmax(scores_Bqt: Tensor) -> None:

@@ -1,0 +1,157 @@
+"""Every module imports alone; what needs torch says so, and nothing else needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+import pytest
+
+import layertap
+
+TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.")
+MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(layertap.__path__, "layertap.")
+    if not module.name.endswith("__main__")
+)
+NEED_TORCH = [name for name in MODULES if f"{name}.".startswith(TORCH_ROOMS) and name != "layertap.backends.torch"]
+LIGHT = [name for name in MODULES if name not in NEED_TORCH]
+REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "text"})
+HEAVY = ("torch", "transformers", "sentence_transformers", "pyarrow", "tokenizers", "huggingface_hub")
+
+# Each module in a child of an interpreter that has imported nothing of layertap: a hundred fresh interpreters
+# would take a minute.
+EACH_ALONE = """
+import importlib, json, os, sys, traceback, warnings
+warnings.simplefilter("error")
+preload, forbidden, modules = json.loads(sys.argv[1])
+for name in preload:
+    importlib.import_module(name)
+for name in modules:
+    child = os.fork()
+    if child:
+        if os.waitpid(child, 0)[1]:
+            print(name)
+        continue
+    try:
+        importlib.import_module(name)
+        loaded = [heavy for heavy in forbidden if heavy in sys.modules]
+        assert not loaded, f"{name} imports {loaded}"
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+"""
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+"""
+
+
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def failures(preload: Sequence[str], forbidden: Sequence[str], modules: Sequence[str]) -> str:
+    return run(EACH_ALONE, json.dumps([preload, forbidden, modules]))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize(("rooms", "libraries"), [(("data",), ("pyarrow",)), (("text",), ("tokenizers",)), (REST, ())])
+def test_every_module_imports_alone_and_lightly(rooms, libraries):
+    modules = [name for name in LIGHT if name.split(".")[1] in rooms]
+    assert modules
+    assert failures([], [name for name in HEAVY if name not in libraries], modules) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_every_module_of_the_torch_rooms_imports_alone():
+    pytest.importorskip("torch")
+    assert len(NEED_TORCH) > 10
+    assert failures(["torch"], ("transformers", "sentence_transformers"), NEED_TORCH) == ""
+
+
+def test_the_whole_language_works_without_torch(tmp_path, make_checkpoint):
+    make_checkpoint(tmp_path / "m")
+    code = (
+        WITHOUT_TORCH
+        + """
+from pathlib import Path
+import layertap
+from layertap.engine.opening import open_reference, plan_features
+from layertap.engine.options import ModelReference, Semantics
+from layertap.features.explain import explain
+
+reference = ModelReference(name=sys.argv[1], revision=None, cache_dir=None, local_files_only=True, allow_pickle=False)
+opened = open_reference(reference)
+facts = opened.facts(Semantics())
+feature = layertap.parse("hidden_states[-2:].layer_mean.mean")
+plan = plan_features([feature, "pooler_output"], facts, opened.tokenizer, layertap.Rules())
+assert [schema.shape for schema in plan.schemas] == [(32,), (32,)]
+assert "blocks" in explain(plan, facts, lengths=64, num_records=None, precision="float32")
+assert len(opened.tokenizer.encode(["the film"])[0]) == 4
+opened.files.weights(["pooler.dense.bias"])
+for make in (
+    lambda: layertap.Extractor.from_pretrained(sys.argv[1]),
+    lambda: layertap.Extractor.from_pretrained(sys.argv[1], allow_pickle=True),
+):
+    try:
+        make()
+    except layertap.BackendError as error:
+        print(error)
+assert "numpy" in sys.modules
+"""
+    )
+    assert run(code, str(tmp_path / "m")).splitlines() == [
+        "no backend is installed that can run a model: pip install 'layertap[torch]'",
+        "reading a pickle file needs torch: pip install 'layertap[torch]'",
+    ]
+
+
+def test_the_torch_rooms_say_what_is_missing():
+    code = (
+        WITHOUT_TORCH
+        + """
+from layertap import BackendError
+try:
+    import layertap.hf
+except BackendError as error:
+    print(error)
+"""
+    )
+    assert "pip install 'layertap[torch]'" in run(code)
+
+
+def test_a_model_that_is_not_there_costs_no_import_of_torch(tmp_path):
+    code = """
+import sys
+import layertap
+try:
+    layertap.Extractor.from_pretrained(sys.argv[1])
+except layertap.ModelNotFoundError:
+    print("torch" in sys.modules)
+"""
+    assert run(code, str(tmp_path / "nothing")).split() == ["False"]
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+def test_running_a_model_imports_neither_transformers_nor_sentence_transformers(tmp_path, make_checkpoint):
+    make_checkpoint(tmp_path / "m")
+    code = """
+import sys
+import torch
+torch.set_num_threads(1)
+import layertap
+layertap.Extractor.from_pretrained(sys.argv[1]).extract(["the film"])
+print([name for name in ("transformers", "sentence_transformers", "pyarrow", "torch._dynamo") if name in sys.modules])
+"""
+    assert run(code, str(tmp_path / "m")).strip() == "[]"
