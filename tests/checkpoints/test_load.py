@@ -347,5 +347,5 @@ def test_minilm(minilm_folder):
     assert files.sentence_embedding.refusal is None
     assert files.sentence_embedding.max_length == 256
     assert files.sentence_embedding.poolings == ("mean",)
-    assert files.sentence_embedding.normalize
+    assert files.sentence_embedding.steps == ("normalize",)
     assert len(files.weights(files.spec.parameters())) == len(files.tensors)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from layertap.checkpoints.load import open_model
-from layertap.checkpoints.sentence import MODEL_CONFIG, OLD_POOLING_KEYS, POOLING_CONFIG, POOLING_MODES
+from layertap.checkpoints.sentence import MODEL_CONFIG
+from layertap.checkpoints.sentence_modules import OLD_POOLING_KEYS, POOLING_MODES
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError
 from layertap.models.sentence import SentenceEmbeddingSpec
@@ -23,6 +24,7 @@ NEW = {
 }
 PATHS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize", "Dense": "2_Dense"}
 LIMIT_FILE = "sentence_bert_config.json"
+POOLING_CONFIG = "1_Pooling/config.json"
 
 Write = Callable[[str, object], None]
 Read = Callable[[], SentenceEmbeddingSpec | None]
@@ -79,7 +81,7 @@ def test_a_plain_folder_has_none(read):
 def test_old_and_new_type_names(write, read, names, normalize):
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
     write("modules.json", modules(*kinds, names=names))
-    assert read() == SentenceEmbeddingSpec(poolings=("mean",), normalize=normalize)
+    assert read() == SentenceEmbeddingSpec(steps=("normalize",) if normalize else ())
 
 
 @pytest.mark.parametrize(("key", "pooling"), OLD_POOLING_KEYS.items())
@@ -106,7 +108,7 @@ def test_new_pooling_key(write, read, mode, pooling):
 
 def test_new_pooling_lists_keep_their_order_and_go_before_old_keys(write, read):
     write(POOLING_CONFIG, {"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True, "include_prompt": False})
-    assert read() == SentenceEmbeddingSpec(poolings=("mean", "cls"))
+    assert read() == SentenceEmbeddingSpec(poolings=("mean", "cls"), include_prompt=False)
 
 
 @pytest.mark.parametrize(("stated", "limit"), [(16, 16), (1, 1), (64, None), (5000, None), (None, None)])
@@ -130,20 +132,43 @@ def test_the_limit_stands_where_versions_put_it(write, read, folder):
     assert read() == SentenceEmbeddingSpec(max_length=None)
 
 
-@pytest.mark.parametrize("prompt", [{}, {"default_prompt_name": None}, {"default_prompt_name": "none"}])
-def test_prompts_that_no_text_gets_are_harmless(write, read, prompt):
-    config = {"__version__": {}, "prompts": {"query": "query: ", "none": ""}, "similarity_fn_name": "cosine"}
-    write(MODEL_CONFIG, config | prompt | {"model_type": "SentenceTransformer", "truncate_dim": None})
-    assert read() == SentenceEmbeddingSpec()
+@pytest.mark.parametrize(
+    ("default", "name"),
+    [
+        ({}, None),
+        ({"default_prompt_name": None}, None),
+        ({"default_prompt_name": "none"}, None),
+        ({"default_prompt_name": "document"}, None),
+        ({"default_prompt_name": "query"}, "query"),
+    ],
+)
+def test_prompts(write, read, default, name):
+    config = {"__version__": {}, "prompts": {"query": "query: ", "none": "", "null": None}, "similarity_fn_name": "dot"}
+    write(MODEL_CONFIG, config | default | {"model_type": "SentenceTransformer", "truncate_dim": None})
+    assert read() == SentenceEmbeddingSpec(prompts={"query": "query: "}, default_prompt=name)
+
+
+@pytest.mark.parametrize(("stated", "kept"), [(8, 8), (31, 31), (32, None), (1000, None), (None, None)])
+def test_truncate_dim(write, read, stated, kept):
+    write(MODEL_CONFIG, {"truncate_dim": stated})
+    assert read() == SentenceEmbeddingSpec(truncate=kept)
+
+
+def test_lower_case(write, read):
+    write(LIMIT_FILE, {"do_lower_case": True})
+    assert read() == SentenceEmbeddingSpec(lowercase=True)
 
 
 @pytest.mark.parametrize(
     ("file", "value", "says"),
     [
-        ("modules.json", modules("Transformer", "Pooling", "Dense"), "modules are Transformer, Pooling, Dense"),
+        ("modules.json", modules("Transformer", "Pooling", "Dense"), "2_Dense/config.json is missing"),
+        ("modules.json", modules("Transformer", "Pooling", "CNN"), "modules are Transformer, Pooling, CNN"),
+        ("modules.json", modules("Transformer", "Dense", "Pooling"), "modules are Transformer, Dense, Pooling"),
+        ("modules.json", modules("Transformer", "Pooling", "WeightedLayerPooling"), "Pooling, WeightedLayerPooling;"),
+        ("modules.json", modules("Router"), "modules are Router;"),
         ("modules.json", modules("Transformer"), "modules are Transformer;"),
         ("modules.json", modules("Pooling", "Transformer"), "modules are Pooling, Transformer"),
-        ("modules.json", modules("Transformer", "Pooling", "Normalize", "Normalize"), "Normalize, Normalize"),
         ("modules.json", [], "modules are none"),
         (
             "modules.json",
@@ -159,12 +184,15 @@ def test_prompts_that_no_text_gets_are_harmless(write, read, prompt):
         (
             "modules.json",
             [modules("Transformer")[0], {**modules("Pooling")[0], "path": "../p"}],
-            "Pooling is in '../p', expected in '1_Pooling'",
+            r"\.\./p/config.json is missing",
         ),
         (POOLING_CONFIG, {"word_embedding_dimension": 33}, "word_embedding_dimension is 33, hidden_size 32"),
         (POOLING_CONFIG, {"embedding_dimension": "x"}, "embedding_dimension is 'x', hidden_size 32"),
         (POOLING_CONFIG, {"pooling_mode": "mean", "temperature": 1}, "temperature: not known"),
-        (LIMIT_FILE, {"max_seq_length": 16, "do_lower_case": True}, "do_lower_case is True"),
+        (LIMIT_FILE, {"max_seq_length": 16, "do_lower_case": "yes"}, "do_lower_case is 'yes'"),
+        (LIMIT_FILE, {"config_args": {"hidden_act": "relu"}}, "config_args is"),
+        (LIMIT_FILE, {"config_kwargs": {"output_hidden_states": 1}}, "config_kwargs is"),
+        ("tokenizer_config.json", {"truncation_side": "left"}, "long texts are cut on the 'left'"),
         (LIMIT_FILE, {"model_args": {"attn_implementation": "eager"}}, "model_args is"),
         (LIMIT_FILE, {"transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'"),
         (LIMIT_FILE, {"module_output_name": "scores"}, "module_output_name is 'scores'"),
@@ -172,10 +200,7 @@ def test_prompts_that_no_text_gets_are_harmless(write, read, prompt):
         (LIMIT_FILE, {"query_length": 32}, "query_length is 32"),
         (LIMIT_FILE, {"modality_config": {"message": {}}}, "modality_config is"),
         (LIMIT_FILE, {"something": 1}, "something: not known"),
-        (MODEL_CONFIG, {"truncate_dim": 16}, "truncate_dim is 16"),
         (MODEL_CONFIG, {"model_type": "SparseEncoder"}, "model_type is 'SparseEncoder'"),
-        (MODEL_CONFIG, {"default_prompt_name": "q", "prompts": {"q": "query: "}}, r"default prompt 'q' \('query: '\)"),
-        (MODEL_CONFIG, {"default_prompt_name": "gone"}, r"default prompt 'gone' \(None\)"),
         (MODEL_CONFIG, {"something": 1}, "something: not known"),
     ],
 )
@@ -194,7 +219,7 @@ def test_a_missing_pooling_config_is_refused(write, read, folder):
 def test_normalize_of_something_else_is_refused(write, read):
     write("modules.json", modules("Transformer", "Pooling", "Normalize"))
     write("2_Normalize/config.json", {"module_input_name": "sentence_embedding", "module_output_name": None})
-    assert read() == SentenceEmbeddingSpec(normalize=True)
+    assert read() == SentenceEmbeddingSpec(steps=("normalize",))
     write("2_Normalize/config.json", {"module_input_name": "token_embeddings"})
     assert "module_input_name is 'token_embeddings'" in refusal(read())
 
@@ -214,6 +239,12 @@ def test_normalize_of_something_else_is_refused(write, read):
         (LIMIT_FILE, {"max_seq_length": 0}, "max_seq_length: expected a whole number"),
         (LIMIT_FILE, {"max_seq_length": "256"}, "max_seq_length: expected a whole number"),
         (MODEL_CONFIG, "nope", "line 1"),
+        (MODEL_CONFIG, {"default_prompt_name": "gone"}, "default_prompt_name: expected one of document, query, found"),
+        (MODEL_CONFIG, {"default_prompt_name": ["query"]}, "default_prompt_name: expected one of"),
+        (MODEL_CONFIG, {"prompts": ["query: "]}, "prompts: expected an object of names and texts"),
+        (MODEL_CONFIG, {"prompts": {"query": 3}}, "prompts: expected an object of names and texts"),
+        (MODEL_CONFIG, {"truncate_dim": 0}, "truncate_dim: expected a whole number"),
+        (MODEL_CONFIG, {"truncate_dim": -8}, "truncate_dim: expected a whole number"),
         ("tokenizer_config.json", {"model_max_length": "long"}, "model_max_length: expected a number of tokens"),
         ("tokenizer_config.json", '{"model_max_length": NaN}', "model_max_length: expected a number of tokens"),
         ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length: expected a number of tokens"),
@@ -239,7 +270,9 @@ def test_folders_that_sentence_transformers_saves(tmp_path, make_checkpoint):
         model.save(str(tmp_path / "saved"), create_model_card=False)
         found = open_model(locate(tmp_path / "saved")).sentence_embedding
         expected = tuple(POOLING_MODES[mode] for mode in modes)
-        assert found == SentenceEmbeddingSpec(poolings=expected, normalize=True, max_length=32)
+        assert found == SentenceEmbeddingSpec(poolings=expected, steps=("normalize",), max_length=32)
     model.truncate_dim = 8
     model.save(str(tmp_path / "saved"), create_model_card=False)
-    assert "truncate_dim is 8" in refusal(open_model(locate(tmp_path / "saved")).sentence_embedding)
+    found = open_model(locate(tmp_path / "saved")).sentence_embedding
+    assert found is not None
+    assert found.truncate == 8

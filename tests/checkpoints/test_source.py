@@ -280,7 +280,14 @@ def test_files_of_a_checkpoint_are_inside_it(tmp_path):
     (folder / "1_Pooling/config.json").touch()
     checkpoint = locate(folder)
     assert checkpoint.file("1_Pooling/config.json") == folder / "1_Pooling/config.json"
-    for name in ("1_Pooling", "config.json", "../secret", str(tmp_path / "secret"), "1_Pooling/../../secret"):
+    for name in (
+        "1_Pooling",
+        "config.json",
+        "../secret",
+        "x" * 5000,
+        str(tmp_path / "secret"),
+        "1_Pooling/../../secret",
+    ):
         assert checkpoint.file(name) is None
 
 

@@ -28,8 +28,8 @@ TEXTS = st.lists(st.integers(0, 12), max_size=12).map(lambda lengths: [encoded(i
 LIMITS = st.lists(st.integers(3, 16), min_size=1, max_size=3, unique=True)
 
 
-def inputs_of(limits) -> list[Input]:
-    return [Input(max_length=limit) for limit in limits]
+def inputs_of(limits) -> dict[int, Input]:
+    return {i: Input(max_length=limit) for i, limit in enumerate(limits)}
 
 
 def batched(texts, limits, batch_tokens):
@@ -117,6 +117,20 @@ def test_segments_are_the_rows_of_their_kind(texts):
                 assert segments.weights[rows].tolist() == list(range(1, len(rows) + 1))
             else:
                 assert segments.weights is None
+
+
+@given(TEXTS.filter(len), st.integers(0, 20))
+def test_segments_after_a_prompt(texts, prompt_rows):
+    ((_, batch),) = batched(texts, [16], 10**6)
+    after = segments_of(batch, "after_prompt", prompt_rows=prompt_rows)
+    weighted = segments_of(batch, "after_prompt_by_position", prompt_rows=prompt_rows)
+    for i in range(len(batch)):
+        begin, end = int(batch.cu_seqlens[i]), int(batch.cu_seqlens[i + 1])
+        rows = list(range(begin, end))[prompt_rows:]
+        for segments in (after, weighted):
+            assert list(range(segments.begin[i], segments.end[i])) == rows
+        # positions count from the sequence's beginning
+        assert weighted.weights[rows].tolist() == [row - begin + 1 for row in rows]
 
 
 def test_no_cls_is_an_invariant():

@@ -324,10 +324,11 @@ def test_provenance_is_what_results_depend_on(bert_folder, sentence_folder):
     assert str(bert_folder.parent) not in json.dumps(found)
     assert found["features"] == {"v": "last_hidden_state.mean"}
     assert found["max_length"] == {"v": 64}
+    assert found["prompt"] == {}
     assert set(found["sha256"]) == {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"}
     assert set(found) == {
         *("layertap", "model", "commit", "architecture", "features", "max_length", "untrained_pooler", "precision"),
-        *("backend", "instruction_set", "sha256"),
+        *("backend", "instruction_set", "sha256", "prompt"),
     }
     sentence = Extractor.from_pretrained(sentence_folder).provenance(["sentence_embedding", "pooler_output"])
     assert sentence["max_length"] == {"sentence_embedding": 12, "pooler_output": 64}

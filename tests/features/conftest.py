@@ -48,7 +48,7 @@ def make_facts(**changes: Any) -> ModelFacts:
         "has_cls": True,
         "pooler": "trained",
         "use_untrained_pooler": False,
-        "sentence_embedding": SentenceEmbeddingSpec(poolings=("mean",), normalize=True),
+        "sentence_embedding": SentenceEmbeddingSpec(poolings=("mean",), steps=("normalize",)),
         "max_length": 64,
         "max_length_override": None,
     }

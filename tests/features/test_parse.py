@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError, FeatureSyntaxError
-from layertap.features.expr import Expr, concat, hidden_states, last_hidden_state, pooler_output
+from layertap.features.expr import Expr, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.features.parse import parse, parse_named
 from layertap.features.spelling import LATER, MISTAKEN_SOURCES, MISTAKEN_STEPS
 
@@ -20,6 +20,7 @@ from layertap.features.spelling import LATER, MISTAKEN_SOURCES, MISTAKEN_STEPS
         ("hidden_states[ -4 : ] . layer_max ( ) . max( )", hidden_states[-4:].layer_max.max),
         ("hidden_states[[1,6]].layer_mix(+0.5,-1e-3).first", hidden_states[[1, 6]].layer_mix(0.5, -1e-3).first),
         ("hidden_states[-1][:, 0, :]", hidden_states[-1].first),
+        ("hidden_states[[0, 1]].layer_mix(1e-05, 2.E+07)", hidden_states[[0, 1]].layer_mix(1e-05, 2e07)),
         ("pooler_output.astype('int8')", pooler_output.astype("int8")),
         ('pooler_output.astype("int8")', pooler_output.astype("int8")),
         ("(pooler_output).normalize()", pooler_output.normalize),
@@ -107,6 +108,12 @@ REFUSED = [
     ("last_hidden_state.normalize(p=2)", 28, "takes no option 'p'"),
     ("last_hidden_state.normalize(2)", 28, "takes nothing"),
     ("last_hidden_state()", 17, "takes no parentheses"),
+    ("sentence_embedding()", 18, "sentence_embedding(prompt=query)"),
+    ("sentence_embedding(query)", 19, "sentence_embedding(prompt=query)"),
+    ("sentence_embedding(name=query)", 19, "sentence_embedding(prompt=query)"),
+    ("sentence_embedding(prompt=3)", 26, "the name of a prompt"),
+    ("sentence_embedding(prompt='a b')", 26, "letters, digits, _ . -"),
+    ("sentence_embedding(prompt=q, limit=3)", 19, "sentence_embedding(prompt=query)"),
     ("hidden_states[-1]()", 17, "cannot be called"),
     ("concat(pooler_output, axis=1)", 22, "takes features only"),
     ("concat(pooler_output)", 0, "two or more"),
@@ -224,3 +231,30 @@ def test_any_text_parses_or_is_refused(text):
     assert isinstance(feature, Expr)
     assert name
     assert parse(str(feature)) == feature
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "canonical"),
+    [
+        ("sentence_embedding(prompt=query)", "query", None),
+        ("sentence_embedding( prompt = 'query' ).normalize", "query", "sentence_embedding(prompt=query).normalize"),
+        (
+            "sentence_embedding(prompt='Retrieval-query')",
+            "Retrieval-query",
+            'sentence_embedding(prompt="Retrieval-query")',
+        ),
+        ("sentence_embedding(prompt='class')", "class", 'sentence_embedding(prompt="class")'),
+    ],
+)
+def test_prompts_by_name(text, prompt, canonical):
+    feature = parse(text)
+    source = getattr(feature, "of", feature)
+    assert source == sentence_embedding(prompt=prompt)
+    assert str(feature) == (canonical or text)
+    assert parse(str(feature)) == feature
+
+
+def test_names_that_no_text_can_hold():
+    for name in ("", "a b", 'a"b', "\u00e9", "1st", 3):
+        with pytest.raises(FeatureError, match="takes the name of one of the folder's prompts"):
+            sentence_embedding(prompt=name)

@@ -203,7 +203,7 @@ def test_the_pooler_reads_the_first_token_of_the_last_state(naive, facts):
 
 
 def limited(facts_with, limit, override=None):
-    spec = SentenceEmbeddingSpec(poolings=("mean",), normalize=True, max_length=limit)
+    spec = SentenceEmbeddingSpec(poolings=("mean",), steps=("normalize",), max_length=limit)
     return facts_with(sentence_embedding=spec, max_length_override=override)
 
 
@@ -237,6 +237,23 @@ def test_concat_of_different_inputs_is_refused(facts_with):
     with pytest.raises(FeatureError, match=r"last_hidden_state 64 and sentence_embedding 20.*max_length=20"):
         make_plan(both, limited(facts_with, 20))
     make_plan(both, limited(facts_with, 20, override=20))
+
+
+def test_a_prompt_and_lower_case_are_part_of_the_input(facts_with):
+    spec = SentenceEmbeddingSpec(max_length=20, lowercase=True, prompts={"q": "query: "}, include_prompt=False)
+    facts = facts_with(sentence_embedding=spec)
+    features = {"a": last_hidden_state.mean, "s": sentence_embedding, "q": sentence_embedding(prompt="q").normalize}
+    plan = make_plan(features, facts)
+    assert plan.inputs == (
+        Input(max_length=64),
+        Input(max_length=20, lowercase=True),
+        Input(max_length=20, prompt="query: ", lowercase=True),
+    )
+    assert str(plan.inputs[2]) == "at most 20 tokens after the prompt 'query: ', lower-cased"
+    (program,) = plan.programs(frozenset({2}))
+    assert plan.segment_kinds(program) == {"after_prompt"}
+    with pytest.raises(FeatureError, match=r"see different texts .*tokens after the prompt 'query: '.* of their own"):
+        make_plan({"v": concat(sentence_embedding(prompt="q"), last_hidden_state.mean)}, facts)
 
 
 # -- refusals and small print

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError
-from layertap.features.expr import concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
-from layertap.features.rewrite import resolve_layers, rewrite, sources
-from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.features.expr import Apply, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.rewrite import prompt_of, resolve_layers, rewrite, sources
+from layertap.models.sentence import Dense, LayerNorm, SentenceEmbeddingSpec
+
+DENSE = Dense(weight=np.ones((4, 16), np.float32), bias=None, activation="tanh")
+NORM = LayerNorm(weight=np.ones(4, np.float32), bias=np.ones(4, np.float32))
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,9 +41,9 @@ def test_selections_keep_their_order_and_their_axis(facts):
     ("spec", "recipe"),
     [
         (SentenceEmbeddingSpec(), last_hidden_state.mean),
-        (SentenceEmbeddingSpec(poolings=("cls",), normalize=True), last_hidden_state.first.normalize),
+        (SentenceEmbeddingSpec(poolings=("cls",), steps=("normalize",)), last_hidden_state.first.normalize),
         (
-            SentenceEmbeddingSpec(poolings=("max", "mean_sqrt_len", "weighted_mean", "last"), normalize=True),
+            SentenceEmbeddingSpec(poolings=("max", "mean_sqrt_len", "weighted_mean", "last"), steps=("normalize",)),
             concat(
                 last_hidden_state.max,
                 last_hidden_state.mean_sqrt_len,
@@ -47,15 +51,48 @@ def test_selections_keep_their_order_and_their_axis(facts):
                 last_hidden_state.last,
             ).normalize,
         ),
+        (SentenceEmbeddingSpec(steps=("normalize", DENSE, NORM), truncate=2), None),
+        (
+            SentenceEmbeddingSpec(layer_weights={2: 0.25, 4: 0.75}),
+            hidden_states[[2, 4]].layer_mix(0.25, 0.75).mean,
+        ),
     ],
     ids=str,
 )
 def test_what_a_folder_declares(facts_with, spec, recipe):
     facts = facts_with(sentence_embedding=spec)
+    if recipe is None:
+        recipe = Apply(of=Apply(of=last_hidden_state.mean.normalize, step=DENSE), step=NORM).truncate(2)
+        assert str(recipe) == "last_hidden_state.mean.normalize.dense(4, tanh).layer_norm(4).truncate(2)"
     assert rewrite(sentence_embedding, facts) == resolve_layers(recipe, facts)
-    assert rewrite(concat(sentence_embedding.truncate(4), pooler_output), facts) == resolve_layers(
-        concat(recipe.truncate(4), pooler_output), facts
+    assert rewrite(concat(sentence_embedding.truncate(1), pooler_output), facts) == resolve_layers(
+        concat(recipe.truncate(1), pooler_output), facts
     )
+
+
+PROMPTS = {"query": "query: ", "passage": "passage: "}
+
+
+@pytest.mark.parametrize(
+    ("include", "default", "asked", "left_out"),
+    [
+        (True, "query", None, False),
+        (False, "query", None, True),
+        (False, None, None, False),
+        (False, None, "passage", True),
+        (True, None, "passage", False),
+    ],
+)
+def test_prompts_are_left_out_of_pooling_where_the_folder_says_so(facts_with, include, default, asked, left_out):
+    spec = SentenceEmbeddingSpec(include_prompt=include, prompts=PROMPTS, default_prompt=default)
+    found = rewrite(sentence_embedding(prompt=asked), facts_with(sentence_embedding=spec))
+    assert str(found) == "hidden_states[4].mean" + ("(prompt=False)" if left_out else "")
+
+
+def test_a_prompt_that_the_folder_does_not_have(facts_with):
+    facts = facts_with(sentence_embedding=SentenceEmbeddingSpec(prompts=PROMPTS))
+    with pytest.raises(FeatureError, match=r"sentence_embedding\(prompt=gone\): .* its prompts: query, passage"):
+        prompt_of(sentence_embedding(prompt="gone"), facts.sentence_embedding)
 
 
 def test_no_sentence_embedding(facts_with):

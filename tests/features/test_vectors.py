@@ -8,7 +8,17 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from layertap.features.expr import hidden_states, last_hidden_state, pooler_output
 from layertap.features.plan import Rules, make_plan
-from layertap.features.vectors import normalize, reduce_rows, to_binary, to_float16, to_int8, weight_sums
+from layertap.features.vectors import (
+    dense,
+    layer_norm,
+    normalize,
+    reduce_rows,
+    to_binary,
+    to_float16,
+    to_int8,
+    weight_sums,
+)
+from layertap.models.sentence import Dense, LayerNorm
 from layertap.packing import Segments, simple_segments
 
 FINITE = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
@@ -105,3 +115,53 @@ def test_the_pooler_comes_through(naive, facts):
     result = naive.run(make_plan({"v": pooler_output}, facts), naive.batch(texts))["v"]
     wanted = np.stack([naive.oracle(pooler_output, ids, content) for ids, content in texts])
     np.testing.assert_allclose(result, wanted, rtol=1e-5)
+
+
+ACTIVATIONS = {
+    "identity": "Identity",
+    "tanh": "Tanh",
+    "relu": "ReLU",
+    "gelu": "GELU",
+    "sigmoid": "Sigmoid",
+    "silu": "SiLU",
+}
+
+
+@pytest.mark.parametrize(("activation", "name"), ACTIVATIONS.items())
+@pytest.mark.parametrize("residual", ["none", "identity", "matrix"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_dense_is_torchs(activation, name, residual, bias):
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    value, weight, matrix = (random.standard_normal((6, 6), dtype=np.float32) * 3 for _ in range(3))
+    shift = random.standard_normal(6, dtype=np.float32) if bias else None
+    step = Dense(
+        weight=weight, bias=shift, activation=activation, residual=matrix if residual == "matrix" else residual
+    )
+    taken = [None if array is None else torch.from_numpy(array) for array in (value, weight, shift)]
+    wanted = getattr(torch.nn, name)()(torch.nn.functional.linear(*taken)).numpy()
+    wanted = wanted + {"none": 0, "identity": value, "matrix": value @ matrix.T}[residual]
+    found = dense(value, step)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(dense(value[2], step), wanted[2], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_of_large_numbers(activation):
+    step = Dense(weight=np.eye(4, dtype=np.float32), bias=None, activation=activation)
+    found = dense(np.array([[-1e4, -90.0, 90.0, 1e4]], dtype=np.float32), step)
+    low, high = {"tanh": (-1, 1), "sigmoid": (0, 1), "identity": (-1e4, 1e4)}.get(activation, (0, 1e4))
+    np.testing.assert_allclose(found[0, [0, -1]], [low, high], atol=1e-6)
+
+
+def test_layer_norm_is_torchs():
+    torch = pytest.importorskip("torch")
+    random = np.random.default_rng(0)
+    value, weight, bias = (random.standard_normal(shape, dtype=np.float32) for shape in ((5, 8), (8,), (8,)))
+    value[1] = 3
+    states, scale, shift = map(torch.from_numpy, (value, weight, bias))
+    wanted = torch.nn.functional.layer_norm(states, (8,), scale, shift)
+    found = layer_norm(value, LayerNorm(weight=weight, bias=bias))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wanted.numpy(), rtol=1e-5, atol=1e-5)

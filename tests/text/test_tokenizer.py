@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,22 @@ def test_what_is_not_a_list_of_texts_is_refused(bert: TextTokenizer) -> None:
     for wrong in (3, None, ("a", "b"), b"a"):
         with pytest.raises(UsageError, match=f"text 1 is {type(wrong).__name__}, not str"):
             bert.encode(["a", wrong])  # type: ignore[list-item]
+
+
+def test_lowercased(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    kept = TextTokenizer.load(make_checkpoint(tmp_path, "roberta"), model_type="roberta")
+    lowered = kept.lowercased()
+    texts = ["The BANK", "\u03a3\u0391\u03a3 \u0130", "A</s>B <S>"]
+    # letter by letter: no final sigma; special tokens are found as they are written
+    wanted = ["the bank", "\u03c3\u03b1\u03c3 i\u0307", "a</s>b <s>"]
+    found, expected = lowered.encode(texts), kept.encode(wanted)
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        np.testing.assert_array_equal(one.input_ids, other.input_ids)
+    assert (found[2].typed_specials, expected[2].typed_specials) == (1, 2)
+    assert not np.array_equal(kept.encode(texts)[0].input_ids, found[0].input_ids)
+    again = lowered.lowercased().encode(texts)
+    for one, other in zip(found, again, strict=True):
+        np.testing.assert_array_equal(one.input_ids, other.input_ids)
 
 
 def test_check_fits(bert: TextTokenizer, tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from layertap.checkpoints.json_file import read_array, read_object
 from layertap.checkpoints.load import open_model
@@ -258,7 +260,8 @@ SENTENCE_FILES: dict[str, Any] = {
     "modules.json": [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
-        {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+        {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+        {"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"},
     ],
     "1_Pooling/config.json": {
         "word_embedding_dimension": 16,
@@ -266,6 +269,13 @@ SENTENCE_FILES: dict[str, Any] = {
         "pooling_mode_mean_tokens": True,
         "pooling_mode": ["mean", "cls"],
         "include_prompt": True,
+    },
+    "2_Dense/config.json": {
+        "in_features": 32,
+        "out_features": 8,
+        "bias": True,
+        "activation_function": "torch.nn.modules.activation.Tanh",
+        "use_residual": False,
     },
     "sentence_bert_config.json": {"max_seq_length": 32, "do_lower_case": False, "modality_config": None},
     "config_sentence_transformers.json": {
@@ -283,6 +293,8 @@ def test_sentence_transformers_files(folder, family, fuzzed):
     for name, value in SENTENCE_FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(value))
+    arrays = {"linear.weight": np.ones((8, 32), np.float32), "linear.bias": np.ones(8, np.float32)}
+    save_file(arrays, folder / "2_Dense/model.safetensors")
     checkpoint = Checkpoint(name="m", origin="folder", folder=folder)
     spec = open_model(checkpoint).spec
     found = read_sentence_embedding(checkpoint, spec)

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.keys import KeyTable, account_for, used_rules, used_splits
-from layertap.checkpoints.sentence import SENTENCE_FILES, read_sentence_embedding
+from layertap.checkpoints.sentence import read_sentence_embedding
 from layertap.checkpoints.source import Checkpoint, sha256
 from layertap.checkpoints.tensors import (
     PICKLE,
@@ -171,7 +171,7 @@ class ModelFiles:
         for file in self.weight_files:
             yield file.name, file
         tokenizer = next((files for files in TOKENIZER_SETS if self.checkpoint.file(files[0])), ())
-        sentence = SENTENCE_FILES if self.sentence_embedding is not None else ()
+        sentence = self.sentence_embedding.files if self.sentence_embedding is not None else ()
         for name in ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer)):
             path = self.checkpoint.file(name)
             if path is not None:
@@ -223,7 +223,9 @@ def open_model(
         ignored_keys=keys.ignored,
         unused_keys=tuple(sorted(set(keys.stored.values()) - used_keys)),
         pooler=_pooler_state(spec, tensors),
-        sentence_embedding=read_sentence_embedding(checkpoint, spec),
+        sentence_embedding=read_sentence_embedding(
+            checkpoint, spec, config=config, read_pickle=read_pickle if allow_pickle else None
+        ),
         key_rules=used_rules(used_keys, architecture.key_rules),
         split_rules=used_splits(used_keys, architecture.key_rules, architecture.split_rules),
         _shapes=shapes,

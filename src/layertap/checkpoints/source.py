@@ -52,6 +52,7 @@ DESCRIPTION_FILES = (
     "sentence_*_config.json",
     "config_sentence_transformers.json",
     "[0-9]_*/config.json",
+    "[1-9]_*/model.safetensors",  # of sentence-transformers' Dense: small beside the encoder
     SAFETENSORS_INDEX,
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -81,7 +82,10 @@ class Checkpoint:
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
             return None
         path = self.folder / name
-        return path if path.is_file() else None
+        try:
+            return path if path.is_file() else None
+        except OSError:  # a name too long for the file system
+            return None
 
 
 def locate(
@@ -210,7 +214,7 @@ def _from_hub(
     import huggingface_hub
     from huggingface_hub import constants
 
-    description = (*DESCRIPTION_FILES, PICKLE_INDEX) if allow_pickle else DESCRIPTION_FILES
+    description = (*DESCRIPTION_FILES, PICKLE_INDEX, f"[1-9]_*/{PICKLE}") if allow_pickle else DESCRIPTION_FILES
     folder = fetch(description, revision)
     # The folder of a snapshot is called after its commit, so the rest comes from the very same one.
     checkpoint = Checkpoint(name=name, origin="hub", folder=folder, commit=folder.name)

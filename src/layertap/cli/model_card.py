@@ -82,7 +82,7 @@ def _sentence_output(facts: ModelFacts) -> dict[str, Any]:
         return _output(name, None, f"refused: {declared.refusal}", usable=False)
     plan = make_plan({name: sentence_embedding}, facts, rules=Rules())
     recipe = expand_sentence_embedding(sentence_embedding, facts)
-    return _output(name, list(plan.schemas[0].shape), f"{recipe}, of at most {plan.inputs[0].max_length} tokens")
+    return _output(name, list(plan.schemas[0].shape), f"{recipe}, of {plan.inputs[0]}")
 
 
 def _output(name: str, shape: Sequence[int | str] | None, note: str, *, usable: bool = True) -> dict[str, Any]:

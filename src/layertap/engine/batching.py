@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,16 +28,21 @@ class PlannedSequence:
     inputs: frozenset[int]
 
 
-def sequences_of(texts: Sequence[EncodedText], inputs: Sequence[Input]) -> Iterator[PlannedSequence]:
-    """Each text once for every different sequence of ids that the inputs see of it."""
-    everything = frozenset(range(len(inputs)))
-    shortest = min(seen.max_length for seen in inputs)
+def sequences_of(texts: Sequence[EncodedText], inputs: Mapping[int, Input]) -> Iterator[PlannedSequence]:
+    """Each text once for every different sequence of ids that the inputs see of it.
+
+    Args:
+        texts: worded as these inputs have it.
+        inputs: index into `Plan.inputs` -> input, all of one wording.
+    """
+    everything = frozenset(inputs)
+    shortest = min(seen.max_length for seen in inputs.values())
     for index, text in enumerate(texts):
         if len(text) <= shortest:
             yield PlannedSequence(index=index, text=text, inputs=everything)
             continue
         by_length: dict[int, set[int]] = {}
-        for number, seen in enumerate(inputs):
+        for number, seen in inputs.items():
             by_length.setdefault(min(len(text), seen.max_length), set()).add(number)
         for length, numbers in by_length.items():
             yield PlannedSequence(index=index, text=text.limited(length), inputs=frozenset(numbers))
@@ -85,16 +90,25 @@ def _under_budget(sequences: Sequence[PlannedSequence], batch_tokens: int) -> It
         yield part
 
 
-def segments_of(batch: PackedBatch, kind: SegmentKind) -> Segments:
-    """The segments of one kind, one a sequence."""
+def segments_of(batch: PackedBatch, kind: SegmentKind, *, prompt_rows: int = 0) -> Segments:
+    """The segments of one kind, one a sequence.
+
+    Args:
+        batch: the sequences.
+        kind: which rows of each.
+        prompt_rows: how many rows of each sequence are the prompt and what the template puts before it.
+    """
     if kind == "cls":
         assert batch.cls_rows is not None, "the plan lets no cls through where the template has none"
         return simple_segments(batch.cls_rows, batch.cls_rows + np.int32(1))
-    if kind in ("tokens", "tokens_by_position"):
-        begin, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
-    else:
-        begin, end = batch.content_begin, batch.content_end
-    if kind in ("tokens", "content"):
+    first, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
+    begin = first
+    if kind in ("content", "content_by_position"):
+        first, end = batch.content_begin, batch.content_end
+        begin = first
+    elif kind in ("after_prompt", "after_prompt_by_position"):
+        begin = np.minimum(first + np.int32(prompt_rows), end)
+    if kind in ("tokens", "content", "after_prompt"):
         return simple_segments(begin, end)
     counted = np.arange(1, batch.num_tokens + 1, dtype=np.float32)
-    return simple_segments(begin, end, weights=counted - np.repeat(begin, batch.lengths).astype(np.float32))
+    return simple_segments(begin, end, weights=counted - np.repeat(first, batch.lengths).astype(np.float32))

@@ -43,6 +43,7 @@ class Extractor:
     Attributes:
         files: the checkpoint: config, architecture, weights, what else was found in it.
         tokenizer: text -> ids.
+        lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
         facts: what the feature language knows of the model.
         backend: what runs it.
         semantics: options that change results.
@@ -53,6 +54,7 @@ class Extractor:
         self.reference = opened.reference
         self.files = opened.files
         self.tokenizer = opened.tokenizer
+        self.lowercased = opened.lowercased
         self.backend = backend
         self.semantics = semantics
         self.runtime = runtime
@@ -224,7 +226,8 @@ class Extractor:
         """What results depend on, for the files that hold them: no time, host or path.
 
         Keys: `layertap` (version), `model`, `commit`, `architecture`, `features` (name -> canonical text),
-        `max_length` (name -> limit in tokens), `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
+        `max_length` (name -> limit in tokens), `prompt` (name -> what is put before texts, where that is anything),
+        `untrained_pooler`, `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
         """
         plan = self.plan(features)
         checkpoint = self.files.checkpoint
@@ -235,6 +238,7 @@ class Extractor:
             "architecture": self.files.architecture.name,
             "features": {name: str(expr) for name, expr in plan.features.items()},
             "max_length": {name: plan.inputs[i].max_length for name, i in plan.input_of.items()},
+            "prompt": {name: plan.inputs[i].prompt for name, i in plan.input_of.items() if plan.inputs[i].prompt},
             "untrained_pooler": self.semantics.untrained_pooler,
             "precision": self.semantics.precision,
             "backend": self.backend.name,
@@ -247,6 +251,7 @@ class Extractor:
             plan=plan,
             spec=self.files.spec,
             tokenizer=self.tokenizer,
+            lowercased=self.lowercased,
             backend=self.backend,
             batch_tokens=self.runtime.token_budget,
             keep_non_finite=self.semantics.non_finite == "keep",

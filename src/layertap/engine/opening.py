@@ -27,11 +27,13 @@ class OpenedModel:
         reference: which model; a branch or tag of the hub has become the commit it stands for.
         files: the checkpoint.
         tokenizer: text -> ids.
+        lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
     """
 
     reference: ModelReference
     files: ModelFiles
     tokenizer: TextTokenizer
+    lowercased: TextTokenizer | None = None
 
     @property
     def limits(self) -> Mapping[str, int]:
@@ -80,7 +82,9 @@ def open_reference(reference: ModelReference) -> OpenedModel:
     if checkpoint.commit is not None:
         # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
         reference = replace(reference, revision=checkpoint.commit)
-    return OpenedModel(reference=reference, files=files, tokenizer=tokenizer)
+    declared = files.sentence_embedding
+    lowercased = tokenizer.lowercased() if declared is not None and declared.lowercase else None
+    return OpenedModel(reference=reference, files=files, tokenizer=tokenizer, lowercased=lowercased)
 
 
 def _tokenizer_class(files: ModelFiles) -> str | None:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from layertap.backends.base import Backend
-from layertap.engine.batching import batches_of, segments_of, sequences_of
+from layertap.engine.batching import batches_of, segments_of
 from layertap.engine.summary import RunSummary
+from layertap.engine.wording import Wordings
 from layertap.errors import InputError, NonFiniteError
 from layertap.features.plan import Plan
 from layertap.features.program import Capture
@@ -48,6 +49,7 @@ class Pipeline:
         plan: what to compute.
         spec: the encoder.
         tokenizer: text -> ids.
+        lowercased: the same for inputs in lower case; None where no input is.
         backend: runs programs.
         batch_tokens: packed tokens a batch at most.
         keep_non_finite: hand NaN and infinity over instead of raising.
@@ -56,9 +58,15 @@ class Pipeline:
     plan: Plan
     spec: EncoderSpec
     tokenizer: TextTokenizer
+    lowercased: TextTokenizer | None
     backend: Backend
     batch_tokens: int
     keep_non_finite: bool
+
+    @property
+    def wordings(self) -> Wordings:
+        """How the plan's inputs word texts."""
+        return Wordings(inputs=self.plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased)
 
     def new_summary(self) -> RunSummary:
         """A summary with nothing counted yet."""
@@ -66,7 +74,9 @@ class Pipeline:
         return RunSummary(
             layers_run=max(program.stop for program in self.plan.programs(everything)),
             layers=self.spec.num_hidden_layers,
-            limits=tuple(seen.max_length for seen in self.plan.inputs),
+            limits=tuple(
+                tuple(seen.max_length for seen in inputs.values()) for inputs in self.wordings.groups.values()
+            ),
         )
 
     def run(
@@ -77,17 +87,19 @@ class Pipeline:
         Raises:
             NonFiniteError: NaN or infinity in a result, naming the first records.
         """
-        for window, texts in self._windows(records):
+        wordings = self.wordings
+        prompt_rows = [wordings.prompt_rows(number) for number in range(len(self.plan.inputs))]
+        for window, texts in self._windows(records, wordings):
             summary.count_texts(texts)
             results = WindowResults(len(window), self.plan.schemas)
-            waiting = _sequences_left(self.plan, texts)
+            waiting = wordings.count(texts)
             for inputs, batch in batches_of(
-                sequences_of(texts, self.plan.inputs),
+                wordings.sequences(texts),
                 batch_tokens=self.batch_tokens,
                 position_ids=self.spec.positions.position_ids,
                 cls_index=self.tokenizer.cls_index,
             ):
-                self._run_batch(inputs, batch, window, results)
+                self._run_batch(inputs, batch, window, results, prompt_rows[min(inputs)])
                 summary.tokens += batch.num_tokens
                 np.subtract.at(waiting, batch.record_index, 1)
                 finished = int((waiting[batch.record_index] == 0).sum())
@@ -100,11 +112,16 @@ class Pipeline:
             yield FeatureBatch(records=window, features=features)
 
     def _run_batch(
-        self, inputs: frozenset[int], batch: PackedBatch, window: Sequence[Record], results: WindowResults
+        self,
+        inputs: frozenset[int],
+        batch: PackedBatch,
+        window: Sequence[Record],
+        results: WindowResults,
+        prompt_rows: int,
     ) -> None:
         for program in self.plan.programs(inputs):
             kinds = self.plan.segment_kinds(program)
-            segments = {kind: segments_of(batch, kind) for kind in kinds}
+            segments = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in kinds}
             captures = self.backend.run(program, batch, segments)
             if not self.keep_non_finite:
                 for capture, values in captures.items():
@@ -113,15 +130,16 @@ class Pipeline:
                 if all(c in captures for reading in self.plan.readings[name] for c in reading.captures):
                     results.put(finish(self.plan, name, captures, segments, batch), batch)
 
-    def _windows(self, records: Iterable[Record]) -> Iterator[tuple[list[Record], list[EncodedText]]]:
+    def _windows(
+        self, records: Iterable[Record], wordings: Wordings
+    ) -> Iterator[tuple[list[Record], list[tuple[EncodedText, ...]]]]:
         max_tokens = self.batch_tokens * WINDOW_BATCHES
-        longest = max(seen.max_length for seen in self.plan.inputs)
         per_token, per_record = _result_bytes(self.plan.schemas)
         window: list[Record] = []
-        texts: list[EncodedText] = []
+        texts: list[tuple[EncodedText, ...]] = []
         tokens = 0
-        for record, text in self._encoded(records):
-            length = min(len(text), longest)
+        for record, text in _encoded(records, wordings):
+            length = wordings.length(text)
             too_big = tokens + length > max_tokens or (
                 (tokens + length) * per_token + (len(window) + 1) * per_record > WINDOW_RESULT_BYTES
             )
@@ -133,16 +151,6 @@ class Pipeline:
             tokens += length
         if window:
             yield window, texts
-
-    def _encoded(self, records: Iterable[Record]) -> Iterator[tuple[Record, EncodedText]]:
-        for chunk in _chunks(records):
-            encoded = self.tokenizer.encode([record.text for record in chunk])
-            for record, text in zip(chunk, encoded, strict=True):
-                if len(text) == 0:
-                    raise InputError(
-                        f"record {_label(record)}: its text has no token, and this tokenizer adds no special tokens"
-                    )
-                yield record, text
 
 
 class WindowResults:
@@ -207,6 +215,16 @@ def _label(record: Record) -> str:
     return f"row {record.row}" if record.id is None else f"{record.id!r} (row {record.row})"
 
 
+def _encoded(records: Iterable[Record], wordings: Wordings) -> Iterator[tuple[Record, tuple[EncodedText, ...]]]:
+    for chunk in _chunks(records):
+        for record, worded in zip(chunk, wordings.encode([record.text for record in chunk]), strict=True):
+            if any(len(text) == 0 for text in worded):
+                raise InputError(
+                    f"record {_label(record)}: its text has no token, and this tokenizer adds no special tokens"
+                )
+            yield record, worded
+
+
 def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     chunk: list[Record] = []
     characters = 0
@@ -230,9 +248,3 @@ def _result_bytes(schemas: Sequence[FeatureSchema]) -> tuple[int, int]:
         else:
             per_record += size
     return per_token, per_record
-
-
-def _sequences_left(plan: Plan, texts: Sequence[EncodedText]) -> Array:
-    """int64 [N], sequences still to run for each text."""
-    limits = np.array([seen.max_length for seen in plan.inputs])
-    return np.array([len(np.unique(np.minimum(limits, len(text)))) for text in texts], dtype=np.int64)

@@ -21,7 +21,8 @@ class RunSummary:
         texts_with_surrogates: texts in which lone surrogates became U+FFFD.
         layers_run: blocks run for the deepest feature.
         layers: blocks of the model.
-        limits: what features see at most, in tokens; several where `sentence_embedding` has a limit of its own.
+        limits: what features see at most, in tokens, for each wording of a text (mostly one); several where
+            `sentence_embedding` has a limit of its own.
     """
 
     records: int = 0
@@ -33,15 +34,20 @@ class RunSummary:
     texts_with_surrogates: int = 0
     layers_run: int
     layers: int
-    limits: tuple[int, ...]
+    limits: tuple[tuple[int, ...], ...]
 
-    def count_texts(self, texts: Sequence[EncodedText]) -> None:
-        """Counts texts as the tokenizer gave them, before any limit."""
-        for text in texts:
-            for limit in self.limits:
-                if len(text) > limit:
+    def count_texts(self, texts: Sequence[tuple[EncodedText, ...]]) -> None:
+        """Counts texts, each in all its wordings, as the tokenizer gave them, before any limit."""
+        for worded in texts:
+            longest: dict[int, int] = {}
+            for text, limits in zip(worded, self.limits, strict=True):
+                for limit in limits:
+                    longest[limit] = max(longest.get(limit, 0), len(text))
+            for limit, length in longest.items():
+                if length > limit:
                     self.cut_texts[limit] = self.cut_texts.get(limit, 0) + 1
-                    self.cut_tokens[limit] = self.cut_tokens.get(limit, 0) + len(text) - limit
+                    self.cut_tokens[limit] = self.cut_tokens.get(limit, 0) + length - limit
+            text = min(worded, key=len)  # the one without a prompt
             begin, end = text.content
             self.empty_texts += begin == end
             self.texts_with_specials += text.typed_specials > 0

@@ -67,13 +67,16 @@ def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
 
 
 def runs(inputs: tuple[Input, ...], counts: Sequence[float]) -> tuple[Run, ...]:
-    """Which inputs run together: a text within several limits has the same tokens under each."""
+    """Which inputs run together: a text within several limits has the same tokens under each, worded alike.
+
+    A prompt's own tokens are not counted.
+    """
     found: dict[frozenset[int], list[float]] = {}
     for count in counts:
-        cut = [min(count, given.max_length) for given in inputs]
-        for length in dict.fromkeys(cut):
-            group = frozenset(i for i, seen in enumerate(cut) if seen == length)
-            found.setdefault(group, []).append(length)
+        cut = [(given.wording, min(count, given.max_length)) for given in inputs]
+        for seen in dict.fromkeys(cut):
+            group = frozenset(i for i, other in enumerate(cut) if other == seen)
+            found.setdefault(group, []).append(seen[1])
     return tuple(Run(inputs=group, lengths=tuple(cut), share=len(cut) / len(counts)) for group, cut in found.items())
 
 

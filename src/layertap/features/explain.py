@@ -58,7 +58,7 @@ def _features(plan: Plan) -> list[str]:
     for schema in plan.schemas:
         if schema.name in plan.features:
             text = str(plan.features[schema.name])
-            limit = f"of at most {plan.inputs[plan.input_of[schema.name]].max_length} tokens"
+            limit = f"of {plan.inputs[plan.input_of[schema.name]]}"
             rows.append((schema.name, _type(schema), limit, "" if text == schema.name else f"= {text}"))
         else:
             rows.append((schema.name, _type(schema), "", ""))
@@ -120,6 +120,8 @@ def _what(capture: Capture) -> str:
         "cls": "the CLS token",
         "tokens_by_position": "all tokens, weighted by position",
         "content_by_position": "the text's own tokens, weighted by position",
+        "after_prompt": "the tokens after the prompt",
+        "after_prompt_by_position": "the tokens after the prompt, weighted by position",
     }[capture.segments]
     reduced = rows if capture.segments == "cls" else f"{capture.reduce} of {rows}"
     return f"{folded}{reduced}, reduced in the backend"

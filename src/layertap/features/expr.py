@@ -13,9 +13,12 @@ text: selections as written with normalised spaces, steps without arguments with
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import NoReturn, TypeAlias, get_args
 
 from layertap.errors import FeatureError
@@ -27,8 +30,11 @@ from layertap.features.indexing import (
     selection_of,
     selection_text,
 )
+from layertap.models.sentence import Dense, LayerNorm
 
 MAX_TEXT = 4096
+# Names of prompts that the text form can hold.
+PROMPT_NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}", re.ASCII)
 
 
 class Expr(ABC):
@@ -190,12 +196,33 @@ class PoolerOutput(Expr):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SentenceEmbedding(Expr):
-    """What a sentence-transformers folder says of itself: [D] a text."""
+    """What a sentence-transformers folder says of itself: [D] a text.
+
+    Attributes:
+        prompt: name of one of the folder's prompts, or None: its default prompt, if it has one.
+    """
+
+    prompt: str | None = None
 
     form = Form(kind=Kind.SOURCE, layers=False, tokens=False)
 
+    def __post_init__(self) -> None:
+        if self.prompt is None or (isinstance(self.prompt, str) and PROMPT_NAME.fullmatch(self.prompt)):
+            return
+        raise FeatureError(
+            "sentence_embedding(prompt=...) takes the name of one of the folder's prompts (letters, digits, _ . -), as "
+            f"in sentence_embedding(prompt=query), not {self.prompt!r:.80}"
+        )
+
+    def __call__(self, *, prompt: str | None = None) -> SentenceEmbedding:
+        """The same with another of the folder's prompts, by name."""
+        return SentenceEmbedding(prompt=prompt)
+
     def __str__(self) -> str:
-        return "sentence_embedding"
+        if self.prompt is None:
+            return "sentence_embedding"
+        bare = self.prompt.isidentifier() and not iskeyword(self.prompt)
+        return f"sentence_embedding(prompt={self.prompt if bare else json.dumps(self.prompt)})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -248,11 +275,18 @@ class Tokens(Expr):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Pool(Expr):
-    """Reduces the token axis. `special=False` leaves out the special tokens that the template adds."""
+    """Reduces the token axis.
+
+    Attributes:
+        special: False leaves out the special tokens that the template adds.
+        prompt: False leaves out the input's prompt and what the template puts before it; only in what
+            `sentence_embedding` stands for.
+    """
 
     of: Expr
     op: PoolOp
     special: bool = True
+    prompt: bool = True
     form: Form = field(init=False, compare=False)
 
     kind = Kind.POOLING
@@ -275,7 +309,8 @@ class Pool(Expr):
         return Pool(of=self.of, op=self.op, special=special)
 
     def __str__(self) -> str:
-        return f"{self.of}.{self.op}" + ("" if self.special else "(special=False)")
+        options = [f"{name}=False" for name in ("special", "prompt") if not getattr(self, name)]
+        return f"{self.of}.{self.op}" + (f"({', '.join(options)})" if options else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -296,6 +331,23 @@ class Normalize(Expr):
 
     def __str__(self) -> str:
         return f"{self.of}.normalize"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Apply(Expr):
+    """A trained step on each vector; only in what `sentence_embedding` stands for, never written by hand."""
+
+    of: Expr
+    step: Dense | LayerNorm
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.VECTORS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "form", _admit(self, "normalize"))
+
+    def __str__(self) -> str:
+        return f"{self.of}.{self.step}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -388,8 +440,8 @@ def concat(*parts: Expr) -> Concat:
     return Concat(parts=tuple(flat))
 
 
-Step: TypeAlias = LayerFold | Tokens | Pool | Normalize | Truncate | AsType
-STEP_NODES = (LayerFold, Tokens, Pool, Normalize, Truncate, AsType)
+Step: TypeAlias = LayerFold | Tokens | Pool | Normalize | Apply | Truncate | AsType
+STEP_NODES = (LayerFold, Tokens, Pool, Normalize, Apply, Truncate, AsType)
 
 
 def _admit(node: Step, step: str) -> Form:

@@ -168,10 +168,21 @@ class _Statement:
             parts = [self.build(argument) for argument in node.args]
             return self.made(node, lambda: nodes.concat(*parts))
         if isinstance(node.func, ast.Name):
+            if node.func.id == "sentence_embedding":
+                return self.sentence_embedding(node)
             if node.func.id in SOURCES or node.func.id == "hidden_states":
                 raise self.error(f"{node.func.id} takes no parentheses", _end(self.text, node.func))
             self.refuse_source(node.func)
         raise self.error("this cannot be called; only steps and concat take parentheses", _end(self.text, node.func))
+
+    def sentence_embedding(self, node: ast.Call) -> Expr:
+        """`sentence_embedding(prompt=NAME)`."""
+        if node.args or len(node.keywords) != 1 or node.keywords[0].arg != "prompt":
+            at = node.args[0] if node.args else node.keywords[0] if node.keywords else _end(self.text, node.func)
+            raise self.error("the one option is a prompt by its name, as in sentence_embedding(prompt=query)", at)
+        value = node.keywords[0].value
+        prompt = self.word(value, "the name of a prompt, as in sentence_embedding(prompt=query)")
+        return self.made(value, lambda: nodes.sentence_embedding(prompt=prompt))
 
     def step(self, feature: Expr, node: ast.Attribute | ast.Call | ast.Subscript) -> Expr:
         if isinstance(node, ast.Subscript):
@@ -251,12 +262,12 @@ class _Statement:
             raise self.error("expected a number, such as 2, -1 or 0.5", node)
         return number
 
-    def word(self, node: ast.expr) -> str:
+    def word(self, node: ast.expr, expected: str = "a word: float16, int8 or binary") -> str:
         if isinstance(node, ast.Name):
             return node.id
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return node.value
-        raise self.error("expected a word: float16, int8 or binary", node)
+        raise self.error(f"expected {expected}", node)
 
     def key(self, node: ast.expr) -> object:
         """What stands in square brackets, as the object that Python would pass."""
@@ -314,7 +325,8 @@ def _check_characters(text: str, plain: str) -> None:
             raise error(f"{character!r} is not understood here; type {WIDE[character]!r}", i)
         if character not in PLAIN and not character.isidentifier() and not character.isdecimal():
             raise error(f"unexpected {character!r}", i)
-    for match in re.finditer(r"(?<![\w.])\d[\w.]*", plain):
+    # not the digits of an exponent: 1e-05 is how Python writes it
+    for match in re.finditer(r"(?<![\w.])(?<![\d.][eE][+-])\d[\w.]*", plain):
         if not NUMBER.match(plain[match.start() :]):
             raise error(f"{match[0][:40]!r} is neither a number nor a name", match.start())
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from layertap.errors import FeatureError, OptionError
 from layertap.features.expr import Expr, SentenceEmbedding
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.features.rewrite import declared, rewrite, sources
+from layertap.features.rewrite import declared, prompt_of, rewrite, sources
 from layertap.features.schema import ModelFacts, type_of
 from layertap.features.taps import Reading, pooler_capture, read, taps
 from layertap.records import FeatureSchema
@@ -53,14 +53,35 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How a text is worded for the tokenizer: after a prompt, in lower case. See `Input`."""
+
+    prompt: str = ""
+    lowercase: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
     """What a feature sees of a text.
 
     Attributes:
-        max_length: tokens at most, special tokens included.
+        max_length: tokens at most, special tokens and prompt included.
+        prompt: what is put before the text.
+        lowercase: prompt and text are lower-cased before they are tokenised.
     """
 
     max_length: int
+    prompt: str = ""
+    lowercase: bool = False
+
+    @property
+    def wording(self) -> Wording:
+        """What is tokenised, whatever the limit."""
+        return Wording(prompt=self.prompt, lowercase=self.lowercase)
+
+    def __str__(self) -> str:
+        after = f" after the prompt {self.prompt!r}" if self.prompt else ""
+        return f"at most {self.max_length} tokens{after}{', lower-cased' if self.lowercase else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,15 +180,22 @@ def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules =
 
 
 def input_of(expr: Expr, facts: ModelFacts) -> Input:
-    """What a feature sees of a text: `sentence_embedding` its folder's limit, everything else the model's own.
+    """What a feature sees of a text: `sentence_embedding` as its folder says, everything else up to the model's limit.
 
     Raises:
-        FeatureError: a concat whose parts see different limits.
+        FeatureError: a concat whose parts see different things.
     """
     seen: dict[Input, Expr] = {}
     for source in sources(expr):
-        own = declared(facts).max_length if isinstance(source, SentenceEmbedding) else None
-        seen.setdefault(Input(max_length=facts.limit(own)), source)
+        given = Input(max_length=facts.limit(None))
+        if isinstance(source, SentenceEmbedding):
+            spec = declared(facts)
+            limit = facts.limit(spec.max_length)
+            given = Input(max_length=limit, prompt=prompt_of(source, spec), lowercase=spec.lowercase)
+        seen.setdefault(given, source)
+    if len({given.wording for given in seen}) > 1:
+        wordings = " and ".join(f"{source} {given}" for given, source in seen.items())
+        raise FeatureError(f"{expr}: its parts see different texts ({wordings}); ask for them as features of their own")
     if len(seen) > 1:
         limits = " and ".join(f"{source} {given.max_length}" for given, source in seen.items())
         raise FeatureError(

@@ -11,11 +11,20 @@ from typing import Literal
 
 Fold = Literal["sum", "max"]
 Reduce = Literal["first", "last", "sum", "max", "min"]
-SegmentKind = Literal["tokens", "content", "cls", "tokens_by_position", "content_by_position"]
+SegmentKind = Literal[
+    "tokens",
+    "content",
+    "cls",
+    "after_prompt",
+    "tokens_by_position",
+    "content_by_position",
+    "after_prompt_by_position",
+]
 """Which rows of a sequence belong to its segment (one segment a sequence):
 
 `tokens`: all; `content`: without the template's special tokens; `cls`: the template's CLS token;
-`tokens_by_position`, `content_by_position`: the same rows, with weights 1, 2, 3, ... for `sum`.
+`after_prompt`: all but the input's prompt and what the template puts before it; `..._by_position`: the same rows, with
+weights 1, 2, 3, ... for `sum`, counted from the first row of `content`, else of the sequence.
 """
 
 

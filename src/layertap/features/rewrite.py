@@ -1,6 +1,6 @@
 """Features for one model: named rewrites, in the order in which they are applied.
 
-    expand_sentence_embedding    sentence_embedding -> the pooling and normalising that the folder declares
+    expand_sentence_embedding    sentence_embedding -> the pooling and the steps after it that the folder declares
     resolve_layers               last_hidden_state, negative numbers and slices -> numbers 0..L
 
 What this model cannot give is refused on the way: layers out of range, poolers, CLS tokens.
@@ -14,6 +14,7 @@ from dataclasses import replace
 from layertap.errors import FeatureError, UntrainedPoolerError
 from layertap.features.expr import (
     STEP_NODES,
+    Apply,
     Concat,
     Expr,
     HiddenLayers,
@@ -47,10 +48,10 @@ def sources(expr: Expr) -> tuple[Expr, ...]:
 
 
 def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
-    """`sentence_embedding` -> poolings of `last_hidden_state`, joined and normalised as the folder declares."""
+    """`sentence_embedding` -> poolings of `last_hidden_state`, and the steps after them, as the folder declares."""
 
     def expand(source: Expr) -> Expr:
-        return _recipe(declared(facts)) if isinstance(source, SentenceEmbedding) else source
+        return _recipe(declared(facts), source) if isinstance(source, SentenceEmbedding) else source
 
     return _map_sources(expr, expand)
 
@@ -74,15 +75,37 @@ def declared(facts: ModelFacts) -> SentenceEmbeddingSpec:
     return spec
 
 
-def _recipe(spec: SentenceEmbeddingSpec) -> Expr:
-    poolings = [_pooled(pooling) for pooling in spec.poolings]
-    joined: Expr = poolings[0] if len(poolings) == 1 else concat(*poolings)
-    return joined.normalize if spec.normalize else joined
+def prompt_of(source: SentenceEmbedding, spec: SentenceEmbeddingSpec) -> str:
+    """The text that is put before every text; mostly it is empty.
+
+    Raises:
+        FeatureError: the folder has no prompt of that name.
+    """
+    name = spec.default_prompt if source.prompt is None else source.prompt
+    if name is None:
+        return ""
+    if name not in spec.prompts:
+        known = ", ".join(spec.prompts) or "none"
+        raise FeatureError(f"{source}: the model's folder has no prompt of this name; its prompts: {known}")
+    return spec.prompts[name]
 
 
-def _pooled(pooling: SentencePooling) -> Pool:
+def _recipe(spec: SentenceEmbeddingSpec, source: SentenceEmbedding) -> Expr:
+    states: Expr = last_hidden_state
+    if spec.layer_weights is not None:
+        layers = tuple(spec.layer_weights)
+        states = HiddenLayers(selection=layers).layer_mix(*(spec.layer_weights[layer] for layer in layers))
+    prompt = spec.include_prompt or not prompt_of(source, spec)
+    poolings = [_pooled(states, pooling, prompt) for pooling in spec.poolings]
+    value: Expr = poolings[0] if len(poolings) == 1 else concat(*poolings)
+    for step in spec.steps:
+        value = value.normalize if step == "normalize" else Apply(of=value, step=step)
+    return value if spec.truncate is None else value.truncate(spec.truncate)
+
+
+def _pooled(states: Expr, pooling: SentencePooling, prompt: bool) -> Pool:
     # sentence-transformers' "cls" is the first token, whatever the template says
-    return last_hidden_state.first if pooling == "cls" else Pool(of=last_hidden_state, op=pooling)
+    return Pool(of=states, op="first" if pooling == "cls" else pooling, prompt=prompt)
 
 
 def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:

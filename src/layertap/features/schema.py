@@ -7,6 +7,7 @@ from typing import Literal
 
 from layertap.errors import FeatureError, OptionError
 from layertap.features.expr import (
+    Apply,
     AsType,
     Concat,
     Expr,
@@ -123,6 +124,8 @@ def type_of(expr: Expr, hidden_size: int) -> FeatureType:
             return replace(type_of(expr.of, hidden_size), ragged=False)
         case Normalize():
             return type_of(expr.of, hidden_size)
+        case Apply(step=step):
+            return replace(type_of(expr.of, hidden_size), size=step.size)
         case Truncate():
             return _truncated(expr, type_of(expr.of, hidden_size))
         case AsType():

@@ -73,14 +73,18 @@ def pooler_capture(num_hidden_layers: int) -> Capture:
     return Capture(layers=(num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
 
 
-def reduction_of(op: PoolOp, *, special: bool) -> Reduction:
+def reduction_of(op: PoolOp, *, special: bool, prompt: bool = True) -> Reduction:
     """Which rows a pooling reads, how they are reduced, and by what the sum is divided."""
     if op == "cls":
         return Reduction(segments="cls", reduce="first")
+    rows: SegmentKind = "content" if not special else "tokens" if prompt else "after_prompt"
     if op == "weighted_mean":
-        by_position: SegmentKind = "tokens_by_position" if special else "content_by_position"
-        return Reduction(segments=by_position, reduce="sum", divisor="weight")
-    rows: SegmentKind = "tokens" if special else "content"
+        by_position: dict[SegmentKind, SegmentKind] = {
+            "tokens": "tokens_by_position",
+            "content": "content_by_position",
+            "after_prompt": "after_prompt_by_position",
+        }
+        return Reduction(segments=by_position[rows], reduce="sum", divisor="weight")
     if op == "mean":
         return Reduction(segments=rows, reduce="sum", divisor="count")
     if op == "mean_sqrt_len":
@@ -94,7 +98,7 @@ def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
     if isinstance(expr, PoolerOutput):
         return Tap(layers=(num_hidden_layers,), pooler=True)
     if isinstance(expr, Pool):
-        pooling, expr = reduction_of(expr.op, special=expr.special), expr.of
+        pooling, expr = reduction_of(expr.op, special=expr.special, prompt=expr.prompt), expr.of
     if isinstance(expr, Tokens):
         expr = expr.of
     fold = expr if isinstance(expr, LayerFold) else None

@@ -5,15 +5,17 @@ Shape letters: X rows of a value (B sequences, or T tokens of a ragged one), L l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.features.expr import AsType, Concat, Expr, Normalize, Truncate
+from layertap.features.expr import Apply, AsType, Concat, Expr, Normalize, Truncate
 from layertap.features.plan import Plan
 from layertap.features.program import Capture, SegmentKind
 from layertap.features.taps import Divisor, Reading, Tap
+from layertap.models.sentence import Dense, DenseActivation, LayerNorm
 from layertap.packing import PackedBatch, Segments
 from layertap.records import Array
 
@@ -66,6 +68,9 @@ def _evaluate(
             return np.concatenate(parts, axis=-1)
         case Normalize():
             return normalize(_evaluate(expr.of, readings, captures, segments))
+        case Apply(step=step):
+            value = _evaluate(expr.of, readings, captures, segments)
+            return dense(value, step) if isinstance(step, Dense) else layer_norm(value, step)
         case Truncate():
             # a copy: a view would keep the whole array alive
             return np.ascontiguousarray(_evaluate(expr.of, readings, captures, segments)[..., : expr.size])
@@ -155,6 +160,58 @@ def normalize(value: Floats) -> Floats:
         lengths[lengths == 0] = 1
         normalized: Floats = value / lengths
     return normalized
+
+
+def dense(value: Floats, step: Dense) -> Floats:
+    """Vectors [..., C] -> [..., D]; sums of products in float32, as torch's linear layer."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total: Floats = value @ step.weight.T
+        if step.bias is not None:
+            total = total + step.bias
+        result = activate(total, step.activation)
+        if isinstance(step.residual, str):
+            return result if step.residual == "none" else result + value
+        added: Floats = result + value @ step.residual.T
+        return added
+
+
+def activate(value: Floats, activation: DenseActivation) -> Floats:
+    """An activation of torch.nn, number by number."""
+    match activation:
+        case "identity":
+            return value
+        case "tanh":
+            result: Floats = np.tanh(value)
+        case "relu":
+            result = np.maximum(value, np.float32(0))
+        case "sigmoid":
+            result = _sigmoid(value)
+        case "silu":
+            result = value * _sigmoid(value)
+        case "gelu":
+            result = value * (np.float32(0.5) + np.float32(0.5) * _erf(value / np.float32(np.sqrt(2))))
+    return result
+
+
+def _sigmoid(value: Floats) -> Floats:
+    # the same function without overflow
+    half: Floats = np.float32(0.5) + np.float32(0.5) * np.tanh(value * np.float32(0.5))
+    return half
+
+
+def _erf(value: Floats) -> Floats:
+    # numpy has none; these are a vector a text
+    exact: Floats = np.asarray(np.frompyfunc(math.erf, 1, 1)(value.astype(np.float64)), dtype=np.float32)
+    return exact
+
+
+def layer_norm(value: Floats, step: LayerNorm) -> Floats:
+    """Vectors [..., D] shifted and scaled as torch's LayerNorm does, moments in float64."""
+    wide = value.astype(np.float64)
+    centered = wide - wide.mean(axis=-1, keepdims=True)
+    scaled = centered / np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + step.eps)
+    normed: Floats = scaled.astype(np.float32) * step.weight + step.bias
+    return normed
 
 
 def to_float16(value: Floats) -> npt.NDArray[np.float16]:

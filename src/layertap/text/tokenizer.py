@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,18 @@ class TextTokenizer:
     def num_special_tokens(self) -> int:
         """Tokens that the template adds to a text."""
         return len(self.prefix) + len(self.suffix)
+
+    def lowercased(self) -> TextTokenizer:
+        """The same tokenizer with lower-casing before every other step, as sentence-transformers' `do_lower_case`.
+
+        Special tokens typed in a text are still found as they are written.
+        """
+        from tokenizers import Tokenizer, normalizers
+
+        backend = Tokenizer.from_str(self.backend.to_str())
+        lower, own = normalizers.Lowercase(), backend.normalizer
+        backend.normalizer = lower if own is None else normalizers.Sequence([lower, own])
+        return replace(self, backend=backend)
 
     def check_fits(self, vocab_size: int) -> None:
         """Refuses a model whose table of `vocab_size` rows has no row for some id.
