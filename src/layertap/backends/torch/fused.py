@@ -28,7 +28,7 @@ POST_OPS: dict[Activation, tuple[str, str]] = {
 
 
 SLICE = 512
-"""Columns of the feed-forward taken at once: longer sums lose accuracy in oneDNN, and this much stays in cache."""
+"""Columns of a float32 feed-forward taken at once: longer sums lose accuracy in oneDNN."""
 
 
 def onednn_works(dtype: torch.dtype) -> bool:
@@ -137,7 +137,9 @@ def _same(hidden_TH: Tensor) -> Tensor:
 def _slices(block: Block, spec: EncoderSpec, onednn: bool) -> list[tuple[FusedLinear | None, FusedLinear, FusedLinear]]:
     """The feed-forward as (gate, up, down) over slices of its inner columns; their results add up."""
     gate, up, down = block.intermediate.gate, block.intermediate.dense, block.output.dense
-    sizes = pieces(spec.intermediate_size, (SLICE,))
+    # In half precision every slice would round the running sum once more.
+    whole = up.weight.dtype != torch.float32
+    sizes = [spec.intermediate_size] if whole else pieces(spec.intermediate_size, (SLICE,))
     up_activation = spec.hidden_act if gate is None else None
     gates = [None] * len(sizes) if gate is None else _by_outputs(gate, sizes, onednn, spec.hidden_act)
     ups = _by_outputs(up, sizes, onednn, up_activation)
