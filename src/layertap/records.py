@@ -1,10 +1,11 @@
-"""What goes in and what comes out: `Record`, `Ragged`, `FeatureBatch`.
+"""What goes in and what comes out: `Record`, `Ragged`, `AttentionMaps`, `FeatureBatch`.
 
 Shape letters here: N records, M values laid end to end, H hidden size, L layers.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -21,15 +22,34 @@ class Record:
 
     Attributes:
         row: 0-based number of the row in its input, counting rows that were skipped.
-        text: the text as read; what happens to it before tokenizing is the tokenizer's business.
+        text: the text as read; what happens to it before tokenizing is the tokenizer's business. Of given words
+            it is them with a space between.
         id: the user's own identifier, or None where the input has none.
         columns: the other columns, carried to the output unchanged.
+        pair: the second text of a pair, or None.
+        words: the text as words that the user gives, each tokenized by itself, or None.
+        spans: character ranges [begin, end) of the text, in any order, overlapping or not; None: none are given.
     """
 
     row: int
     text: str
     id: str | int | None = None
     columns: Mapping[str, Any] = field(default_factory=dict)
+    pair: str | None = None
+    words: tuple[str, ...] | None = None
+    spans: tuple[tuple[int, int], ...] | None = None
+
+    @classmethod
+    def of_words(
+        cls,
+        row: int,
+        words: Sequence[str],
+        *,
+        id: str | int | None = None,  # noqa: A002 - the field's name
+        columns: Mapping[str, Any] | None = None,
+    ) -> Record:
+        """A record of given words."""
+        return cls(row=row, text=" ".join(words), id=id, columns=columns or {}, words=tuple(words))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +58,18 @@ class FeatureSchema:
 
     Attributes:
         name: the feature's name; a companion of int8 is called `<name>.scale`.
-        dtype: of the values; `uint8` holds packed sign bits.
-        shape: of one record's value (dense: [H], [L, H]) or of one token's (ragged: [H], [L, H], [] for a scale).
-        ragged: one value a token instead of one a record.
+        dtype: of the values; `uint8` holds packed sign bits, `str` only details.
+        shape: of one record's value (dense: [H], [L, H]), of one token's, word's or span's (ragged: [H], [L, H],
+            [] for a scale), or of what stands before the token axes of attentions ([A], [L, A], []).
+        ragged: one value a token, word or span instead of one a record.
+        maps: one value a pair of tokens: attentions, [*shape, T, T] a record.
     """
 
     name: str
-    dtype: Literal["float32", "float16", "int8", "uint8"]
+    dtype: Literal["float32", "float16", "int8", "uint8", "int32", "bool", "str"]
     shape: tuple[int, ...]
     ragged: bool
+    maps: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,7 +77,8 @@ class Ragged:
     """Rows of different lengths: behaves as a list of N arrays, holds two.
 
     Attributes:
-        values: [M, H] or [M, L, H], token-major: the values of all records laid end to end.
+        values: [M, H] or [M, L, H], token-major: the values of all records laid end to end; a token, word or span
+            each. Strings are an object array [M].
         offsets: int64 [N+1]; record i owns `values[offsets[i]:offsets[i+1]]`.
 
     `ragged[i]` is a view: [T_i, H], or [L, T_i, H] where there are several layers (the order in which
@@ -86,6 +110,49 @@ class Ragged:
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return cls(np.concatenate(rows, axis=0), offsets)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionMaps:
+    """Attentions of texts of different lengths: behaves as a list of N arrays, holds two.
+
+    Attributes:
+        values: float32 [M], the maps of all records laid end to end.
+        lengths: int64 [N], tokens a record.
+        leading: what stands before the token axes: (A,), (L, A), (L,) or ().
+
+    `maps[i]` is a view [*leading, T_i, T_i]: row q holds how much token q attends to each.
+    """
+
+    values: Array
+    lengths: npt.NDArray[np.int64]
+    leading: tuple[int, ...]
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """int64 [N+1], where each record's values begin, and the end."""
+        sizes = np.square(self.lengths) * math.prod(self.leading)
+        return np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(sizes)])
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, index: int) -> Array:
+        i = index + len(self) if index < 0 else index
+        if not 0 <= i < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        begin, length, scale = int(np.square(self.lengths[:i]).sum()), int(self.lengths[i]), math.prod(self.leading)
+        flat: Array = self.values[begin * scale : (begin + length * length) * scale]
+        return flat.reshape(*self.leading, length, length)
+
+    def __iter__(self) -> Iterator[Array]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"AttentionMaps({len(self)} records, {self.leading} before the token axes, {self.values.dtype})"
+
+
+Feature: TypeAlias = Array | Ragged | AttentionMaps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -19,12 +19,15 @@ SegmentKind = Literal[
     "tokens_by_position",
     "content_by_position",
     "after_prompt_by_position",
+    "words",
+    "spans",
 ]
-"""Which rows of a sequence belong to its segment (one segment a sequence):
+"""Which rows of a sequence belong to its segment (one segment a sequence but for the last two kinds):
 
 `tokens`: all; `content`: without the template's special tokens; `cls`: the template's CLS token;
 `after_prompt`: all but the input's prompt and what the template puts before it; `..._by_position`: the same rows, with
-weights 1, 2, 3, ... for `sum`, counted from the first row of `content`, else of the sequence.
+weights 1, 2, 3, ... for `sum`, counted from the first row of `content`, else of the sequence. Of `words` and `spans`
+there are any number a sequence: the rows under each word or character range.
 """
 
 
@@ -40,8 +43,12 @@ class Capture:
         reduce: what happens to the rows of a segment; None exactly where `segments` is None.
         pooler: the capture is the pooler head on the row that `segments` ("tokens") and `reduce`
             ("first") give; `layers` is then (L,).
+        attention: not hidden states but attention probabilities of block `layers[0]` (1..L; one layer): "heads",
+            or their "mean". `segments` and `reduce` are None.
+        heads: which heads, in the order wanted; None: all.
 
-    Result: float32 [S, H] (sums not divided) where reduced, otherwise float32 [T, H].
+    Result: float32 [S, H] (sums not divided) where reduced, otherwise float32 [T, H]. Of attention float32 [M]: the
+    maps [heads, t, t] ([t, t] for the mean) of all B sequences laid end to end.
     """
 
     layers: tuple[int, ...]
@@ -50,6 +57,8 @@ class Capture:
     segments: SegmentKind | None = None
     reduce: Reduce | None = None
     pooler: bool = False
+    attention: Literal["heads", "mean"] | None = None
+    heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,12 @@ class EncodedText:
         cut_tokens: tokens of the text that a limit took away.
         typed_specials: special tokens typed in the text, those beyond a limit included.
         replaced_surrogates: lone surrogates of the text that became U+FFFD.
+        pair_content: as `content` for the second text of a pair, or None: there is none.
+        token_type_ids: int32 [T] as the template gives them, or None: type 0 everywhere.
+        offsets: int32 [T, 2], the characters [begin, end) under each token, of its own text (of its own word where
+            words were given); (0, 0) for the template's tokens. None: not asked for.
+        word_ids: int32 [T], which of the given words a token belongs to, -1 for the template's tokens. None: no
+            words were given.
     """
 
     input_ids: npt.NDArray[np.int32]
@@ -28,6 +34,10 @@ class EncodedText:
     cut_tokens: int = 0
     typed_specials: int = 0
     replaced_surrogates: int = 0
+    pair_content: tuple[int, int] | None = None
+    token_type_ids: npt.NDArray[np.int32] | None = None
+    offsets: npt.NDArray[np.int32] | None = None
+    word_ids: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.input_ids)
