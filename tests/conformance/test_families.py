@@ -40,6 +40,7 @@ BASE: dict[str, Any] = {
 }
 ROBERTA_BASE = BASE | {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 SUM_NORMED = "words + token types + positions, normed"
+PROJECTED = SUM_NORMED + ", projected"
 
 ROWS = [
     FamilyRow(
@@ -76,6 +77,98 @@ ROWS = [
             ("XLM-R", "xlm-roberta", "XLMRoberta"),
             ("CamemBERT", "camembert", "Camembert"),
         )
+    ),
+    FamilyRow(
+        name="DistilBERT",
+        model_type="distilbert",
+        config_class="DistilBertConfig",
+        model_class="DistilBertModel",
+        head_class="DistilBertForMaskedLM",
+        small={
+            "vocab_size": 60,
+            "dim": 32,
+            "n_layers": 3,
+            "n_heads": 4,
+            "hidden_dim": 64,
+            "max_position_embeddings": 40,
+        },
+        real_size={"vocab_size": 5000, "dim": 768, "n_layers": 6, "n_heads": 12, "hidden_dim": 3072},
+        pooler=False,
+        token_types=False,
+        normed="all",
+        first_state="words + positions, normed",
+        limit=512,
+    ),
+    FamilyRow(
+        name="ELECTRA",  # small, discriminator
+        model_type="electra",
+        config_class="ElectraConfig",
+        model_class="ElectraModel",
+        head_class="ElectraForPreTraining",
+        small=SMALL | {"embedding_size": 12},
+        real_size={"vocab_size": 5000},
+        pooler=False,
+        token_types=True,
+        normed="1 to L",
+        first_state=PROJECTED,
+        limit=512,
+    ),
+    FamilyRow(
+        name="ELECTRA base",
+        model_type="electra",
+        config_class="ElectraConfig",
+        model_class="ElectraModel",
+        head_class="ElectraForPreTraining",
+        small=SMALL | {"embedding_size": 32},
+        real_size=BASE | {"embedding_size": 768},
+        pooler=False,
+        token_types=True,
+        normed="all",
+        first_state=SUM_NORMED,
+        limit=512,
+    ),
+    FamilyRow(
+        name="ELECTRA generator",  # of base: tables wider than the layers
+        model_type="electra",
+        config_class="ElectraConfig",
+        model_class="ElectraModel",
+        head_class="ElectraForMaskedLM",
+        small=SMALL | {"embedding_size": 48, "hidden_size": 16, "intermediate_size": 24},
+        real_size=BASE
+        | {"embedding_size": 768, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+        pooler=False,
+        token_types=True,
+        normed="1 to L",
+        first_state=PROJECTED,
+        limit=512,
+    ),
+    FamilyRow(
+        name="ALBERT",
+        model_type="albert",
+        config_class="AlbertConfig",
+        model_class="AlbertModel",
+        head_class="AlbertForPreTraining",
+        small=SMALL | {"embedding_size": 12},
+        real_size=BASE | {"embedding_size": 128},
+        pooler=True,
+        token_types=True,
+        normed="1 to L",
+        first_state=PROJECTED,
+        limit=512,
+    ),
+    FamilyRow(
+        name="ALBERT, groups",
+        model_type="albert",
+        config_class="AlbertConfig",
+        model_class="AlbertModel",
+        head_class="AlbertForMaskedLM",
+        small=SMALL | {"embedding_size": 32, "num_hidden_layers": 5, "num_hidden_groups": 3, "hidden_act": "gelu"},
+        real_size=BASE | {"embedding_size": 128, "num_hidden_groups": 3},
+        pooler=True,
+        token_types=True,
+        normed="1 to L",
+        first_state=PROJECTED,
+        limit=512,
     ),
 ]
 

@@ -72,7 +72,7 @@ def test_defaults_are_those_of_the_transformers_config(name):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "gpt2"}, "model_type: expected one of bert, .*, found 'gpt2'"),
+        ({"model_type": "gpt2"}, "model_type: expected one of .*bert, .*, found 'gpt2'"),
         ({"model_type": ["bert"]}, "model_type"),
         ({"model_type": "bert", "architectures": ["JinaBertModel"]}, "ALiBi"),
         ({"model_type": "bert", "auto_map": {"AutoModel": "jinaai/x--modeling_bert.JinaBertModel"}}, "ALiBi"),
@@ -86,5 +86,5 @@ def test_other_models_are_refused_by_name(config, says):
 
 @pytest.mark.parametrize("config", [{}, {"architectures": []}, {"architectures": "BertModel"}, {"architectures": [3]}])
 def test_a_config_that_does_not_say_what_it_is(config):
-    with pytest.raises(ConfigError, match="model_type: expected one of bert"):
+    with pytest.raises(ConfigError, match=r"model_type: expected one of .*bert"):
         architecture_of(ConfigReader(config))

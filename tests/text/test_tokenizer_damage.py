@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from layertap.errors import TokenizerError
 from layertap.text.tokenizer import TextTokenizer
@@ -97,10 +99,29 @@ def test_unusable_vocabularies_of_roberta(tmp_path: Path, files: dict[str, objec
         TextTokenizer.load(write(tmp_path, **files), model_type="roberta")
 
 
-@pytest.mark.parametrize("model_type", ["xlm-roberta", "camembert"])
-def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, model_type: str) -> None:
-    with pytest.raises(TokenizerError, match=r"sentencepiece\.bpe\.model.*convert it once"):
-        TextTokenizer.load(write(tmp_path, sentencepiece__bpe__model=b"x"), model_type=model_type)
+@pytest.mark.parametrize(
+    ("model_type", "file"),
+    [("xlm-roberta", "sentencepiece.bpe.model"), ("camembert", "sentencepiece.bpe.model"), ("albert", "spiece.model")],
+)
+def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, model_type: str, file: str) -> None:
+    with pytest.raises(TokenizerError, match=f"{re.escape(file)}.*convert it once"):
+        TextTokenizer.load(write(tmp_path, **{file.replace(".", "__"): b"x"}), model_type=model_type)
+
+
+def test_settings_of_albert_that_are_not_flags(tmp_path: Path) -> None:
+    backend = Tokenizer(models.Unigram([("<pad>", 0.0), ("<unk>", 0.0), ("[CLS]", 0.0), ("[SEP]", 0.0)], unk_id=1))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    for name in ("do_lower_case", "keep_accents", "add_prefix_space"):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: "no"}), encoding="utf-8")
+        with pytest.raises(TokenizerError, match=f"{name}: expected true or false, found 'no'"):
+            TextTokenizer.load(tmp_path, model_type="albert")
+
+
+def test_a_vocabulary_of_albert_without_its_template(tmp_path: Path) -> None:
+    backend = Tokenizer(models.Unigram([("<pad>", 0.0), ("<unk>", 0.0), ("[CLS]", 0.0)], unk_id=1))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(TokenizerError, match=r"sep_token '\[SEP\]' is not in the vocabulary"):
+        TextTokenizer.load(tmp_path, model_type="albert")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,24 @@ HEAD_KEYS = re.compile(
 )
 
 
+def head_keys(*names: str) -> re.Pattern[str]:
+    """`HEAD_KEYS` and the keys under these further heads."""
+    return re.compile("|".join((HEAD_KEYS.pattern, *(rf"{name}\..*" for name in names))))
+
+
+def refuse_other_forwards(config: ConfigReader) -> None:
+    """Refuses what a config may ask of any encoder of this line and no backend computes."""
+    config.refuse_unless(
+        "position_embedding_type", ("absolute", None), "only absolute positions are computed for this family"
+    )
+    config.refuse_unless("is_decoder", (False, None), "a decoder attends to the left only; layertap runs encoders")
+    config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
+    config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
+    config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
+    # MosaicBERT and DNABERT-2 call themselves bert and state this.
+    config.refuse_unless("alibi_starting_size", (None,), "ALiBi instead of position embeddings is not supported")
+
+
 def absolute_post_norm(
     config: ConfigReader,
     *,
@@ -40,20 +58,24 @@ def absolute_post_norm(
     pad_token_id: int,
     vocab_size: int,
     max_position_embeddings: int,
+    factorised: bool = False,
 ) -> EncoderSpec:
-    """The spec of a BERT-like config; the keyword values are the defaults of the family's config class."""
-    config.refuse_unless(
-        "position_embedding_type", ("absolute", None), "only absolute positions are computed for this family"
-    )
-    config.refuse_unless("is_decoder", (False, None), "a decoder attends to the left only; layertap runs encoders")
-    config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
-    config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
-    config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
-    config.refuse_unless(
-        "embedding_size", (config.values.get("hidden_size", 768), None), "a factorised embedding table is not supported"
-    )
-    # MosaicBERT and DNABERT-2 call themselves bert and state this.
-    config.refuse_unless("alibi_starting_size", (None,), "ALiBi instead of position embeddings is not supported")
+    """The spec of a BERT-like config; the keyword values are the defaults of the family's config class.
+
+    Args:
+        config: the model's.
+        architecture: the family's row.
+        positions_from_ids: positions are counted from the padding id, as in RoBERTa.
+        layer_norm_eps, type_vocab_size, pad_token_id, vocab_size, max_position_embeddings: defaults.
+        factorised: the family has tables of another width (`embedding_size`), which the caller reads.
+    """
+    refuse_other_forwards(config)
+    if not factorised:
+        config.refuse_unless(
+            "embedding_size",
+            (config.values.get("hidden_size", 768), None),
+            "a factorised embedding table is not supported",
+        )
     hidden_size = config.size("hidden_size", 768)
     heads = config.size("num_attention_heads", 12)
     if hidden_size % heads:

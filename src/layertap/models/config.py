@@ -25,6 +25,10 @@ class ConfigReader:
     values: Mapping[str, Any]
     file: str = "config.json"
 
+    def with_defaults(self, defaults: Mapping[str, Any]) -> ConfigReader:
+        """The same config with values for fields that it does not state."""
+        return ConfigReader({**defaults, **self.values}, self.file)
+
     def fail(self, field: str, expected: str) -> ConfigError:
         """The error for a field with an impossible value."""
         found = short(self.values[field]) if field in self.values else "nothing"

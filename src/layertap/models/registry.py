@@ -11,8 +11,11 @@ from layertap.models.spec import Architecture
 
 # model_type -> "module:row" in this package
 ARCHITECTURES: dict[str, str] = {
+    "albert": "albert:ALBERT",
     "bert": "bert:BERT",
     "camembert": "roberta:CAMEMBERT",
+    "distilbert": "distilbert:DISTILBERT",
+    "electra": "electra:ELECTRA",
     "roberta": "roberta:ROBERTA",
     "xlm-roberta": "roberta:XLM_ROBERTA",
 }
@@ -21,6 +24,9 @@ ARCHITECTURES: dict[str, str] = {
 CLASS_PREFIXES: dict[str, str] = {
     "XLMRoberta": "xlm-roberta",
     "Camembert": "camembert",
+    "DistilBert": "distilbert",
+    "Electra": "electra",
+    "Albert": "albert",
     "Roberta": "roberta",
     "Bert": "bert",
 }

@@ -1,7 +1,8 @@
 """What tokenizer classes of transformers 5 do, each as a few functions: `Style` and the table of classes.
 
-`BertTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer` and `CamembertTokenizer` take vocabulary and added tokens
-from files, and set normalizer, pre-tokenizer and template themselves, from `tokenizer_config.json` and their defaults.
+`BertTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer`, `CamembertTokenizer` and `AlbertTokenizer` take vocabulary
+and added tokens from files, and set normalizer, pre-tokenizer and template themselves, from `tokenizer_config.json` and
+their defaults.
 """
 
 from __future__ import annotations
@@ -22,6 +23,15 @@ BERT_TOKENS = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
     "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+ALBERT_TOKENS = {
+    "bos_token": "[CLS]",
+    "eos_token": "[SEP]",
+    "unk_token": "<unk>",
+    "sep_token": "[SEP]",
+    "pad_token": "<pad>",
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
@@ -192,6 +202,10 @@ def _roberta_template(backend: Tokenizer, setup: Setup) -> processors.PostProces
 def _sentencepiece_pipeline(backend: Tokenizer, setup: Setup) -> None:
     charsmap = _charsmap(backend.normalizer)
     backend.normalizer = None if charsmap is None else normalizers.Precompiled(charsmap)
+    _split_at_spaces(backend, setup)
+
+
+def _split_at_spaces(backend: Tokenizer, setup: Setup) -> None:
     scheme = "always" if setup.settings.flag("add_prefix_space", True) else "never"
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)]
@@ -216,6 +230,43 @@ def _sentencepiece_template(backend: Tokenizer, setup: Setup) -> processors.Post
         single=[bos, "$A", eos],
         pair=[bos, "$A", eos, eos, "$B", eos],
         special_tokens=[(token, setup.id_of(backend, token)) for token in (bos, eos)],
+    )
+
+
+# --- AlbertTokenizer -----------------------------------------------------------------------------------------------
+
+
+def _albert_pipeline(backend: Tokenizer, setup: Setup) -> None:
+    # `remove_space` of older files is not read, as in transformers 5: splitting at spaces drops them all.
+    steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not setup.settings.flag("keep_accents", False):
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if setup.settings.flag("do_lower_case", True):
+        steps.append(normalizers.Lowercase())
+    charsmap = _charsmap(backend.normalizer)
+    if charsmap is not None:
+        steps.append(normalizers.Precompiled(charsmap))
+    backend.normalizer = normalizers.Sequence(steps)
+    _split_at_spaces(backend, setup)
+    _set_unknown(backend, 1)
+
+
+def _set_unknown(backend: Tokenizer, unknown_id: int) -> None:
+    """Makes a unigram model give this id for what it does not know, and no bytes."""
+    state = json.loads(backend.model.__getstate__())
+    if state["unk_id"] != unknown_id or state["byte_fallback"]:
+        backend.model = models.Unigram([(piece, score) for piece, score in state["vocab"]], unknown_id, False)
+
+
+def _albert_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor:
+    # transformers writes these two words whatever the tokens are called; the ids count
+    return processors.TemplateProcessing(
+        single=["[CLS]:0", "$A:0", "[SEP]:0"],
+        pair=["[CLS]:0", "$A:0", "[SEP]:0", "$B:1", "[SEP]:1"],
+        special_tokens=[
+            ("[CLS]", setup.id_of(backend, setup.special["cls_token"])),
+            ("[SEP]", setup.id_of(backend, setup.special["sep_token"])),
+        ],
     )
 
 
@@ -246,9 +297,18 @@ SENTENCEPIECE = Style(
     template=_sentencepiece_template,
 )
 CAMEMBERT = replace(SENTENCEPIECE, extra=("<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"), mask_lstrip=True)
+ALBERT = Style(
+    model=models.Unigram,
+    defaults=ALBERT_TOKENS,
+    vocabulary_files=(),
+    from_vocabulary=None,
+    set_pipeline=_albert_pipeline,
+    template=_albert_template,
+)
 
 # class of transformers, without `Fast` -> what it does; aliases and plain subclasses as in transformers 5
 STYLES: dict[str, Style] = {
+    "AlbertTokenizer": ALBERT,
     "BartTokenizer": ROBERTA,
     "BertTokenizer": BERT,
     "CamembertTokenizer": CAMEMBERT,
@@ -266,8 +326,11 @@ STYLES: dict[str, Style] = {
 
 # model_type -> the class that transformers takes where no file names one
 CLASS_OF: dict[str, str] = {
+    "albert": "AlbertTokenizer",
     "bert": "BertTokenizer",
     "camembert": "CamembertTokenizer",
+    "distilbert": "BertTokenizer",
+    "electra": "BertTokenizer",
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
