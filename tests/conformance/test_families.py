@@ -39,6 +39,7 @@ BASE: dict[str, Any] = {
     "intermediate_size": 3072,
 }
 ROBERTA_BASE = BASE | {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
+MPNET_SMALL = {key: value for key, value in SMALL.items() if key != "type_vocab_size"}
 SUM_NORMED = "words + token types + positions, normed"
 PROJECTED = SUM_NORMED + ", projected"
 
@@ -168,6 +169,20 @@ ROWS = [
         token_types=True,
         normed="1 to L",
         first_state=PROJECTED,
+        limit=512,
+    ),
+    FamilyRow(
+        name="MPNet",
+        model_type="mpnet",
+        config_class="MPNetConfig",
+        model_class="MPNetModel",
+        head_class="MPNetForMaskedLM",
+        small=MPNET_SMALL,
+        real_size=BASE | {"max_position_embeddings": 514, "layer_norm_eps": 1e-5},
+        pooler=True,
+        token_types=False,
+        normed="all",
+        first_state="words + positions, normed",
         limit=512,
     ),
 ]

@@ -245,3 +245,31 @@ def test_what_a_prompt_cannot_do(prompted):
         extractor.extract(TEXTS, concat(sentence_embedding, last_hidden_state.mean))
     joined = concat(sentence_embedding, sentence_embedding(prompt="query"))
     assert extractor.extract(TEXTS, joined).shape == (len(TEXTS), 64)
+
+
+def test_a_folder_like_all_mpnet_base_v2(tmp_path):
+    """Its modules are a Transformer of fewer tokens than the encoder takes, the mean and a norm."""
+    transformers = pytest.importorskip("transformers", minversion="5")
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789,."
+    words = ["<s>", "<pad>", "</s>", "<unk>", *letters, *(f"##{c}" for c in letters), "the", "film", "[UNK]", "<mask>"]
+    folder = tmp_path / "encoder"
+    folder.mkdir()
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    config = transformers.MPNetConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=514,
+        layer_norm_eps=1e-5,
+    )
+    random_weights(transformers.MPNetModel(config)).save_pretrained(folder)
+    transformers.MPNetTokenizer.from_pretrained(folder).save_pretrained(folder)
+    saved_folder = saved(
+        tmp_path, transformer(folder, max_seq_length=96), kinds.Pooling(32, ("mean",)), kinds.Normalize()
+    )
+    extractor = Extractor.from_pretrained(saved_folder)
+    assert extractor.files.architecture.name == "mpnet"
+    found = assert_equal(saved_folder)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)

@@ -18,7 +18,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 import layertap.hf as hf  # noqa: E402
-from layertap.errors import OptionError, OutputError, TokenizerError  # noqa: E402
+from layertap.errors import OptionError, OutputError, TokenizerError, UnsupportedModelError  # noqa: E402
 
 TEXTS = [
     "Hello world, this isn't a good film!",
@@ -92,6 +92,20 @@ def test_calls(tokenizers, kind, keywords):
     theirs, ours = tokenizers(kind)
     assert_same(ours(TEXTS, **keywords), theirs(TEXTS, **keywords))
     assert_same(ours(TEXTS[0], **keywords), theirs(TEXTS[0], **keywords))
+
+
+def test_mpnet(tmp_path):
+    letters = "abcdefghijklmnopqrstuvwxyz,!'"
+    words = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", *letters, *(f"##{c}" for c in letters), "film", "<mask>"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ours = hf.AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours) is hf.MPNetTokenizer
+    assert_same(ours(TEXTS, padding=True), theirs(TEXTS, padding=True))
+    assert_same(ours(TEXTS, LONG[0:1] * 5), theirs(TEXTS, LONG[0:1] * 5))
+    with pytest.raises(UnsupportedModelError, match=r"found mpnet; layertap\.Extractor.from_pretrained runs it"):
+        hf.AutoModel.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(

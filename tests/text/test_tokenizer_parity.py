@@ -87,6 +87,11 @@ def bert_files(folder: Path) -> None:
     (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
 
 
+def mpnet_files(folder: Path) -> None:
+    words = ["<s>", "<pad>", "</s>", "<unk>", "[UNK]", *LETTERS, *(f"##{c}" for c in LETTERS), "the", "##ing", "<mask>"]
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
 def roberta_files(folder: Path) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *alphabet, "th", "the", "\u0120t", "\u0120th", "\u0120the", "<mask>"]
@@ -187,6 +192,40 @@ SETTINGS: dict[str, tuple[Callable[[Path], None], str, dict[str, Mapping[str, An
         bert_files,
         "roberta",
         {"tokenizer_config": {"tokenizer_class": "BertTokenizer"}},
+    ),
+    "mpnet": (mpnet_files, "mpnet", {}),
+    "mpnet as on the hub": (
+        mpnet_files,
+        "mpnet",
+        {
+            "tokenizer_config": {
+                "bos_token": "<s>",
+                "cls_token": "<s>",
+                "do_lower_case": True,
+                "eos_token": "</s>",
+                "mask_token": "<mask>",
+                "model_max_length": 512,
+                "pad_token": "<pad>",
+                "sep_token": "</s>",
+                "strip_accents": None,
+                "tokenize_chinese_chars": True,
+                "tokenizer_class": "MPNetTokenizer",
+                "unk_token": "[UNK]",
+            },
+            "special_tokens_map": {"mask_token": token("<mask>", lstrip=True), "unk_token": "[UNK]"},
+        },
+    ),
+    "mpnet cased": (
+        mpnet_files,
+        "mpnet",
+        {
+            "tokenizer_config": {
+                "do_lower_case": False,
+                "strip_accents": True,
+                "tokenizer_class": "MPNetTokenizerFast",
+                "added_tokens_decoder": {"1": token("<pad>", normalized=True), "4": token("[UNK]")},
+            }
+        },
     ),
     "roberta": (roberta_files, "roberta", {}),
     "roberta prefix": (

@@ -21,6 +21,7 @@ from layertap.hf.outputs import BaseModelOutputWithPoolingAndCrossAttentions
 from layertap.hf.tokenization import (
     BertTokenizer,
     CamembertTokenizer,
+    MPNetTokenizer,
     PreTrainedTokenizer,
     PreTrainedTokenizerFast,
     RobertaTokenizer,
@@ -31,6 +32,7 @@ BertTokenizerFast = BertTokenizer
 RobertaTokenizerFast = RobertaTokenizer
 XLMRobertaTokenizerFast = XLMRobertaTokenizer
 CamembertTokenizerFast = CamembertTokenizer
+MPNetTokenizerFast = MPNetTokenizer
 
 __all__ = [
     "AutoConfig",
@@ -46,6 +48,8 @@ __all__ = [
     "CamembertModel",
     "CamembertTokenizer",
     "CamembertTokenizerFast",
+    "MPNetTokenizer",
+    "MPNetTokenizerFast",
     "PreTrainedModel",
     "PreTrainedTokenizer",
     "PreTrainedTokenizerFast",

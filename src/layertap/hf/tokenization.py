@@ -411,6 +411,12 @@ class CamembertTokenizer(PreTrainedTokenizer):
     input_names = ("input_ids", "attention_mask")
 
 
+class MPNetTokenizer(PreTrainedTokenizer):
+    """Word pieces, with `<s>` and `</s>`."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
 class PreTrainedTokenizerFast(PreTrainedTokenizer):
     """Any `tokenizer.json`, as it stands."""
 
@@ -423,6 +429,7 @@ TOKENIZER_CLASSES: Mapping[str, type[PreTrainedTokenizer]] = MappingProxyType(
             RobertaTokenizer,
             XLMRobertaTokenizer,
             CamembertTokenizer,
+            MPNetTokenizer,
             PreTrainedTokenizerFast,
         )
     }

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.source import locate
 from layertap.errors import OptionError, TokenizerError
-from layertap.text.styles import BERT, CLASS_OF, GENERIC, ROBERTA, SENTENCEPIECE, STYLES, Style
+from layertap.text.styles import BERT, CLASS_OF, GENERIC, MPNET, ROBERTA, SENTENCEPIECE, STYLES, Style
 from layertap.text.tokenizer import TextTokenizer
 
 GENERIC_CLASS = "PreTrainedTokenizerFast"
@@ -22,6 +22,7 @@ CLASSES: Mapping[str, Style] = {
     "RobertaTokenizer": ROBERTA,
     "XLMRobertaTokenizer": SENTENCEPIECE,
     "CamembertTokenizer": SENTENCEPIECE,
+    "MPNetTokenizer": MPNET,
 }
 """The classes here, and what they do. Another class of transformers that does the same is read by the first of them."""
 
@@ -69,7 +70,7 @@ def _class_name(stated: object) -> str:
         return GENERIC_CLASS
     if name in CLASSES:
         return name
-    return next(one for one, style in CLASSES.items() if style is STYLES[name])
+    return next((one for one, style in CLASSES.items() if style is STYLES[name]), GENERIC_CLASS)
 
 
 def check_class(asked: str, found: str, model: str | os.PathLike[str]) -> None:

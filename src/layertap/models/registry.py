@@ -16,6 +16,7 @@ ARCHITECTURES: dict[str, str] = {
     "camembert": "roberta:CAMEMBERT",
     "distilbert": "distilbert:DISTILBERT",
     "electra": "electra:ELECTRA",
+    "mpnet": "mpnet:MPNET",
     "roberta": "roberta:ROBERTA",
     "xlm-roberta": "roberta:XLM_ROBERTA",
 }
@@ -28,6 +29,7 @@ CLASS_PREFIXES: dict[str, str] = {
     "Electra": "electra",
     "Albert": "albert",
     "Roberta": "roberta",
+    "MPNet": "mpnet",
     "Bert": "bert",
 }
 

@@ -1,8 +1,7 @@
 """What tokenizer classes of transformers 5 do, each as a few functions: `Style` and the table of classes.
 
-`BertTokenizer`, `RobertaTokenizer`, `XLMRobertaTokenizer`, `CamembertTokenizer` and `AlbertTokenizer` take vocabulary
-and added tokens from files, and set normalizer, pre-tokenizer and template themselves, from `tokenizer_config.json` and
-their defaults.
+Those in `STYLES` take vocabulary and added tokens from files, and set normalizer, pre-tokenizer and template
+themselves, from `tokenizer_config.json` and their defaults.
 """
 
 from __future__ import annotations
@@ -196,6 +195,16 @@ def _roberta_template(backend: Tokenizer, setup: Setup) -> processors.PostProces
     )
 
 
+# --- MPNetTokenizer --------------------------------------------------------------------------------------------------
+
+
+def _mpnet_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor:
+    cls, sep = setup.special["cls_token"], setup.special["sep_token"]
+    return processors.RobertaProcessing(
+        (sep, setup.id_of(backend, sep)), (cls, setup.id_of(backend, cls)), trim_offsets=True, add_prefix_space=False
+    )
+
+
 # --- XLMRobertaTokenizer, CamembertTokenizer -----------------------------------------------------------------------
 
 
@@ -288,6 +297,7 @@ ROBERTA = Style(
     set_pipeline=_roberta_pipeline,
     template=_roberta_template,
 )
+MPNET = replace(BERT, defaults=ROBERTA_TOKENS | {"unk_token": "[UNK]"}, template=_mpnet_template, mask_lstrip=True)
 SENTENCEPIECE = Style(
     model=models.Unigram,
     defaults=ROBERTA_TOKENS,
@@ -319,6 +329,7 @@ STYLES: dict[str, Style] = {
     "LEDTokenizer": ROBERTA,
     "LongformerTokenizer": ROBERTA,
     "MobileBertTokenizer": BERT,
+    "MPNetTokenizer": MPNET,
     "RobertaTokenizer": ROBERTA,
     "SqueezeBertTokenizer": BERT,
     "XLMRobertaTokenizer": SENTENCEPIECE,
@@ -331,6 +342,7 @@ CLASS_OF: dict[str, str] = {
     "camembert": "CamembertTokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
+    "mpnet": "MPNetTokenizer",
     "roberta": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
