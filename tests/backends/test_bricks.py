@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from layertap.backends.torch import attention  # noqa: E402 - needs torch
+from layertap.backends.torch import attention, maps  # noqa: E402 - needs torch
 from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
@@ -115,8 +115,10 @@ def random_weights(spec: EncoderSpec, seed: int) -> dict[str, np.ndarray]:
 # The naive encoder: every line from the papers, one sequence, float64.
 
 
-def naive_states(spec: EncoderSpec, weights: dict[str, np.ndarray], ids: np.ndarray, types: np.ndarray) -> list:
-    """h0 .. hL, and last the L-th before the final norm."""
+def naive_states(
+    spec: EncoderSpec, weights: dict[str, np.ndarray], ids: np.ndarray, types: np.ndarray, maps: list | None = None
+) -> list:
+    """h0 .. hL, and last the L-th before the final norm. Attention [A, t, t] of each layer is put into `maps`."""
     w = {name: value.astype(np.float64) for name, value in weights.items()}
 
     def dense(name, x):
@@ -144,7 +146,11 @@ def naive_states(spec: EncoderSpec, weights: dict[str, np.ndarray], ids: np.ndar
         pre, post = spec.norm_position == "pre", spec.norm_position == "post"
         x = norm(f"{at}.attention.LayerNorm", h) if pre and (block > 0 or spec.first_attention_norm) else h
         query, key, value = (dense(f"{at}.attention.self.{name}", x) for name in ("query", "key", "value"))
-        context = naive_attention(spec, layer, query, key, value, w.get("encoder.relative_attention_bias.weight"))
+        context, shares = naive_attention(
+            spec, layer, query, key, value, w.get("encoder.relative_attention_bias.weight")
+        )
+        if maps is not None:
+            maps.append(shares)
         a = h + dense(f"{at}.attention.output.dense", context)
         a = norm(f"{at}.attention.output.LayerNorm", a) if post else a
         x = norm(f"{at}.LayerNorm", a) if pre else a
@@ -173,7 +179,7 @@ def naive_attention(spec, layer, query, key, value, bias_table):
     n, heads = len(query), spec.num_attention_heads
     size = spec.hidden_size // heads
     shared = heads // (spec.num_key_value_heads or heads)
-    context = np.zeros((n, spec.hidden_size))
+    context, maps = np.zeros((n, spec.hidden_size)), np.zeros((heads, n, n))
     for head in range(heads):
         own, theirs = (slice(i * size, (i + 1) * size) for i in (head, head // shared))
         q, k = query[:, own], key[:, theirs]
@@ -187,8 +193,9 @@ def naive_attention(spec, layer, query, key, value, bias_table):
                 if spec.windows and spec.windows[layer] is not None and abs(i - j) > spec.windows[layer]:
                     scores[i, j] = -np.inf
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
-        context[:, own] = shares / shares.sum(axis=1, keepdims=True) @ value[:, theirs]
-    return context
+        maps[head] = shares / shares.sum(axis=1, keepdims=True)
+        context[:, own] = maps[head] @ value[:, theirs]
+    return context, maps
 
 
 def naive_rotation(x, theta):
@@ -312,6 +319,84 @@ def test_top_rows_of_any_spec(spec, lengths, seed, data):
         program = Program(captures=(capture,), stop=stop, top_rows_only=True)
         found = backend_of(spec, weights, fused=fused).run(program, batch, segments)[capture]
         np.testing.assert_allclose(found, everything[-1][edges.tolist()].numpy(), **TOLERANCE)
+
+
+@given(spec=specs(), lengths=LENGTHS, seed=st.integers(0, 99), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_attention_maps_of_any_spec_against_the_naive_encoder(spec, lengths, seed, data):
+    weights = random_weights(spec, seed)
+    batch, ids, types = batch_of(spec, lengths, seed)
+    by_text = []
+    for pair in zip(ids, types, strict=True):
+        by_text.append([])
+        naive_states(spec, weights, *pair, maps=by_text[-1])
+    heads = st.none() | st.lists(st.integers(0, 3), min_size=1, max_size=4, unique=True).map(tuple)
+    wanted = st.builds(
+        lambda layer, attention, heads: Capture(layers=(layer,), attention=attention, heads=heads),
+        st.integers(1, spec.num_hidden_layers),
+        st.sampled_from(["heads", "mean"]),
+        heads,
+    )
+    captures = tuple(data.draw(st.lists(wanted, min_size=1, max_size=4, unique=True)))
+    stop = data.draw(st.integers(max(capture.layers[0] for capture in captures), spec.num_hidden_layers))
+    state = Capture(layers=(stop,))
+    program = Program(captures=(*captures, state), stop=stop)
+    piece = data.draw(st.sampled_from([maps.PIECE_BYTES, 1, 700]))
+    for fused in (True, False):
+        backend = backend_of(spec, weights, fused=fused)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(maps, "PIECE_BYTES", piece)
+            found = backend.run(program, batch, {})
+        for capture in captures:
+            assert found[capture].dtype == np.float32
+            layer = capture.layers[0] - 1
+            expected = [text[layer][list(capture.heads) if capture.heads else slice(None)] for text in by_text]
+            if capture.attention == "mean":
+                expected = [own.mean(axis=0) for own in expected]
+            np.testing.assert_allclose(
+                found[capture], np.concatenate([own.ravel() for own in expected]), rtol=0, atol=2e-5
+            )
+        # exactly: taking maps changes nothing else
+        without = backend.run(Program(captures=(state,), stop=stop), batch, {})
+        assert np.array_equal(found[state], without[state])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_only_layers_asked_for_are_watched(fused, monkeypatch):
+    watched = []
+    right = maps.Maps.__call__
+
+    def spy(self, query, key, reach):
+        watched.append(next(iter(self._heads)).layers[0])
+        right(self, query, key, reach)
+
+    monkeypatch.setattr(maps.Maps, "__call__", spy)
+    backend = backend_of(EVERYTHING_ELSE, random_weights(EVERYTHING_ELSE, 0), fused=fused)
+    batch, *_ = batch_of(EVERYTHING_ELSE, [4, 9], 0)
+    first = Capture(layers=(1,), segments="tokens", reduce="first")
+    wanted = Capture(layers=(2,), attention="heads", heads=(1,))
+    backend.run(Program(captures=(first, wanted), stop=3), batch, {"tokens": segments_of(batch, "tokens")})
+    assert watched == [2]
+    # rows are not pruned where maps are wanted of the top block
+    watched.clear()
+    program = Program(captures=(first, wanted), stop=2, top_rows_only=True)
+    backend.run(program, batch, {"tokens": segments_of(batch, "tokens")})
+    assert watched == [2]
+
+
+def test_maps_in_half_precision_are_those_of_its_queries_and_keys():
+    """bfloat16 products would be off by 2^-9 of scores that are several units large."""
+    backend = backend_of(PLAIN, random_weights(PLAIN, 1), fused=True)
+    half = TorchBackend(PLAIN, backend._weights, precision="bfloat16")
+    batch, *_ = batch_of(PLAIN, [LIMIT, 1, 7], 1)
+    capture = Capture(layers=(1,), attention="heads")
+    program = Program(captures=(capture,), stop=1)
+    exact, found = backend.run(program, batch, {})[capture], half.run(program, batch, {})[capture]
+    assert found.dtype == np.float32
+    assert 0 < np.abs(found - exact).max() < 0.05
+    # each row is a distribution to float32's precision, not to bfloat16's
+    first = found[: 4 * LIMIT * LIMIT].reshape(4, LIMIT, LIMIT)
+    np.testing.assert_allclose(first.sum(axis=-1), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("spec", [PLAIN, EVERYTHING_ELSE], ids=["plain", "everything else"])

@@ -14,7 +14,7 @@ from layertap.testing import candidate as candidate_module  # noqa: E402 - the s
 from layertap.testing.candidate import Candidate  # noqa: E402
 from layertap.testing.families import FamilyRow, in_words, random_sequences, two_token_types  # noqa: E402
 from layertap.testing.scores import Scores, markdown  # noqa: E402
-from layertap.testing.suite import SmallModels, gradient_errors, make_family  # noqa: E402
+from layertap.testing.suite import SmallModels, attention_errors, gradient_errors, make_family  # noqa: E402
 from layertap.verify.reference import Reference  # noqa: E402
 
 SMALL = {
@@ -59,6 +59,7 @@ def failed_checks(family, folder) -> set[str]:
     checks = {
         "states": lambda: SUITE.test_states(family, scores),
         "pooler": lambda: SUITE.test_pooler(family, scores),
+        "attentions": lambda: SUITE.test_attentions(family, scores),
         "bfloat16": lambda: SUITE.test_bfloat16(family, scores),
         "early stop": lambda: SUITE.test_early_stop(family, scores),
         "top rows": lambda: SUITE.test_top_rows(family, scores),
@@ -78,6 +79,7 @@ def failed_checks(family, folder) -> set[str]:
     of_column = {
         "states": {"states", "early stop", "top rows", "encoder"},
         "pooler": {"pooler"},
+        "attentions": {"attentions"},
         "bfloat16": {"bfloat16"},
         "gradients": {"gradients"},
         "round trip": {"round trip", "round trip with head"},
@@ -94,13 +96,30 @@ def test_what_is_right_passes(family, tmp_path):
 def test_one_changed_weight(family, tmp_path):
     with torch.no_grad():
         family.reference.module.encoder.layer[1].output.dense.bias[0] += 0.01
-    assert failed_checks(family, tmp_path) == {"states", "pooler", "encoder", "gradients"}
+    assert failed_checks(family, tmp_path) == {"states", "pooler", "attentions", "encoder", "gradients"}
 
 
 def test_a_changed_pooler(family, tmp_path):
     with torch.no_grad():
         family.reference.module.pooler.dense.bias[0] += 0.01
     assert failed_checks(family, tmp_path) - {"gradients"} == {"pooler"}
+
+
+def test_heads_in_another_order(family, tmp_path, monkeypatch):
+    right = Candidate.attentions
+
+    def wrong(self, *arguments):
+        return [[layer[::-1] for layer in layers] for layers in right(self, *arguments)]
+
+    monkeypatch.setattr(Candidate, "attentions", wrong)
+    assert failed_checks(family, tmp_path) == {"attentions"}
+
+
+def test_attention_that_is_not_finite():
+    ones = np.ones((2, 3, 3), dtype=np.float32)
+    assert attention_errors([ones, ones * np.nan], [ones * 0.5, ones]) == [0.5, np.inf]
+    with pytest.raises(AssertionError, match="shapes"):
+        attention_errors([ones], [ones[:1]])
 
 
 def test_a_very_wrong_weight_shows_in_bfloat16_too(family, tmp_path):
@@ -217,8 +236,8 @@ def test_scores_keep_the_worst():
     with pytest.raises(ZeroDivisionError), scores.check("other", "states"):
         _ = 1 / 0
     assert scores.rows()[1:] == [
-        ("BERT", "3.0e-06", "-", "0.99950", "-", "yes"),
-        ("other", "FAILED", "-", "-", "-", "-"),
+        ("BERT", "3.0e-06", "-", "-", "0.99950", "-", "yes"),
+        ("other", "FAILED", "-", "-", "-", "-", "-"),
     ]
 
 

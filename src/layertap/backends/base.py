@@ -46,7 +46,7 @@ class Backend(ABC):
 
         Returns:
             One array a capture: float32 [S, H] where it reduces (`sum` not divided by counts, segments without
-            rows zero), float32 [T, H] where it does not.
+            rows zero), float32 [T, H] where it does not, float32 [M] of attention (see `Capture`).
         """
 
 

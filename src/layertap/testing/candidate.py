@@ -17,6 +17,7 @@ from layertap.checkpoints.source import locate
 from layertap.engine.batching import segments_of
 from layertap.features.program import Capture, Program, Reduce
 from layertap.packing import PackedBatch, pack
+from layertap.records import AttentionMaps
 from layertap.testing.families import IntRow
 from layertap.verify.reference import Outputs
 
@@ -73,6 +74,16 @@ class Candidate:
         capture = Capture(layers=(layer,), segments="tokens", reduce=edge)
         program = Program(captures=(capture,), stop=layer, top_rows_only=True)
         return self._run(program, self._pack(sequences, None), "float32")[capture]
+
+    def attentions(self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None = None) -> list[list[Any]]:
+        """For each sequence L arrays float32 [A, t, t], of one packed batch."""
+        spec = self.files.spec
+        captures = tuple(Capture(layers=(i,), attention="heads") for i in range(1, spec.num_states))
+        program = Program(captures=captures, stop=spec.num_hidden_layers)
+        found = self._run(program, self._pack(sequences, token_types), "float32")
+        lengths = np.array([len(ids) for ids in sequences])
+        by_layer = [AttentionMaps(found[capture], lengths, (spec.num_attention_heads,)) for capture in captures]
+        return [list(layers) for layers in zip(*by_layer, strict=True)]
 
     def encoder(self) -> Any:
         """The differentiable `Encoder` with the checkpoint's weights, float32, in eval mode."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from layertap.testing.families import FamilyRow
 
-COLUMNS = ("states", "pooler", "bfloat16", "gradients", "round trip")
-"""Largest |error| over RMS; the same; smallest cosine; largest |error| over RMS of a gradient; yes or no."""
+COLUMNS = ("states", "pooler", "attentions", "bfloat16", "gradients", "round trip")
+"""Largest |error| over RMS; the same; largest |error|; smallest cosine; largest |error| over RMS of a gradient; yes or
+no."""
 
 COSINES = ("bfloat16",)
 

@@ -37,6 +37,9 @@ from layertap.verify.reference import Outputs, Reference, quiet_transformers
 GRADIENT_BOUND = 2e-4
 """Gradients pass through twice the products that states do, and are sums over tokens with cancellation."""
 
+ATTENTION_BOUND = 2e-5
+"""Largest |error| of an attention probability in float32."""
+
 LONGEST = 512
 """Tokens of the longest sequence of a model of real size, where its limit is not below that."""
 
@@ -167,6 +170,19 @@ class ModelChecks:
                 figures.append(error)
                 assert error <= family.bound
 
+    def test_attentions(self, family: Family, scores: Scores) -> None:
+        """Attention probabilities of every layer and head in float32, of one packed batch in another order."""
+        order = list(reversed(range(len(family.lengths))))
+        sequences = [family.sequences[i] for i in order]
+        types = None if family.token_types is None else [family.token_types[i] for i in order]
+        with scores.check(family.label, "attentions") as figures:
+            found = family.candidate.attentions(sequences, types)
+            for i, layers in enumerate(found):
+                expected = family.reference.attentions(sequences[i : i + 1], types and types[i : i + 1])[0]
+                errors = attention_errors(layers, expected)
+                figures.append(max(errors))
+                assert max(errors) <= ATTENTION_BOUND, in_scientific(errors)
+
     def test_bfloat16(self, family: Family, scores: Scores) -> None:
         """All hidden states and the pooler in bfloat16, against float32."""
         order = range(len(family.lengths))
@@ -249,7 +265,7 @@ class SmallModels(ModelChecks):
 
 
 class RealSizeModels(ModelChecks):
-    """States, pooler and bfloat16 on a model as large as people use. Takes memory and some seconds a family."""
+    """States, pooler, attentions and bfloat16 on a model as large as people use. Takes memory and some seconds a family."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -293,6 +309,13 @@ def state_errors(found: Outputs, expected: Outputs) -> list[float]:
     """Largest |error| over RMS, one a state."""
     assert len(found.states) == len(expected.states), "the number of hidden states differs"
     return [Difference.of(*pair).error_over_rms for pair in zip(found.states, expected.states, strict=True)]
+
+
+def attention_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
+    """Largest |error|, one a layer; infinity where something is not finite."""
+    assert [layer.shape for layer in found] == [layer.shape for layer in expected], "the shapes of attentions differ"
+    errors = [float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True)]
+    return [error if np.isfinite(error) else np.inf for error in errors]
 
 
 def gradient_errors(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:

@@ -20,6 +20,7 @@ OLDEST = (5, 23)
 """Before it, `hidden_states[-1]` of families with a final norm was the state before that norm."""
 
 IntRows = Sequence[npt.NDArray[np.integer]]
+Float32 = npt.NDArray[np.float32]
 Float64 = npt.NDArray[np.float64]
 
 
@@ -132,16 +133,10 @@ class Reference:
             sequences: B arrays of token ids.
             token_types: B arrays beside them, or None: what the model takes where none are given.
         """
-        import torch
-
         parts: list[list[Float64]] = []
         pooled: list[Float64] = []
-        for i, ids in enumerate(sequences):
-            inputs = {"input_ids": self._row(ids), "attention_mask": torch.ones_like(self._row(ids))}
-            if token_types is not None:
-                inputs["token_type_ids"] = self._row(token_types[i])
-            with torch.inference_mode():
-                found = self.module(**inputs, output_hidden_states=True)
+        for i in range(len(sequences)):
+            found = self._run(sequences, token_types, i, output_hidden_states=True)
             parts.append([state[0].double().cpu().numpy() for state in found.hidden_states])
             if getattr(found, "pooler_output", None) is not None:
                 pooled.append(found.pooler_output[0].double().cpu().numpy())
@@ -149,6 +144,27 @@ class Reference:
             states=[np.concatenate(layer) for layer in zip(*parts, strict=True)],
             pooled=np.stack(pooled) if pooled else None,
         )
+
+    def attentions(self, sequences: IntRows, token_types: IntRows | None = None) -> list[list[Float32]]:
+        """Attention probabilities of its eager attention: for each sequence L arrays float32 [A, t, t]."""
+        usual = self.module.config._attn_implementation
+        self.module.set_attn_implementation("eager")
+        try:
+            runs = (self._run(sequences, token_types, i, output_attentions=True) for i in range(len(sequences)))
+            return [[layer[0].float().cpu().numpy() for layer in found.attentions] for found in runs]
+        finally:
+            self.module.set_attn_implementation(usual)
+
+    def _run(self, sequences: IntRows, token_types: IntRows | None, i: int, **asked: bool) -> Any:
+        """transformers' outputs for sequence i."""
+        import torch
+
+        row = self._row(sequences[i])
+        inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
+        if token_types is not None:
+            inputs["token_type_ids"] = self._row(token_types[i])
+        with torch.inference_mode():
+            return self.module(**inputs, **asked)
 
     def _row(self, values: npt.NDArray[np.integer]) -> Any:
         import torch

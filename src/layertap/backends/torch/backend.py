@@ -22,7 +22,8 @@ from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
 from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler, norm_of, run_layers
 from layertap.backends.torch.fused import FusedBlock, onednn_works
-from layertap.backends.torch.reach import Reach, RelativeBias
+from layertap.backends.torch.maps import Maps
+from layertap.backends.torch.reach import Reach, RelativeBias, Watch
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
@@ -90,16 +91,28 @@ class TorchBackend(Backend):
         """See `Backend.run`."""
         needed = rows_needed(program, segments, batch.num_tokens)
         collector = Collector(program, segments, self.device)
-        for layer, hidden_TH in self._states(batch, program.stop, needed):
+        maps = self._maps(program)
+        for layer, hidden_TH in self._states(batch, program.stop, needed, maps):
             if layer == self.spec.num_hidden_layers and self.spec.final_norm:
                 hidden_TH = self._load_final_norm()(hidden_TH)
             collector.take(layer, hidden_TH, needed if layer == program.stop else None)
         if collector.pooler_rows is not None:
             collector.take_pooled(self._load_pooler()(collector.pooler_rows.to(self.dtype)))
-        return {capture: result.float().cpu().numpy() for capture, result in collector.results.items()}
+        results = collector.results | {
+            capture: result for of in maps.values() for capture, result in of.results.items()
+        }
+        return {capture: results[capture].float().cpu().numpy() for capture in program.captures}
+
+    def _maps(self, program: Program) -> dict[int, Maps]:
+        """Layer -> what its attention captures want."""
+        by_layer: dict[int, list[Capture]] = {}
+        for capture in program.captures:
+            if capture.attention is not None:
+                by_layer.setdefault(capture.layers[0], []).append(capture)
+        return {layer: Maps(captures, self.spec.num_attention_heads) for layer, captures in by_layer.items()}
 
     def _states(
-        self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None
+        self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None, watches: Mapping[int, Watch]
     ) -> Iterator[tuple[int, Tensor]]:
         """(i, state i); state L is the one before a final norm."""
         return run_layers(
@@ -110,6 +123,7 @@ class TorchBackend(Backend):
             relative=self._load_relative() if stop else None,
             stop=stop,
             top_rows=needed,
+            watches=watches,
         )
 
     def _tensors(self, batch: PackedBatch) -> PackedTensors:

@@ -15,7 +15,7 @@ from layertap.packing import Segments
 
 
 class Collector:
-    """Folds over layers, then reduces over segments, one capture at a time.
+    """Folds over layers, then reduces over segments, one capture at a time; those of attention are not its business.
 
     Call `take` for every state in order; afterwards `results` holds the captures. Where the program captures the
     pooler, `pooler_rows` [S, H] are the rows it wants, and `take_pooled` puts its output in.
@@ -23,7 +23,7 @@ class Collector:
 
     def __init__(self, program: Program, segments: Mapping[SegmentKind, Segments], device: torch.device) -> None:
         assert len(set(program.captures)) == len(program.captures), "a capture given twice would be folded twice"
-        self.program = program
+        self.captures = tuple(capture for capture in program.captures if capture.attention is None)
         self.segments = segments
         self.device = device
         self.results: dict[Capture, Tensor] = {}
@@ -33,7 +33,7 @@ class Collector:
 
     def take(self, layer: int, hidden_TH: Tensor, kept: npt.NDArray[np.int32] | None = None) -> None:
         """Takes state `layer`: [T, H], or [Q, H] where only the `kept` rows (int32 [Q]) of T are there."""
-        for capture in self.program.captures:
+        for capture in self.captures:
             if layer not in capture.layers:
                 continue
             folded_TH = self._fold(capture, layer, hidden_TH, kept)
@@ -46,7 +46,7 @@ class Collector:
 
     def take_pooled(self, pooled_SH: Tensor) -> None:
         """Puts the pooler's output in the place of the capture that asked for it."""
-        for capture in self.program.captures:
+        for capture in self.captures:
             if capture.pooler:
                 self.results[capture] = pooled_SH
 

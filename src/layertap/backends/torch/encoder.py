@@ -10,7 +10,7 @@ of keys.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Layout, attend
-from layertap.backends.torch.reach import Reach, Reaches, RelativeBias
+from layertap.backends.torch.attention import Layout
+from layertap.backends.torch.reach import Reach, Reaches, RelativeBias, Watch
 from layertap.models.spec import Activation, EncoderSpec, PositionTable
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -129,14 +129,11 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[Q, H]: each query row's mix of its own sequence's values."""
-        return attend(
-            reach.turn_queries(self.query(reach.queries(hidden_TH))),
-            reach.turn_keys(self.key(hidden_TH)),
+        return reach.attend(
+            self.query(reach.queries(hidden_TH)),
+            self.key(hidden_TH),
             self.value(hidden_TH),
-            reach.layout,
             num_heads=self.num_heads,
-            window=reach.window,
-            bias=reach.bias,
             dropout=self.dropout.p if self.training else 0.0,
         )
 
@@ -293,6 +290,7 @@ def run_layers(
     relative: RelativeBias | None,
     stop: int,
     top_rows: npt.NDArray[np.int32] | None = None,
+    watches: Mapping[int, Watch] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """Yields (i, state i) for i in 0..stop, before any final norm; parts are asked for as they are reached.
 
@@ -304,13 +302,15 @@ def run_layers(
         relative: the table of relative biases, where the encoder has one.
         stop: the highest layer to run.
         top_rows: as in `Encoder.states`.
+        watches: layer 1..L -> what sees it attend.
     """
+    watches = watches or {}
     hidden_TH = embeddings(batch)
     if stop == 0 and top_rows is not None:
         hidden_TH = hidden_TH[torch.as_tensor(top_rows, dtype=torch.int64, device=hidden_TH.device)]
     yield 0, hidden_TH
     reaches = Reaches(spec, batch.layout, batch.position_ids, relative)
     for i in range(1, stop + 1):
-        reach = reaches.of(i - 1, top_rows if i == stop else None)
+        reach = reaches.of(i - 1, top_rows if i == stop else None, watches.get(i))
         hidden_TH = block(spec.block_of(i - 1))(hidden_TH, reach)
         yield i, hidden_TH

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import attend
 from layertap.backends.torch.blocks import by_rows, pieces
 from layertap.backends.torch.encoder import ACTIVATIONS, Block
 from layertap.backends.torch.reach import Reach
@@ -107,16 +106,8 @@ class FusedBlock:
         """As `Block.forward`."""
         normed_TH = self.norm_before_attention(hidden_TH)
         key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
-        context_QH = attend(
-            reach.turn_queries(by_rows(self.query, reach.queries(normed_TH))),
-            reach.turn_keys(key_TG),
-            value_TG,
-            reach.layout,
-            num_heads=self.num_heads,
-            window=reach.window,
-            bias=reach.bias,
-            fast=True,
-        )
+        query_QH = by_rows(self.query, reach.queries(normed_TH))
+        context_QH = reach.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
         return by_rows(self._after_attention, context_QH, reach.queries(hidden_TH))
 
     def _after_attention(self, context_QH: Tensor, residual_QH: Tensor) -> Tensor:

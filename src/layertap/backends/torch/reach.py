@@ -7,14 +7,16 @@ q queries of each.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Bias, Layout, Run
+from layertap.backends.torch.attention import Bias, Layout, Run, attend
 from layertap.models.spec import EncoderSpec
 from layertap.models.spec import RelativeBias as RelativeBiasSpec
 
@@ -74,6 +76,10 @@ def relative_buckets(spec: RelativeBiasSpec, distances: npt.NDArray[np.int64]) -
     return buckets + np.where(distances > 0, half, 0)
 
 
+Watch: TypeAlias = Callable[[Tensor, Tensor, "Reach"], None]
+"""Sees queries [Q, H] and keys [T, G] of a block, rotated where it rotates them, and how they reach each other."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Reach:
     """What a block's attention needs to know beside hidden states.
@@ -84,6 +90,7 @@ class Reach:
         rotary: angles of all rows, or None.
         window: the largest distance at which tokens attend, or None: any.
         bias: what is added to scores, or None.
+        watch: called before the block attends, or None.
     """
 
     layout: Layout
@@ -91,6 +98,7 @@ class Reach:
     rotary: Rotary | None = None
     window: int | None = None
     bias: Bias | None = None
+    watch: Watch | None = None
 
     def queries(self, hidden_TH: Tensor) -> Tensor:
         """[Q, H]."""
@@ -105,6 +113,32 @@ class Reach:
     def turn_keys(self, key_TG: Tensor) -> Tensor:
         """The same for keys."""
         return key_TG if self.rotary is None else self.rotary.rotate(key_TG)
+
+    def attend(
+        self,
+        query_QH: Tensor,
+        key_TG: Tensor,
+        value_TG: Tensor,
+        *,
+        num_heads: int,
+        dropout: float = 0.0,
+        fast: bool = False,
+    ) -> Tensor:
+        """[Q, H], attention of projections as they come from their dense layers; see `attention.attend`."""
+        turned_QH, turned_TG = self.turn_queries(query_QH), self.turn_keys(key_TG)
+        if self.watch is not None:
+            self.watch(turned_QH, turned_TG, self)
+        return attend(
+            turned_QH,
+            turned_TG,
+            value_TG,
+            self.layout,
+            num_heads=num_heads,
+            window=self.window,
+            bias=self.bias,
+            dropout=dropout,
+            fast=fast,
+        )
 
 
 class Reaches:
@@ -124,7 +158,7 @@ class Reaches:
         self._bias_Att = None if relative is None else relative(max(layout.lengths))
         self._rotary: dict[float, Rotary] = {}
 
-    def of(self, layer: int, kept: npt.NDArray[np.int32] | None = None) -> Reach:
+    def of(self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None) -> Reach:
         """Of layer 0..L-1; with only the rows `kept` (int32 [Q], ascending) as queries, unless None."""
         layout = self.layout if kept is None else self.layout.with_queries(kept)
         device = self.position_ids.device
@@ -134,6 +168,7 @@ class Reaches:
             rotary=self._rotary_of(self.spec.theta_of(layer)),
             window=self.spec.window_of(layer),
             bias=None if self._bias_Att is None else _shared_bias(self._bias_Att, layout),
+            watch=watch,
         )
 
     def _rotary_of(self, theta: float | None) -> Rotary | None:
