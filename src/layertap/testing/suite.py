@@ -265,7 +265,7 @@ class SmallModels(ModelChecks):
 
 
 class RealSizeModels(ModelChecks):
-    """States, pooler, attentions and bfloat16 on a model as large as people use. Takes memory and some seconds a family."""
+    """States, pooler, attentions and bfloat16 on a model as large as people use: seconds and gigabytes a family."""
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -156,7 +156,7 @@ class Reference:
             self.module.set_attn_implementation(usual)
 
     def _run(self, sequences: IntRows, token_types: IntRows | None, i: int, **asked: bool) -> Any:
-        """transformers' outputs for sequence i."""
+        """What transformers gives for sequence i."""
         import torch
 
         row = self._row(sequences[i])
