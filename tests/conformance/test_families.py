@@ -40,7 +40,8 @@ BASE: dict[str, Any] = {
 }
 ROBERTA_BASE = BASE | {"max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5}
 MPNET_SMALL = {key: value for key, value in SMALL.items() if key != "type_vocab_size"}
-SUM_NORMED = "words + token types + positions, normed"
+SUM = "words + token types + positions"
+SUM_NORMED = f"{SUM}, normed"
 PROJECTED = SUM_NORMED + ", projected"
 
 ROWS = [
@@ -183,6 +184,49 @@ ROWS = [
         token_types=False,
         normed="all",
         first_state="words + positions, normed",
+        limit=512,
+    ),
+    FamilyRow(
+        name="MegatronBERT",
+        model_type="megatron-bert",
+        config_class="MegatronBertConfig",
+        model_class="MegatronBertModel",
+        head_class="MegatronBertForMaskedLM",
+        small=SMALL,
+        real_size={"vocab_size": 5000},
+        pooler=True,
+        token_types=True,
+        normed="L",
+        first_state=SUM,
+        limit=512,
+    ),
+    FamilyRow(
+        name="XLM-R-XL",
+        model_type="xlm-roberta-xl",
+        config_class="XLMRobertaXLConfig",
+        model_class="XLMRobertaXLModel",
+        head_class="XLMRobertaXLForMaskedLM",
+        small=SMALL | {"pad_token_id": 1},
+        real_size={"vocab_size": 5000, "num_hidden_layers": 4},
+        blocks=36,
+        pooler=True,
+        token_types=True,
+        normed="L",
+        first_state=SUM,
+        limit=512,
+    ),
+    FamilyRow(
+        name="RoBERTa-PreLayerNorm",
+        model_type="roberta-prelayernorm",
+        config_class="RobertaPreLayerNormConfig",
+        model_class="RobertaPreLayerNormModel",
+        head_class="RobertaPreLayerNormForMaskedLM",
+        small=SMALL | {"pad_token_id": 1},
+        real_size=ROBERTA_BASE,
+        pooler=True,
+        token_types=True,
+        normed="0 and L",
+        first_state=SUM_NORMED,
         limit=512,
     ),
 ]

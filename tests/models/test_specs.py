@@ -54,7 +54,10 @@ def spec_of(name: str = "bert", **fields: object) -> EncoderSpec:
         ("alibi_starting_size", 512, "ALiBi"),
     ],
 )
-@pytest.mark.parametrize("name", ["bert", "camembert", "roberta", "xlm-roberta"])
+@pytest.mark.parametrize(
+    "name",
+    ["bert", "camembert", "megatron-bert", "roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"],
+)
 def test_fields_that_change_the_forward_are_refused(name, field, value, says):
     with pytest.raises(UnsupportedModelError, match=f"config.json: {field} is .*{says}"):
         spec_of(name, **{field: value})
@@ -109,7 +112,15 @@ def test_activations(written, meant):
 
 @pytest.mark.parametrize(
     ("name", "rows", "pad", "limit"),
-    [("bert", 512, 0, 512), ("roberta", 514, 1, 512), ("xlm-roberta", 514, 1, 512), ("camembert", 514, 3, 510)],
+    [
+        ("bert", 512, 0, 512),
+        ("roberta", 514, 1, 512),
+        ("xlm-roberta", 514, 1, 512),
+        ("camembert", 514, 3, 510),
+        ("megatron-bert", 512, 0, 512),
+        ("xlm-roberta-xl", 514, 1, 512),
+        ("roberta-prelayernorm", 514, 1, 512),
+    ],
 )
 def test_limits(name, rows, pad, limit):
     assert spec_of(name, max_position_embeddings=rows, pad_token_id=pad).positions.max_length == limit

@@ -58,6 +58,10 @@ def absolute_post_norm(
     pad_token_id: int,
     vocab_size: int,
     max_position_embeddings: int,
+    hidden_size: int = 768,
+    num_hidden_layers: int = 12,
+    num_attention_heads: int = 12,
+    intermediate_size: int = 3072,
     factorised: bool = False,
 ) -> EncoderSpec:
     """The spec of a BERT-like config; the keyword values are the defaults of the family's config class.
@@ -67,19 +71,16 @@ def absolute_post_norm(
         architecture: the family's row.
         positions_from_ids: positions are counted from the padding id, as in RoBERTa.
         layer_norm_eps, type_vocab_size, pad_token_id, vocab_size, max_position_embeddings: defaults.
+        hidden_size, num_hidden_layers, num_attention_heads, intermediate_size: defaults.
         factorised: the family has tables of another width (`embedding_size`), which the caller reads.
     """
     refuse_other_forwards(config)
+    width = config.size("hidden_size", hidden_size)
     if not factorised:
-        config.refuse_unless(
-            "embedding_size",
-            (config.values.get("hidden_size", 768), None),
-            "a factorised embedding table is not supported",
-        )
-    hidden_size = config.size("hidden_size", 768)
-    heads = config.size("num_attention_heads", 12)
-    if hidden_size % heads:
-        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({hidden_size})")
+        config.refuse_unless("embedding_size", (width, None), "a factorised embedding table is not supported")
+    heads = config.size("num_attention_heads", num_attention_heads)
+    if width % heads:
+        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({width})")
     rows = config.size("max_position_embeddings", max_position_embeddings)
     pad = config.optional_id("pad_token_id", pad_token_id)
     vocab = config.size("vocab_size", vocab_size)
@@ -93,10 +94,10 @@ def absolute_post_norm(
     return EncoderSpec(
         architecture=architecture,
         vocab_size=vocab,
-        hidden_size=hidden_size,
-        num_hidden_layers=config.size("num_hidden_layers", 12),
+        hidden_size=width,
+        num_hidden_layers=config.size("num_hidden_layers", num_hidden_layers),
         num_attention_heads=heads,
-        intermediate_size=config.size("intermediate_size", 3072),
+        intermediate_size=config.size("intermediate_size", intermediate_size),
         hidden_act=config.one_of("hidden_act", "gelu", ACTIVATIONS),
         layer_norm_eps=config.number("layer_norm_eps", layer_norm_eps, low=0.0, high=1.0),
         positions=PositionTable(rows=rows, padding_id=pad if positions_from_ids else None),

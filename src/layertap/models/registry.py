@@ -17,13 +17,19 @@ ARCHITECTURES: dict[str, str] = {
     "distilbert": "distilbert:DISTILBERT",
     "electra": "electra:ELECTRA",
     "mpnet": "mpnet:MPNET",
+    "megatron-bert": "prenorm:MEGATRON_BERT",
     "roberta": "roberta:ROBERTA",
+    "roberta-prelayernorm": "prenorm:ROBERTA_PRELAYERNORM",
     "xlm-roberta": "roberta:XLM_ROBERTA",
+    "xlm-roberta-xl": "prenorm:XLM_ROBERTA_XL",
 }
 
-# First word of a transformers class -> model_type, for configs older than `model_type`.
+# First words of a transformers class -> model_type, for configs older than `model_type`; longer ones first.
 CLASS_PREFIXES: dict[str, str] = {
+    "XLMRobertaXL": "xlm-roberta-xl",
     "XLMRoberta": "xlm-roberta",
+    "RobertaPreLayerNorm": "roberta-prelayernorm",
+    "MegatronBert": "megatron-bert",
     "Camembert": "camembert",
     "DistilBert": "distilbert",
     "Electra": "electra",

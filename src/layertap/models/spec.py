@@ -107,7 +107,7 @@ class EncoderSpec:
         positions: a table of learned positions, or plain ones for `rotary_thetas` and `relative`.
         type_vocab_size: rows of the token-type table; 0: there is none.
         pad_token_id: the row of the word table that gets no gradient.
-        hidden_dropout_prob: after the embeddings and after both halves of a block.
+        hidden_dropout_prob: after the embeddings, after attention, and after the feed-forward.
         attention_probs_dropout_prob: of attention weights.
         pooler: the architecture has one (dense + tanh on the first token's last state); whether a checkpoint
             stores it is the checkpoint's.
@@ -123,6 +123,7 @@ class EncoderSpec:
         first_attention_norm: block 0 of a pre-norm encoder has a norm before attention.
         qkv_bias, attention_output_bias, intermediate_bias, output_bias: the dense layers have a bias; that of
             `intermediate` is the gate's, too.
+        output_dropout: dropout follows the feed-forward, too.
         gated: the feed-forward is `down(act(gate(x)) * up(x))`.
         num_key_value_heads: heads of keys and values, each shared by A / this many query heads; None: A.
         rotary_thetas: the base of the rotary angles of each layer, or (): no rotation. Halves of a head are
@@ -157,6 +158,7 @@ class EncoderSpec:
     attention_output_bias: bool = True
     intermediate_bias: bool = True
     output_bias: bool = True
+    output_dropout: bool = True
     gated: bool = False
     num_key_value_heads: int | None = None
     rotary_thetas: tuple[float, ...] = ()

@@ -32,6 +32,7 @@ class FamilyRow:
         normed: which hidden states are the output of a norm, as `in_words` puts it: "all", "1 to L", "0 and L", "L".
         first_state: what `hidden_states[0]` is.
         limit: tokens a sequence at real size, special tokens included.
+        blocks: of the usual model, where `real_size` has fewer of them to save memory; None: as many.
         head_class: a class of transformers with a head (`BertForMaskedLM`), whose checkpoints hold the encoder under
             a prefix, or None: there is none.
     """
@@ -47,6 +48,7 @@ class FamilyRow:
     normed: str
     first_state: str
     limit: int
+    blocks: int | None = None
     head_class: str | None = None
 
     def config(self, values: Mapping[str, Any]) -> Any:

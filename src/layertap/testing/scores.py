@@ -90,7 +90,7 @@ def family_table(rows: Sequence[FamilyRow]) -> str:
 
 
 def _described(row: FamilyRow) -> tuple[str, ...]:
-    blocks = row.spec(row.real_size).num_hidden_layers
+    blocks = row.blocks or row.spec(row.real_size).num_hidden_layers
     return (
         row.name,
         f"`{row.model_type}`",

@@ -335,7 +335,7 @@ STYLES: dict[str, Style] = {
     "XLMRobertaTokenizer": SENTENCEPIECE,
 }
 
-# model_type -> the class that transformers takes where no file names one
+# model_type -> the class that transformers takes where no file names one; for the others tokenizer.json as it is
 CLASS_OF: dict[str, str] = {
     "albert": "AlbertTokenizer",
     "bert": "BertTokenizer",
@@ -343,7 +343,9 @@ CLASS_OF: dict[str, str] = {
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
     "mpnet": "MPNetTokenizer",
+    "megatron-bert": "BertTokenizer",
     "roberta": "RobertaTokenizer",
+    "roberta-prelayernorm": "RobertaTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 

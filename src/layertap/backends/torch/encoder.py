@@ -141,11 +141,11 @@ class SelfAttention(nn.Module):
 class AddNorm(nn.Module):
     """`norm(residual + dropout(dense(x)))`, the end of both halves of a block; pre-norm ones do not norm here."""
 
-    def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool) -> None:
+    def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool, dropout: bool = True) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, spec.hidden_size, bias=bias)
         self.LayerNorm = norm_of(spec) if spec.norm_position == "post" else None
-        self.dropout = nn.Dropout(spec.hidden_dropout_prob)
+        self.dropout = nn.Dropout(spec.hidden_dropout_prob if dropout else 0.0)
 
     def forward(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
         """[Q, H]."""
@@ -199,7 +199,7 @@ class Block(nn.Module):
         self.attention = Attention(spec, block)
         self.LayerNorm = norm_of(spec) if spec.norm_position == "pre" else None
         self.intermediate = Intermediate(spec)
-        self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias)
+        self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias, dropout=spec.output_dropout)
 
     def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[T, H], or [Q, H] where `reach` has only some rows as queries."""
