@@ -45,6 +45,7 @@ def _albert(config: ConfigReader) -> EncoderSpec:
         embedding_projection=True,
         # In floating point, as transformers has it: where groups do not divide layers, rounding decides.
         blocks=tuple(int(i / (layers / groups)) for i in range(layers)),
+        output_dropout=False,
     )
 
 
