@@ -42,6 +42,15 @@ ROBERTA_BASE = BASE | {"max_position_embeddings": 514, "type_vocab_size": 1, "la
 MPNET_SMALL = {key: value for key, value in SMALL.items() if key != "type_vocab_size"}
 SUM = "words + token types + positions"
 SUM_NORMED = f"{SUM}, normed"
+ROTARY_SMALL: dict[str, Any] = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 40,
+    "pad_token_id": 3,
+}
 PROJECTED = SUM_NORMED + ", projected"
 
 ROWS = [
@@ -228,6 +237,74 @@ ROWS = [
         normed="0 and L",
         first_state=SUM_NORMED,
         limit=512,
+    ),
+    FamilyRow(
+        name="ModernBERT",
+        model_type="modernbert",
+        config_class="ModernBertConfig",
+        model_class="ModernBertModel",
+        head_class="ModernBertForMaskedLM",
+        small=ROTARY_SMALL | {"local_attention": 9},
+        real_size={"vocab_size": 5000, "pad_token_id": 3},
+        pooler=False,
+        token_types=False,
+        normed="0 and L",
+        first_state="words, normed",
+        limit=8192,
+    ),
+    FamilyRow(
+        name="ModernBERT, biases",
+        model_type="modernbert",
+        config_class="ModernBertConfig",
+        model_class="ModernBertModel",
+        head_class="ModernBertForMaskedLM",
+        small=ROTARY_SMALL
+        | {
+            "local_attention": 4,
+            "global_attn_every_n_layers": 2,
+            "global_rope_theta": 500.0,
+            "local_rope_theta": 20.0,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "norm_eps": 2e-5,
+        },
+        # as large as ModernBERT-large, and written as transformers 4 does
+        real_size={
+            "vocab_size": 5000,
+            "pad_token_id": 3,
+            "hidden_size": 1024,
+            "intermediate_size": 2624,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "norm_bias": True,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "global_attn_every_n_layers": 3,
+            "global_rope_theta": 160_000.0,
+            "local_rope_theta": 10_000.0,
+        },
+        pooler=False,
+        token_types=False,
+        normed="0 and L",
+        first_state="words, normed",
+        limit=8192,
+    ),
+    FamilyRow(
+        name="EuroBERT",
+        model_type="eurobert",
+        config_class="EuroBertConfig",
+        model_class="EuroBertModel",
+        head_class="EuroBertForMaskedLM",
+        small=ROTARY_SMALL | {"num_hidden_layers": 4, "num_key_value_heads": 2, "rope_theta": 300.0},
+        # EuroBERT-210m
+        real_size={"vocab_size": 5000, "pad_token_id": 3, "rope_theta": 250_000.0},
+        pooler=False,
+        token_types=False,
+        normed="L",
+        first_state="words",
+        limit=8192,
     ),
 ]
 

@@ -15,7 +15,7 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from layertap.errors import TokenizerError, UsageError
 from layertap.models.registry import ARCHITECTURES
-from layertap.text.styles import CLASS_OF, GENERIC, PYTHON_ONLY, STYLES
+from layertap.text.styles import AS_IT_STANDS, CLASS_OF, GENERIC, PYTHON_ONLY, STYLES
 from layertap.text.tokenizer import TextTokenizer
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -328,5 +328,6 @@ def test_several_threads_may_call_it(bert: TextTokenizer) -> None:
 def test_the_tables_fit_together() -> None:
     assert set(CLASS_OF) <= set(ARCHITECTURES)
     assert set(CLASS_OF.values()) <= set(STYLES)
+    assert set(AS_IT_STANDS) <= set(ARCHITECTURES) - set(CLASS_OF)
     assert not set(STYLES) & (set(GENERIC) | set(PYTHON_ONLY))
     assert list(STYLES) == sorted(STYLES, key=str.lower)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.text.tokenizer import TextTokenizer
 
@@ -136,6 +136,38 @@ def albert_files(folder: Path, *, unknown: int = 1, accents: str = "\u00e9\u0301
     vocab = [*((piece, 0.0) for piece in special), *((piece, -2.0 - i / 16) for i, piece in enumerate(pieces))]
     backend = Tokenizer(models.Unigram(vocab, unk_id=unknown))
     backend.add_special_tokens(special)
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def llama_files(folder: Path) -> None:
+    """EuroBERT's layout: Llama 3's byte-level BPE, with both ends in the template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, "th", "the", "\u0120t", "\u0120th", "\u0120the"]
+    merges = [("t", "h"), ("th", "e"), ("\u0120", "t"), ("\u0120t", "h"), ("\u0120th", "e")]
+    backend = Tokenizer(models.BPE({token: i for i, token in enumerate(tokens)}, merges, ignore_merges=True))
+    words = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>", "<|mask|>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single=["<|begin_of_text|>", "$A", "<|end_of_text|>"],
+        special_tokens=[(name, backend.token_to_id(name)) for name in ("<|begin_of_text|>", "<|end_of_text|>")],
+    )
+    backend.save(str(folder / "tokenizer.json"))
+
+
+def odd_wordpiece_files(folder: Path) -> None:
+    """A tokenizer.json that no class of transformers would make."""
+    words = [*SPECIALS, *LETTERS, *(f"##{c}" for c in LETTERS), "the", "##ing"]
+    backend = Tokenizer(models.WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.NFD()
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    backend.add_special_tokens(SPECIALS)
+    backend.post_processor = processors.TemplateProcessing(
+        single=["[SEP]", "$A", "[CLS]"], special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
     backend.save(str(folder / "tokenizer.json"))
 
 
@@ -297,6 +329,32 @@ SETTINGS: dict[str, tuple[Callable[[Path], None], str, dict[str, Mapping[str, An
         "bert",
         {"tokenizer_config": {"tokenizer_class": "XLMRobertaTokenizer", "mask_token": "<mask>"}},
     ),
+    # transformers takes no file's word for ModernBERT's class
+    "modernbert, class bert": (
+        odd_wordpiece_files,
+        "modernbert",
+        {"tokenizer_config": {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "cls_token": "[CLS]"}},
+    ),
+    "modernbert, no class": (odd_wordpiece_files, "modernbert", {"tokenizer_config": {"mask_token": "[MASK]"}}),
+    "modernbert, python only": (
+        odd_wordpiece_files,
+        "modernbert",
+        {"tokenizer_config": {"tokenizer_class": "BertweetTokenizer"}},
+    ),
+    "eurobert": (
+        llama_files,
+        "eurobert",
+        {
+            "tokenizer_config": {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "bos_token": "<|begin_of_text|>",
+                "eos_token": "<|end_of_text|>",
+                "pad_token": "<|end_of_text|>",
+                "mask_token": "<|mask|>",
+            }
+        },
+    ),
+    "eurobert, class llama": (llama_files, "eurobert", {"tokenizer_config": {"tokenizer_class": "LlamaTokenizerFast"}}),
     "as stored": (
         unigram_files,
         "xlm-roberta",

@@ -13,6 +13,7 @@ from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
 from layertap.features.schema import ModelFacts
 from layertap.models.config import ConfigReader
+from layertap.models.spec import PositionTable
 from layertap.text.tokenizer import TextTokenizer
 
 INSANE_LENGTH = 10**9
@@ -38,7 +39,9 @@ class OpenedModel:
     @property
     def limits(self) -> Mapping[str, int]:
         """What limits a text -> tokens, special tokens included; the smallest counts."""
-        limits = {"position table": self.files.spec.positions.max_length}
+        positions = self.files.spec.positions
+        name = "position table" if isinstance(positions, PositionTable) else "max_position_embeddings"
+        limits = {name: positions.max_length}
         stated = self.tokenizer.settings.get("model_max_length")
         if isinstance(stated, int) and self.tokenizer.num_special_tokens < stated < INSANE_LENGTH:
             limits["tokenizer_config.json"] = stated

@@ -48,6 +48,13 @@ class ConfigReader:
             raise self.fail(field, f"a number from {low} to {high}")
         return float(value)
 
+    def flag(self, field: str, default: bool) -> bool:
+        """True or false."""
+        value = self.values.get(field, default)
+        if not isinstance(value, bool):
+            raise self.fail(field, "true or false")
+        return value
+
     def optional_id(self, field: str, default: int | None) -> int | None:
         """A token id, or None where the file says null."""
         if self.values.get(field, default) is None:

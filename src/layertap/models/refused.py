@@ -16,6 +16,7 @@ REFUSED_CLASSES: dict[str, str] = {
     "NeZha": "NEZHA has functional relative positions",
     "Nezha": "NEZHA has functional relative positions",
     "NewModel": "GTE-new has rotary positions",
+    "ModernBertDecoder": "a decoder attends to the left only; layertap runs encoders",
 }
 REFUSED_MODEL_TYPES: dict[str, str] = {
     "xlnet": "XLNet",
@@ -24,10 +25,17 @@ REFUSED_MODEL_TYPES: dict[str, str] = {
     "bigbird_pegasus": "BigBird",
     "fnet": "FNet",
     "nezha": "Nezha",
+    "modernbert-decoder": "ModernBertDecoder",
 }
 
 # Class of a model's own code -> model_type of the native family that computes the same.
-NATIVE_TWINS: dict[str, str] = {}
+NATIVE_TWINS: dict[str, str] = {
+    # of the official repositories, written before transformers had the family
+    "EuroBertModel": "eurobert",
+    "EuroBertForMaskedLM": "eurobert",
+    "EuroBertForSequenceClassification": "eurobert",
+    "EuroBertForTokenClassification": "eurobert",
+}
 
 # Code for these says nothing about the forward pass.
 HARMLESS_CODE = ("AutoConfig",)

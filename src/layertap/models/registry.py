@@ -16,6 +16,8 @@ ARCHITECTURES: dict[str, str] = {
     "camembert": "roberta:CAMEMBERT",
     "distilbert": "distilbert:DISTILBERT",
     "electra": "electra:ELECTRA",
+    "eurobert": "eurobert:EUROBERT",
+    "modernbert": "modernbert:MODERNBERT",
     "mpnet": "mpnet:MPNET",
     "megatron-bert": "prenorm:MEGATRON_BERT",
     "roberta": "roberta:ROBERTA",
@@ -36,6 +38,8 @@ CLASS_PREFIXES: dict[str, str] = {
     "Albert": "albert",
     "Roberta": "roberta",
     "MPNet": "mpnet",
+    "EuroBert": "eurobert",
+    "ModernBert": "modernbert",
     "Bert": "bert",
 }
 

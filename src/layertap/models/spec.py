@@ -130,6 +130,9 @@ class EncoderSpec:
             rotated against each other (Su et al. 2021, as in GPT-NeoX).
         windows: for each layer the largest distance |i - j| at which tokens attend, None for any; or (): any.
         relative: a bias of attention scores by distance, or None.
+        embedding_dropout_prob: after the embeddings; None: `hidden_dropout_prob`.
+        attention_output_dropout_prob: after the attention half of a block; None: `hidden_dropout_prob`.
+        intermediate_dropout_prob: of the feed-forward's inner columns.
     """
 
     architecture: str
@@ -164,6 +167,9 @@ class EncoderSpec:
     rotary_thetas: tuple[float, ...] = ()
     windows: tuple[int | None, ...] = ()
     relative: RelativeBias | None = None
+    embedding_dropout_prob: float | None = None
+    attention_output_dropout_prob: float | None = None
+    intermediate_dropout_prob: float = 0.0
 
     @property
     def head_size(self) -> int:

@@ -17,7 +17,7 @@ from tokenizers import AddedToken, Tokenizer
 from layertap.errors import TokenizerError
 from layertap.models.config import short
 from layertap.text.settings import CONFIG_FILE, TokenizerSettings, read_settings
-from layertap.text.styles import CLASS_OF, GENERIC, PYTHON_ONLY, STYLES, Setup, Style
+from layertap.text.styles import AS_IT_STANDS, CLASS_OF, GENERIC, PYTHON_ONLY, STYLES, Setup, Style
 
 TOKENIZER_FILE = "tokenizer.json"
 SENTENCEPIECE_ENDINGS = (".model", ".spm")
@@ -52,6 +52,8 @@ def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> Buil
     """Builds the tokenizer of a folder; arguments and errors as `TextTokenizer.load`."""
     settings = read_settings(folder)
     name = settings.tokenizer_class or (tokenizer_class or "").removesuffix("Fast") or None
+    if model_type in AS_IT_STANDS:
+        name = GENERIC[0]
     if name in PYTHON_ONLY:
         raise TokenizerError(
             f"{folder}: tokenizer_class {name} runs in Python only and is not supported ({PYTHON_ONLY[name]}); "

@@ -349,6 +349,9 @@ CLASS_OF: dict[str, str] = {
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 
+# model_types for which transformers disregards every class that a file names and takes tokenizer.json as it is
+AS_IT_STANDS = ("modernbert",)
+
 # classes that stand for "tokenizer.json as it is"
 GENERIC = ("PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend")
 

@@ -52,7 +52,7 @@ class PackedTensors:
 
 
 class RMSNorm(nn.Module):
-    """`weight * x / sqrt(mean(x^2) + eps)`, the mean in float32 (Zhang and Sennrich 2019)."""
+    """`weight * x / sqrt(mean(x^2) + eps)`, in float32 and rounded once (Zhang and Sennrich 2019)."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class RMSNorm(nn.Module):
         """[T, H]."""
         wide_TH = x_TH.float()
         scale_T1 = torch.rsqrt(wide_TH.square().mean(-1, keepdim=True) + self.eps)
-        return self.weight * (wide_TH * scale_T1).to(x_TH.dtype)
+        return (self.weight * (wide_TH * scale_T1)).to(x_TH.dtype)
 
 
 def norm_of(spec: EncoderSpec, size: int | None = None) -> nn.Module:
@@ -90,7 +90,7 @@ class Embeddings(nn.Module):
             _table(spec.type_vocab_size, width, padding_idx=None) if spec.type_vocab_size else None
         )
         self.LayerNorm = norm_of(spec, width) if spec.embedding_norm else None
-        self.dropout = nn.Dropout(spec.hidden_dropout_prob)
+        self.dropout = nn.Dropout(_stated(spec.embedding_dropout_prob, spec.hidden_dropout_prob))
         self.projection = nn.Linear(width, spec.hidden_size) if spec.embedding_projection else None
 
     def forward(self, batch: PackedTensors) -> Tensor:
@@ -108,6 +108,10 @@ class Embeddings(nn.Module):
             words_TE = words_TE + self.position_embeddings(batch.position_ids)
         hidden_TH: Tensor = self.dropout(words_TE if self.LayerNorm is None else self.LayerNorm(words_TE))
         return hidden_TH if self.projection is None else self.projection(hidden_TH)
+
+
+def _stated(rate: float | None, otherwise: float) -> float:
+    return otherwise if rate is None else rate
 
 
 def _table(rows: int, size: int, *, padding_idx: int | None) -> nn.Embedding:
@@ -141,11 +145,11 @@ class SelfAttention(nn.Module):
 class AddNorm(nn.Module):
     """`norm(residual + dropout(dense(x)))`, the end of both halves of a block; pre-norm ones do not norm here."""
 
-    def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool, dropout: bool = True) -> None:
+    def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool, dropout: float) -> None:
         super().__init__()
         self.dense = nn.Linear(in_features, spec.hidden_size, bias=bias)
         self.LayerNorm = norm_of(spec) if spec.norm_position == "post" else None
-        self.dropout = nn.Dropout(spec.hidden_dropout_prob if dropout else 0.0)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
         """[Q, H]."""
@@ -160,7 +164,8 @@ class Attention(nn.Module):
         super().__init__()
         self.LayerNorm = norm_of(spec) if "attention.LayerNorm" in spec.block_norms(block) else None
         self.self = SelfAttention(spec)
-        self.output = AddNorm(spec.hidden_size, spec, bias=spec.attention_output_bias)
+        dropout = _stated(spec.attention_output_dropout_prob, spec.hidden_dropout_prob)
+        self.output = AddNorm(spec.hidden_size, spec, bias=spec.attention_output_bias, dropout=dropout)
 
     def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[Q, H]."""
@@ -179,11 +184,14 @@ class Intermediate(nn.Module):
         )
         self.dense = nn.Linear(spec.hidden_size, spec.intermediate_size, bias=spec.intermediate_bias)
         self.activation = ACTIVATIONS[spec.hidden_act]
+        self.dropout = nn.Dropout(spec.intermediate_dropout_prob)
 
     def forward(self, hidden_QH: Tensor) -> Tensor:
         """[Q, F]."""
         up_QF: Tensor = self.dense(hidden_QH)
-        return self.activation(up_QF) if self.gate is None else self.activation(self.gate(hidden_QH)) * up_QF
+        wide_QF = self.activation(up_QF) if self.gate is None else self.activation(self.gate(hidden_QH)) * up_QF
+        dropped_QF: Tensor = self.dropout(wide_QF)
+        return dropped_QF
 
 
 class Block(nn.Module):
@@ -199,7 +207,8 @@ class Block(nn.Module):
         self.attention = Attention(spec, block)
         self.LayerNorm = norm_of(spec) if spec.norm_position == "pre" else None
         self.intermediate = Intermediate(spec)
-        self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias, dropout=spec.output_dropout)
+        dropout = spec.hidden_dropout_prob if spec.output_dropout else 0.0
+        self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias, dropout=dropout)
 
     def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[T, H], or [Q, H] where `reach` has only some rows as queries."""
