@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # Named here so that --help need not load the rooms that own them; a test holds them to those.
 PRECISIONS = ("float32", "bfloat16", "float16")
 RULES = ("stop", "capture", "rows", "share", "fold", "heads")
-READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet")
+READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet", "conll", "conllu")
 WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
 
 

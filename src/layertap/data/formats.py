@@ -70,6 +70,8 @@ READ_FORMATS: dict[str, ReadFormat] = {
         ReadFormat(name="csv", suffixes=(".csv",), reader="delimited:CsvReader"),
         ReadFormat(name="tsv", suffixes=(".tsv", ".tab"), reader="delimited:TsvReader"),
         ReadFormat(name="parquet", suffixes=(".parquet", ".pq"), reader="parquet:ParquetReader", streamed=False),
+        ReadFormat(name="conll", suffixes=(".conll", ".conll2003", ".iob", ".bio"), reader="conll:ConllReader"),
+        ReadFormat(name="conllu", suffixes=(".conllu",), reader="conllu:ConlluReader"),
     )
 }
 
@@ -97,6 +99,9 @@ def open_reader(
     *,
     format: str | None = None,  # noqa: A002 - the word of every tool of this kind
     text_column: str | None = None,
+    words_column: str | None = None,
+    pair_column: str | None = None,
+    spans_column: str | None = None,
     id_column: str | None = None,
     columns: Sequence[str] | None = None,
     on_error: OnError = "raise",
@@ -108,9 +113,14 @@ def open_reader(
         source: a file, or `-` for standard input. Text formats may be gzipped (`.jsonl.gz`).
         format: a name of `READ_FORMATS`; None: by the file's ending, txt for standard input.
         text_column: the column with the texts; None: `text`.
+        words_column: a column with lists of words (jsonl, parquet); they are the text then, with a space between,
+            and there is no text column. conll and conllu have words in any case: column 0, `form`.
+        pair_column: a column with second texts.
+        spans_column: a column with character ranges of the text (jsonl, parquet): lists of [begin, end], or of
+            objects with `begin` (or `start`) and `end`; `begin < end <= len(text)`, in Unicode characters.
         id_column: the column with the ids (strings or whole numbers); None: `id` where there is one.
         columns: other columns to carry to the output; None: all but the texts. Naming the text column
-            here carries the texts too.
+            here carries the texts too. (conll and conllu: see their readers.)
         on_error: `raise` stops at the first row that cannot be read, `skip` lists it in `Reader.errors`.
         max_errors: rows that `skip` bears before it stops too; None: any number.
 
@@ -122,6 +132,9 @@ def open_reader(
         raise OptionError(f"columns is the string {columns!r}; give a list of column names")
     options = ReadOptions(
         text_column=text_column,
+        words_column=words_column,
+        pair_column=pair_column,
+        spans_column=spans_column,
         id_column=id_column,
         columns=None if columns is None else tuple(columns),
         on_error=on_error,

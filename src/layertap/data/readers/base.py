@@ -25,6 +25,9 @@ class ReadOptions:
 
     Attributes:
         text_column: the column with the texts; None: `text`.
+        words_column: the column with lists of words, which are the text then; None: there are no given words.
+        pair_column: the column with second texts; None: there are none.
+        spans_column: the column with character ranges of the text; None: there are none.
         id_column: the column with the ids; None: `id` where there is one.
         columns: other columns to carry along; None: all but the texts.
         on_error: `raise` stops at the first bad row, `skip` lists it and goes on.
@@ -32,6 +35,9 @@ class ReadOptions:
     """
 
     text_column: str | None = None
+    words_column: str | None = None
+    pair_column: str | None = None
+    spans_column: str | None = None
     id_column: str | None = None
     columns: tuple[str, ...] | None = None
     on_error: OnError = "raise"
@@ -40,6 +46,11 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
             raise OptionError(f"on_error is {self.on_error!r}; it can be 'raise' or 'skip'")
+        if self.text_column is not None and self.words_column is not None:
+            raise OptionError(
+                f"text column {self.text_column!r} and words column {self.words_column!r} are both named, and the text "
+                "of given words is them with a space between; name one of the two"
+            )
         if self.max_errors is not None and self.on_error == "raise":
             raise OptionError("max_errors is given and on_error is 'raise'; it goes with on_error 'skip'")
         if self.max_errors is not None and self.max_errors < 0:
@@ -62,6 +73,21 @@ class RowError:
     row: int
     where: str
     reason: str
+
+
+def refuse_roles(options: ReadOptions, roles: Mapping[str, Any], *, file: str, why: str) -> None:
+    """Refuses columns that were named for a format which has no such columns.
+
+    Args:
+        options: what the user asked for.
+        roles: names of `ReadOptions` -> what to call each in the message.
+        file: the input's name.
+        why: the format, and why it has none; then what to do.
+    """
+    for attribute, role in roles.items():
+        asked = getattr(options, attribute)
+        if asked:
+            raise OptionError(f"{file} is read as {why.format(role=f'the {role} {asked!r}')}")
 
 
 class BadRowError(Exception):

@@ -7,8 +7,9 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, BinaryIO, ClassVar
 
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions, refuse_roles
 from layertap.data.readers.lines import UTF8_BOM, decode
+from layertap.data.readers.roles import record_of
 from layertap.data.readers.selection import ID_COLUMN, select
 from layertap.data.readers.source import Source
 from layertap.records import Record
@@ -30,6 +31,12 @@ class DelimitedReader(Reader):
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
+        refuse_roles(
+            options,
+            {"words_column": "words column", "spans_column": "spans column"},
+            file=source.name,
+            why="fields with text in them, and {role} asked for holds lists; write the input as jsonl or parquet",
+        )
         # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered.
         csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
         self._lines = _Lines(source.stream)
@@ -79,12 +86,8 @@ class DelimitedReader(Reader):
         if len(raw) != len(self._header):
             raise BadRowError(f"{len(raw)} fields under a header of {len(self._header)}")
         chosen, place = self._selection, self._place
-        return Record(
-            row=row,
-            text=raw[place[chosen.text]],
-            id=None if chosen.id is None else raw[place[chosen.id]],
-            columns={name: raw[place[name]] for name in chosen.columns},
-        )
+        values = {name: raw[place[name]] for name in chosen.wanted}
+        return record_of(row, chosen, values, {name: values[name] for name in chosen.columns})
 
     def _read_header(self) -> list[str]:
         for number, fields in self._rows():

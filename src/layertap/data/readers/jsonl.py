@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from layertap.data.json_types import arrow_type, kind_of, merge
 from layertap.data.readers.base import BadRowError, Reader, ReadOptions
 from layertap.data.readers.lines import decode, numbered_lines
-from layertap.data.readers.selection import ID_COLUMN, Selection, checked_id, checked_text, is_id, named, select
+from layertap.data.readers.roles import record_of
+from layertap.data.readers.selection import ID_COLUMN, Selection, asked_selection, is_id, named, select
 from layertap.data.readers.source import Source
 from layertap.errors import UsageError
 from layertap.records import Record
@@ -54,15 +55,11 @@ class JsonlReader(Reader):
     def _parse(self, row: int, raw: bytes) -> Record:
         values = parse_object(raw)
         chosen = self._selection
-        if chosen.text not in values:
-            raise BadRowError(f"there is no column {chosen.text!r}")
-        text = checked_text(values[chosen.text], chosen.text)
-        found_id = None if chosen.id is None else checked_id(values.get(chosen.id), chosen.id)
         if self._options.columns is None:
-            columns = {key: value for key, value in values.items() if key not in (chosen.text, chosen.id)}
+            columns = {key: value for key, value in values.items() if key not in chosen.left_out}
         else:
             columns = {key: values[key] for key in chosen.columns if key in values}
-        return Record(row=row, text=text, id=found_id, columns=columns)
+        return record_of(row, chosen, values, columns)
 
     def _peek(self) -> list[tuple[int, bytes]]:
         head: list[tuple[int, bytes]] = []
@@ -92,11 +89,7 @@ class JsonlReader(Reader):
                     no_ids.add(key)
         if not readable:
             # nothing to learn the columns from: take what is asked for at its word
-            return Selection(
-                text=self._options.text_column or "text",
-                id=self._options.id_column,
-                columns=self._options.columns or (),
-            )
+            return asked_selection(self._options)
         return select(
             self._options,
             file=self._source.name,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from layertap.data.arrow_row import ArrowRow
 from layertap.data.readers.base import BadRowError, Reader, ReadOptions
-from layertap.data.readers.selection import ID_COLUMN, checked_id, checked_text, select
+from layertap.data.readers.roles import record_of
+from layertap.data.readers.selection import ID_COLUMN, select
 from layertap.data.readers.source import Source
 from layertap.errors import UsageError
 from layertap.records import Record
@@ -48,12 +50,7 @@ class ParquetReader(Reader):
             texts=strings,
             ids=[*strings, *(field.name for field in self._schema if pa.types.is_integer(field.type))],
         )
-        if self._selection.text not in strings:
-            kind = self._schema.field(self._selection.text).type
-            raise UsageError(
-                f"{source.name}: column {self._selection.text!r} holds {kind}, not strings; those with strings are "
-                + (", ".join(map(repr, strings)) or "none")
-            )
+        self._check_types(strings)
         self._rows_read = 0
 
     @property
@@ -75,31 +72,48 @@ class ParquetReader(Reader):
             self._file.close()
         super().close()
 
-    def _rows(self) -> Iterator[tuple[int, tuple[Any, Any, Mapping[str, Any]]]]:
+    def _rows(self) -> Iterator[tuple[int, tuple[dict[str, Any], Mapping[str, Any]]]]:
         import pyarrow as pa
 
         chosen = self._selection
-        wanted = dict.fromkeys([chosen.text, *([chosen.id] if chosen.id is not None else []), *chosen.columns])
+        roles = replace(chosen, columns=()).wanted
         try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=list(wanted)):
-                texts = _python_values(batch.column(chosen.text))
-                ids = [None] * len(texts) if chosen.id is None else _python_values(batch.column(chosen.id))
+            for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=list(chosen.wanted)):
+                values = [_python_values(batch.column(name)) for name in roles]
                 carried = batch.select(list(chosen.columns))
-                for i, (text, found_id) in enumerate(zip(texts, ids, strict=True)):
+                for i, row in enumerate(zip(*values, strict=True)):
                     self._rows_read += 1
-                    yield self._rows_read, (text, found_id, ArrowRow(carried, i) if chosen.columns else {})
+                    found = dict(zip(roles, row, strict=True))
+                    yield self._rows_read, (found, ArrowRow(carried, i) if chosen.columns else {})
         except (pa.ArrowException, OSError) as error:
             raise self._fail(f"cannot be read after row {self._rows_read}: {error}") from None
 
-    def _parse(self, row: int, raw: tuple[Any, Any, Mapping[str, Any]]) -> Record:
-        text, found_id, columns = raw
+    def _parse(self, row: int, raw: tuple[dict[str, Any], Mapping[str, Any]]) -> Record:
+        values, columns = raw
+        for name, value in values.items():
+            if isinstance(value, UnicodeDecodeError):
+                raise BadRowError(f"column {name!r} is not UTF-8: byte 0x{value.object[value.start]:02x}")
+        return record_of(row, self._selection, values, columns)
+
+    def _check_types(self, strings: list[str]) -> None:
+        """Refuses columns that cannot play their role, whatever the rows hold."""
         chosen = self._selection
-        return Record(
-            row=row,
-            text=checked_text(_readable(text, chosen.text), chosen.text),
-            id=None if chosen.id is None else checked_id(_readable(found_id, chosen.id), chosen.id),
-            columns=columns,
-        )
+        for name in (chosen.text, chosen.pair):
+            if name is not None and name not in strings:
+                raise UsageError(
+                    f"{self._source.name}: column {name!r} holds {self._schema.field(name).type}, not strings; those "
+                    "with strings are " + (", ".join(map(repr, strings)) or "none")
+                )
+        for name, fits, kind in (
+            (chosen.words, _is_list_of_strings, "lists of strings"),
+            (chosen.spans, _is_list_of_ranges, "lists of [begin, end] pairs or objects"),
+        ):
+            if name is not None and not fits(self._schema.field(name).type):
+                fitting = [field.name for field in self._schema if fits(field.type)]
+                raise UsageError(
+                    f"{self._source.name}: column {name!r} holds {self._schema.field(name).type}, not {kind}; those "
+                    "with them are " + (", ".join(map(repr, fitting)) or "none")
+                )
 
     def _batch_rows(self) -> int:
         metadata = self._file.metadata
@@ -117,6 +131,30 @@ def _is_string(type_: pa.DataType) -> bool:
     return pa.types.is_string(type_) or pa.types.is_large_string(type_) or str(type_) == "string_view"
 
 
+def _is_list_of_strings(type_: pa.DataType) -> bool:
+    return _is_list(type_) and _is_string(type_.value_type)
+
+
+def _is_list_of_ranges(type_: pa.DataType) -> bool:
+    """Whether rows may hold ranges; each of them is checked when it is read."""
+    import pyarrow as pa
+
+    if not _is_list(type_):
+        return False
+    range_ = type_.value_type
+    if pa.types.is_struct(range_):
+        return {"end"} < {range_.field(i).name for i in range(range_.num_fields)}
+    # a column of empty lists only has no type for what is in them
+    return pa.types.is_null(range_) or (_is_list(range_) and pa.types.is_integer(range_.value_type))
+
+
+def _is_list(type_: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(type_) for is_kind in kinds)
+
+
 def _python_values(column: pa.Array) -> list[Any]:
     """The values of a column; in the place of a string that is not UTF-8 stands its error."""
     try:
@@ -131,9 +169,3 @@ def _python_value(scalar: pa.Scalar) -> Any:
         return scalar.as_py()
     except UnicodeDecodeError as error:
         return error
-
-
-def _readable(value: Any, column: str) -> Any:
-    if isinstance(value, UnicodeDecodeError):
-        raise BadRowError(f"column {column!r} is not UTF-8: byte 0x{value.object[value.start]:02x}")
-    return value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layertap.data.readers.base import BadRowError, ReadOptions
@@ -20,14 +20,43 @@ class Selection:
     """Columns by role.
 
     Attributes:
-        text: the column with the texts.
+        text: the column with the texts, or None: the words are the text.
+        words: the column with lists of words, or None.
+        pair: the column with second texts, or None.
+        spans: the column with character ranges, or None.
         id: the column with the ids, or None.
         columns: the columns to carry along, in order.
     """
 
-    text: str
+    text: str | None
+    words: str | None
+    pair: str | None
+    spans: str | None
     id: str | None
     columns: tuple[str, ...]
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Every column that a record is made of, each once."""
+        roles = (self.text, self.words, self.pair, self.spans, self.id)
+        return tuple(dict.fromkeys([*(name for name in roles if name is not None), *self.columns]))
+
+    @property
+    def left_out(self) -> frozenset[str | None]:
+        """Columns that are carried only where they are named: texts and ids."""
+        return frozenset((self.text, self.words, self.pair, self.id))
+
+
+def asked_selection(options: ReadOptions) -> Selection:
+    """What the user asked for, at its word: for an input that says nothing of its columns."""
+    return Selection(
+        text=None if options.words_column else options.text_column or TEXT_COLUMN,
+        words=options.words_column,
+        pair=options.pair_column,
+        spans=options.spans_column,
+        id=options.id_column,
+        columns=options.columns or (),
+    )
 
 
 def select(
@@ -53,21 +82,21 @@ def select(
         UsageError: a column that is not there or cannot play its role; the message lists those found.
     """
     listed = f"{origin} {_listed(found)}" if found else "it has no columns"
-    text = options.text_column or TEXT_COLUMN
-    if text not in found:
+    asked = asked_selection(options)
+    if asked.text is not None and asked.text not in found:
         advice = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
         how = "" if options.text_column else " and no text column is named"
-        raise UsageError(f"{file}: there is no column {text!r}{how}; {listed}{advice}")
-    missing = [name for name in options.columns or () if name not in found]
-    if options.id_column is not None and options.id_column not in found:
-        missing.append(options.id_column)
+        raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {listed}{advice}")
+    roles = (options.words_column, options.pair_column, options.spans_column, options.id_column)
+    missing = [name for name in (*(options.columns or ()), *roles) if name is not None and name not in found]
     if missing:
         raise UsageError(f"{file}: there is no column {', '.join(map(repr, missing))}; {listed}")
     if options.id_column is not None and options.id_column not in ids:
         raise UsageError(f"{file}: column {options.id_column!r} cannot be the id: ids are strings or whole numbers")
-    id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and text != ID_COLUMN else None)
+    id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and asked.text != ID_COLUMN else None)
+    chosen = replace(asked, id=id_column)
     if options.columns is None:
-        columns = tuple(name for name in found if name not in (text, id_column))
+        columns = tuple(name for name in found if name not in chosen.left_out)
     else:
         columns = tuple(name for name in options.columns if (name, id_column) != (ID_COLUMN, ID_COLUMN))
     if id_column is not None and ID_COLUMN in columns:
@@ -75,7 +104,7 @@ def select(
             f"{file}: the output's column 'id' would hold both {id_column!r} and the input's own 'id'; "
             "name the columns to carry (--columns), without 'id'"
         )
-    return Selection(text=text, id=id_column, columns=columns)
+    return replace(chosen, columns=columns)
 
 
 def _listed(names: Sequence[str]) -> str:
