@@ -14,15 +14,24 @@ from layertap.verify.measure import Difference  # noqa: E402
 from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
 
-DROPOUTS = {"hidden_dropout_prob": 0.5, "attention_probs_dropout_prob": 0.0}
+DROPOUTS = {
+    "hidden_dropout_prob": 0.5,
+    "attention_probs_dropout_prob": 0.0,
+}
+DROPOUTS_OF_DISTILBERT = {"dropout": 0.5, "attention_dropout": 0.0}
 """Attention weights are dropped by a kernel that draws its own numbers."""
 
-WITH_DROPOUT = [row for row in ROWS if row.spec(row.small | DROPOUTS).hidden_dropout_prob == 0.5]
+
+def with_dropout(row):
+    return row.small | (DROPOUTS_OF_DISTILBERT if row.model_type == "distilbert" else DROPOUTS)
+
+
+WITH_DROPOUT = [row for row in ROWS if row.spec(with_dropout(row)).hidden_dropout_prob == 0.5]
 
 
 @pytest.mark.parametrize("row", WITH_DROPOUT, ids=[row.name for row in WITH_DROPOUT])
 def test_dropout_falls_where_it_does_in_transformers(row, tmp_path):
-    module = row.random_model(row.small | DROPOUTS)
+    module = row.random_model(with_dropout(row))
     with quiet_transformers():
         module.save_pretrained(tmp_path)
     candidate = Candidate.open(tmp_path)

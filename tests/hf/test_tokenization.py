@@ -394,7 +394,7 @@ def test_classes(checkpoint, make_checkpoint, tmp_path):
         hf.BertTokenizer("vocab.txt")
 
 
-@pytest.mark.parametrize("name", ["ElectraTokenizerFast", "DistilBertTokenizer"])
+@pytest.mark.parametrize("name", ["ElectraTokenizerFast", "ConvBertTokenizer"])
 def test_classes_that_do_the_same(make_checkpoint, tmp_path, name):
     folder = make_checkpoint(tmp_path / "m", "bert")
     settings_file = folder / "tokenizer_config.json"

@@ -14,13 +14,25 @@ except ImportError:
     raise BackendError("layertap.hf needs torch: pip install 'layertap[torch]'") from None
 
 from layertap.hf.auto import AutoConfig, AutoModel, AutoTokenizer
-from layertap.hf.config import BertConfig, CamembertConfig, PretrainedConfig, RobertaConfig, XLMRobertaConfig
+from layertap.hf.config import (
+    AlbertConfig,
+    BertConfig,
+    CamembertConfig,
+    DistilBertConfig,
+    ElectraConfig,
+    PretrainedConfig,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 from layertap.hf.encoding import BatchEncoding
 from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
 from layertap.hf.outputs import BaseModelOutputWithPoolingAndCrossAttentions
+from layertap.hf.relatives import AlbertModel, DistilBertModel, ElectraModel
 from layertap.hf.tokenization import (
+    AlbertTokenizer,
     BertTokenizer,
     CamembertTokenizer,
+    DistilBertTokenizer,
     MPNetTokenizer,
     PreTrainedTokenizer,
     PreTrainedTokenizerFast,
@@ -33,8 +45,15 @@ RobertaTokenizerFast = RobertaTokenizer
 XLMRobertaTokenizerFast = XLMRobertaTokenizer
 CamembertTokenizerFast = CamembertTokenizer
 MPNetTokenizerFast = MPNetTokenizer
+AlbertTokenizerFast = AlbertTokenizer
+DistilBertTokenizerFast = DistilBertTokenizer
+ElectraTokenizer = ElectraTokenizerFast = BertTokenizer
 
 __all__ = [
+    "AlbertConfig",
+    "AlbertModel",
+    "AlbertTokenizer",
+    "AlbertTokenizerFast",
     "AutoConfig",
     "AutoModel",
     "AutoTokenizer",
@@ -48,6 +67,14 @@ __all__ = [
     "CamembertModel",
     "CamembertTokenizer",
     "CamembertTokenizerFast",
+    "DistilBertConfig",
+    "DistilBertModel",
+    "DistilBertTokenizer",
+    "DistilBertTokenizerFast",
+    "ElectraConfig",
+    "ElectraModel",
+    "ElectraTokenizer",
+    "ElectraTokenizerFast",
     "MPNetTokenizer",
     "MPNetTokenizerFast",
     "PreTrainedModel",

@@ -9,7 +9,8 @@ from layertap.errors import OptionError, UnsupportedModelError
 from layertap.hf.config import CONFIG_CLASSES, PretrainedConfig, as_dtype, read_config
 from layertap.hf.keywords import MODEL_LOADING, refuse_all
 from layertap.hf.loading import DtypeLike
-from layertap.hf.modeling import MODEL_CLASSES, PreTrainedModel
+from layertap.hf.modeling import PreTrainedModel
+from layertap.hf.relatives import MODEL_CLASSES
 from layertap.hf.tokenization import TOKENIZER_CLASSES, PreTrainedTokenizer
 from layertap.hf.tokenizer_files import open_tokenizer
 from layertap.models.config import ConfigReader

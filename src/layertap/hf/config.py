@@ -63,6 +63,64 @@ BERT: Mapping[str, Any] = MappingProxyType(
 )
 ROBERTA = MappingProxyType({**BERT, "vocab_size": 50265, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2})
 XLM_ROBERTA = MappingProxyType({**ROBERTA, "vocab_size": 30522})
+ELECTRA = MappingProxyType(
+    {
+        **BERT,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+        "summary_type": "first",
+        "summary_use_proj": True,
+        "summary_activation": "gelu",
+        "summary_last_dropout": 0.1,
+    }
+)
+ALBERT: Mapping[str, Any] = MappingProxyType(
+    {
+        "vocab_size": 30000,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_hidden_layers": 12,
+        "num_hidden_groups": 1,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "inner_group_num": 1,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "initializer_range": 0.02,
+        "layer_norm_eps": 1e-12,
+        "classifier_dropout_prob": 0.1,
+        "pad_token_id": 0,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "tie_word_embeddings": True,
+    }
+)
+DISTILBERT: Mapping[str, Any] = MappingProxyType(
+    {
+        "vocab_size": 30522,
+        "max_position_embeddings": 512,
+        "sinusoidal_pos_embds": False,
+        "n_layers": 6,
+        "n_heads": 12,
+        "dim": 768,
+        "hidden_dim": 3072,
+        "dropout": 0.1,
+        "attention_dropout": 0.1,
+        "activation": "gelu",
+        "initializer_range": 0.02,
+        "qa_dropout": 0.1,
+        "seq_classif_dropout": 0.2,
+        "pad_token_id": 0,
+        "eos_token_id": None,
+        "bos_token_id": None,
+        "tie_word_embeddings": True,
+    }
+)
 
 # What changes the outputs or the computation and layertap does not do: field -> (values that ask for nothing, why).
 NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
@@ -84,6 +142,7 @@ class PretrainedConfig:
 
     model_type: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]]
+    attribute_map: ClassVar[Mapping[str, str]] = MappingProxyType({})  # another name of a field -> its own
 
     # Those that this package reads; mypy knows the others as Any.
     dtype: torch.dtype | None
@@ -115,6 +174,7 @@ class PretrainedConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "torch_dtype":  # the name before transformers 4.56
             name = "dtype"
+        name = self.attribute_map.get(name, name)
         if name == "dtype" and isinstance(value, str):
             value = as_dtype(value)
         super().__setattr__(name, value)
@@ -124,6 +184,8 @@ class PretrainedConfig:
             return self.dtype
         if name == "use_return_dict":
             return self.return_dict
+        if name in self.attribute_map:
+            return getattr(self, self.attribute_map[name])
         raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
     @property
@@ -257,8 +319,43 @@ class CamembertConfig(PretrainedConfig):
     defaults = XLM_ROBERTA
 
 
+class DistilBertConfig(PretrainedConfig):
+    """A DistilBERT config; sizes have names of their own and are found under BERT's, too."""
+
+    model_type = "distilbert"
+    defaults = DISTILBERT
+    attribute_map = MappingProxyType(
+        {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+    )
+
+
+class ElectraConfig(PretrainedConfig):
+    """An ELECTRA config; the defaults are those of electra-small-discriminator."""
+
+    model_type = "electra"
+    defaults = ELECTRA
+
+
+class AlbertConfig(PretrainedConfig):
+    """An ALBERT config; the defaults are those of albert-xxlarge."""
+
+    model_type = "albert"
+    defaults = ALBERT
+
+
 CONFIG_CLASSES: Mapping[str, type[PretrainedConfig]] = MappingProxyType(
-    {one.model_type: one for one in (BertConfig, RobertaConfig, XLMRobertaConfig, CamembertConfig)}
+    {
+        one.model_type: one
+        for one in (
+            BertConfig,
+            RobertaConfig,
+            XLMRobertaConfig,
+            CamembertConfig,
+            DistilBertConfig,
+            ElectraConfig,
+            AlbertConfig,
+        )
+    }
 )
 
 

@@ -106,7 +106,12 @@ def pooler_to_build(
     """What the model gets as its pooler; warns where the stored one was never trained."""
     if untrained_pooler not in (None, "init"):
         raise OptionError(f"untrained_pooler: expected None or 'init', found {untrained_pooler!r}")
-    if not add_pooling_layer:
+    if not files.spec.pooler and untrained_pooler:
+        raise OptionError(
+            f"untrained_pooler: {files.architecture.transformers_class} has no pooler, as in transformers; put a head "
+            "of your own on last_hidden_state"
+        )
+    if not add_pooling_layer or not files.spec.pooler:
         return "left out"
     if files.pooler == "absent":
         return "random" if untrained_pooler else "absent"

@@ -6,9 +6,8 @@ Shape letters: B sequences, S columns of the padded batch, T attended cells, L l
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Literal, NoReturn, Self
 
 import torch
@@ -100,13 +99,30 @@ class PreTrainedModel(nn.Module):
             )
         self.config = config
         self._spec = encoder_spec(config)
-        # The parts of a packed Encoder, under transformers' names and without a prefix.
-        encoder = Encoder(self._spec, pooler=add_pooling_layer)
-        self.embeddings = encoder.embeddings
-        self.encoder = encoder.encoder
-        self.pooler = encoder.pooler
+        self._take(Encoder(self._spec, pooler=add_pooling_layer and self._spec.pooler))
         self._absent_pooler: AbsentPooler | None = None
         self.apply(self._init_weights)
+
+    def _take(self, encoder: Encoder) -> None:
+        """Takes the parts of a packed encoder, under transformers' names and without a prefix."""
+        self.embeddings = encoder.embeddings
+        self.encoder: Any = encoder.encoder  # families arrange blocks in their own way
+        self.pooler: nn.Module | None = encoder.pooler
+
+    @classmethod
+    def _own_name(cls, name: str) -> str:
+        """The parameter here that a canonical name stands for."""
+        return name
+
+    def _blocks(self) -> Sequence[nn.Module] | nn.ModuleList:
+        """What runs layers 1..L, in their order."""
+        layers: nn.ModuleList = self.encoder.layer
+        return layers
+
+    def _embed(self, batch: PackedTensors) -> Tensor:
+        """[T, H], state 0."""
+        hidden_TH: Tensor = self.embeddings(batch)
+        return hidden_TH
 
     @classmethod
     def from_pretrained(
@@ -166,6 +182,7 @@ class PreTrainedModel(nn.Module):
         with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
             model = cls(config, add_pooling_layer=pooler in ("stored", "random"))
         weights = read_weights(files, config, dtype=config.dtype, pooler=pooler == "stored")
+        weights = {cls._own_name(name): weight for name, weight in weights.items()}
         model.load_state_dict(weights, strict=pooler != "random", assign=True)
         if pooler == "random":
             assert model.pooler is not None
@@ -239,10 +256,11 @@ class PreTrainedModel(nn.Module):
         Args:
             input_ids: integers [B, S].
             attention_mask: [B, S], 0 where a cell is padding; without it every cell is attended, padding too.
-            token_type_ids: integers [B, S]; zeros if None.
+            token_type_ids: integers [B, S]; zeros if None. A family without token types (DistilBERT) takes no notice
+                of a tokenizer's, as in transformers.
             position_ids: integers [B, S], [1, S] or [S]. If None, as transformers': the column (BERT, so that left
                 padding shifts it), or counted from the ids (RoBERTa).
-            inputs_embeds: [B, S, H] in place of `input_ids`.
+            inputs_embeds: [B, S, E] in place of `input_ids`, of the word table's width.
             output_hidden_states: True for all L + 1 states, an index or several for those alone (None elsewhere);
                 the config's if None.
             return_dict: False for a tuple; the config's if None.
@@ -250,8 +268,9 @@ class PreTrainedModel(nn.Module):
 
         Returns:
             `last_hidden_state` [B, S, H] and `hidden_states`, with zeros in the cells at mask 0, and
-            `pooler_output` [B, H], the head on each row's first attended token (transformers pools column 0, which
-            with left padding is a padding cell); zeros for a row without an attended cell.
+            `pooler_output` [B, H] where the family has a pooler, the head on each row's first attended token
+            (transformers pools column 0, which with left padding is a padding cell); zeros for a row without an
+            attended cell.
 
         Raises:
             OptionError: inputs of impossible shape, or something that layertap does not compute.
@@ -261,21 +280,23 @@ class PreTrainedModel(nn.Module):
         refuse_all({"output_attentions": self.config.output_attentions}, MODEL_CALL, ())
         if (input_ids is None) == (inputs_embeds is None):
             raise OptionError("You must specify exactly one of input_ids or inputs_embeds")
-        cells = Cells.of(batch_shape(input_ids, inputs_embeds, self._spec.hidden_size), attention_mask)
+        cells = Cells.of(batch_shape(input_ids, inputs_embeds, self._spec.table_size), attention_mask)
         assert isinstance(self._spec.positions, PositionTable), "every family of this door has one"
+        if not self._spec.type_vocab_size:
+            token_type_ids = None
         batch = packed(
             cells, self.embeddings, self._spec.positions, input_ids, token_type_ids, position_ids, inputs_embeds
         )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        wanted = selected_states(output_hidden_states, len(self.encoder.layer) + 1)
+        last = len(self._blocks())
+        wanted = selected_states(output_hidden_states, last + 1)
         collected: list[Tensor | None] = []
         pooled = None
         for i, hidden_TH in self._states(batch):
-            is_last = i == len(self.encoder.layer)
-            padded = cells.unpack(hidden_TH) if is_last or i in wanted else None
+            padded = cells.unpack(hidden_TH) if i == last or i in wanted else None
             collected.append(padded if i in wanted else None)
-            if is_last:
+            if i == last:
                 pooled = self._pool(cells, hidden_TH)
         outputs = ModelOutput(
             (
@@ -289,10 +310,10 @@ class PreTrainedModel(nn.Module):
 
     def _states(self, batch: PackedTensors) -> Iterator[tuple[int, Tensor]]:
         """(i, `hidden_states[i]` [T, H]) for i in 0..L."""
-        hidden_TH: Tensor = self.embeddings(batch)
+        hidden_TH = self._embed(batch)
         yield 0, hidden_TH
         reach = Reach(layout=batch.layout)
-        for i, block in enumerate(self.encoder.layer, start=1):
+        for i, block in enumerate(self._blocks(), start=1):
             # a batch without any attended cell has no sequence to run: all its states are the empty [0, H]
             hidden_TH = block(hidden_TH, reach) if batch.layout.lengths else hidden_TH
             yield i, hidden_TH
@@ -300,8 +321,14 @@ class PreTrainedModel(nn.Module):
     def _pool(self, cells: Cells, last_TH: Tensor) -> Tensor | AbsentPooler | None:
         if self.pooler is None:
             return self._absent_pooler
-        pooled_BH: Tensor = cells.spread(self.pooler(cells.first_rows(last_TH)))
+        pooled_BH: Tensor = cells.spread(self._head(cells.first_rows(last_TH)))
         return pooled_BH
+
+    def _head(self, first_nH: Tensor) -> Tensor:
+        """[n, H], the pooler on first tokens' last states."""
+        assert self.pooler is not None
+        pooled_nH: Tensor = self.pooler(first_nH)
+        return pooled_nH
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> None:
         """Writes `model.safetensors` and `config.json`, which transformers and layertap read back.
@@ -372,11 +399,6 @@ class CamembertModel(PreTrainedModel):
 
     config_class = CamembertConfig
     base_model_prefix = "roberta"
-
-
-MODEL_CLASSES: Mapping[str, type[PreTrainedModel]] = MappingProxyType(
-    {one.config_class.model_type: one for one in (BertModel, RobertaModel, XLMRobertaModel, CamembertModel)}
-)
 
 
 def selected_states(asked: bool | int | Sequence[int] | None, num_states: int) -> frozenset[int]:

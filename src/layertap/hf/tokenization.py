@@ -27,6 +27,7 @@ from layertap.hf.padding import (
     to_lists,
 )
 from layertap.hf.tokenizer_files import (
+    ALBERT_OPTIONS,
     BERT_OPTIONS,
     ROBERTA_OPTIONS,
     check_class,
@@ -48,6 +49,7 @@ SETTINGS = (
     "model_input_names",
     *BERT_OPTIONS,
     *ROBERTA_OPTIONS,
+    *ALBERT_OPTIONS,
     *NAMED_TOKENS,
 )
 """What `from_pretrained` honours in place of `tokenizer_config.json`."""
@@ -144,7 +146,7 @@ class PreTrainedTokenizer(Vocabulary):
                         f"with it, has {loaded.special_tokens.get(name)!r}"
                     )
         settings = {**loaded.settings, **given}
-        set_options(loaded.backend, settings, given)
+        set_options(loaded.backend, settings, given, class_name=cls.__name__)
         made = cls(loaded, settings=settings, name_or_path=name_or_path)
         for name in NAMED_TOKENS:
             if name in given:
@@ -417,6 +419,18 @@ class MPNetTokenizer(PreTrainedTokenizer):
     input_names = ("input_ids", "attention_mask")
 
 
+class DistilBertTokenizer(PreTrainedTokenizer):
+    """Word pieces, with `[CLS]` and `[SEP]`; no token types."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
+class AlbertTokenizer(PreTrainedTokenizer):
+    """SentencePiece pieces, with `[CLS]` and `[SEP]`."""
+
+    input_names = ("input_ids", "attention_mask")
+
+
 class PreTrainedTokenizerFast(PreTrainedTokenizer):
     """Any `tokenizer.json`, as it stands."""
 
@@ -430,6 +444,8 @@ TOKENIZER_CLASSES: Mapping[str, type[PreTrainedTokenizer]] = MappingProxyType(
             XLMRobertaTokenizer,
             CamembertTokenizer,
             MPNetTokenizer,
+            DistilBertTokenizer,
+            AlbertTokenizer,
             PreTrainedTokenizerFast,
         )
     }

@@ -11,7 +11,18 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.source import locate
 from layertap.errors import OptionError, TokenizerError
-from layertap.text.styles import BERT, CLASS_OF, GENERIC, MPNET, ROBERTA, SENTENCEPIECE, STYLES, Style
+from layertap.text.styles import (
+    ALBERT,
+    BERT,
+    CLASS_OF,
+    GENERIC,
+    MPNET,
+    ROBERTA,
+    SENTENCEPIECE,
+    STYLES,
+    Style,
+    albert_normalizer,
+)
 from layertap.text.tokenizer import TextTokenizer
 
 GENERIC_CLASS = "PreTrainedTokenizerFast"
@@ -19,14 +30,17 @@ GENERIC_CLASS = "PreTrainedTokenizerFast"
 
 CLASSES: Mapping[str, Style] = {
     "BertTokenizer": BERT,
+    "DistilBertTokenizer": BERT,
     "RobertaTokenizer": ROBERTA,
     "XLMRobertaTokenizer": SENTENCEPIECE,
     "CamembertTokenizer": SENTENCEPIECE,
     "MPNetTokenizer": MPNET,
+    "AlbertTokenizer": ALBERT,
 }
 """The classes here, and what they do. Another class of transformers that does the same is read by the first of them."""
 
 BERT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+ALBERT_OPTIONS = ("do_lower_case", "keep_accents")
 ROBERTA_OPTIONS = ("add_prefix_space", "trim_offsets")
 
 
@@ -60,7 +74,10 @@ def open_tokenizer(
 
 
 def _model_type(class_name: str | None) -> str | None:
-    return next((model_type for model_type, name in CLASS_OF.items() if name == class_name), None)
+    """A family whose tokenizer is of this class, or of one that does the same."""
+    named = [model_type for model_type, name in CLASS_OF.items() if name == class_name]
+    alike = [model_type for model_type, name in CLASS_OF.items() if STYLES[name] is STYLES.get(str(class_name))]
+    return next(iter(named + alike), None)
 
 
 def _class_name(stated: object) -> str:
@@ -79,19 +96,19 @@ def check_class(asked: str, found: str, model: str | os.PathLike[str]) -> None:
     Raises:
         TokenizerError: naming the right one.
     """
-    if GENERIC_CLASS not in (asked, found) and asked != found:
+    if GENERIC_CLASS not in (asked, found) and STYLES[asked] is not STYLES[found]:
         raise TokenizerError(
             f"{model}: its tokenizer is a {found}, so {asked} does not fit: use {found}, or AutoTokenizer"
         )
 
 
-def set_options(backend: Tokenizer, settings: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Changes how texts are split, where `given` names such a setting.
+def set_options(backend: Tokenizer, settings: Mapping[str, Any], given: Mapping[str, Any], *, class_name: str) -> None:
+    """Changes how texts are split by a tokenizer of this class, where `given` names such a setting.
 
     Raises:
         OptionError: a setting of another kind of tokenizer.
     """
-    asked = [name for name in (*BERT_OPTIONS, *ROBERTA_OPTIONS) if name in given]
+    asked = [name for name in dict.fromkeys((*BERT_OPTIONS, *ROBERTA_OPTIONS, *ALBERT_OPTIONS)) if name in given]
     if not asked:
         return
     is_bert = isinstance(backend.normalizer, normalizers.BertNormalizer)
@@ -105,6 +122,12 @@ def set_options(backend: Tokenizer, settings: Mapping[str, Any], given: Mapping[
         )
     elif is_roberta and all(name in ROBERTA_OPTIONS for name in asked):
         _set_byte_level(backend, settings)
+    elif CLASSES.get(class_name) is ALBERT and all(name in ALBERT_OPTIONS for name in asked):
+        backend.normalizer = albert_normalizer(
+            backend.normalizer,
+            lower_case=settings.get("do_lower_case", True),
+            keep_accents=settings.get("keep_accents", False),
+        )
     else:
         raise OptionError(f"{', '.join(asked)}: not a setting of this kind of tokenizer")
 

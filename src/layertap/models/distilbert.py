@@ -35,6 +35,7 @@ def _distilbert(config: ConfigReader) -> EncoderSpec:
         hidden_dropout_prob=config.number("dropout", 0.1, low=0.0, high=1.0),
         attention_probs_dropout_prob=config.number("attention_dropout", 0.1, low=0.0, high=1.0),
         pooler=False,
+        attention_output_dropout_prob=0.0,
     )
 
 

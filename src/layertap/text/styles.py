@@ -247,17 +247,26 @@ def _sentencepiece_template(backend: Tokenizer, setup: Setup) -> processors.Post
 
 def _albert_pipeline(backend: Tokenizer, setup: Setup) -> None:
     # `remove_space` of older files is not read, as in transformers 5: splitting at spaces drops them all.
-    steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
-    if not setup.settings.flag("keep_accents", False):
-        steps += [normalizers.NFKD(), normalizers.StripAccents()]
-    if setup.settings.flag("do_lower_case", True):
-        steps.append(normalizers.Lowercase())
-    charsmap = _charsmap(backend.normalizer)
-    if charsmap is not None:
-        steps.append(normalizers.Precompiled(charsmap))
-    backend.normalizer = normalizers.Sequence(steps)
+    backend.normalizer = albert_normalizer(
+        backend.normalizer,
+        lower_case=setup.settings.flag("do_lower_case", True),
+        keep_accents=setup.settings.flag("keep_accents", False),
+    )
     _split_at_spaces(backend, setup)
     _set_unknown(backend, 1)
+
+
+def albert_normalizer(stored: Any, *, lower_case: bool, keep_accents: bool) -> normalizers.Normalizer:
+    """What `AlbertTokenizer` does to a text first, with SentencePiece's table out of a stored normalizer."""
+    steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not keep_accents:
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if lower_case:
+        steps.append(normalizers.Lowercase())
+    charsmap = _charsmap(stored)
+    if charsmap is not None:
+        steps.append(normalizers.Precompiled(charsmap))
+    return normalizers.Sequence(steps)
 
 
 def _set_unknown(backend: Tokenizer, unknown_id: int) -> None:
