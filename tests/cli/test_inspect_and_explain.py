@@ -5,7 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture
 
 Run = Callable[..., Any]
 
@@ -55,6 +59,23 @@ def test_inspect_tells_the_state_of_the_pooler(
     assert "62 tokens, special ones included (position table 64, tokenizer_config.json 62)" in out
     assert "<s> TEXT </s> (CLS is token 0)" in out
     assert "pip install 'layertap[torch]'" in out
+
+
+def test_inspect_tells_of_shared_weights_and_narrow_tables(
+    layertap: Run, make_checkpoint: Run, write_tensors: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_torch(monkeypatch)
+    model = make_checkpoint(tmp_path / "m")
+    config = json.loads((model / "config.json").read_text())
+    config |= {"model_type": "albert", "embedding_size": 8, "num_hidden_layers": 5, "num_hidden_groups": 2}
+    (model / "config.json").write_text(json.dumps(config))
+    shapes = architecture("albert").spec(ConfigReader(config)).parameters()
+    write_tensors(model, {name: np.ones(shape, np.float32) for name, shape in shapes.items()})
+    out = layertap("inspect", model).out
+    assert "5 blocks that share 2 sets of weights, so 6 hidden states" in out
+    assert "hidden 32, tables 8, 4 heads of 8" in out
+    facts = json.loads(layertap("inspect", model, "--json").out)
+    assert (facts["num_hidden_layers"], facts["sets_of_weights"], facts["embedding_size"]) == (5, 2, 8)
 
 
 def test_inspect_lists_what_is_not_used_and_what_is_missing(

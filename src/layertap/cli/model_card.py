@@ -40,7 +40,9 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
         "architecture": files.architecture.name,
         "transformers_class": files.architecture.transformers_class,
         "num_hidden_layers": spec.num_hidden_layers,
+        "sets_of_weights": spec.num_blocks,
         "hidden_size": spec.hidden_size,
+        "embedding_size": spec.table_size,
         "num_attention_heads": spec.num_attention_heads,
         "intermediate_size": spec.intermediate_size,
         "hidden_act": spec.hidden_act,
@@ -133,14 +135,17 @@ def _model_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     stored = ", ".join(
         dtype if len(facts["stored"]) == 1 else f"{dtype} ({count:,})" for dtype, count in facts["stored"].items()
     )
+    sets = facts["sets_of_weights"]
+    shared = f" that share {counted(sets, 'set')} of weights" if sets < layers else ""
+    tables = f", tables {facts['embedding_size']:,}" if facts["embedding_size"] != facts["hidden_size"] else ""
     sizes = (
-        f"hidden {facts['hidden_size']:,}, {heads} heads of {facts['hidden_size'] // heads}, feed-forward "
+        f"hidden {facts['hidden_size']:,}{tables}, {heads} heads of {facts['hidden_size'] // heads}, feed-forward "
         f"{facts['intermediate_size']:,} ({facts['hidden_act']}), vocabulary {facts['vocab_size']:,}"
     )
     rows = [
         ("from", f"{ORIGINS[facts['origin']]}: {facts['folder']}"),
         ("architecture", f"{facts['architecture']} ({facts['transformers_class']} in transformers)"),
-        ("layers", f"{layers} blocks, so {layers + 1} hidden states"),
+        ("layers", f"{layers} blocks{shared}, so {layers + 1} hidden states"),
         ("sizes", sizes),
         ("limit", f"{facts['max_length']:,} tokens, special ones included ({limits})"),
         ("parameters", f"{facts['parameters']:,}, stored as {stored}, {in_bytes(facts['bytes'])}"),
