@@ -161,12 +161,12 @@ class FeatureBatch:
 
     Attributes:
         records: the N records.
-        features: name -> array [N, ...] or `Ragged` of N; column order. `<name>.scale` companions
+        features: name -> array [N, ...], `Ragged` or `AttentionMaps` of N; column order. `<name>.scale` companions
             (float32 [N]) follow the int8 feature that they belong to.
     """
 
     records: Sequence[Record]
-    features: Mapping[str, Array | Ragged]
+    features: Mapping[str, Feature]
 
     def __len__(self) -> int:
         return len(self.records)

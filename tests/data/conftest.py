@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from layertap.data import open_writer
-from layertap.records import FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 LENGTHS = (3, 0, 1, 5, 2)
 
@@ -24,18 +25,22 @@ SCHEMAS = (
     FeatureSchema(name="tokens", dtype="float32", shape=(4,), ragged=True),
     FeatureSchema(name="layers", dtype="float16", shape=(3, 4), ragged=True),
     FeatureSchema(name="layers.scale", dtype="float32", shape=(), ragged=True),
+    FeatureSchema(name="token_ids", dtype="int32", shape=(), ragged=True),
+    FeatureSchema(name="token_offsets", dtype="int32", shape=(2,), ragged=True),
+    FeatureSchema(name="token_special", dtype="bool", shape=(), ragged=True),
+    FeatureSchema(name="cut_tokens", dtype="int32", shape=(), ragged=False),
+    FeatureSchema(name="heads", dtype="float32", shape=(2, 3), ragged=False, maps=True),
+    FeatureSchema(name="heads_mean", dtype="float16", shape=(), ragged=False, maps=True),
 )
+
+STRINGS = FeatureSchema(name="token_strings", dtype="str", shape=(), ragged=True)
 
 
 def make_batches(sizes: Sequence[int] = (5,), columns: Sequence[Mapping[str, Any]] = ()) -> list[FeatureBatch]:
     """Batches over the same records, whatever the sizes."""
     rng = np.random.default_rng(7)
     lengths = [LENGTHS[i % len(LENGTHS)] for i in range(sum(sizes))]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    values = {
-        s.name: (rng.standard_normal((offsets[-1] if s.ragged else sum(sizes), *s.shape)) * 50).astype(s.dtype)
-        for s in SCHEMAS
-    }
+    features = {schema.name: make_feature(schema, rng, np.array(lengths, dtype=np.int64)) for schema in SCHEMAS}
     made = []
     begin = 0
     for size in sizes:
@@ -46,18 +51,33 @@ def make_batches(sizes: Sequence[int] = (5,), columns: Sequence[Mapping[str, Any
                     Record(row=i, text=f"text {i}", id=f"id-{i}", columns=columns[i] if columns else {})
                     for i in range(begin, end)
                 ],
-                features={
-                    s.name: Ragged(
-                        values[s.name][offsets[begin] : offsets[end]], offsets[begin : end + 1] - offsets[begin]
-                    )
-                    if s.ragged
-                    else values[s.name][begin:end]
-                    for s in SCHEMAS
-                },
+                features={name: cut(feature, begin, end) for name, feature in features.items()},
             )
         )
         begin = end
     return made
+
+
+def make_feature(schema: FeatureSchema, rng: np.random.Generator, lengths: np.ndarray) -> Feature:
+    """A feature of records with so many tokens each."""
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    if schema.maps:
+        size = int(np.square(lengths).sum()) * math.prod(schema.shape)
+        return AttentionMaps((rng.standard_normal(size) * 50).astype(schema.dtype), lengths, schema.shape)
+    rows = int(offsets[-1]) if schema.ragged else len(lengths)
+    values = (rng.standard_normal((rows, *schema.shape)) * 50).astype(schema.dtype)
+    return Ragged(values, offsets) if schema.ragged else values
+
+
+def cut(feature: Feature, begin: int, end: int) -> Feature:
+    """Records `begin:end` of a feature."""
+    if isinstance(feature, np.ndarray):
+        return feature[begin:end]
+    first, last = feature.offsets[[begin, end]]
+    values = feature.values[first:last]
+    if isinstance(feature, AttentionMaps):
+        return AttentionMaps(values, feature.lengths[begin:end], feature.leading)
+    return Ragged(values, feature.offsets[begin : end + 1] - first)
 
 
 def write_batches(path: Path, made: Sequence[FeatureBatch], **options: Any) -> Path:

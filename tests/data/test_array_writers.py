@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from layertap.data import open_writer
 from layertap.data.writers.jsonl import json_numbers
 from layertap.errors import InputError, OptionError, UsageError
-from layertap.records import FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import AttentionMaps, FeatureBatch, FeatureSchema, Ragged, Record
 
 Batches = Callable[..., list[FeatureBatch]]
 Write = Callable[..., Path]
@@ -32,9 +32,11 @@ def parts_of(batch: FeatureBatch) -> dict[str, np.ndarray]:
     """Every array that a file of arrays holds, but rows and ids."""
     arrays: dict[str, np.ndarray] = {}
     for name, feature in batch.features.items():
-        arrays[name] = feature.values if isinstance(feature, Ragged) else feature
-        if isinstance(feature, Ragged):
+        arrays[name] = feature if isinstance(feature, np.ndarray) else feature.values
+        if isinstance(feature, Ragged | AttentionMaps):
             arrays[f"{name}.offsets"] = feature.offsets
+        if isinstance(feature, AttentionMaps):
+            arrays[f"{name}.shapes"] = np.array([map_.shape for map_ in feature])
     return arrays
 
 
@@ -64,7 +66,11 @@ def test_safetensors_come_back(tmp_path: Path, batches: Batches, write: Write) -
     head = json.loads(path.read_bytes()[8 : 8 + int.from_bytes(path.read_bytes()[:8], "little")])
     for name, entry in head.items():
         if name != "__metadata__":
-            assert entry["data_offsets"][0] % {"I64": 8, "F32": 4, "F16": 2, "I8": 1, "U8": 1}[entry["dtype"]] == 0
+            assert (
+                entry["data_offsets"][0]
+                % {"I64": 8, "I32": 4, "F32": 4, "F16": 2, "I8": 1, "U8": 1, "BOOL": 1}[entry["dtype"]]
+                == 0
+            )
 
 
 def test_npz_comes_back(tmp_path: Path, batches: Batches, write: Write) -> None:
@@ -72,7 +78,8 @@ def test_npz_comes_back(tmp_path: Path, batches: Batches, write: Write) -> None:
     (whole,) = batches((20,))
     with np.load(path, allow_pickle=False) as file:
         found = dict(file)
-    assert json.loads(found.pop("provenance.json")) == {"a": "x", "b": 1}
+        assert {name: file[name].shape for name in file}["provenance"] == ()
+    assert json.loads(str(found.pop("provenance"))) == {"a": "x", "b": 1}
     ids = np.array([record.id for record in whole.records])
     assert_equal(found, parts_of(whole) | {"row": np.arange(20), "id": ids})
 
@@ -90,8 +97,11 @@ def test_no_records_make_whole_arrays(tmp_path: Path, write: Write, schemas: Sch
         zipped = dict(file)
     assert np.load(write(tmp_path / "o.npy", [], schemas=[DENSE])).shape == (0, 2, 3)
     for schema in schemas:
-        assert empty[schema.name].shape == zipped[schema.name].shape == (0, *schema.shape)
-        if schema.ragged:
+        rest = () if schema.maps else schema.shape
+        assert empty[schema.name].shape == zipped[schema.name].shape == (0, *rest)
+        if schema.maps:
+            assert empty[f"{schema.name}.shapes"].shape == (0, len(schema.shape) + 2)
+        if schema.ragged or schema.maps:
             assert empty[f"{schema.name}.offsets"].tolist() == zipped[f"{schema.name}.offsets"].tolist() == [0]
     assert zipped["id"].shape == (0,)
     assert (tmp_path / "o.npy.provenance.json").exists()
@@ -171,6 +181,7 @@ def test_npy_refuses_what_is_not_one_dense_array(tmp_path: Path, schemas: Schema
         (schemas[2:4], r"npy holds one array, and there are 2 \('q', 'q.scale'\); write npz, safetensors"),
         ((), r"npy holds one array, and there are 0"),
         (schemas[5:6], r"npy holds one dense array, and 'tokens' has a value for every token; write npz"),
+        (schemas[12:13], r"npy holds one dense array, and 'heads' has a map of its own size for every record; write"),
     ):
         with pytest.raises(OptionError, match=message):
             open_writer(tmp_path / "o.npy", schemas=chosen, provenance={})
@@ -178,7 +189,7 @@ def test_npy_refuses_what_is_not_one_dense_array(tmp_path: Path, schemas: Schema
 
 @pytest.mark.parametrize(
     ("ending", "name"),
-    [("npz", "provenance.json"), ("safetensors", "__metadata__"), ("npz", "row"), ("safetensors", "id.offsets")],
+    [("npz", "provenance"), ("safetensors", "__metadata__"), ("npz", "row"), ("safetensors", "id.offsets")],
 )
 def test_names_that_an_array_file_needs_itself(tmp_path: Path, ending: str, name: str) -> None:
     schema = FeatureSchema(name=name, dtype="float32", shape=(3,), ragged=False)
@@ -203,11 +214,11 @@ def test_jsonl_comes_back(tmp_path: Path, batches: Batches, write: Write, schema
             feature = whole.features[schema.name]
             if isinstance(feature, Ragged):
                 feature = feature.values[feature.offsets[i] : feature.offsets[i + 1]]
-                value = np.array(found[schema.name], dtype=schema.dtype).reshape(-1, *schema.shape)
             else:
                 feature = feature[i]
-                value = np.array(found[schema.name], dtype=schema.dtype)
+            value = np.array(found[schema.name], dtype=schema.dtype).reshape(feature.shape)
             assert np.array_equal(value, feature)
+            assert schema.dtype != "bool" or all(isinstance(item, bool) for item in found[schema.name])
     assert json.loads((tmp_path / "o.jsonl.provenance.json").read_text()) == {"a": "x", "b": 1}
 
 
@@ -229,6 +240,42 @@ def test_json_numbers_are_short() -> None:
     assert json_numbers(np.array([math.nan, math.inf, -math.inf], np.float32)) == "[NaN, Infinity, -Infinity]"
     assert json_numbers(np.array(math.nan, np.float32)) == "NaN"
     assert json_numbers(np.zeros((2, 0), np.float32)) == "[[], []]"
+
+
+STRINGS = FeatureSchema(name="token_strings", dtype="str", shape=(), ragged=True)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz", "npy"])
+def test_strings_are_refused_by_name_before_any_work(tmp_path: Path, ending: str) -> None:
+    with pytest.raises(OptionError, match=rf"{ending} holds numbers, and 'token_strings' is text; leave it out, or"):
+        open_writer(tmp_path / f"o.{ending}", schemas=[STRINGS], provenance={})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_strings_and_maps_as_json(tmp_path: Path, write: Write) -> None:
+    maps = FeatureSchema(name="a", dtype="float32", shape=(1,), ragged=False, maps=True)
+    features = {
+        "token_strings": Ragged(np.array(["[CLS]", 'x"\u4e2d', "\ud800"], dtype=object), np.array([0, 1, 1, 3])),
+        "a": AttentionMaps(np.array([1, 0.5, 0.5, 0.25, 0.75], np.float32), np.array([1, 0, 2]), (1,)),
+    }
+    batch = FeatureBatch(records=[Record(row=i, text="") for i in range(3)], features=features)
+    path = write(tmp_path / "o.jsonl", [batch], schemas=[STRINGS, maps], column_types={})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"row": 0, "token_strings": ["[CLS]"], "a": [[[1.0]]]},
+        {"row": 1, "token_strings": [], "a": [[]]},
+        {"row": 2, "token_strings": ['x"\u4e2d', "\ud800"], "a": [[[0.5, 0.5], [0.25, 0.75]]]},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ending", "name"),
+    [("safetensors", "a.offsets"), ("safetensors", "a.shapes"), ("npz", "a.shapes"), ("parquet", "a.shape")],
+)
+def test_names_that_attentions_need_themselves(tmp_path: Path, ending: str, name: str) -> None:
+    maps = FeatureSchema(name="a", dtype="float32", shape=(2,), ragged=False, maps=True)
+    other = FeatureSchema(name=name, dtype="float32", shape=(3,), ragged=False)
+    with pytest.raises(UsageError, match=rf"'{name}': a feature and a column of the output have the same name"):
+        open_writer(tmp_path / f"o.{ending}", schemas=[maps, other], provenance={})
 
 
 def test_jsonl_columns_called_like_other_keys_are_refused(tmp_path: Path, write: Write) -> None:

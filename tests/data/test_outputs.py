@@ -214,6 +214,27 @@ def test_jsonl_to_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not out.closed
 
 
+def test_standard_output_has_a_batch_as_soon_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BufferedWriter(NoClose(out), 1 << 20)))
+    with open_writer("-", **options()) as writer:
+        writer.write(batch(2))
+        assert out.getvalue().count(b"\n") == 2
+
+
+class NoClose(io.RawIOBase):
+    """Takes what is flushed."""
+
+    def __init__(self, out: io.BytesIO) -> None:
+        self._out = out
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        return self._out.write(data)
+
+
 @pytest.mark.parametrize("format_", FORMATS)
 def test_memory_does_not_grow_with_records(tmp_path: Path, format_: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layertap.data.writers.parquet.ROW_GROUP_BYTES", 1 << 20)

@@ -13,7 +13,7 @@ import pytest
 
 from layertap.data import open_reader, open_writer
 from layertap.errors import InputError, UsageError
-from layertap.records import FeatureBatch, FeatureSchema, Ragged
+from layertap.records import AttentionMaps, FeatureBatch, FeatureSchema, Ragged, Record
 
 Batches = Callable[..., list[FeatureBatch]]
 Write = Callable[..., Path]
@@ -29,13 +29,19 @@ def test_everything_comes_back(
     (batch,) = batches()
     path = write(tmp_path / "o.parquet", [batch])
     table = pq.read_table(path)
-    assert table.schema.names == ["row", "id", *(s.name for s in schemas)]
+    assert table.schema.names == ["row", "id", *columns_of(schemas)]
     assert json.loads(table.schema.metadata[b"layertap"]) == {"a": "x", "b": 1}
     assert table["row"].to_pylist() == list(range(5))
     assert table["id"].to_pylist() == [f"id-{i}" for i in range(5)]
     for schema in schemas:
         feature = batch.features[schema.name]
         column = table[schema.name].combine_chunks()
+        if isinstance(feature, AttentionMaps):
+            shapes = table[f"{schema.name}.shape"].to_pylist()
+            assert shapes == [list(map_.shape) for map_ in feature]
+            for found, shape, map_ in zip(column, shapes, feature, strict=True):
+                assert np.array_equal(found.values.to_numpy().reshape(shape), map_)
+            continue
         if isinstance(feature, Ragged):
             assert np.array_equal(column.offsets.to_numpy(), feature.offsets)
             column, expected = column.values, feature.values
@@ -47,7 +53,33 @@ def test_everything_comes_back(
             column = column.values
         assert tuple(sizes) == schema.shape
         assert column.type == pa.from_numpy_dtype(np.dtype(schema.dtype))
-        assert np.array_equal(column.to_numpy().reshape(expected.shape), expected)
+        assert np.array_equal(column.to_numpy(zero_copy_only=False).reshape(expected.shape), expected)
+
+
+def columns_of(schemas: Schemas) -> list[str]:
+    return [name for s in schemas for name in ([s.name, f"{s.name}.shape"] if s.maps else [s.name])]
+
+
+STRINGS = FeatureSchema(name="token_strings", dtype="str", shape=(), ragged=True)
+
+
+def test_strings_come_back(tmp_path: Path, write: Write) -> None:
+    values = np.array(["[CLS]", "\u4e2d", "a\ud800b", ""], dtype=object)
+    batch = FeatureBatch(
+        records=[Record(row=i, text="") for i in range(3)],
+        features={"token_strings": Ragged(values, np.array([0, 1, 1, 4]))},
+    )
+    path = write(tmp_path / "o.parquet", [batch], schemas=[STRINGS], column_types={})
+    assert pq.read_table(path)["token_strings"].to_pylist() == [["[CLS]"], [], ["\u4e2d", "a\ufffdb", ""]]
+
+
+def test_a_map_too_large_for_a_list_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write, batches: Batches
+) -> None:
+    monkeypatch.setattr("layertap.data.writers.parquet.MOST_VALUES", 200)
+    with pytest.raises(InputError, match=r"row 4: 'heads' of 5 tokens is more than a Parquet file holds.*heads_mean"):
+        write(tmp_path / "o.parquet", batches())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_row_groups_do_not_depend_on_batches(
@@ -67,7 +99,7 @@ def test_row_groups_do_not_depend_on_batches(
 def test_no_records_make_a_whole_file(tmp_path: Path, write: Write, schemas: Schemas) -> None:
     table = pq.read_table(write(tmp_path / "o.parquet", []))
     assert table.num_rows == 0
-    assert table.schema.names == ["row", "id", *(s.name for s in schemas)]
+    assert table.schema.names == ["row", "id", *columns_of(schemas)]
 
 
 def test_features_are_stored_plain_and_columns_compressed(
@@ -77,9 +109,11 @@ def test_features_are_stored_plain_and_columns_compressed(
     found = {group.column(i).path_in_schema.split(".list")[0]: group.column(i) for i in range(group.num_columns)}
     assert found["id"].compression == "ZSTD"
     for schema in schemas:
-        assert found[schema.name].compression == "UNCOMPRESSED"
-        assert not found[schema.name].is_stats_set
-        assert "RLE_DICTIONARY" not in found[schema.name].encodings
+        is_detail = schema.dtype in ("int32", "bool")
+        assert found[schema.name].compression == ("ZSTD" if is_detail else "UNCOMPRESSED")
+        assert found[schema.name].is_stats_set == is_detail
+        assert is_detail or "RLE_DICTIONARY" not in found[schema.name].encodings
+    assert found["heads.shape"].compression == "ZSTD"
 
 
 def test_python_values_are_carried_exactly(tmp_path: Path, write: Write, batches: Batches) -> None:

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from layertap.data.writers.parts import PartFiles, in_words
 from layertap.errors import OutputError, UsageError
-from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged
+from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,12 +158,28 @@ def check_feature(schema: FeatureSchema, batch: FeatureBatch) -> None:
     """Asserts that a feature is what its schema promised."""
     feature = batch.features[schema.name]
     assert isinstance(feature, Ragged) == schema.ragged, schema
+    assert isinstance(feature, AttentionMaps) == schema.maps, schema
     values = values_of(feature)
-    assert values.dtype == np.dtype(schema.dtype), (schema, values.dtype)
-    assert values.shape[1:] == schema.shape, (schema, values.shape)
+    assert values.dtype == value_dtype(schema), (schema, values.dtype)
+    if isinstance(feature, AttentionMaps):
+        assert (feature.leading, values.shape) == (schema.shape, (feature.offsets[-1],)), (schema, values.shape)
+    else:
+        assert values.shape[1:] == schema.shape, (schema, values.shape)
     assert len(feature) == len(batch), (schema, len(feature), len(batch))
 
 
-def values_of(feature: Array | Ragged) -> Array:
-    """The values of a feature laid end to end: [N, ...], or [M, ...] where it is ragged."""
-    return feature.values if isinstance(feature, Ragged) else feature
+def value_dtype(schema: FeatureSchema) -> np.dtype[Any]:
+    """The dtype of a feature's values in memory."""
+    return np.dtype(object if schema.dtype == "str" else schema.dtype)
+
+
+def values_of(feature: Feature) -> Array:
+    """The values of a feature laid end to end: [N, ...], or [M, ...] where it is ragged, or [M] of maps."""
+    return feature.values if isinstance(feature, Ragged | AttentionMaps) else feature
+
+
+def map_shapes(feature: AttentionMaps) -> npt.NDArray[np.int64]:
+    """int64 [N, k], the shape of each record's map: [*leading, T_i, T_i]."""
+    leading = np.broadcast_to(np.array(feature.leading, dtype=np.int64), (len(feature), len(feature.leading)))
+    lengths = np.asarray(feature.lengths, dtype=np.int64)[:, None]
+    return np.concatenate([leading, lengths, lengths], axis=1)

@@ -10,13 +10,14 @@ import numpy as np
 from layertap.data.json_text import json_text
 from layertap.data.writers.base import ID, ROW, Writer
 from layertap.errors import InputError
-from layertap.records import Array, FeatureBatch, Ragged, Record
+from layertap.records import Array, Feature, FeatureBatch, Ragged, Record
 
 
 class JsonlWriter(Writer):
     """Keys `row`, `id` (where there are ids), the carried columns as they came, the features as lists.
 
-    Numbers have as many digits as their dtype needs to come back exactly. A ragged feature is a list a token.
+    Numbers have as many digits as their dtype needs to come back exactly. A ragged feature is a list a token,
+    attentions are lists [*leading, T, T].
     Not finite: `NaN`, `Infinity`, `-Infinity`. Provenance goes to `<output>.provenance.json`.
     """
 
@@ -37,6 +38,8 @@ class JsonlWriter(Writer):
                 for key, feature in zip(self._keys, features, strict=True)
             )
             self._file.write(f"{head[:-1]}{named}}}\n".encode())
+        if self._parts.path is None:
+            self._file.flush()  # whoever reads a pipe sees whole batches as they are done
 
     def _finish(self) -> None:
         self._parts.commit(self._file, provenance=(self._options.provenance_text + "\n").encode())
@@ -54,8 +57,8 @@ class JsonlWriter(Writer):
         return head | dict(record.columns)
 
 
-def token_major(feature: Array | Ragged, i: int) -> Array:
-    """The value of record i as every file holds it: dense [...], ragged [T_i, ...]."""
+def token_major(feature: Feature, i: int) -> Array:
+    """The value of record i as every file holds it: dense [...], ragged [T_i, ...], attentions [..., T_i, T_i]."""
     return feature.values[feature.offsets[i] : feature.offsets[i + 1]] if isinstance(feature, Ragged) else feature[i]
 
 
@@ -63,6 +66,8 @@ def json_numbers(values: Array) -> str:
     """An array as nested lists, each number the shortest that reads back as the same value of its dtype."""
     if values.ndim > 1:
         return f"[{', '.join(map(json_numbers, values))}]"
+    if values.dtype.kind in "Ob":  # strings and truth
+        return json_text(values.tolist())
     # One vector at a time: numpy's texts take 128 bytes a number.
     texts = values.astype(np.str_)
     if values.dtype.kind == "f" and not np.isfinite(values).all():

@@ -7,7 +7,7 @@ import io
 import numpy as np
 
 from layertap.data.writers.base import Writer, WriterOptions, values_of
-from layertap.data.writers.spool import refuse_columns
+from layertap.data.writers.spool import refuse_columns, refuse_strings
 from layertap.errors import OptionError
 from layertap.records import FeatureBatch
 
@@ -22,11 +22,17 @@ class NpyWriter(Writer):
     def check(cls, options: WriterOptions) -> None:
         """Refuses carried columns, and anything but one dense feature."""
         refuse_columns(options)
+        refuse_strings(options)
         names = ", ".join(repr(schema.name) for schema in options.schemas)
         if len(options.schemas) != 1:
             raise OptionError(
                 f"npy holds one array, and there are {len(options.schemas)} ({names}); "
                 "write npz, safetensors, parquet or jsonl, or name one feature"
+            )
+        if options.schemas[0].maps:
+            raise OptionError(
+                f"npy holds one dense array, and {names} has a map of its own size for every record; "
+                "write npz, safetensors, parquet or jsonl"
             )
         if options.schemas[0].ragged:
             raise OptionError(

@@ -14,15 +14,15 @@ from layertap.data.writers.spool import OFFSETS, Spools, check_spooled, checked_
 from layertap.errors import InputError
 from layertap.records import Array, FeatureBatch
 
-PROVENANCE = "provenance.json"
+PROVENANCE = "provenance"
 LONGEST_ID = 1024
 IDS_AT_ONCE = 1 << 16
 
 
 class NpzWriter(Writer):
-    """Arrays `row`, `id` (where there are ids: int64, or str) and the features; provenance in `provenance.json`.
+    """Arrays `row`, `id` (where there are ids: int64, or str), the features as `Spools` has them, `provenance`.
 
-    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1].
+    Provenance is JSON, a string array of no axes: `json.loads(str(file["provenance"]))`.
     """
 
     @classmethod
@@ -52,8 +52,9 @@ class NpzWriter(Writer):
                     member.write(header(spool.dtype, spool.shape))
                     spool.copy_to(member)
                 self._spools.drop(name)
-            with _member(archive, PROVENANCE) as member:
-                member.write(self._options.provenance_text.encode())
+            text = np.array(self._options.provenance_text)  # ASCII, never empty
+            with _member(archive, f"{PROVENANCE}.npy") as member:
+                member.write(header(text.dtype, ()) + text.tobytes())
         self._parts.commit(file, provenance=b"")
 
     def _check_ids(self, batch: FeatureBatch) -> None:

@@ -13,14 +13,19 @@ import numpy as np
 from layertap.data.arrow_row import ArrowRow
 from layertap.data.json_text import json_text
 from layertap.data.json_types import kind_of
-from layertap.data.writers.base import ID, ROW, Writer, values_of
+from layertap.data.writers.base import ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
 from layertap.errors import InputError
-from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 METADATA_KEY = b"layertap"
+SHAPE = ".shape"
+NOISE = ("float32", "float16", "int8", "uint8")
+MOST_VALUES = 2**31 - 1
+"""Numbers in one list, whose ends Arrow counts in 32 bits."""
+
 ROW_GROUP_BYTES = 8 << 20  # what a row group holds stays in memory until it is written
 ROW_GROUP_ROWS = 1 << 17
 
@@ -29,9 +34,17 @@ class ParquetWriter(Writer):
     """Columns `row`, `id` (where there are ids), the carried columns, the features.
 
     A dense feature [H] is a fixed-size list, [L, H] a fixed-size list of such; a ragged feature is a list of
-    them, a token each. Carried columns are compressed (zstd); features are not: embeddings are noise to a
-    compressor (8 percent smaller, twice the time). Provenance is JSON in the schema's metadata, `layertap`.
+    them, a token each. Attentions are a list of numbers and `<name>.shape`, [*leading, T, T]. Features, and nothing
+    else but `row`, are columns that hold no null. Carried columns and details are compressed (zstd); features are
+    not: embeddings are noise to a compressor (8 percent smaller, twice the time). Provenance is JSON in the
+    schema's metadata, `layertap`.
     """
+
+    @classmethod
+    def check(cls, options: WriterOptions) -> None:
+        """Refuses clashes of names."""
+        shapes = [schema.name + SHAPE for schema in options.schemas if schema.maps]
+        refuse_clashes(options, [ROW, *options.column_types, *shapes])
 
     def _start(self) -> None:
         import pyarrow as pa
@@ -45,7 +58,7 @@ class ParquetWriter(Writer):
             [
                 pa.field(ROW, pa.int64(), nullable=False),
                 *carried,
-                *(pa.field(schema.name, feature_type(schema), nullable=False) for schema in self._options.schemas),
+                *(field for schema in self._options.schemas for field in feature_fields(schema)),
             ],
             metadata={METADATA_KEY: self._options.provenance_text.encode()},
         )
@@ -53,9 +66,7 @@ class ParquetWriter(Writer):
         self._held_bytes = 0
         self._held_rows = 0
         self._file = self._parts.create()
-        self._parquet = pq.ParquetWriter(
-            self._file, self._schema, **_encoding(self._schema, len(self._options.schemas))
-        )
+        self._parquet = pq.ParquetWriter(self._file, self._schema, **_encoding(self._schema, self._options.schemas))
 
     def _write(self, batch: FeatureBatch) -> None:
         # Where a row group ends depends on the records alone, not on how they were batched.
@@ -90,7 +101,7 @@ class ParquetWriter(Writer):
         for feature in batch.features.values():
             values = values_of(feature)
             each = values.nbytes // len(values) if len(values) else 0
-            sizes += each * (np.diff(feature.offsets) if isinstance(feature, Ragged) else 1)
+            sizes += each * (np.diff(feature.offsets) if isinstance(feature, Ragged | AttentionMaps) else 1)
         return sizes + self._carried_bytes(batch.records)
 
     def _carried_bytes(self, records: Sequence[Record]) -> Array:
@@ -130,7 +141,11 @@ class ParquetWriter(Writer):
             for name in self._schema.names
             if name in self._options.column_types
         ]
-        features = [feature_column(schema, part.features[schema.name]) for schema in self._options.schemas]
+        features = [
+            column
+            for schema in self._options.schemas
+            for column in feature_columns(schema, part.features[schema.name], part.records)
+        ]
         self._held.append(pa.Table.from_arrays([pa.array(rows), *carried, *features], schema=self._schema))
         self._held_rows += len(part)
 
@@ -145,27 +160,67 @@ class ParquetWriter(Writer):
         self._parquet.write_table(table, row_group_size=len(table))
 
 
-def feature_type(schema: FeatureSchema) -> pa.DataType:
-    """The Arrow type of a feature's column."""
+def feature_fields(schema: FeatureSchema) -> list[pa.Field]:
+    """The Arrow fields of a feature's column, or of the two of attentions."""
     import pyarrow as pa
 
-    kind = pa.from_numpy_dtype(np.dtype(schema.dtype))
+    kind = pa.string() if schema.dtype == "str" else pa.from_numpy_dtype(np.dtype(schema.dtype))
+    if schema.maps:
+        shape = pa.field(schema.name + SHAPE, pa.list_(pa.int32()), nullable=False)
+        return [pa.field(schema.name, pa.list_(kind), nullable=False), shape]
     for size in reversed(schema.shape):
         kind = pa.list_(kind, size)
-    return pa.list_(kind) if schema.ragged else kind
+    return [pa.field(schema.name, pa.list_(kind) if schema.ragged else kind, nullable=False)]
 
 
-def feature_column(schema: FeatureSchema, feature: Array | Ragged) -> pa.Array:
-    """The Arrow array of a feature, a copy."""
+def feature_columns(schema: FeatureSchema, feature: Feature, records: Sequence[Record]) -> list[pa.Array]:
+    """The Arrow arrays of a feature, copies.
+
+    Raises:
+        InputError: a record with more numbers than one list of a Parquet file holds.
+    """
     import pyarrow as pa
 
+    if isinstance(feature, AttentionMaps):
+        _check_sizes(schema, feature, records)
     # A copy: a batch may be a view of far more than is kept here.
-    column = pa.array(values_of(feature).flatten())
+    column = _strings(values_of(feature)) if schema.dtype == "str" else pa.array(values_of(feature).flatten())
+    if isinstance(feature, AttentionMaps):
+        shapes = map_shapes(feature).astype(np.int32)
+        ends = np.arange(len(shapes) + 1, dtype=np.int32) * np.int32(shapes.shape[1])
+        return [
+            pa.ListArray.from_arrays(pa.array(feature.offsets.astype(np.int32)), column),
+            pa.ListArray.from_arrays(pa.array(ends), pa.array(shapes.reshape(-1))),
+        ]
     for size in reversed(schema.shape):
         column = pa.FixedSizeListArray.from_arrays(column, size)
     if not isinstance(feature, Ragged):
-        return column
-    return pa.ListArray.from_arrays(pa.array(feature.offsets.astype(np.int32)), column)
+        return [column]
+    return [pa.ListArray.from_arrays(pa.array(feature.offsets.astype(np.int32)), column)]
+
+
+def _strings(values: Array) -> pa.Array:
+    """Strings; a lone surrogate, which UTF-8 does not have, becomes U+FFFD, as it does for the model."""
+    import pyarrow as pa
+
+    texts = values.tolist()
+    try:
+        return pa.array(texts, pa.string())
+    except UnicodeEncodeError:
+        whole = [text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") for text in texts]
+        return pa.array(whole, pa.string())
+
+
+def _check_sizes(schema: FeatureSchema, feature: AttentionMaps, records: Sequence[Record]) -> None:
+    # A row group ends once it is full, so that only its last record can be large.
+    if feature.offsets[-1] <= MOST_VALUES:
+        return
+    worst = int(np.argmax(feature.lengths))
+    raise InputError(
+        f"row {records[worst].row + 1}: {schema.name!r} of {feature.lengths[worst]:,} tokens is more than a Parquet "
+        f"file holds ({MOST_VALUES:,} numbers in a row group); write safetensors or npz, name fewer layers or heads, "
+        "or take .heads_mean"
+    )
 
 
 def carried_column(records: Sequence[Record], name: str, type_: pa.DataType | None) -> pa.ChunkedArray:
@@ -244,15 +299,19 @@ def shortened(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _encoding(schema: pa.Schema, features: int) -> dict[str, Any]:
-    """How columns are stored: the last `features` are noise to a compressor, a dictionary and statistics."""
+def _encoding(schema: pa.Schema, features: Sequence[FeatureSchema]) -> dict[str, Any]:
+    """How columns are stored: vectors are noise to a compressor, a dictionary and statistics."""
     import pyarrow.parquet as pq
 
     empty = io.BytesIO()
     pq.write_table(schema.empty_table(), empty)
     stored = pq.read_metadata(empty).schema
     paths = [stored.column(i).path for i in range(len(stored))]
-    others = paths[: len(paths) - features]  # every feature is one column of the file
+    # every field of a feature is one column of the file, and they are the last
+    noisy = [is_noise for schema in features for is_noise in _noise(schema)]
+    begin = len(paths) - len(noisy)
+    plain = {path for path, is_noise in zip(paths[begin:], noisy, strict=True) if is_noise}
+    others = [path for path in paths if path not in plain]
     return {
         "compression": dict.fromkeys(paths, "none") | dict.fromkeys(others, "zstd"),
         "use_dictionary": others,
@@ -260,13 +319,22 @@ def _encoding(schema: pa.Schema, features: int) -> dict[str, Any]:
     }
 
 
+def _noise(schema: FeatureSchema) -> list[bool]:
+    """For each field of a feature, whether compressing it is a waste."""
+    is_noise = schema.dtype in NOISE
+    return [is_noise, False] if schema.maps else [is_noise]
+
+
 def _part(batch: FeatureBatch, begin: int, end: int) -> FeatureBatch:
     """Records `begin:end` of a batch."""
-    features: dict[str, Array | Ragged] = {}
+    features: dict[str, Feature] = {}
     for name, feature in batch.features.items():
         if isinstance(feature, Ragged):
             offsets = feature.offsets[begin : end + 1]
             features[name] = Ragged(feature.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        elif isinstance(feature, AttentionMaps):
+            first, last = feature.offsets[[begin, end]]
+            features[name] = AttentionMaps(feature.values[first:last], feature.lengths[begin:end], feature.leading)
         else:
             features[name] = feature[begin:end]
     return FeatureBatch(records=batch.records[begin:end], features=features)

@@ -11,15 +11,23 @@ from layertap.records import FeatureBatch
 
 METADATA = "__metadata__"
 METADATA_KEY = "layertap"
-DTYPES = {"float32": "F32", "float16": "F16", "int8": "I8", "uint8": "U8", "int64": "I64", "uint64": "U64"}
+DTYPES = {
+    "float32": "F32",
+    "float16": "F16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+    "int32": "I32",
+    "int64": "I64",
+    "uint64": "U64",
+}
 ALIGNMENT = 8
 
 
 class SafetensorsWriter(Writer):
-    """Tensors `row`, `id` (where there are ids, see `Spools`) and the features.
+    """Tensors `row`, `id` (where there are ids) and the features, as `Spools` has them.
 
-    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1]. Provenance is
-    JSON in the header's metadata, `layertap`. Format: https://github.com/huggingface/safetensors#format
+    Provenance is JSON in the header's metadata, `layertap`. Format: https://github.com/huggingface/safetensors#format
     """
 
     @classmethod

@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from layertap.data.json_text import json_text
-from layertap.data.writers.base import ID, ROW, WriterOptions, refuse_clashes, values_of
+from layertap.data.writers.base import ID, ROW, WriterOptions, map_shapes, refuse_clashes, values_of
 from layertap.data.writers.parts import BUFFER_BYTES, PartFiles
 from layertap.errors import InputError, OptionError
-from layertap.records import Array, FeatureBatch, Ragged, Record
+from layertap.records import Array, AttentionMaps, FeatureBatch, Ragged, Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 OFFSETS = ".offsets"
+SHAPES = ".shapes"
 
 
 class Spool:
@@ -59,8 +60,10 @@ class Spool:
 
 
 class Spools:
-    """Every array of an output: `row`, the ids, and each feature with its offsets where it is ragged.
+    """Every array of an output: `row`, the ids, and the features.
 
+    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1]. Attentions are
+    the values of all maps laid end to end, `<name>.offsets`, int64 [N+1], and `<name>.shapes`, int64 [N, k].
     Ids are int64 (uint64 where the input's are) or, where they are strings, their UTF-8 bytes laid end to end,
     uint8, with int64 `id.offsets`. Ids of mixed kinds are held as JSON text.
     """
@@ -76,9 +79,11 @@ class Spools:
             if dtype is None:
                 self._add_offsets(ID)
         for schema in options.schemas:
-            self._add(schema.name, schema.dtype, schema.shape)
-            if schema.ragged:
+            self._add(schema.name, schema.dtype, () if schema.maps else schema.shape)
+            if schema.ragged or schema.maps:
                 self._add_offsets(schema.name)
+            if schema.maps:
+                self._add(schema.name + SHAPES, np.int64, (len(schema.shape) + 2,))
 
     def write(self, batch: FeatureBatch) -> None:
         """Adds a batch to every array."""
@@ -87,8 +92,10 @@ class Spools:
             self._write_ids(batch.records)
         for schema in self._options.schemas:
             feature = batch.features[schema.name]
-            if isinstance(feature, Ragged):
+            if isinstance(feature, Ragged | AttentionMaps):
                 self._append_offsets(schema.name, feature.offsets[1:])
+            if isinstance(feature, AttentionMaps):
+                self.arrays[schema.name + SHAPES].append(map_shapes(feature))
             self.arrays[schema.name].append(values_of(feature))
 
     def drop(self, name: str) -> None:
@@ -132,10 +139,22 @@ class Spools:
 
 
 def check_spooled(options: WriterOptions, *reserved: str) -> None:
-    """Refuses what a file of arrays cannot hold: other columns, and clashes of names."""
+    """Refuses what a file of arrays cannot hold: other columns, strings, and clashes of names."""
     refuse_columns(options)
-    offsets = [schema.name + OFFSETS for schema in options.schemas if schema.ragged]
-    refuse_clashes(options, [ROW, ID, ID + OFFSETS, *offsets, *reserved])
+    refuse_strings(options)
+    offsets = [schema.name + OFFSETS for schema in options.schemas if schema.ragged or schema.maps]
+    shapes = [schema.name + SHAPES for schema in options.schemas if schema.maps]
+    refuse_clashes(options, [ROW, ID, ID + OFFSETS, *offsets, *shapes, *reserved])
+
+
+def refuse_strings(options: WriterOptions) -> None:
+    """Refuses features that are strings, for a format of numbers."""
+    strings = [schema.name for schema in options.schemas if schema.dtype == "str"]
+    if strings:
+        raise OptionError(
+            f"{options.format} holds numbers, and {', '.join(map(repr, strings))} is text; "
+            "leave it out, or write parquet or jsonl"
+        )
 
 
 def refuse_columns(options: WriterOptions) -> None:
