@@ -39,6 +39,7 @@ SPEC = EncoderSpec(
     pad_token_id=0,
     hidden_dropout_prob=0.1,
     attention_probs_dropout_prob=0.1,
+    norm_position="pre",
 )
 
 
@@ -74,6 +75,11 @@ def states_of(ids: np.ndarray) -> np.ndarray:
     return rng.standard_normal((L + 1, len(ids), H)).astype(np.float32)
 
 
+def before_final_norm(top: np.ndarray) -> np.ndarray:
+    """The state that the final norm makes state L, [T, H], of."""
+    return top * np.float32(3) + np.float32(1)
+
+
 POOLER = np.random.default_rng(7).standard_normal((H, H)).astype(np.float32) / H
 
 
@@ -104,6 +110,9 @@ class NaiveBackend:
     def capture(self, capture: Capture, states: np.ndarray, segments: Mapping[SegmentKind, Segments]) -> np.ndarray:
         assert list(capture.layers) == sorted(set(capture.layers))
         chosen = states[list(capture.layers)]
+        if capture.unnormed:
+            assert capture.layers[-1] == L
+            chosen[-1] = before_final_norm(chosen[-1])
         if capture.weights is not None:
             chosen = chosen * np.array(capture.weights, dtype=np.float32)[:, None, None]
         folded = chosen.max(axis=0) if capture.fold == "max" else chosen.sum(axis=0)
@@ -196,6 +205,10 @@ def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarr
             return _oracle(x.last_hidden_state.mean.normalize, states, content)
         case x.Concat(parts=parts):
             return np.concatenate([_oracle(part, states, content) for part in parts], axis=-1)
+    if isinstance(e, x.Unnormed):
+        raw = states.copy()
+        raw[-1] = before_final_norm(states[-1])
+        return _oracle(e.of, raw, content)
     value = _oracle(e.of, states, content)
     match e:
         case x.LayerFold(op="mix", weights=weights):
@@ -242,6 +255,17 @@ def selections(draw: st.DrawFn, num_states: int) -> Any:
     return draw(st.one_of(one, several, ranges))
 
 
+def has_top(e: x.Expr, num_states: int) -> bool:
+    """Whether hidden state L is among those of a source."""
+    if not isinstance(e, x.HiddenLayers):
+        return True
+    selection = e.selection
+    if isinstance(selection, LayerSlice):
+        return num_states - 1 in range(num_states)[selection.start : selection.stop : selection.step]
+    layers = [selection] if isinstance(selection, int) else selection
+    return num_states - 1 in {i % num_states for i in layers}
+
+
 def _add_step(draw: st.DrawFn, e: x.Expr, step: str, size: int, layers: int) -> tuple[x.Expr, int, int]:
     if step == "layer_mix":
         weights = st.lists(st.floats(-2, 2), min_size=layers, max_size=layers)
@@ -281,7 +305,7 @@ def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int 
     else:
         e = {"last": x.last_hidden_state, "pooler": x.pooler_output, "sentence": x.sentence_embedding}[kind]
     for _ in range(draw(st.integers(0, 4))):
-        steps = steps_after(e.form)
+        steps = [step for step in steps_after(e.form) if step != "unnormed" or has_top(e, num_states)]
         if not steps:
             break
         e, size, layers = _add_step(draw, e, draw(st.sampled_from(steps)), size, layers)

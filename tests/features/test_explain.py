@@ -102,6 +102,12 @@ def test_an_unknown_number_of_texts(facts):
     assert "texts\n" not in explained(facts, {"v": last_hidden_state}, num_records=None)
 
 
+def test_captures_before_the_final_norm_are_told_apart(facts):
+    text = explained(facts, {"n": last_hidden_state.mean, "u": last_hidden_state.unnormed.mean})
+    assert "layer 4  sum of all tokens, reduced in the backend" in text
+    assert "layer 4  before the final norm, sum of all tokens, reduced in the backend" in text
+
+
 @pytest.mark.parametrize("lengths", [[], [0], 0.5])
 def test_lengths_that_are_none(facts, lengths):
     with pytest.raises(OptionError, match="token counts"):

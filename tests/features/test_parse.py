@@ -27,6 +27,9 @@ from layertap.features.spelling import LATER, MISTAKEN_SOURCES, MISTAKEN_STEPS
         ("concat(\n  pooler_output,\n\tlast_hidden_state[:, 0],\n)", concat(pooler_output, last_hidden_state.first)),
         ("last_hidden_state.mean(special=True)", last_hidden_state.mean),
         ("hidden_states[::]", hidden_states[:]),
+        ("hidden_states[-1].unnormed()[:, 0]", hidden_states[-1].unnormed.first),
+        ("last_hidden_state . unnormed.mean", last_hidden_state.unnormed.mean),
+        ("hidden_states[-4:].unnormed.layer_mean", hidden_states[-4:].unnormed.layer_mean),
     ],
 )  # fmt: skip
 def test_spellings_of_one_thing(text, feature):
@@ -75,6 +78,11 @@ REFUSED = [
     ("pooler_output.astype(\u2018int8\u2019)", 21, 'type "\'"'),
     ("last_hidden_state.\ufb01rst", 18, "unexpected"),
     ("\u5411\u91cf = last_hidden_stat", 5, "did you mean 'last_hidden_state'"),
+    ("last_hidden_state.raw", 18, "write unnormed"),
+    ("unnormed", 0, "as in last_hidden_state.unnormed"),
+    ("last_hidden_state.mean.unnormed", 23, "write last_hidden_state.unnormed.mean"),
+    ("pooler_output.unnormed", 14, "only hidden states can be had as they are before the final norm"),
+    ("last_hidden_state.unnormed(True)", 27, "takes nothing"),
     ("last_hidden_state[0,0]", 18, "write last_hidden_state.first"),
     ("last_hidden_state[:,-1]", 18, "write last_hidden_state.last"),
     ("last_hidden_state[:,1:-1]", 18, "write last_hidden_state.mean(special=False)"),

@@ -115,6 +115,21 @@ def test_only_the_layers_asked_for_are_captured(facts):
     )
 
 
+def test_the_normed_and_the_unnormed_state_share_what_lies_below(facts):
+    features = {
+        "n": hidden_states[-2:].mean,
+        "u": hidden_states[-2:].unnormed.mean,
+        "c": last_hidden_state.unnormed.max,
+    }
+    (program,) = make_plan(features, facts).programs(frozenset({0}))
+    assert [(c.layers, c.unnormed, c.reduce) for c in program.captures] == [
+        ((3,), False, "sum"),
+        ((4,), False, "sum"),
+        ((4,), True, "sum"),
+        ((4,), True, "max"),
+    ]
+
+
 def test_pooled_features_capture_no_whole_state(facts):
     features = [hidden_states[:].mean, last_hidden_state.cls, hidden_states[-2:].layer_max.min]
     assert all(c.segments is not None for c in program_of(facts, *features).captures)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -35,6 +37,30 @@ def test_selections_keep_their_order_and_their_axis(facts):
     assert resolve_layers(hidden_states[::-2], facts) == hidden_states[[4, 2, 0]]
     assert resolve_layers(hidden_states[[-1, 0]].layer_concat, facts) == hidden_states[[4, 0]].layer_concat
     assert resolve_layers(hidden_states[2:3], facts) == hidden_states[[2]]
+
+
+def test_the_state_before_the_final_norm_is_one_of_a_model_that_has_that_norm(facts, facts_with):
+    assert rewrite(last_hidden_state.unnormed.mean, facts) == hidden_states[4].unnormed.mean
+    assert rewrite(hidden_states[-2:].unnormed, facts) == hidden_states[[3, 4]].unnormed
+    post_norm = facts_with(spec=replace(facts.spec, norm_position="post"))
+    with pytest.raises(
+        FeatureError,
+        match=r"^hidden_states\[-1\].unnormed: this model \(bert\) has no norm after its last block, each block ends "
+        r"with its own: write hidden_states\[-1\]$",
+    ):
+        rewrite(hidden_states[-1].unnormed.mean, post_norm)
+
+
+@pytest.mark.parametrize("source", [hidden_states[3], hidden_states[0], hidden_states[:-1], hidden_states[[2, 0]]])
+def test_lower_states_are_not_normed_anyway(facts, source):
+    with pytest.raises(FeatureError) as caught:
+        rewrite(source.unnormed.tokens, facts)
+    assert str(caught.value) == (
+        f"{source}.unnormed: only hidden_states[4] goes through the final norm; lower states are as their blocks leave "
+        f"them already: write {source}"
+    )
+    with pytest.raises(FeatureError, match="-5"):
+        rewrite(hidden_states[5].unnormed, facts)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,10 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
 def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
     """Each source of the feature language: its shape a text (T: tokens), whether it can be had, and what it is."""
     size, last = facts.spec.hidden_size, facts.spec.num_hidden_layers
+    before = [_output(f"hidden_states[{last}].unnormed", ["T", size], "before the final norm")]
     return [
         _output("last_hidden_state", ["T", size], f"hidden_states[{last}]"),
+        *(before if facts.spec.final_norm else ()),
         _output("hidden_states[i]", ["T", size], f"i from 0 (embedding output) to {last}, or -1 to -{last + 1}"),
         _output("hidden_states[:]", [last + 1, "T", size], "all of them"),
         _output("pooler_output", [size], POOLERS[facts.pooler], usable=facts.usable_pooler),

@@ -112,6 +112,8 @@ def _what(capture: Capture) -> str:
     folded = ""
     if len(capture.layers) > 1:
         folded = f"{'weighted ' if capture.weights else ''}{capture.fold} over layers, then "
+    if capture.unnormed:
+        folded = f"before the final norm, {folded}"
     if capture.segments is None:
         return f"{folded}every token, handed over whole"
     rows = {

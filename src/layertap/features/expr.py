@@ -2,6 +2,7 @@
 
     Expr
     |-- LastHiddenState, HiddenLayers, PoolerOutput, SentenceEmbedding     sources
+    |-- Unnormed                                                           a source, before the final norm
     |-- LayerFold, Tokens, Pool, Normalize, Truncate, AsType               steps, each `of` an expression
     `-- Concat                                                             several, joined
 
@@ -40,7 +41,8 @@ PROMPT_NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}", re.ASCII)
 class Expr(ABC):
     """A feature: what is wanted for every text. Equal and hashable by structure.
 
-    Steps are attributes: `layer_mean layer_sum layer_max layer_concat layer_mix(w0, ...)` fold layers, `tokens`
+    Steps are attributes: `unnormed` takes the state before a model's final norm,
+    `layer_mean layer_sum layer_max layer_concat layer_mix(w0, ...)` fold layers, `tokens`
     keeps every token, `cls first last mean max min sum mean_sqrt_len weighted_mean` pool tokens,
     `normalize truncate(n) astype(type)` work on vectors. Each refuses, with `FeatureError`, what does not fit.
     """
@@ -70,6 +72,11 @@ class Expr(ABC):
         """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
         refuse_unless_first(key, str(self), layers=self.form.layers, tokens=self.form.tokens)
         return self.first
+
+    @property
+    def unnormed(self) -> Unnormed:
+        """Of a model with a norm after its last block: hidden state L as it is before that norm."""
+        return Unnormed(of=self)
 
     @property
     def layer_mean(self) -> LayerFold:
@@ -223,6 +230,26 @@ class SentenceEmbedding(Expr):
             return "sentence_embedding"
         bare = self.prompt.isidentifier() and not iskeyword(self.prompt)
         return f"sentence_embedding(prompt={self.prompt if bare else json.dumps(self.prompt)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unnormed(Expr):
+    """Hidden states of a pre-norm model, L as it is before the final norm; the lower ones are as they always are."""
+
+    of: Expr
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.SOURCE
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "form", replace(_admit(self, "unnormed"), unnormed=True))
+
+    def __call__(self) -> Unnormed:
+        """`unnormed()` is `unnormed`."""
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.of}.unnormed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -440,8 +467,8 @@ def concat(*parts: Expr) -> Concat:
     return Concat(parts=tuple(flat))
 
 
-Step: TypeAlias = LayerFold | Tokens | Pool | Normalize | Apply | Truncate | AsType
-STEP_NODES = (LayerFold, Tokens, Pool, Normalize, Apply, Truncate, AsType)
+Step: TypeAlias = Unnormed | LayerFold | Tokens | Pool | Normalize | Apply | Truncate | AsType
+STEP_NODES = (Unnormed, LayerFold, Tokens, Pool, Normalize, Apply, Truncate, AsType)
 
 
 def _admit(node: Step, step: str) -> Form:

@@ -30,6 +30,7 @@ STEPS: dict[str, Kind] = {
     "tokens": Kind.UNITS,
     **dict.fromkeys(get_args(PoolOp), Kind.POOLING),
     **dict.fromkeys(("normalize", "truncate", "astype"), Kind.VECTORS),
+    "unnormed": Kind.SOURCE,  # still a source, of another state
 }
 
 
@@ -42,6 +43,7 @@ class Form:
         layers: there is a layers axis.
         tokens: there is a token axis.
         stored: `astype` was applied; nothing may follow.
+        unnormed: `unnormed` was applied.
         depth: steps and joins from here down to the farthest source.
         size: steps, joins and sources in all.
     """
@@ -50,6 +52,7 @@ class Form:
     layers: bool
     tokens: bool
     stored: bool = False
+    unnormed: bool = False
     depth: int = 0
     size: int = 1
 
@@ -65,6 +68,8 @@ def refusal(form: Form, step: str) -> str | None:
         return "astype is the last step"
     if form.depth >= MAX_DEPTH:
         return f"a feature has at most {MAX_DEPTH} steps"
+    if kind == Kind.SOURCE:
+        return _refusal_of_unnormed(form)
     if kind == Kind.VECTORS:
         return None
     if not form.tokens and kind != Kind.LAYERS and form.kind != Kind.VECTORS:
@@ -80,6 +85,14 @@ def refusal(form: Form, step: str) -> str | None:
     if form.kind == kind:
         return f"only one step on {_SUBJECT[kind]} is possible"
     return None
+
+
+def _refusal_of_unnormed(form: Form) -> str | None:
+    if form.kind != Kind.SOURCE:
+        return "it comes right after its source"
+    if not form.tokens:
+        return "only hidden states can be had as they are before the final norm"
+    return "it is unnormed already" if form.unnormed else None
 
 
 _SUBJECT = {

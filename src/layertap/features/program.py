@@ -45,6 +45,7 @@ class Capture:
             ("first") give; `layers` is then (L,).
         attention: not hidden states but attention probabilities of block `layers[0]` (1..L; one layer): "heads",
             or their "mean". `segments` and `reduce` are None.
+        unnormed: of hidden state L, which is among `layers`, what it is before the model's final norm.
         heads: which heads, in the order wanted; None: all.
 
     Result: float32 [S, H] (sums not divided) where reduced, otherwise float32 [T, H]. Of attention float32 [M]: the
@@ -57,6 +58,7 @@ class Capture:
     segments: SegmentKind | None = None
     reduce: Reduce | None = None
     pooler: bool = False
+    unnormed: bool = False
     attention: Literal["heads", "mean"] | None = None
     heads: tuple[int, ...] | None = None
 

@@ -22,6 +22,8 @@ from layertap.features.expr import (
     Pool,
     PoolerOutput,
     SentenceEmbedding,
+    Step,
+    Unnormed,
     concat,
     last_hidden_state,
 )
@@ -121,7 +123,13 @@ def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
             _check_pooler(facts)
         return source
 
-    return _map_sources(expr, numbered, lambda pool: _check_cls(pool, facts))
+    def check(step: Step) -> None:
+        if isinstance(step, Pool):
+            _check_cls(step, facts)
+        elif isinstance(step, Unnormed):
+            _check_unnormed(step, facts)
+
+    return _map_sources(expr, numbered, check)
 
 
 def _check_pooler(facts: ModelFacts) -> None:
@@ -144,11 +152,28 @@ def _check_cls(pool: Pool, facts: ModelFacts) -> None:
         raise FeatureError(f"{pool}: this model's template has no CLS token; use .first or .last")
 
 
-def _map_sources(expr: Expr, change: Callable[[Expr], Expr], check: Callable[[Pool], None] | None = None) -> Expr:
+def _check_unnormed(unnormed: Unnormed, facts: ModelFacts) -> None:
+    spec, source = facts.spec, unnormed.of
+    if not spec.final_norm:
+        raise FeatureError(
+            f"{unnormed}: this model ({spec.architecture}) has no norm after its last block, each block ends with its "
+            f"own: write {source}"
+        )
+    if not isinstance(source, HiddenLayers):
+        return
+    last = spec.num_hidden_layers
+    if last not in resolve(source.selection, spec.num_states):
+        raise FeatureError(
+            f"{unnormed}: only hidden_states[{last}] goes through the final norm; lower states are as their blocks "
+            f"leave them already: write {source}"
+        )
+
+
+def _map_sources(expr: Expr, change: Callable[[Expr], Expr], check: Callable[[Step], None] | None = None) -> Expr:
     if isinstance(expr, Concat):
         return concat(*(_map_sources(part, change, check) for part in expr.parts))
     if not isinstance(expr, STEP_NODES):
         return change(expr)
-    if isinstance(expr, Pool) and check is not None:
+    if check is not None:
         check(expr)
     return replace(expr, of=_map_sources(expr.of, change, check))

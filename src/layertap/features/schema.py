@@ -18,6 +18,7 @@ from layertap.features.expr import (
     PoolerOutput,
     Tokens,
     Truncate,
+    Unnormed,
 )
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import EncoderSpec
@@ -118,7 +119,7 @@ def type_of(expr: Expr, hidden_size: int) -> FeatureType:
             return FeatureType(dtype="float32", layers=None, size=hidden_size, ragged=False)
         case LayerFold():
             return _folded(expr, type_of(expr.of, hidden_size))
-        case Tokens():
+        case Unnormed() | Tokens():
             return type_of(expr.of, hidden_size)
         case Pool():
             return replace(type_of(expr.of, hidden_size), ragged=False)

@@ -40,7 +40,7 @@ WIDE: dict[str, str] = {
 }
 
 # Parts of the language that other versions have.
-LATER = frozenset({"attentions", "heads", "heads_mean", "spans", "unnormed", "windows", "words"})
+LATER = frozenset({"attentions", "heads", "heads_mean", "spans", "windows", "words"})
 
 _OUTPUTS = "name the output itself: last_hidden_state, hidden_states[-1] or pooler_output"
 MISTAKEN_SOURCES: dict[str, str] = {
@@ -90,7 +90,11 @@ MISTAKEN_STEPS: dict[str, str] = {
     "normalise": "write normalize",
     "normalized": "write normalize",
     "pooler": "write pooler_output alone",
+    "raw": "write unnormed",
+    "unnormalized": "write unnormed",
     "pooler_output": "write pooler_output alone, without the model or outputs before it",
+    "prenorm": "write unnormed",
+    "pre_norm": "write unnormed",
     "quantize": "write astype(int8) or astype(binary)",
     "to": "write astype(float16), astype(int8) or astype(binary)",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens
+from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens, Unnormed
 from layertap.features.grammar import LayerOp, PoolOp
 from layertap.features.program import Capture, Reduce, SegmentKind
 
@@ -33,6 +33,7 @@ class Tap:
         stacked: the value keeps a layers axis.
         pooling: what becomes of the token axis, or None: it is kept.
         pooler: the value is the pooler's.
+        unnormed: the highest of `layers` is L, as it is before the final norm.
     """
 
     layers: tuple[int, ...]
@@ -41,6 +42,7 @@ class Tap:
     stacked: bool = False
     pooling: Reduction | None = None
     pooler: bool = False
+    unnormed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,9 @@ def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
         expr = expr.of
     fold = expr if isinstance(expr, LayerFold) else None
     source = fold.of if fold is not None else expr
+    unnormed = isinstance(source, Unnormed)
+    if isinstance(source, Unnormed):
+        source = source.of
     assert isinstance(source, HiddenLayers)
     assert isinstance(source.selection, int | tuple), "not rewritten for a model"
     several = isinstance(source.selection, tuple)
@@ -112,6 +117,7 @@ def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
         weights=fold.weights if fold is not None else (),
         stacked=several and fold is None,
         pooling=pooling,
+        unnormed=unnormed,
     )
 
 
@@ -126,7 +132,7 @@ def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
 
 def is_tap(expr: Expr) -> bool:
     """Whether a feature has no vector step and no join."""
-    return isinstance(expr, HiddenLayers | PoolerOutput | LayerFold | Tokens | Pool)
+    return isinstance(expr, HiddenLayers | PoolerOutput | Unnormed | LayerFold | Tokens | Pool)
 
 
 def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
@@ -139,12 +145,15 @@ def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
     """
     if tap.pooler:
         return Reading(tap=tap, captures=(pooler_capture(tap.layers[0]),), folded=False, reduced=True)
+    # so that lower layers are one capture with those of the normed feature
+    raw = max(tap.layers) if tap.unnormed else None
     if not capture:
-        return Reading(tap=tap, captures=tuple(Capture(layers=(i,)) for i in tap.layers), folded=False, reduced=False)
+        whole = tuple(Capture(layers=(i,), unnormed=i == raw) for i in tap.layers)
+        return Reading(tap=tap, captures=whole, folded=False, reduced=False)
     segments = tap.pooling.segments if tap.pooling else None
     reduce = tap.pooling.reduce if tap.pooling else None
     if tap.fold in (None, "concat") or len(tap.layers) == 1 or (fold and commutes(tap)):
-        captures = tuple(Capture(layers=(i,), segments=segments, reduce=reduce) for i in tap.layers)
+        captures = tuple(Capture(layers=(i,), segments=segments, reduce=reduce, unnormed=i == raw) for i in tap.layers)
         return Reading(tap=tap, captures=captures, folded=False, reduced=True)
     by_layer = dict(zip(tap.layers, tap.weights, strict=True)) if tap.weights else {}
     layers = tuple(sorted(tap.layers))
@@ -154,6 +163,7 @@ def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
         weights=tuple(by_layer[i] for i in layers) if by_layer else None,
         segments=segments,
         reduce=reduce,
+        unnormed=tap.unnormed,
     )
     return Reading(tap=tap, captures=(folded,), folded=True, reduced=True)
 

@@ -93,9 +93,13 @@ class TorchBackend(Backend):
         collector = Collector(program, segments, self.device)
         maps = self._maps(program)
         for layer, hidden_TH in self._states(batch, program.stop, needed, maps):
-            if layer == self.spec.num_hidden_layers and self.spec.final_norm:
-                hidden_TH = self._load_final_norm()(hidden_TH)
-            collector.take(layer, hidden_TH, needed if layer == program.stop else None)
+            kept = needed if layer == program.stop else None
+            if layer < self.spec.num_hidden_layers or not self.spec.final_norm:
+                collector.take(layer, hidden_TH, kept)
+                continue
+            collector.take(layer, hidden_TH, kept, unnormed=True)
+            if collector.wants(layer, unnormed=False):
+                collector.take(layer, self._load_final_norm()(hidden_TH), kept, unnormed=False)
         if collector.pooler_rows is not None:
             collector.take_pooled(self._load_pooler()(collector.pooler_rows.to(self.dtype)))
         results = collector.results | {

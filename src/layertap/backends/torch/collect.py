@@ -31,10 +31,20 @@ class Collector:
         self._sums: dict[Capture, Tensor] = {}
         self._rows: dict[tuple[SegmentKind, bool], SegmentRows] = {}
 
-    def take(self, layer: int, hidden_TH: Tensor, kept: npt.NDArray[np.int32] | None = None) -> None:
-        """Takes state `layer`: [T, H], or [Q, H] where only the `kept` rows (int32 [Q]) of T are there."""
+    def take(
+        self,
+        layer: int,
+        hidden_TH: Tensor,
+        kept: npt.NDArray[np.int32] | None = None,
+        *,
+        unnormed: bool | None = None,
+    ) -> None:
+        """Takes state `layer`: [T, H], or [Q, H] where only the `kept` rows (int32 [Q]) of T are there.
+
+        Of a state that comes twice, before the final norm and after it, `unnormed` says which one this is.
+        """
         for capture in self.captures:
-            if layer not in capture.layers:
+            if layer not in capture.layers or unnormed not in (None, capture.unnormed):
                 continue
             folded_TH = self._fold(capture, layer, hidden_TH, kept)
             if layer == capture.layers[-1]:
@@ -43,6 +53,10 @@ class Collector:
                     self.pooler_rows = reduced
                 else:
                     self.results[capture] = reduced
+
+    def wants(self, layer: int, *, unnormed: bool) -> bool:
+        """Whether a capture asks for state `layer` as it is before the final norm, or after it."""
+        return any(layer in capture.layers and capture.unnormed == unnormed for capture in self.captures)
 
     def take_pooled(self, pooled_SH: Tensor) -> None:
         """Puts the pooler's output in the place of the capture that asked for it."""
