@@ -59,6 +59,7 @@ EVERYTHING_ELSE = replace(
     output_bias=False,
     num_key_value_heads=2,
     rotary_thetas=(100.0, 10.0, 100.0),
+    rotary_scale=1.5,
     windows=(None, 2, 3),
     relative=RelativeBias(buckets=8, max_distance=16),
     blocks=(0, 1, 1),
@@ -95,6 +96,7 @@ def specs(draw) -> EncoderSpec:
         gated=draw(flag),
         num_key_value_heads=draw(st.sampled_from([None, 1, 2])),
         rotary_thetas=tuple(draw(st.just([]) | st.lists(st.sampled_from([10.0, 1e4]), **per_layer))),
+        rotary_scale=draw(st.sampled_from([1.0, 3.5])),
         windows=tuple(draw(st.just([]) | st.lists(st.none() | st.integers(0, 9), **per_layer))),
         relative=draw(st.sampled_from([None, RelativeBias(buckets=8, max_distance=16)])),
     )
@@ -184,7 +186,7 @@ def naive_attention(spec, layer, query, key, value, bias_table):
         own, theirs = (slice(i * size, (i + 1) * size) for i in (head, head // shared))
         q, k = query[:, own], key[:, theirs]
         if spec.rotary_thetas:
-            q, k = (naive_rotation(x, spec.rotary_thetas[layer]) for x in (q, k))
+            q, k = (naive_rotation(x, spec.rotary_thetas[layer], spec.rotary_scale) for x in (q, k))
         scores = q @ k.T / math.sqrt(size)
         for i in range(n):
             for j in range(n):
@@ -198,14 +200,14 @@ def naive_attention(spec, layer, query, key, value, bias_table):
     return context, maps
 
 
-def naive_rotation(x, theta):
-    """Each pair (x[i], x[i + D/2]) as a complex number, times e^(i position theta^(-2i/D))."""
+def naive_rotation(x, theta, scale):
+    """Each pair (x[i], x[i + D/2]) as a complex number, times e^(i position / scale theta^(-2i/D))."""
     half = x.shape[1] // 2
     turned = np.empty_like(x)
     for position in range(len(x)):
         for i in range(half):
             z = complex(x[position, i], x[position, i + half])
-            z *= np.exp(1j * position * theta ** (-2 * i / (2 * half)))
+            z *= np.exp(1j * position / scale * theta ** (-2 * i / (2 * half)))
             turned[position, i], turned[position, i + half] = z.real, z.imag
     return turned
 

@@ -51,6 +51,7 @@ ROTARY_SMALL: dict[str, Any] = {
     "max_position_embeddings": 40,
     "pad_token_id": 3,
 }
+TYPES_NORMED = "words + token types, normed"
 PROJECTED = SUM_NORMED + ", projected"
 
 ROWS = [
@@ -305,6 +306,41 @@ ROWS = [
         normed="L",
         first_state="words",
         limit=8192,
+    ),
+    FamilyRow(
+        name="NomicBERT",
+        model_type="nomic_bert",
+        config_class="NomicBertConfig",
+        model_class="NomicBertModel",
+        head_class="NomicBertForMaskedLM",
+        small=SMALL,
+        real_size=BASE | {"max_position_embeddings": 8192, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
+        pooler=False,
+        token_types=True,
+        normed="all",
+        first_state=TYPES_NORMED,
+        limit=8192,
+    ),
+    *(
+        FamilyRow(
+            name=name,
+            model_type="gte",
+            config_class="GteConfig",
+            model_class="GteModel",
+            head_class="GteForMaskedLM",
+            small=SMALL | {"type_vocab_size": types, "rope_parameters": rope},
+            real_size=BASE | {"max_position_embeddings": 8192, "type_vocab_size": types, "rope_parameters": rope},
+            pooler=False,
+            token_types=types > 1,
+            normed="all",
+            first_state=first_state,
+            limit=8192,
+        )
+        for name, types, rope, first_state in (
+            ("GTE", 1, {"rope_type": "default", "rope_theta": 160_000.0}, TYPES_NORMED),
+            # gte-base-en-v1.5, whose `ntk` of factor 2 is what transformers calls linear, with another base
+            ("GTE, scaled angles", 0, {"rope_type": "linear", "rope_theta": 1e6, "factor": 2 ** (2 / 64)}, "words, normed"),
+        )
     ),
 ]
 

@@ -12,7 +12,7 @@ from layertap.models.config import ConfigReader
 from layertap.models.registry import ARCHITECTURES, CLASS_PREFIXES, architecture, architecture_of
 from layertap.models.spec import Architecture
 
-NOT_FAMILIES = {"config", "refused", "registry", "rotary", "sentence", "spec"}
+NOT_FAMILIES = {"config", "refused", "registry", "rope", "rotary", "sentence", "spec"}
 
 
 def rows_in_folder() -> set[str]:
@@ -78,7 +78,6 @@ def test_defaults_are_those_of_the_transformers_config(name):
         ({"model_type": ["bert"]}, "model_type"),
         ({"model_type": "bert", "architectures": ["JinaBertModel"]}, "ALiBi"),
         ({"model_type": "bert", "auto_map": {"AutoModel": "jinaai/x--modeling_bert.JinaBertModel"}}, "ALiBi"),
-        ({"model_type": "new", "architectures": ["NewModel"]}, "rotary"),
     ],
 )
 def test_other_models_are_refused_by_name(config, says):

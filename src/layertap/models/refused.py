@@ -15,7 +15,6 @@ REFUSED_CLASSES: dict[str, str] = {
     "FNet": "FNet mixes tokens by a Fourier transform, so that a vector depends on the padding beside it",
     "NeZha": "NEZHA has functional relative positions",
     "Nezha": "NEZHA has functional relative positions",
-    "NewModel": "GTE-new has rotary positions",
     "ModernBertDecoder": "a decoder attends to the left only; layertap runs encoders",
 }
 REFUSED_MODEL_TYPES: dict[str, str] = {
@@ -35,6 +34,18 @@ NATIVE_TWINS: dict[str, str] = {
     "EuroBertForMaskedLM": "eurobert",
     "EuroBertForSequenceClassification": "eurobert",
     "EuroBertForTokenClassification": "eurobert",
+} | {
+    f"{family}{head}": model_type
+    for family, model_type in (("NomicBert", "nomic_bert"), ("New", "gte"), ("Gte", "gte"))
+    for head in (
+        "Model",
+        "ForPreTraining",
+        "ForMaskedLM",
+        "ForMultipleChoice",
+        "ForQuestionAnswering",
+        "ForSequenceClassification",
+        "ForTokenClassification",
+    )
 }
 
 # Code for these says nothing about the forward pass.

@@ -17,14 +17,19 @@ ARCHITECTURES: dict[str, str] = {
     "distilbert": "distilbert:DISTILBERT",
     "electra": "electra:ELECTRA",
     "eurobert": "eurobert:EUROBERT",
+    "gte": "gte:GTE",
+    "megatron-bert": "prenorm:MEGATRON_BERT",
     "modernbert": "modernbert:MODERNBERT",
     "mpnet": "mpnet:MPNET",
-    "megatron-bert": "prenorm:MEGATRON_BERT",
+    "nomic_bert": "nomic_bert:NOMIC_BERT",
     "roberta": "roberta:ROBERTA",
     "roberta-prelayernorm": "prenorm:ROBERTA_PRELAYERNORM",
     "xlm-roberta": "roberta:XLM_ROBERTA",
     "xlm-roberta-xl": "prenorm:XLM_ROBERTA_XL",
 }
+
+# Other names of a row's `model_type`; its spec may read which of them a config states.
+OTHER_NAMES: dict[str, str] = {"new": "gte"}
 
 # First words of a transformers class -> model_type, for configs older than `model_type`; longer ones first.
 CLASS_PREFIXES: dict[str, str] = {
@@ -36,10 +41,12 @@ CLASS_PREFIXES: dict[str, str] = {
     "DistilBert": "distilbert",
     "Electra": "electra",
     "Albert": "albert",
+    "NomicBert": "nomic_bert",
     "Roberta": "roberta",
     "MPNet": "mpnet",
     "EuroBert": "eurobert",
     "ModernBert": "modernbert",
+    "Gte": "gte",
     "Bert": "bert",
 }
 
@@ -63,6 +70,8 @@ def architecture_of(config: ConfigReader) -> Architecture:
     model_type = config.values.get("model_type")
     if model_type is None:
         model_type = _from_class_name(config)
+    if isinstance(model_type, str):
+        model_type = OTHER_NAMES.get(model_type, model_type)
     if not isinstance(model_type, str) or model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"{config.file}: model_type: expected one of {', '.join(ARCHITECTURES)}, found {short(model_type)}, "

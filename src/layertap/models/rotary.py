@@ -30,7 +30,7 @@ def heads_of(config: ConfigReader, *, hidden_size: int, default: int) -> int:
     return heads
 
 
-def pad_id_of(config: ConfigReader, *, vocab_size: int, default: int) -> int | None:
+def pad_id_of(config: ConfigReader, *, vocab_size: int, default: int | None) -> int | None:
     """The padding id, a row of the word table."""
     pad = config.optional_id("pad_token_id", default)
     if pad is not None and pad >= vocab_size:

@@ -133,6 +133,7 @@ class EncoderSpec:
         embedding_dropout_prob: after the embeddings; None: `hidden_dropout_prob`.
         attention_output_dropout_prob: after the attention half of a block; None: `hidden_dropout_prob`.
         intermediate_dropout_prob: of the feed-forward's inner columns.
+        rotary_scale: what positions are divided by before they are rotary angles.
     """
 
     architecture: str
@@ -170,6 +171,7 @@ class EncoderSpec:
     embedding_dropout_prob: float | None = None
     attention_output_dropout_prob: float | None = None
     intermediate_dropout_prob: float = 0.0
+    rotary_scale: float = 1.0
 
     @property
     def head_size(self) -> int:

@@ -29,10 +29,11 @@ class Rotary:
     sine: Tensor
 
     @classmethod
-    def of(cls, positions: Tensor, theta: float, head_size: int) -> Rotary:
-        """The angles `position * theta^(-2i / D)` of int64 positions [T]."""
+    def of(cls, positions: Tensor, theta: float, head_size: int, scale: float = 1.0) -> Rotary:
+        """The angles `position * theta^(-2i / D) / scale` of int64 positions [T]."""
         exponents_d = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
-        angles_T1d = (positions.float()[:, None] * (1.0 / theta**exponents_d)).unsqueeze(1)
+        frequencies_d = 1.0 / theta**exponents_d / scale
+        angles_T1d = (positions.float()[:, None] * frequencies_d).unsqueeze(1)
         return cls(angles_T1d.cos(), angles_T1d.sin())
 
     def rows(self, rows: Tensor) -> Rotary:
@@ -175,7 +176,7 @@ class Reaches:
         if theta is None:
             return None
         if theta not in self._rotary:
-            self._rotary[theta] = Rotary.of(self.position_ids, theta, self.spec.head_size)
+            self._rotary[theta] = Rotary.of(self.position_ids, theta, self.spec.head_size, self.spec.rotary_scale)
         return self._rotary[theta]
 
 
