@@ -315,6 +315,7 @@ ROWS = [
         head_class="NomicBertForMaskedLM",
         small=SMALL,
         real_size=BASE | {"max_position_embeddings": 8192, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
+        exact=True,
         pooler=False,
         token_types=True,
         normed="all",
@@ -330,6 +331,7 @@ ROWS = [
             head_class="GteForMaskedLM",
             small=SMALL | {"type_vocab_size": types, "rope_parameters": rope},
             real_size=BASE | {"max_position_embeddings": 8192, "type_vocab_size": types, "rope_parameters": rope},
+            exact=True,
             pooler=False,
             token_types=types > 1,
             normed="all",
@@ -339,7 +341,12 @@ ROWS = [
         for name, types, rope, first_state in (
             ("GTE", 1, {"rope_type": "default", "rope_theta": 160_000.0}, TYPES_NORMED),
             # gte-base-en-v1.5, whose `ntk` of factor 2 is what transformers calls linear, with another base
-            ("GTE, scaled angles", 0, {"rope_type": "linear", "rope_theta": 1e6, "factor": 2 ** (2 / 64)}, "words, normed"),
+            (
+                "GTE, scaled angles",
+                0,
+                {"rope_type": "linear", "rope_theta": 1e6, "factor": 2 ** (2 / 64)},
+                "words, normed",
+            ),
         )
     ),
 ]

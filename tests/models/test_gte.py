@@ -115,7 +115,7 @@ def test_the_same_code_under_the_other_name():
         ("is_decoder", True, "to the left only"),
         ("add_cross_attention", True, "second input"),
         ("quantization_config", {}, "quantised"),
-        ("head_dim", 32, "hidden_size / heads"),
+        ("head_dim", 32, "heads of another width"),
         ("rope_scaling", {"type": "linear", "factor": 2.0}, "default, ntk"),
         ("rope_scaling", {"type": "ntk", "factor": 2.0, "mixed_b": 0.6}, "a base and a factor"),
     ],
@@ -128,8 +128,8 @@ def test_what_is_not_computed_is_refused(field, value, says):
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"num_attention_heads": 7}, "num_attention_heads: expected a number that cuts"),
-        ({"num_attention_heads": 768}, "heads of even width"),
+        ({"num_attention_heads": 7}, "num_attention_heads: expected a divisor of hidden_size"),
+        ({"num_attention_heads": 768}, "that gives an even width"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers: expected a whole number from 1 to 10000"),
         ({"hidden_act": "glu"}, "hidden_act: expected one of"),
         ({"pad_token_id": 30528}, "pad_token_id: expected an id below"),

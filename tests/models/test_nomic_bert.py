@@ -182,7 +182,10 @@ def test_what_is_not_computed_is_refused(base, field, value, says):
         ({"hidden_act": "gelu"}, r"hidden_act: expected that of activation_function \(silu\)"),
         ({"rope_parameters": {"rope_theta": 10.0}}, r"rotary_emb_base: expected rope_theta \(10.0\), found 1000"),
         ({"rope_theta": 10.0}, r"rotary_emb_base: expected rope_theta \(10.0\), found 1000"),
-        ({"activation_function": "gelu_new"}, "activation_function: expected one of swiglu, geglu, gelu, found 'gelu_new'"),
+        (
+            {"activation_function": "gelu_new"},
+            "activation_function: expected one of swiglu, geglu, gelu, found 'gelu_new'",
+        ),
         ({"activation_function": "glu"}, "activation_function: expected one of"),
         ({"n_head": 7}, "n_head: expected a number that cuts hidden_size"),
         ({"n_head": 768}, "n_head: expected .* heads of even width"),

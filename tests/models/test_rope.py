@@ -75,7 +75,10 @@ def test_a_family_takes_only_what_its_own_code_computes():
         ({"rope_theta": 10.0, "rope_parameters": {"rope_theta": 20.0}}, "rope_theta: expected rope_theta beside"),
         ({"rope_scaling": {"type": "linear"}}, "factor: expected a number from 1, found nothing"),
         ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "factor: expected a number"),
-        ({"rope_parameters": {"rope_type": "linear", "type": "ntk", "factor": 2}}, "type: expected what rope_type says"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "type": "ntk", "factor": 2}},
+            "type: expected what rope_type says",
+        ),
         (
             {"rope_scaling": {"type": "linear", "factor": 2}, "rope_parameters": {"rope_type": "default"}},
             "rope_scaling: expected nothing beside rope_parameters",

@@ -225,6 +225,9 @@ SETTINGS: dict[str, tuple[Callable[[Path], None], str, dict[str, Mapping[str, An
         "roberta",
         {"tokenizer_config": {"tokenizer_class": "BertTokenizer"}},
     ),
+    "nomic_bert": (bert_files, "nomic_bert", {}),
+    "gte": (unigram_files, "gte", {}),
+    "gte English": (bert_files, "gte", {"tokenizer_config": {"tokenizer_class": "BertTokenizer"}}),
     "mpnet": (mpnet_files, "mpnet", {}),
     "mpnet as on the hub": (
         mpnet_files,

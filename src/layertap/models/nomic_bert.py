@@ -114,7 +114,9 @@ def _refuse(config: ConfigReader) -> None:
 
 def _refuse_other_heads(config: ConfigReader, heads: int, head_size: int) -> None:
     config.refuse_unless("num_heads_kv", (heads, None), "only as many heads of keys as of queries are supported")
-    config.refuse_unless("head_dim", (head_size, None), f"only heads of hidden_size / heads ({head_size}) are supported")
+    config.refuse_unless(
+        "head_dim", (head_size, None), f"only heads of hidden_size / heads ({head_size}) are supported"
+    )
 
 
 def _activation(fields: _Fields) -> tuple[Activation, bool]:

@@ -1,4 +1,4 @@
-"""Rotary angles as configs state them: `rope_parameters` of transformers 5, `rope_theta` and `rope_scaling` before it."""
+"""Scaled rotary angles as configs state them: `rope_parameters`, or `rope_theta` and `rope_scaling` before it."""
 
 from __future__ import annotations
 

@@ -35,6 +35,7 @@ class FamilyRow:
         blocks: of the usual model, where `real_size` has fewer of them to save memory; None: as many.
         head_class: a class of transformers with a head (`BertForMaskedLM`), whose checkpoints hold the encoder under
             a prefix, or None: there is none.
+        exact: at real size the reference runs in float64: in float32 its own rounding is as large as layertap's.
     """
 
     name: str
@@ -50,6 +51,7 @@ class FamilyRow:
     limit: int
     blocks: int | None = None
     head_class: str | None = None
+    exact: bool = False
 
     def config(self, values: Mapping[str, Any]) -> Any:
         """A config of transformers."""

@@ -31,7 +31,7 @@ from layertap.testing.families import (
     without_norm_weights,
 )
 from layertap.testing.scores import Scores
-from layertap.verify.measure import HALF_COSINE, Difference, float32_bound
+from layertap.verify.measure import HALF_COSINE, OWN_ERROR_FACTOR, Difference, float32_bound
 from layertap.verify.reference import Outputs, Reference, quiet_transformers
 
 GRADIENT_BOUND = 2e-4
@@ -74,7 +74,7 @@ class Family:
 
     @cached_property
     def expected(self) -> Outputs:
-        """transformers, one sequence at a time; in float64 at real size."""
+        """transformers, one sequence at a time."""
         return self.reference.outputs(self.sequences, self.token_types)
 
     def expected_of(self, order: Sequence[int]) -> Outputs:
@@ -123,8 +123,7 @@ def make_family(
     module = row.random_model(row.real_size if real_size else row.small, seed=seed)
     with quiet_transformers():
         module.save_pretrained(folder)
-    if real_size:
-        # Its own rounding adds up over many layers, to as much as layertap's.
+    if real_size and row.exact:
         module = module.double()
     candidate = Candidate.open(folder)
     limit = min(longest, candidate.files.spec.positions.max_length)
@@ -196,7 +195,9 @@ class ModelChecks:
                 assert found.pooled is not None
                 cosines.append(Difference.of(found.pooled, family.expected.pooled).cosine)
             figures.append(min(cosines))
-            assert min(cosines) >= HALF_COSINE, [f"{cosine:.5f}" for cosine in cosines]
+            assert min(cosines) >= HALF_COSINE or own_loss_allows(family, min(cosines)), [
+                f"{cosine:.5f}" for cosine in cosines
+            ]
 
 
 class SmallModels(ModelChecks):
@@ -306,6 +307,16 @@ def check_round_trip(family: Family, folder: Path, *, with_head: bool) -> None:
     weights = second.tensors(second.files.tensors)
     assert all(value.equal(weights[name]) for name, value in first.tensors(first.files.tensors).items())
     assert max(state_errors(second.outputs(family.sequences), other.outputs(family.sequences))) <= family.bound
+
+
+def own_loss_allows(family: Family, cosine: float) -> bool:
+    """Whether transformers in bfloat16 is below the bound itself, and a cosine not much farther below 1.
+
+    Random gated blocks between post-norms multiply errors; no arithmetic with bfloat16's rounding follows all of them.
+    """
+    own = family.reference.copy("bfloat16").outputs(family.sequences, family.token_types)
+    worst = min(Difference.of(*pair).cosine for pair in zip(own.states, family.expected.states, strict=True))
+    return 1 - cosine <= OWN_ERROR_FACTOR * (1 - worst)
 
 
 def state_errors(found: Outputs, expected: Outputs) -> list[float]:
