@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from dataclasses import replace
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -280,8 +278,5 @@ def test_minilm(minilm_folder):
     texts = Texts(texts=("A good film.", "", "\U0001f600 emoji, \u4f60\u597d", "word " * 300))
     found = verify(opened(minilm_folder), [FLOAT32, BFLOAT16], texts=texts, max_length=128)
     assert found.texts.different_ids == ()
-    exact, half = found.results
-    assert half.passed
-    assert max(output.found.error_over_rms for output in exact.outputs) <= 1e-4
-    assert np.all([exact.allows(finding) for finding in (exact.alone, exact.shuffled)])
-    assert replace(found, results=(half,)).passed
+    assert [result.failures for result in found.results] == [(), ()]
+    assert found.passed

@@ -10,6 +10,11 @@ from layertap.verify.measure import OWN_ERROR_FACTOR
 
 RIGHT_ALIGNED = 4
 FAILURES_SHOWN = 3
+POOLERS = {
+    "untrained": "stored, never trained; compared all the same",
+    "absent": "not in the files: not compared",
+    "none": "this architecture has none",
+}
 
 
 def in_lines(certificate: Certificate) -> list[str]:
@@ -50,11 +55,11 @@ def _rows(certificate: Certificate) -> list[tuple[str, str]]:
         ("limit", limit),
         ("token ids", _ids(certificate)),
     ]
-    if certificate.pooler != "trained":
-        note = (
-            "absent: not compared" if certificate.pooler == "absent" else "stored, never trained; compared all the same"
-        )
-        rows.append(("pooler", note))
+    if certificate.last_normed is not None:
+        last = f"hidden_states[{certificate.last_normed}]"
+        rows.append(("norm", f"{last} comes out of the final norm, those below do not"))
+    if certificate.pooler in POOLERS:
+        rows.append(("pooler", POOLERS[certificate.pooler]))
     return rows
 
 

@@ -197,7 +197,8 @@ class Certificate:
         reference_class: of transformers.
         versions: library -> version.
         sha256: file of the model -> hash.
-        pooler: "trained", "untrained" or "absent".
+        pooler: "trained", "untrained", "absent" (not in the files), or "none": the architecture has none.
+        last_normed: the number of the one hidden state that comes out of a final norm, or None: there is no such norm.
         max_length: the model's own limit in tokens.
         texts: what was run.
         results: one a setup.
@@ -210,6 +211,7 @@ class Certificate:
     versions: dict[str, str]
     sha256: dict[str, str]
     pooler: str
+    last_normed: int | None
     max_length: int
     texts: TextFacts
     results: tuple[SetupResult, ...]
@@ -231,6 +233,7 @@ class Certificate:
             "reference": f"transformers {self.reference_class}",
             "versions": self.versions,
             "pooler": self.pooler,
+            "last_normed": self.last_normed,
             "max_length": self.max_length,
             "texts": self.texts.as_json(),
             "results": [result.as_json() for result in self.results],

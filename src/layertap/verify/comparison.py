@@ -117,7 +117,7 @@ def verify(
     if max_length is None:
         limit = min(limit, LONGEST)
     chosen = _texts(opened, texts or Texts(), limit)
-    checkpoint = opened.files.checkpoint
+    checkpoint, spec = opened.files.checkpoint, opened.files.spec
     folder = reference_folder or checkpoint.folder
     say("loading it with transformers")
     reference = Reference.load(folder, without=POOLER if opened.files.pooler == "absent" else ())
@@ -141,7 +141,8 @@ def verify(
         reference_class=type(reference.module).__name__,
         versions=versions,
         sha256=opened.files.hashes(),
-        pooler=opened.files.pooler,
+        pooler=opened.files.pooler if spec.pooler else "none",
+        last_normed=spec.num_hidden_layers if spec.final_norm else None,
         max_length=opened.facts(Semantics()).max_length,
         texts=TextFacts(
             source=(texts or Texts()).source,
