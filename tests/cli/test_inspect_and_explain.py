@@ -90,10 +90,69 @@ def test_inspect_lists_what_is_not_used_and_what_is_missing(
     arrays["something.else"] = arrays["pooler.dense.bias"].copy()
     arrays["cls.predictions.bias"] = arrays["pooler.dense.bias"].copy()
     write_tensors(model, arrays)
-    out = layertap("inspect", model).out
-    assert "missing       encoder.layer.1.output.dense.bias: features that need them are refused" in out
-    assert "unknown here  something.else" in out
-    assert "never needed  cls.predictions.bias" in out
+    ended = layertap("inspect", model)
+    assert "missing       encoder.layer.1.output.dense.bias: features that need them are refused" in ended.out
+    assert "unknown here  something.else" in ended.out
+    assert "never needed  cls.predictions.bias" in ended.out
+    assert ended.code == 1
+    assert ended.err == (
+        f"layertap: error: {model}: encoder.layer.1.output.dense.bias: expected a weight of shape [32], found none "
+        "under this name or one that leads to it; not used are something.else\n"
+    )
+
+
+def test_inspect_notices_wrong_shapes_and_dtypes_without_reading_data(
+    layertap: Run, make_checkpoint: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import numpy as np
+    from safetensors.numpy import load_file, save_file
+
+    without_torch(monkeypatch)
+    model = make_checkpoint(tmp_path / "m")
+    file = model / "model.safetensors"
+    arrays = load_file(file)
+    key = "encoder.layer.2.output.dense.weight"
+    arrays[key] = arrays[key].T.copy()
+    arrays["embeddings.LayerNorm.bias"] = np.zeros(32, np.int64)
+    arrays["embeddings.word_embeddings.weight"][:] = np.nan  # data, so not looked at
+    save_file(arrays, file)
+    for arguments in ((), ("--json",)):
+        ended = layertap("inspect", model, *arguments)
+        assert ended.code == 1
+        assert ended.err.splitlines() == [
+            f"layertap: error: {file}: embeddings.LayerNorm.bias: expected one of F64, F32, F16, BF16, found I64",
+            f"{file}: {key}: expected shape [32, 64] (as config.json says), found [64, 32]",
+        ]
+    assert json.loads(ended.out)["faults"] == ended.err.removeprefix("layertap: error: ").splitlines()
+
+
+def test_inspect_shows_the_first_faults(layertap: Run, make_checkpoint: Run, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    model = make_checkpoint(tmp_path / "m")
+    arrays = load_file(model / "model.safetensors")
+    save_file({key: array for key, array in arrays.items() if ".1." not in key}, model / "model.safetensors")
+    ended = layertap("inspect", model)
+    lines = ended.err.splitlines()
+    assert (ended.code, len(lines), lines[-1]) == (1, 9, "and 8 more")
+
+
+def test_inspect_tells_which_state_is_normed_and_of_no_pooler(layertap: Run, model: Path, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from layertap.cli.model_card import outputs
+    from layertap.engine.opening import open_reference
+    from layertap.engine.options import ModelReference, Semantics
+
+    reference = ModelReference(
+        name=str(model), revision=None, cache_dir=None, local_files_only=True, allow_pickle=False
+    )
+    facts = open_reference(reference).facts(Semantics())
+    assert outputs(facts)[0]["note"] == "hidden_states[3]"
+    other = replace(facts, spec=replace(facts.spec, norm_position="pre", pooler=False), pooler="absent")
+    notes = {output["name"]: output["note"] for output in outputs(other)}
+    assert notes["last_hidden_state"] == "hidden_states[3], after the final norm"
+    assert notes["pooler_output"] == "absent: this architecture has none"
 
 
 def test_inspect_knows_this_machine(layertap: Run, model: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from layertap.errors import ConfigError
+from layertap.git_lfs import pointer_in_place
 from layertap.models.config import short
 
 # Far beyond any real file, and far below the depth at which Python's own repr and compare give up.
@@ -39,6 +40,8 @@ def _read(path: Path) -> Any:
         data = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if pointer := pointer_in_place(path, data):
+        raise ConfigError(pointer)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -99,27 +99,43 @@ class ModelFiles:
         """
         return {name: self._checked_tensor(name) for name in names}
 
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong with weights as far as headers tell: missing, of another shape or dtype; no data is read.
+
+        An absent pooler is not counted.
+        """
+        absent = POOLER if self.pooler == "absent" else ()
+        found = (self._fault(name) for name in self._shapes if name not in absent)
+        return tuple(fault for fault in found if fault is not None)
+
     def _checked_tensor(self, name: str) -> TensorView:
-        shape = self._shapes[name]
-        stored = self.tensors.get(name)
+        if name not in self._checked:
+            fault = self._fault(name)
+            if fault is not None:
+                raise WeightsError(fault)
+            stored = self.tensors[name]
+            if not stored.view.is_finite():
+                raise WeightsError(
+                    f"{stored.file}: {stored.key}: expected finite float32 values, found NaN or infinity"
+                )
+            self._checked.add(name)
+        return self.tensors[name].view
+
+    def _fault(self, name: str) -> str | None:
+        """What is wrong with a weight as far as headers tell."""
+        shape, stored = self._shapes[name], self.tensors.get(name)
         if stored is None:
-            raise WeightsError(
+            return (
                 f"{self.checkpoint.folder}: {name}: expected a weight of shape {list(shape)}, found none under this "
                 f"name or one that leads to it{self._hint()}"
             )
-        view = stored.view
-        if name not in self._checked:
-            where = f"{stored.file}: {stored.key}"
-            if view.shape != shape:
-                raise WeightsError(
-                    f"{where}: expected shape {list(shape)} (as config.json says), found {list(view.shape)}"
-                )
-            if view.dtype not in FLOAT_BITS:
-                raise WeightsError(f"{where}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
-            if not view.is_finite():
-                raise WeightsError(f"{where}: expected finite float32 values, found NaN or infinity")
-            self._checked.add(name)
-        return view
+        where, view = f"{stored.file}: {stored.key}", stored.view
+        if view.shape != shape:
+            return f"{where}: expected shape {list(shape)} (as config.json says), found {list(view.shape)}"
+        if view.dtype not in FLOAT_BITS:
+            return f"{where}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}"
+        return None
 
     def _hint(self) -> str:
         return f"; not used are {_some(self.unused_keys)}" if self.unused_keys else ""

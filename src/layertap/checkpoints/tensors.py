@@ -15,6 +15,7 @@ from typing import Any
 
 from layertap.checkpoints.json_file import read_object
 from layertap.errors import WeightsError
+from layertap.git_lfs import LONGEST, pointer_in_place
 from layertap.models.config import short
 from layertap.tensors import TensorView
 
@@ -68,6 +69,8 @@ def read_safetensors(path: Path) -> dict[str, TensorView]:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
     data = memoryview(mapped)
+    if pointer := pointer_in_place(path, bytes(data[:LONGEST])):
+        raise WeightsError(pointer)
     header_size = int.from_bytes(data[:8], "little")
     if header_size > MAX_HEADER:
         raise WeightsError(

@@ -7,14 +7,16 @@ import json
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import add_command, add_model_options, reference_of
+from layertap.errors import WeightsError
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
 
+FAULTS_SHOWN = 8
 DESCRIPTION = """\
 Prints what a model is: architecture, sizes, limits, tokenizer, which outputs it has and with which shapes,
 the state of its pooler, what its files hold and nothing here needs, and what this machine could run it with.
-No weight is loaded."""
+No weight is loaded; ends with exit code 1 where one is missing, or of another shape or dtype than config.json says."""
 EPILOG = """\
 examples:
   layertap inspect
@@ -38,10 +40,19 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Runs the command.
+
+    Raises:
+        WeightsError: after printing, where weights are missing, or of another shape or dtype.
+    """
     from layertap.backends.here import installed
     from layertap.cli.model_card import facts_of_model, in_lines
     from layertap.engine.opening import open_reference
 
-    facts = facts_of_model(open_reference(reference_of(options)), installed())
+    opened = open_reference(reference_of(options))
+    facts = facts_of_model(opened, installed())
     print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(in_lines(facts)))
+    faults = opened.files.faults
+    if faults:
+        more = [f"and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []
+        raise WeightsError("\n".join([*faults[:FAULTS_SHOWN], *more]))

@@ -58,6 +58,7 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
         "pooler": files.pooler,
         "tokenizer": tokenizer_facts(opened.tokenizer),
         "missing": list(files.missing),
+        "faults": list(files.faults),
         "unused_keys": list(files.unused_keys),
         "ignored_keys": list(files.ignored_keys),
         "backends": [asdict(backend) for backend in backends],
@@ -67,13 +68,15 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
 def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
     """Each source of the feature language: its shape a text (T: tokens), whether it can be had, and what it is."""
     size, last = facts.spec.hidden_size, facts.spec.num_hidden_layers
+    normed = ", after the final norm" if facts.spec.final_norm else ""
     before = [_output(f"hidden_states[{last}].unnormed", ["T", size], "before the final norm")]
+    pooler = POOLERS[facts.pooler] if facts.spec.pooler else "absent: this architecture has none"
     return [
-        _output("last_hidden_state", ["T", size], f"hidden_states[{last}]"),
+        _output("last_hidden_state", ["T", size], f"hidden_states[{last}]{normed}"),
         *(before if facts.spec.final_norm else ()),
         _output("hidden_states[i]", ["T", size], f"i from 0 (embedding output) to {last}, or -1 to -{last + 1}"),
         _output("hidden_states[:]", [last + 1, "T", size], "all of them"),
-        _output("pooler_output", [size], POOLERS[facts.pooler], usable=facts.usable_pooler),
+        _output("pooler_output", [size], pooler, usable=facts.usable_pooler),
         _sentence_output(facts),
     ]
 

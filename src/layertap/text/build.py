@@ -15,6 +15,7 @@ from typing import TypeVar
 from tokenizers import AddedToken, Tokenizer
 
 from layertap.errors import TokenizerError
+from layertap.git_lfs import LONGEST, pointer_in_place
 from layertap.models.config import short
 from layertap.text.settings import CONFIG_FILE, TokenizerSettings, read_settings
 from layertap.text.styles import AS_IT_STANDS, CLASS_OF, GENERIC, PYTHON_ONLY, STYLES, Setup, Style
@@ -67,6 +68,7 @@ def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> Buil
 
 
 def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: str) -> Built:
+    _refuse_pointer(path)
     backend = _guarded(str(path), lambda: Tokenizer.from_file(str(path)))
     backend.no_truncation()
     backend.no_padding()
@@ -84,6 +86,16 @@ def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: st
         if state != before[part]
     )
     return _finish(backend, setup, (path,), notes)
+
+
+def _refuse_pointer(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(LONGEST)
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    if pointer := pointer_in_place(path, start):
+        raise TokenizerError(pointer)
 
 
 def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str) -> Built:

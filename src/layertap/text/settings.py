@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import AddedToken
 
 from layertap.errors import TokenizerError
+from layertap.git_lfs import pointer_in_place
 from layertap.models.config import short
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -97,15 +98,19 @@ def read_settings(folder: Path) -> TokenizerSettings:
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds one object; the error names file, line and column."""
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"))
+        data = path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    if pointer := pointer_in_place(path, data):
+        raise TokenizerError(pointer)
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise TokenizerError(
             f"{path}: not valid JSON at line {error.lineno}, column {error.colno}: {error.msg}"
         ) from error
     except (ValueError, RecursionError) as error:  # not UTF-8, a number of thousands of digits, or deeply nested
         raise TokenizerError(f"{path}: not valid JSON: {error}") from error
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
     if not isinstance(value, dict):
         raise TokenizerError(f"{path}: expected a JSON object, found {type(value).__name__}")
     return value

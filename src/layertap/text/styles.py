@@ -16,6 +16,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.errors import TokenizerError
+from layertap.git_lfs import pointer_in_place
 from layertap.text.settings import TokenizerSettings, read_json_object
 
 BERT_TOKENS = {
@@ -113,6 +114,8 @@ def read_vocab(path: Path) -> dict[str, int]:
 def _read_text(path: Path) -> str:
     try:
         data = path.read_bytes()
+        if pointer := pointer_in_place(path, data):
+            raise TokenizerError(pointer)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from layertap.errors import WeightsError
+from layertap.git_lfs import LONGEST, pointer_in_place
 from layertap.tensors import TensorView
 
 DTYPES: dict[str, torch.dtype] = {
@@ -31,6 +32,13 @@ def read_pickle(file: Path) -> Mapping[str, TensorView]:
     Raises:
         WeightsError: a damaged file, or one that holds more than tensors.
     """
+    try:
+        with file.open("rb") as opened:
+            start = opened.read(LONGEST)
+    except OSError as error:
+        raise WeightsError(f"{file}: cannot be read: {error.strerror}") from error
+    if pointer := pointer_in_place(file, start):
+        raise WeightsError(pointer)
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # unpickling damaged bytes can raise nearly anything
