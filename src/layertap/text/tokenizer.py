@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,8 @@ import numpy.typing as npt
 from layertap.errors import TokenizerError, UsageError
 from layertap.models.config import short
 from layertap.text.encoded import EncodedText
+from layertap.text.flat import FlatEncodings
+from layertap.text.template import Template
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
 # Names of the CLS token where no file tells.
 CLS_NAMES = ("[CLS]", "<s>", "<cls>")
 SURROGATES = re.compile("[\ud800-\udfff]")
+
+# What becomes one sequence: a text, a pair of texts, given words.
+Item: TypeAlias = str | tuple[str, ...] | list[str]
+Run: TypeAlias = "Callable[[Any], list[Encoding]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -52,6 +60,7 @@ class TextTokenizer:
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    _spaced: _Spaced = field(default_factory=lambda: _Spaced(), init=False, repr=False)
 
     @classmethod
     def load(cls, folder: Path, *, model_type: str, tokenizer_class: str | None = None) -> TextTokenizer:
@@ -71,7 +80,8 @@ class TextTokenizer:
         from layertap.text.build import build  # imports the tokenizers library
 
         built = build(folder, model_type=model_type, tokenizer_class=tokenizer_class)
-        prefix, suffix = _template(built.backend, built.files[0])
+        template = Template.of_text(built.backend, built.files[0])
+        prefix, suffix = template.prefix, template.suffix
         vocab = built.backend.get_vocab()
         vocab.pop("", None)  # an empty line of vocab.txt: never emitted
         if not vocab:
@@ -106,6 +116,7 @@ class TextTokenizer:
         from tokenizers import Tokenizer, normalizers
 
         backend = Tokenizer.from_str(self.backend.to_str())
+        backend.encode_special_tokens = self.backend.encode_special_tokens  # the text form does not hold it
         lower, own = normalizers.Lowercase(), backend.normalizer
         backend.normalizer = lower if own is None else normalizers.Sequence([lower, own])
         return replace(self, backend=backend)
@@ -125,50 +136,98 @@ class TextTokenizer:
             "of one checkpoint"
         )
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(
+        self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, offsets: bool = False
+    ) -> list[EncodedText]:
         """Texts -> ids, one `EncodedText` each, without a limit.
 
         An empty text is the template alone. A lone surrogate becomes U+FFFD. Many texts at once run on the
         Rust library's threads (its own `TOKENIZERS_PARALLELISM` and `RAYON_NUM_THREADS` steer them).
 
+        Args:
+            texts: the texts.
+            pairs: beside each text its second text, or None: it stands alone.
+            offsets: whether to say which characters each token stands for; takes about half as long again.
+
         Raises:
-            UsageError: something that is not a list of texts.
-            TokenizerError: a vocabulary that lacks its own unknown token met an unknown word.
+            UsageError: something that is not a list of texts, or pairs that do not fit them.
+            TokenizerError: a vocabulary that lacks its own unknown token met an unknown word, or a template that
+                does not hold each text of a pair once.
         """
         texts = _checked(texts)
+        items = texts if pairs is None else _paired(texts, pairs)
+        run = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        return self._encode(items, run, offsets=offsets)
+
+    def encode_words(self, words: Sequence[Sequence[str]], *, offsets: bool = True) -> list[EncodedText]:
+        """Given words -> ids, one `EncodedText` a list of words, as transformers with `is_split_into_words=True`.
+
+        Each word is tokenized by itself and may hold anything, white space too. Byte-level tokenizers put a space
+        before it, as transformers with `add_prefix_space=True`; without it the words would be those of a text
+        written without spaces.
+
+        Args:
+            words: a list of words for each text.
+            offsets: whether to say which characters of its word each token stands for.
+
+        Raises:
+            UsageError: something that is not a list of lists of words.
+            TokenizerError: as `encode`.
+        """
+        backend = self._spaced.of(self.backend)
+
+        def run(items: Sequence[Any]) -> list[Encoding]:
+            return backend.encode_batch(items, is_pretokenized=True)
+
+        return self._encode(_checked_words(words), run, offsets=offsets, words=True)
+
+    def _encode(self, items: Sequence[Item], run: Run, *, offsets: bool, words: bool = False) -> list[EncodedText]:
         surrogates: list[int] | None = None
         try:
-            encodings = self._encode_batch(texts)
+            encodings = self._guarded(run, items)
         except TypeError:
             # The library takes no text with lone surrogates; looking for them first would cost every text.
-            replaced = [SURROGATES.subn("\ufffd", text) for text in texts]
-            texts, surrogates = [text for text, _ in replaced], [count for _, count in replaced]
-            encodings = self._encode_batch(texts)
-        ids, ends = _flat(encodings)
-        typed = self._typed_specials(ids, ends, texts)
-        before, after = len(self.prefix), len(self.suffix)
-        return [
-            EncodedText(
-                input_ids=ids[begin:end],
-                content=(before, end - begin - after),
-                typed_specials=0 if typed is None else int(typed[i]),
-                replaced_surrogates=0 if surrogates is None else surrogates[i],
+            items, surrogates = _without_surrogates(items)
+            encodings = self._guarded(run, items)
+        is_pair = [isinstance(item, tuple) for item in items]
+        single = Template(prefix=self.prefix, suffix=self.suffix)
+        double = Template.of_pair(self.backend, self.files[0]) if any(is_pair) else single
+        flat = FlatEncodings.of(encodings, offsets=offsets, type_ids=double is not single, word_ids=words)
+        typed = self._typed_specials(flat, items, [double if pair else single for pair in is_pair])
+        encoded: list[EncodedText] = []
+        for i, (begin, end) in enumerate(pairwise([0, *flat.ends])):
+            content, pair_content = (len(single.prefix), end - begin - len(single.suffix)), None
+            types = None
+            if is_pair[i]:
+                content, pair_content = double.contents(end - begin, encodings[i].sequence_ids.count(0))
+                assert flat.type_ids is not None
+                types = flat.type_ids[begin:end] if flat.type_ids[begin:end].any() else None
+            encoded.append(
+                EncodedText(
+                    input_ids=flat.ids[begin:end],
+                    content=content,
+                    typed_specials=0 if typed is None else int(typed[i]),
+                    replaced_surrogates=0 if surrogates is None else surrogates[i],
+                    pair_content=pair_content,
+                    token_type_ids=types,
+                    offsets=None if flat.offsets is None else flat.offsets[begin:end],
+                    word_ids=None if flat.word_ids is None else flat.word_ids[begin:end],
+                )
             )
-            for i, (begin, end) in enumerate(pairwise([0, *ends]))
-        ]
+        return encoded
 
-    def _encode_batch(self, texts: Sequence[str]) -> list[Encoding]:
+    def _guarded(self, run: Run, items: Sequence[Item]) -> list[Encoding]:
         try:
-            return self.backend.encode_batch_fast(texts)
+            return run(items)
         except TypeError:
             raise
         except Exception as error:  # the library has no exceptions of its own
             raise TokenizerError(f"{self.files[0]}: {error}") from error
 
     def _typed_specials(
-        self, ids: npt.NDArray[np.int32], ends: list[int], texts: Sequence[str]
+        self, flat: FlatEncodings, items: Sequence[Item], templates: Sequence[Template]
     ) -> npt.NDArray[np.int64] | None:
-        """int64 [N], special tokens typed in each text, or None: in none of them.
+        """int64 [N], special tokens typed in each item, or None: in none of them.
 
         A special id inside the content was typed, but for the unknown token, which also stands for words: there
         the characters under it decide.
@@ -176,13 +235,13 @@ class TextTokenizer:
         special = np.zeros(self.max_id + 1, dtype=bool)
         special[[*self.special_ids]] = True
         special[[*self.unknown.values()]] = False
-        totals = np.concatenate([[0], np.cumsum(special[ids], dtype=np.int64)])[[0, *ends]]
-        template = int(special[[*self.prefix, *self.suffix]].sum())
-        counts = np.diff(totals) - template
+        totals = np.concatenate([[0], np.cumsum(special[flat.ids], dtype=np.int64)])[[0, *flat.ends]]
+        own = {template: int(special[[*template.ids]].sum()) for template in set(templates)}
+        counts = np.diff(totals) - np.array([own[template] for template in templates], dtype=np.int64)
         for unknown, unknown_id in self.unknown.items():
-            for i, text in enumerate(texts):
-                if unknown in text:
-                    counts[i] += self._typed(unknown, unknown_id, text)
+            for i, item in enumerate(items):
+                parts = (item,) if isinstance(item, str) else item
+                counts[i] += sum(self._typed(unknown, unknown_id, part) for part in parts if unknown in part)
         return counts if counts.any() else None
 
     def _typed(self, token: str, token_id: int, text: str) -> int:
@@ -192,6 +251,44 @@ class TextTokenizer:
             for found, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
             if found == token_id
         )
+
+
+class _Spaced:
+    """A tokenizer's twin for given words, made when it is first needed: the copy takes some tenths of a second."""
+
+    __slots__ = ("_lock", "_twin")
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._twin: Tokenizer | None = None
+
+    def of(self, backend: Tokenizer) -> Tokenizer:
+        with self._lock:
+            if self._twin is None:
+                self._twin = _with_leading_space(backend)
+            return self._twin
+
+
+def _with_leading_space(backend: Tokenizer) -> Tokenizer:
+    """The tokenizer with `add_prefix_space` on, where it is byte-level; any other as it is.
+
+    Of several pre-tokenizers only the first can do it: what follows works on pieces of words.
+    """
+    from tokenizers import Tokenizer
+
+    state = json.loads(backend.to_str())
+    steps = [state["pre_tokenizer"]]
+    if steps[0] is not None and steps[0]["type"] == "Sequence":
+        steps = steps[0]["pretokenizers"]
+    if not steps or steps[0] is None or steps[0]["type"] != "ByteLevel" or steps[0]["add_prefix_space"]:
+        return backend
+    steps[0]["add_prefix_space"] = True
+    after = state["post_processor"]
+    if after is not None and after["type"] == "RobertaProcessing":
+        after["add_prefix_space"] = True  # it takes the added space out of the offsets
+    twin = Tokenizer.from_str(json.dumps(state))
+    twin.encode_special_tokens = backend.encode_special_tokens
+    return twin
 
 
 def _checked(texts: Sequence[str]) -> list[str]:
@@ -204,27 +301,40 @@ def _checked(texts: Sequence[str]) -> list[str]:
     return texts
 
 
-def _flat(encodings: Sequence[Encoding]) -> tuple[npt.NDArray[np.int32], list[int]]:
-    """All ids end to end, and where each text's end: one conversion for the batch, not one a text."""
-    lists = [encoding.ids for encoding in encodings]
-    ends = np.cumsum([len(ids) for ids in lists], dtype=np.int64).tolist()
-    return np.fromiter(chain.from_iterable(lists), dtype=np.int32, count=ends[-1] if ends else 0), ends
+def _paired(texts: Sequence[str], pairs: Sequence[str | None]) -> list[Item]:
+    if isinstance(pairs, str):
+        raise UsageError("one text where a list of second texts is expected; put it into a list")
+    pairs = list(pairs)
+    if len(pairs) != len(texts):
+        raise UsageError(f"{len(pairs)} second texts beside {len(texts)} texts; give one for each text, or None")
+    for i, pair in enumerate(pairs):
+        if pair is not None and not isinstance(pair, str):
+            raise UsageError(f"second text {i} is {type(pair).__name__}, not str or None")
+    return [text if pair is None else (text, pair) for text, pair in zip(texts, pairs, strict=True)]
 
 
-def _template(backend: Tokenizer, path: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """(prefix, suffix): the ids that the template puts around a text.
+def _checked_words(words: Sequence[Sequence[str]]) -> list[Item]:
+    lists: list[Item] = []
+    for i, given in enumerate(words):
+        if isinstance(given, str):
+            raise UsageError(f"text {i} is a str where a list of words is expected; split it, or encode it as a text")
+        lists.append(list(given))
+        for j, word in enumerate(lists[-1]):
+            if not isinstance(word, str):
+                raise UsageError(f"text {i}: word {j} is {type(word).__name__}, not str")
+    return lists
 
-    A made-up token goes through the post-processor alone, so that no vocabulary can drop it.
-    """
-    from tokenizers import Tokenizer
-    from tokenizers.models import WordLevel
 
-    probe = Tokenizer(WordLevel({"x": 0}, unk_token="x")).encode("x")
-    encoding = backend.post_process(probe)
-    own = [i for i, is_special in enumerate(encoding.special_tokens_mask) if not is_special]
-    if len(own) != 1:
-        raise TokenizerError(f"{path}: its template holds a text {len(own)} times; once is supported")
-    return tuple(encoding.ids[: own[0]]), tuple(encoding.ids[own[0] + 1 :])
+def _without_surrogates(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
+    """The items with U+FFFD for each lone surrogate (one character for one: offsets stay right), and how many."""
+    clean: list[Item] = []
+    counts: list[int] = []
+    for item in items:
+        parts = [SURROGATES.subn("\ufffd", part) for part in ([item] if isinstance(item, str) else item)]
+        texts = [text for text, _ in parts]
+        clean.append(texts[0] if isinstance(item, str) else tuple(texts) if isinstance(item, tuple) else texts)
+        counts.append(sum(count for _, count in parts))
+    return clean, counts
 
 
 def _unknown(backend: Tokenizer, special_ids: frozenset[int]) -> dict[str, int]:
