@@ -5,6 +5,8 @@
     extractor = Extractor.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     vectors = extractor.extract(["one text", "another"], hidden_states[-4:].layer_mean.mean)
 
+Files that `layertap extract` wrote are read back by `layertap.open`, record by record.
+
 Names are imported when they are first used: `import layertap` loads nothing else.
 """
 
@@ -14,6 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layertap.data.store import FeatureFile, open  # noqa: A004 - as gzip.open
     from layertap.engine.extractor import Extractor
     from layertap.errors import (
         BackendError,
@@ -52,6 +55,7 @@ _HOME = {
     "ConfigError": "errors",
     "Extractor": "engine.extractor",
     "FeatureError": "errors",
+    "FeatureFile": "data.store",
     "FeatureSyntaxError": "errors",
     "InputError": "errors",
     "LayertapError": "errors",
@@ -70,6 +74,7 @@ _HOME = {
     "concat": "features.expr",
     "hidden_states": "features.expr",
     "last_hidden_state": "features.expr",
+    "open": "data.store",
     "parse": "features.parse",
     "pooler_output": "features.expr",
     "sentence_embedding": "features.expr",
@@ -81,6 +86,7 @@ __all__ = [
     "ConfigError",
     "Extractor",
     "FeatureError",
+    "FeatureFile",
     "FeatureSyntaxError",
     "InputError",
     "LayertapError",
@@ -100,6 +106,7 @@ __all__ = [
     "concat",
     "hidden_states",
     "last_hidden_state",
+    "open",
     "parse",
     "pooler_output",
     "sentence_embedding",

@@ -33,7 +33,7 @@ class Source:
         if self.path is None:
             raw: Any = sys.stdin.buffer
         else:
-            raw = _open(self.path)
+            raw = open_raw(self.path)
             status = os.fstat(raw.fileno())
             if stat.S_ISREG(status.st_mode):
                 self.bytes_total = status.st_size
@@ -76,7 +76,8 @@ class _Counter(io.RawIOBase):
         return count
 
 
-def _open(path: Path) -> io.FileIO:
+def open_raw(path: Path) -> io.FileIO:
+    """Opens a file for reading, unbuffered; raises InputError saying why it cannot be opened."""
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError:

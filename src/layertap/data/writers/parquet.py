@@ -13,6 +13,7 @@ import numpy as np
 from layertap.data.arrow_row import ArrowRow
 from layertap.data.json_text import json_text
 from layertap.data.json_types import kind_of
+from layertap.data.slices import cut
 from layertap.data.writers.base import ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
 from layertap.errors import InputError
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
@@ -327,14 +328,5 @@ def _noise(schema: FeatureSchema) -> list[bool]:
 
 def _part(batch: FeatureBatch, begin: int, end: int) -> FeatureBatch:
     """Records `begin:end` of a batch."""
-    features: dict[str, Feature] = {}
-    for name, feature in batch.features.items():
-        if isinstance(feature, Ragged):
-            offsets = feature.offsets[begin : end + 1]
-            features[name] = Ragged(feature.values[offsets[0] : offsets[-1]], offsets - offsets[0])
-        elif isinstance(feature, AttentionMaps):
-            first, last = feature.offsets[[begin, end]]
-            features[name] = AttentionMaps(feature.values[first:last], feature.lengths[begin:end], feature.leading)
-        else:
-            features[name] = feature[begin:end]
+    features = {name: cut(feature, begin, end) for name, feature in batch.features.items()}
     return FeatureBatch(records=batch.records[begin:end], features=features)

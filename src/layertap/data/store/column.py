@@ -1,0 +1,127 @@
+"""One feature of a file, as a sequence that reads what is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TypeAlias, overload
+
+import numpy as np
+
+from layertap.data.slices import join
+from layertap.errors import FeatureError
+from layertap.records import Array, Feature, FeatureSchema, Ragged
+
+Read: TypeAlias = Callable[[int, int], Feature]
+"""Records `begin:end`, with 0 <= begin <= end <= N, as a copy."""
+
+
+class FeatureColumn:
+    """One feature of all records; an index, slice or list reads those records and no others.
+
+    `column[i]` is an array: [H] or [L, H] of a dense feature, [T_i, H] or [L, T_i, H] of a ragged one, [*leading,
+    T_i, T_i] of attentions. Slices and lists of records give arrays [n, ...], `Ragged` or `AttentionMaps`.
+    Iterating reads block after block. All are copies, which stay when the file is closed.
+
+    Attributes:
+        schema: dtype and shape.
+    """
+
+    def __init__(
+        self,
+        schema: FeatureSchema,
+        read: Read,
+        *,
+        length: int,
+        block_records: int,
+        scales: FeatureColumn | None = None,
+    ) -> None:
+        self.schema = schema
+        self._read = read
+        self._length = length
+        self._block_records = block_records
+        self._scales = scales
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Array) -> Feature: ...
+    def __getitem__(self, index: int | slice | Sequence[int] | Array) -> Feature:
+        if isinstance(index, slice):
+            begin, end, step = index.indices(self._length)
+            if step == 1:
+                return self._read(begin, max(begin, end))
+            return self._take(range(begin, end, step))
+        if isinstance(index, int | np.integer):
+            i = place_of(int(index), self._length)
+            return np.asarray(self._read(i, i + 1)[0])
+        return self._take([place_of(int(i), self._length) for i in index])
+
+    def __iter__(self) -> Iterator[Array]:
+        for block in self.blocks():
+            yield from (np.asarray(block[i]) for i in range(len(block)))
+
+    def blocks(self, records: int | None = None) -> Iterator[Feature]:
+        """Consecutive records at a time: arrays [n, ...], `Ragged` or `AttentionMaps`.
+
+        Args:
+            records: how many; None: about 8 MiB of them.
+        """
+        size = self._block_records if records is None else max(1, records)
+        for begin in range(0, self._length, size):
+            yield self._read(begin, min(begin + size, self._length))
+
+    @property
+    def dequantized(self) -> FeatureColumn:
+        """An int8 feature as float32, its numbers times their vector's scale.
+
+        Each is at most half a scale step off the number that was quantised, and the step is the largest of its
+        vector / 127. A vector that was not finite gives NaN.
+
+        Raises:
+            FeatureError: the feature is not int8.
+        """
+        if self._scales is None:
+            raise FeatureError(f"{self.schema.name!r} holds {self.schema.dtype}; only int8 features have scales")
+        read, scales = self._read, self._scales._read
+
+        def scaled(begin: int, end: int) -> Feature:
+            return _scaled(read(begin, end), scales(begin, end))
+
+        return FeatureColumn(
+            replace(self.schema, dtype="float32"), scaled, length=self._length, block_records=self._block_records
+        )
+
+    def __repr__(self) -> str:
+        kind = "ragged " if self.schema.ragged else "maps " if self.schema.maps else ""
+        described = f"{kind}{self.schema.dtype} {list(self.schema.shape)}"
+        return f"FeatureColumn({self.schema.name!r}, {self._length} records, {described})"
+
+    def _take(self, places: Sequence[int]) -> Feature:
+        return join(self.schema, [self._read(i, i + 1) for i in places])
+
+
+def place_of(index: int, length: int) -> int:
+    """A record's place from the beginning; IndexError where there is no such record."""
+    place = index + length if index < 0 else index
+    if not 0 <= place < length:
+        raise IndexError(f"record {index} of {length}")
+    return place
+
+
+def _scaled(steps: Feature, scales: Feature) -> Feature:
+    """int8 [..., H] times float32 [...]."""
+    if isinstance(steps, Ragged) and isinstance(scales, Ragged):
+        return Ragged(_product(steps.values, scales.values), steps.offsets)
+    assert isinstance(steps, np.ndarray)
+    assert isinstance(scales, np.ndarray)
+    return _product(steps, scales)
+
+
+def _product(steps: Array, scales: Array) -> Array:
+    with np.errstate(invalid="ignore"):  # zero steps of an infinite scale
+        product: Array = steps.astype(np.float32) * scales[..., None]
+    return product

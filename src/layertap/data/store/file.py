@@ -1,0 +1,159 @@
+"""`layertap.open`: a file of features, read back record by record and by id."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.data.readers.source import open_raw
+from layertap.data.store.column import FeatureColumn, place_of
+from layertap.data.store.ids import Ids
+from layertap.data.store.storage import Storage, unreadable
+from layertap.errors import UsageError
+from layertap.records import Array, FeatureSchema
+
+SCALE = ".scale"
+JSONL_SUFFIXES = (".jsonl", ".ndjson")
+LONGEST_MAGIC = 9
+
+
+class FeatureFile:
+    """Features in a file, none of them in memory before it is asked for.
+
+    `file[i]` is record i as a dict of arrays, `file[a:b]` records as a dict of features, `file["name"]` one feature as
+    a sequence (`FeatureColumn`), `file.record(id)` the record with an id. A context manager; what it gave stays.
+
+    Attributes:
+        path: the file.
+        features: name -> dtype and shape.
+        provenance: model, features and options that the file was made with.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.path = storage.path
+        self.features: Mapping[str, FeatureSchema] = dict(storage.features)
+        self.provenance: Mapping[str, Any] = storage.provenance
+        self._storage = storage
+        self._ids = Ids(storage) if storage.has_ids else None
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """int64 [N], each record's row number in the input: they differ from 0 .. N-1 where rows were left out."""
+        return self._storage.rows(0, len(self))
+
+    @property
+    def ids(self) -> Ids | None:
+        """The records' ids, a lazy sequence; None where the input had none."""
+        return self._ids
+
+    def record(self, id: object) -> dict[str, Array]:  # noqa: A002 - the field's name
+        """The record with an id, as `file[i]` gives it. The first call reads all ids.
+
+        Raises:
+            KeyError: there is no such id.
+            UsageError: the file has no ids, or several records have this one.
+        """
+        if self._ids is None:
+            raise UsageError(f"{self.path} has no ids; take records by their number, file[i]")
+        places = self._ids.places(id)
+        if not places:
+            raise KeyError(f"{self.path}: there is no record with the id {id!r}")
+        if len(places) > 1:
+            shown = ", ".join(map(str, places[:5])) + (", ..." if len(places) > 5 else "")
+            raise UsageError(f"{self.path}: {len(places)} records have the id {id!r}: file[i] of {shown}")
+        return self[places[0]]
+
+    def __len__(self) -> int:
+        return self._storage.num_records
+
+    @overload
+    def __getitem__(self, key: str) -> FeatureColumn: ...
+    @overload
+    def __getitem__(self, key: int) -> dict[str, Array]: ...
+    @overload
+    def __getitem__(self, key: slice) -> dict[str, Any]: ...
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            return self._column(key)
+        if not isinstance(key, slice):
+            key = place_of(int(key), len(self))
+        return {name: self._column(name)[key] for name in self.features}
+
+    def __iter__(self) -> Iterator[dict[str, Array]]:
+        columns = [self._column(name) for name in self.features]
+        for values in zip(*columns, strict=True):
+            yield dict(zip(self.features, values, strict=True))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.features
+
+    def __enter__(self) -> FeatureFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets the file go; a second call does nothing."""
+        self._storage.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (self.path,)
+
+    def __repr__(self) -> str:
+        return f"FeatureFile({str(self.path)!r}, {len(self)} records, features {list(self.features)})"
+
+    def _column(self, name: str) -> FeatureColumn:
+        if name not in self.features:
+            raise KeyError(
+                f"{self.path}: there is no feature {name!r}; there are {', '.join(map(repr, self.features))}"
+            )
+        schema = self.features[name]
+        has_scales = schema.dtype == "int8" and name + SCALE in self.features
+        return FeatureColumn(
+            schema,
+            partial(self._storage.read, name),
+            length=len(self),
+            block_records=self._storage.block_records(name),
+            scales=self._column(name + SCALE) if has_scales else None,
+        )
+
+
+def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap.open`, as gzip.open
+    """Opens a file of features that layertap wrote: Parquet, safetensors, npz or npy, told by its first bytes.
+
+    safetensors, npz and npy are mapped, so that a record costs its own bytes; Parquet is read a row group (8 MiB) at a
+    time, which is quick in order and slow at random places.
+
+    Raises:
+        InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
+    """
+    return FeatureFile(_storage(Path(path)))
+
+
+def _storage(path: Path) -> Storage:
+    from layertap.data.store import arrays
+    from layertap.data.store.parquet import ParquetStorage
+
+    with open_raw(path) as file:
+        head = file.read(LONGEST_MAGIC)
+        if head.startswith(b"PAR1"):
+            return ParquetStorage(path)
+        if head.startswith(b"PK\x03\x04"):
+            return arrays.open_npz(path, file)
+        if head.startswith(b"\x93NUMPY"):
+            return arrays.open_npy(path, file)
+        if head[8:] == b"{":
+            return arrays.open_safetensors(path, file)
+    if path.suffix.lower() in JSONL_SUFFIXES:
+        raise unreadable(path, "JSONL has its records at no known places; read it line by line with json.loads")
+    raise unreadable(path, "the file is empty" if not head else f"it begins with {head[:4]!r}, as none of them does")

@@ -1,0 +1,59 @@
+"""Ids of a file: a lazy sequence, and where each stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.data.store.column import place_of
+from layertap.data.store.storage import Storage
+
+IDS_AT_ONCE = 1 << 16
+
+
+class Ids(Sequence[Any]):
+    """The ids of a file's records, in order; read where they are asked for."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def __len__(self) -> int:
+        return self._storage.num_records
+
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            begin, end, step = index.indices(len(self))
+            if step == 1:
+                return self._storage.ids(begin, max(begin, end))
+            return [self[i] for i in range(begin, end, step)]
+        i = place_of(index, len(self))
+        return self._storage.ids(i, i + 1)[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        for begin in range(0, len(self), IDS_AT_ONCE):
+            yield from self._storage.ids(begin, min(begin + IDS_AT_ONCE, len(self)))
+
+    def places(self, wanted: object) -> list[int]:
+        """Where an id stands: every place of it, in order.
+
+        The first call reads all ids, no features, and keeps 16 bytes of each.
+        """
+        hashes, order = self._index
+        first, last = np.searchsorted(hashes, hash(wanted), side="left"), np.searchsorted(hashes, hash(wanted), "right")
+        candidates: list[int] = order[first:last].tolist()
+        return [i for i in candidates if self[i] == wanted]
+
+    @cached_property
+    def _index(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The ids' hashes in ascending order, and whose each is."""
+        hashes = np.fromiter(map(hash, self), np.int64, len(self))
+        order = np.argsort(hashes, kind="stable")
+        return hashes[order], order

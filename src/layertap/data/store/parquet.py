@@ -1,0 +1,183 @@
+"""Parquet: row groups, the last few kept."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.data.slices import cut, join
+from layertap.data.store.storage import Storage, feature_dtype, unreadable
+from layertap.data.writers.base import ID, ROW
+from layertap.data.writers.parquet import METADATA_KEY, SHAPE
+from layertap.errors import InputError
+from layertap.records import AttentionMaps, Feature, FeatureSchema, Ragged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CACHE_BYTES = 16 << 20
+"""Columns of row groups are kept up to this; one is, whatever its size."""
+
+
+class ParquetStorage(Storage):
+    """Features of a Parquet file; what is asked for is read with the row group it stands in, of that column."""
+
+    def __init__(self, path: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        self.path = path
+        try:
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+        except (pa.ArrowException, OSError) as error:
+            raise unreadable(path, f"it is truncated or damaged ({error})") from None
+        self._schema = self._file.schema_arrow
+        provenance = (self._schema.metadata or {}).get(METADATA_KEY)
+        if provenance is None or ROW not in self._schema.names:
+            raise unreadable(path, "a Parquet file of someone else: its metadata has no 'layertap'")
+        self.provenance = json.loads(provenance)
+        metadata = self._file.metadata
+        self.num_records = metadata.num_rows
+        counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self._ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+        self._leaves = _leaves(self._schema, [self._file.schema.column(i).path for i in range(metadata.num_columns)])
+        self._cache: OrderedDict[tuple[int, str], pa.Array] = OrderedDict()
+        self.has_ids = ID in self._schema.names
+        self.features = {schema.name: schema for schema in self._feature_schemas()}
+
+    def read(self, name: str, begin: int, end: int) -> Feature:
+        """Records `begin:end` of a feature, a copy."""
+        schema = self.features[name]
+        pieces = [cut(self._feature(schema, group), first, last) for group, first, last in self._groups(begin, end)]
+        return join(schema, pieces)
+
+    def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+        """Input row numbers."""
+        parts = [self._column(group, ROW).to_numpy()[b:e] for group, b, e in self._groups(begin, end)]
+        return np.concatenate([np.zeros(0, np.int64), *parts])
+
+    def ids(self, begin: int, end: int) -> list[Any]:
+        """Ids of records `begin:end`."""
+        return [
+            value
+            for group, first, last in self._groups(begin, end)
+            for value in self._column(group, ID)[first:last].to_pylist()
+        ]
+
+    def block_records(self, name: str) -> int:  # noqa: ARG002 - row groups are of all columns
+        """About a row group."""
+        return max(1, self.num_records // max(1, len(self._ends) - 1))
+
+    def close(self) -> None:
+        """Lets the file go."""
+        self._cache.clear()
+        self._file.close()
+
+    def _groups(self, begin: int, end: int) -> list[tuple[int, int, int]]:
+        """The row groups that hold records `begin:end`, and which of each."""
+        if begin >= end:
+            return []
+        first = int(np.searchsorted(self._ends, begin, side="right")) - 1
+        last = int(np.searchsorted(self._ends, end, side="left"))
+        return [
+            (group, max(begin, low) - low, min(end, high) - low)
+            for group, (low, high) in enumerate(pairwise(self._ends[first : last + 1].tolist()), start=first)
+        ]
+
+    def _feature(self, schema: FeatureSchema, group: int) -> Feature:
+        """A feature of a row group, views of its columns."""
+        column = self._column(group, schema.name)
+        if schema.maps:
+            sizes = self._column(group, schema.name + SHAPE).values.to_numpy()
+            lengths = sizes.reshape(len(column), -1)[:, -1].astype(np.int64)
+            return AttentionMaps(column.values.to_numpy(zero_copy_only=False), lengths, schema.shape)
+        values = column.values if schema.ragged else column
+        count = len(values)
+        for _ in schema.shape:
+            values = values.flatten()
+        array = values.to_numpy(zero_copy_only=False).reshape(count, *schema.shape)
+        return Ragged(array, column.offsets.to_numpy().astype(np.int64)) if schema.ragged else array
+
+    def _column(self, group: int, name: str) -> pa.Array:
+        import pyarrow as pa
+
+        key = (group, name)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        try:
+            # The whole path: a name alone would bring every column whose name goes on after it with a dot.
+            table = self._file.read_row_group(group, columns=self._leaves[name])
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if self._file.closed:
+                raise InputError(f"{self.path}: this file was closed; open it again") from None
+            raise unreadable(self.path, f"it is damaged in row group {group} ({error})") from None
+        column = table.column(table.schema.get_field_index(name)).combine_chunks()
+        self._cache[key] = column
+        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
+            self._cache.popitem(last=False)
+        return column
+
+    def _feature_schemas(self) -> list[FeatureSchema]:
+        """What features there are: columns without nulls, other than `row`."""
+        names = {field.name for field in self._schema if not field.nullable and field.name != ROW}
+        shapes = {name for name in names if name.endswith(SHAPE) and name.removesuffix(SHAPE) in names}
+        return [self._feature_schema(field) for field in self._schema if field.name in names - shapes]
+
+    def _feature_schema(self, field: pa.Field) -> FeatureSchema:
+        import pyarrow as pa
+
+        kind = field.type
+        is_maps = field.name + SHAPE in self._schema.names
+        is_ragged = pa.types.is_list(kind)
+        if is_ragged:
+            kind = kind.value_type
+        shape = []
+        while pa.types.is_fixed_size_list(kind):
+            shape.append(kind.list_size)
+            kind = kind.value_type
+        dtype = feature_dtype(self.path, field.name, DTYPES.get(str(kind), str(kind)))
+        return FeatureSchema(
+            name=field.name,
+            dtype=dtype,
+            shape=self._leading(field.name) if is_maps else tuple(shape),
+            ragged=is_ragged and not is_maps,
+            maps=is_maps,
+        )
+
+    def _leading(self, name: str) -> tuple[int, ...]:
+        """What stands before the token axes; not known of no records."""
+        if not self.num_records:
+            return ()
+        return tuple(self._column(0, name + SHAPE)[0].as_py()[:-2])
+
+
+DTYPES = {"float": "float32", "halffloat": "float16", "string": "str"}
+"""Arrow's names that are not numpy's."""
+
+
+def _leaves(schema: pa.Schema, paths: list[str]) -> dict[str, list[str]]:
+    """Column -> paths of the file's columns that it consists of."""
+    found = {}
+    begin = 0
+    for field in schema:
+        end = begin + _count(field.type)
+        found[field.name] = paths[begin:end]
+        begin = end
+    return found
+
+
+def _count(type_: pa.DataType) -> int:
+    import pyarrow as pa
+
+    if isinstance(type_, pa.BaseExtensionType):
+        return _count(type_.storage_type)
+    if pa.types.is_dictionary(type_):
+        return _count(type_.value_type)
+    return sum(_count(type_.field(i).type) for i in range(type_.num_fields)) or 1
