@@ -369,7 +369,6 @@ def test_ten_records_of_a_hundred_thousand_cost_ten_records(tmp_path: Path, writ
     done = subprocess.run([sys.executable, "-c", READ_TEN, small, large], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     memory, read = map(int, done.stdout.split())
-    print(f"{memory / MEGABYTE:.1f} MiB of memory, {read / MEGABYTE:.2f} MiB read")
     # Parquet: ten row groups of 8 MiB pass, few stay.
     assert memory < (80 if ending == "parquet" else 24) * MEGABYTE
     assert read < (100 if ending == "parquet" else 2) * MEGABYTE
