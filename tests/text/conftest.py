@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,3 +58,94 @@ def kinds(tmp_path_factory: pytest.TempPathFactory, make_checkpoint: Callable[..
     folders = {name: make_checkpoint(root / name, name) for name in ("bert", "roberta")}
     folders["xlm-roberta"] = write_unigram(root / "xlm-roberta")
     return {name: read_kind(folder, name) for name, folder in folders.items()}
+
+
+# --- real vocabularies -----------------------------------------------------------------------------------------------
+
+SHARED = Path(__file__).parents[2].parent / "shared/data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real texts and vocabularies, which are not part of the project."""
+    if not SHARED.is_dir():
+        pytest.skip("real texts and vocabularies are not beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def charsmap(shared_data: Path) -> bytes:
+    """SentencePiece's normalization table (NFKC), of XLNet's model."""
+    return charsmap_of(shared_data / "tokenizers/xlnet-base-cased/spiece.model")
+
+
+@pytest.fixture(scope="session")
+def real_tokenizers(
+    shared_data: Path, charsmap: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TextTokenizer]:
+    """WordPiece, byte-level BPE with and without trimmed offsets, and the unigram model of the XLM-R pieces."""
+    folder = shared_data / "tokenizers"
+    unigram = write_xlmr(folder, charsmap, tmp_path_factory.mktemp("xlmr"))
+    return {
+        "bert-base-uncased": TextTokenizer.load(folder / "bert-base-uncased", model_type="bert"),
+        "bert-base-multilingual-cased": TextTokenizer.load(
+            copied_cased(folder / "bert-base-multilingual-cased", tmp_path_factory.mktemp("mbert")), model_type="bert"
+        ),
+        "roberta-base": TextTokenizer.load(folder / "roberta-base", model_type="roberta"),
+        "ModernBERT": TextTokenizer.load(folder / "modernbert-large", model_type="modernbert"),
+        "unigram of XLM-R": TextTokenizer.load(unigram, model_type="xlm-roberta"),
+    }
+
+
+def copied_cased(source: Path, folder: Path) -> Path:
+    shutil.copyfile(source / "vocab.txt", folder / "vocab.txt")
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false}', encoding="utf-8")
+    return folder
+
+
+def write_xlmr(tokenizers: Path, charsmap: bytes, folder: Path) -> Path:
+    """XLM-R's pieces with their ids, behind a normalization table."""
+    from tokenizers import Tokenizer, models, normalizers
+
+    with zipfile.ZipFile(tokenizers / "xlm-roberta-base-pieces/pos.dict.utf8.zip") as archive:
+        lines = archive.read("pos.dict.utf8").decode("utf-8").split("\n")
+    pieces = [line.split("\t") for line in lines if line]
+    vocab = [("<s>", 0.0), *((piece, float(score)) for piece, _, score in pieces)]
+    backend = Tokenizer(models.Unigram(vocab, unk_id=3))
+    backend.normalizer = normalizers.Precompiled(charsmap)
+    backend.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def charsmap_of(path: Path) -> bytes:
+    """`normalizer_spec.precompiled_charsmap` (fields 3 and 2) of a SentencePiece model, a protocol buffer."""
+    normalizer = next(value for number, value in fields_of(path.read_bytes()) if number == 3)
+    return next(value for number, value in fields_of(normalizer) if number == 2)
+
+
+def fields_of(data: bytes) -> list[tuple[int, bytes]]:
+    """The byte fields of a protocol buffer's message."""
+    found, at = [], 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 2:
+            size = varint()
+            found.append((key >> 3, data[at : at + size]))
+            at += size
+        elif key & 7 == 0:
+            varint()
+        else:
+            at += 4 if key & 7 == 5 else 8
+    return found
