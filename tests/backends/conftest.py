@@ -188,7 +188,7 @@ def make_model(wrap_model: Callable[[Any], Model]) -> Callable[..., Model]:
 @pytest.fixture(scope="session")
 def run_everything() -> Callable[..., tuple[list[np.ndarray], np.ndarray]]:
     """(backend, model, sequences) -> every state [T, H] and pooler_output [B, H], in one packed batch."""
-    from layertap.engine.batching import segments_of
+    from layertap.engine.segments import segments_of
 
     def run(backend: Any, model: Model, sequences: Any, token_types: Any = None) -> tuple[list[np.ndarray], np.ndarray]:
         batch = model.pack(sequences, token_types)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from layertap.engine.batching import segments_of
+from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program
 
 torch = pytest.importorskip("torch")

@@ -17,7 +17,7 @@ from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
 from layertap.backends.torch.reach import Rotary, relative_buckets  # noqa: E402
-from layertap.engine.batching import segments_of  # noqa: E402
+from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
 from layertap.models.spec import EncoderSpec, PlainPositions, PositionTable, RelativeBias  # noqa: E402
 from layertap.packing import pack  # noqa: E402

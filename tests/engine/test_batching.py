@@ -1,4 +1,4 @@
-"""Sequences into batches, and the segments of a batch."""
+"""Texts into batches, and the segments of a batch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertap.engine.batching import batches_of, segments_of, sequences_of
-from layertap.features.plan import Input
+from layertap.engine.batching import PlannedText, batches_of, own_rows, pack_texts, unit_rows
+from layertap.engine.cutting import Cutting
+from layertap.engine.segments import segments_of
+from layertap.engine.units import RecordUnits
 from layertap.models.spec import PositionTable
 from layertap.text.encoded import EncodedText
 
 CLS, SEP = 90, 91
 POSITIONS = PositionTable(rows=99)
+BY_TEXT = ("tokens", "content", "after_prompt", "tokens_by_position", "content_by_position", "after_prompt_by_position")
 
 
 def encoded(number: int, length: int) -> EncodedText:
@@ -24,120 +27,157 @@ def encoded(number: int, length: int) -> EncodedText:
     return EncodedText(input_ids=ids, content=(1, 1 + length))
 
 
-TEXTS = st.lists(st.integers(0, 12), max_size=12).map(lambda lengths: [encoded(i, n) for i, n in enumerate(lengths)])
-LIMITS = st.lists(st.integers(3, 16), min_size=1, max_size=3, unique=True)
+def planned(text: EncodedText, index: int, cutting: Cutting, limit: int, units=None, inputs=(0,)) -> PlannedText:
+    edges = np.ones(len(text) - 1, dtype=bool)
+    return PlannedText(index=index, cut=cutting.cut(text, limit, edges), units=units, inputs=frozenset(inputs))
 
 
-def inputs_of(limits) -> dict[int, Input]:
-    return {i: Input(max_length=limit) for i, limit in enumerate(limits)}
+def packed(texts, **more):
+    return pack_texts(texts, position_ids=POSITIONS.position_ids, token_types=False, cls_index=0, **more)
 
 
-def batched(texts, limits, batch_tokens):
-    return list(
-        batches_of(
-            sequences_of(texts, inputs_of(limits)),
-            batch_tokens=batch_tokens,
-            position_ids=POSITIONS.position_ids,
-            cls_index=0,
-        )
-    )
+LENGTHS = st.lists(st.integers(0, 12), max_size=12)
 
 
-@given(TEXTS, LIMITS)
-def test_every_input_sees_every_text_once(texts, limits):
-    seen = {}
-    for sequence in sequences_of(texts, inputs_of(limits)):
-        for number in sequence.inputs:
-            assert (number, sequence.index) not in seen
-            seen[number, sequence.index] = sequence.text
-    assert len(seen) == len(limits) * len(texts)
-    for (number, index), text in seen.items():
-        np.testing.assert_array_equal(text.input_ids, texts[index].limited(limits[number]).input_ids)
-        assert text.content == texts[index].limited(limits[number]).content
+@st.composite
+def plans(draw, least: int = 0) -> list[PlannedText]:
+    cutting = draw(st.sampled_from([Cutting(), Cutting(long="window"), Cutting(long="window", overlap=0)]))
+    limit = draw(st.integers(3, 16))
+    lengths = draw(st.lists(st.integers(0, 40), min_size=least, max_size=8))
+    return [planned(encoded(i, n), i, cutting, limit) for i, n in enumerate(lengths)]
 
 
-@given(TEXTS, LIMITS)
-def test_equal_ids_are_one_sequence(texts, limits):
-    sequences = list(sequences_of(texts, inputs_of(limits)))
-    distinct = {(sequence.index, sequence.text.input_ids.tobytes()) for sequence in sequences}
-    assert len(sequences) == len(distinct)
-
-
-@given(TEXTS, LIMITS, st.integers(1, 40))
-def test_every_sequence_is_in_one_batch(texts, limits, batch_tokens):
-    expected = sorted(
-        (sorted(s.inputs), s.index, s.text.input_ids.tolist()) for s in sequences_of(texts, inputs_of(limits))
-    )
-    found = []
-    for inputs, batch in batched(texts, limits, batch_tokens):
-        assert batch.num_tokens <= batch_tokens or len(batch) == 1
-        assert batch.lengths.tolist() == sorted(batch.lengths.tolist())
-        for i, index in enumerate(batch.record_index):
-            rows = slice(batch.cu_seqlens[i], batch.cu_seqlens[i + 1])
-            ids = batch.input_ids[rows].tolist()
-            found.append((sorted(inputs), int(index), ids))
-            assert batch.position_ids[rows].tolist() == list(range(len(ids)))
-            assert batch.input_ids[batch.cls_rows[i]] == CLS
-            content = batch.input_ids[batch.content_begin[i] : batch.content_end[i]].tolist()
-            assert content == [token for token in ids if token not in (CLS, SEP)]
-    assert sorted(found) == expected
-
-
-@given(TEXTS, LIMITS, st.integers(1, 40))
-def test_batches_depend_on_nothing_else(texts, limits, batch_tokens):
-    one, other = batched(texts, limits, batch_tokens), batched(texts, limits, batch_tokens)
-    assert [inputs for inputs, _ in one] == [inputs for inputs, _ in other]
-    for (_, first), (_, second) in zip(one, other, strict=True):
-        np.testing.assert_array_equal(first.input_ids, second.input_ids)
-        np.testing.assert_array_equal(first.record_index, second.record_index)
-
-
-@given(TEXTS, st.integers(1, 40))
-def test_batches_are_full(texts, batch_tokens):
-    # the next sequence starts a batch only where it does not fit
-    batches = [batch for _, batch in batched(texts, [16], batch_tokens)]
+@given(plans(), st.lists(st.sampled_from([(0,), (1,), (0, 1)]), min_size=8, max_size=8), st.integers(1, 60))
+def test_every_text_is_in_one_batch_of_its_inputs(texts, inputs, batch_tokens):
+    texts = [
+        PlannedText(index=t.index, cut=t.cut, units=None, inputs=frozenset(i))
+        for t, i in zip(texts, inputs, strict=False)
+    ]
+    batches = list(batches_of(texts, batch_tokens=batch_tokens))
+    assert sorted(text.index for batch in batches for text in batch) == list(range(len(texts)))
+    for batch in batches:
+        assert len({text.inputs for text in batch}) == 1
+        lengths = [text.cut.num_tokens for text in batch]
+        assert lengths == sorted(lengths)
+        assert sum(lengths) <= batch_tokens or len(batch) == 1
     for batch, following in pairwise(batches):
-        assert batch.num_tokens + following.lengths[0] > batch_tokens
+        # the next text starts a batch only where it does not fit, or is of other inputs
+        total = sum(text.cut.num_tokens for text in batch) + following[0].cut.num_tokens
+        assert total > batch_tokens or batch[0].inputs != following[0].inputs
+    again = list(batches_of(texts, batch_tokens=batch_tokens))
+    assert [[text.index for text in batch] for batch in again] == [[t.index for t in batch] for batch in batches]
 
 
-@given(TEXTS.filter(len))
-def test_segments_are_the_rows_of_their_kind(texts):
-    ((_, batch),) = batched(texts, [16], 10**6)
-    for i in range(len(batch)):
-        begin, end = batch.cu_seqlens[i], batch.cu_seqlens[i + 1]
-        own = list(range(batch.content_begin[i], batch.content_end[i]))
-        expected = {"tokens": list(range(begin, end)), "content": own, "cls": [begin]}
-        expected |= {"tokens_by_position": expected["tokens"], "content_by_position": own}
-        for kind, rows in expected.items():
-            segments = segments_of(batch, kind)
-            assert segments.is_simple
-            assert list(range(segments.begin[i], segments.end[i])) == rows
-            if kind.endswith("by_position"):
-                assert segments.weights.dtype == np.float32
-                assert segments.weights[rows].tolist() == list(range(1, len(rows) + 1))
-            else:
-                assert segments.weights is None
+@given(plans(least=1))
+def test_what_is_packed(texts):
+    batch = packed(texts)
+    assert batch.num_texts == len(texts)
+    assert batch.record_index.tolist() == [text.index for text in texts]
+    for n, text in enumerate(texts):
+        first, last = batch.sequences[n], batch.sequences[n + 1]
+        assert last - first == len(text.cut.sequences)
+        for b, sequence in zip(range(first, last), text.cut.sequences, strict=True):
+            rows = slice(batch.cu_seqlens[b], batch.cu_seqlens[b + 1])
+            assert batch.input_ids[rows].tolist() == sequence.input_ids.tolist()
+            assert batch.position_ids[rows].tolist() == list(range(len(sequence)))
+            assert batch.input_ids[batch.cls_rows[b]] == CLS
+            own = batch.input_ids[batch.content_begin[b] : batch.content_end[b]]
+            assert own.tolist() == [text.index] * len(own)
 
 
-@given(TEXTS.filter(len), st.integers(0, 20))
-def test_segments_after_a_prompt(texts, prompt_rows):
-    ((_, batch),) = batched(texts, [16], 10**6)
-    after = segments_of(batch, "after_prompt", prompt_rows=prompt_rows)
-    weighted = segments_of(batch, "after_prompt_by_position", prompt_rows=prompt_rows)
-    for i in range(len(batch)):
-        begin, end = int(batch.cu_seqlens[i]), int(batch.cu_seqlens[i + 1])
-        rows = list(range(begin, end))[prompt_rows:]
-        for segments in (after, weighted):
-            assert list(range(segments.begin[i], segments.end[i])) == rows
-        # positions count from the sequence's beginning
-        assert weighted.weights[rows].tolist() == [row - begin + 1 for row in rows]
+def numbered(length: int) -> EncodedText:
+    return EncodedText(input_ids=np.array([CLS, *range(length), SEP], dtype=np.int32), content=(1, 1 + length))
+
+
+def rows_of(segments, s: int) -> list[int]:
+    ranges = range(segments.offsets[s], segments.offsets[s + 1])
+    return [row for r in ranges for row in range(segments.begin[r], segments.end[r])]
+
+
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    st.integers(4, 16),
+    st.data(),
+)
+def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
+    overlap = data.draw(st.integers(0, limit - 3))
+    cutting = Cutting(long="window", overlap=overlap)
+    batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
+    prompt_rows = data.draw(st.integers(0, 3))
+    kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
+    for n, length in enumerate(lengths):
+        whole = [CLS, *range(length), SEP]
+        expected = {"tokens": whole, "content": whole[1:-1], "after_prompt": whole[prompt_rows:]}
+        for kind, segments in kinds.items():
+            rows = rows_of(segments, n)
+            ids = expected[kind.removesuffix("_by_position")]
+            if "after_prompt" not in kind or length + 2 <= limit:
+                assert batch.input_ids[rows].tolist() == ids
+            if kind == "tokens_by_position":
+                assert segments.weights[rows].tolist() == list(range(1, len(ids) + 1))
+            if kind == "content_by_position":
+                assert segments.weights[rows].tolist() == list(range(1, len(ids) + 1))
+    for kind in ("windows", "cls"):
+        segments = segments_of(batch, kind)
+        assert segments.texts.tolist() == batch.sequences.tolist()
+        assert [rows_of(segments, b)[0] for b in range(len(batch))] == batch.cls_rows.tolist()
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(4, 16), st.data())
+def test_units_are_the_rows_of_their_tokens(lengths, limit, data):
+    cutting = data.draw(
+        st.sampled_from([Cutting(), Cutting(truncate_side="left"), Cutting(long="window", overlap=limit // 4)])
+    )
+    texts, ranges = [], []
+    for i, n in enumerate(lengths):
+        pair = st.tuples(st.integers(0, n), st.integers(0, n)).map(sorted)
+        found = np.array(data.draw(st.lists(pair, max_size=6)), dtype=np.int32).reshape(-1, 2)
+        ranges.append(found)
+        texts.append(planned(numbered(n), i, cutting, limit, units=RecordUnits(words=found, spans=found[::-1])))
+    batch = packed(texts)
+    units = unit_rows(texts)
+    for kind in ("words", "spans"):
+        segments = segments_of(batch, kind, units=units)
+        for n, (length, found) in enumerate(zip(lengths, ranges, strict=True)):
+            kept = set(range(length))
+            if len(texts[n].cut.windows) == 1:
+                kept = set(range(texts[n].cut.windows[0].begin, texts[n].cut.windows[0].end))
+            mine = range(segments.texts[n], segments.texts[n + 1])
+            wanted = found if kind == "words" else found[::-1]
+            assert len(mine) == len(wanted)
+            for s, (begin, end) in zip(mine, wanted, strict=True):
+                ids = batch.input_ids[rows_of(segments, s)].tolist()
+                assert ids == [i for i in range(begin, end) if i in kept]
+
+
+def test_pairs_leave_out_what_stands_between():
+    text = EncodedText(
+        input_ids=np.array([CLS, 1, 2, SEP, 3, 4, 5, SEP], dtype=np.int32),
+        content=(1, 3),
+        pair_content=(4, 7),
+        token_type_ids=np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.int32),
+    )
+    texts = [planned(text, 0, Cutting(), 20), planned(numbered(2), 1, Cutting(), 20)]
+    batch = pack_texts(texts, position_ids=POSITIONS.position_ids, token_types=True, cls_index=0)
+    assert batch.token_type_ids.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
+    content = segments_of(batch, "content")
+    assert batch.input_ids[rows_of(content, 0)].tolist() == [1, 2, 3, 4, 5]
+    assert batch.input_ids[rows_of(content, 1)].tolist() == [0, 1]
+    weighted = segments_of(batch, "content_by_position")
+    assert weighted.weights[rows_of(weighted, 0)].tolist() == [1, 2, 3, 4, 5]
+    assert pack_texts(texts, position_ids=POSITIONS.position_ids, token_types=False, cls_index=0).token_type_ids is None
+
+
+def test_own_rows_of_a_single_sequence():
+    (only,) = own_rows(Cutting(truncate_side="left").cut(numbered(30), 10, None))
+    assert only == (0, 10)
 
 
 def test_no_cls_is_an_invariant():
-    ((_, batch),) = batches_of(
-        sequences_of([encoded(0, 2)], inputs_of([9])),
-        batch_tokens=9,
+    batch = pack_texts(
+        [planned(encoded(0, 2), 0, Cutting(), 9)],
         position_ids=POSITIONS.position_ids,
+        token_types=False,
         cls_index=None,
     )
     with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""Streams: order, windows, laziness, counts, and what is not finite."""
+"""Streams: order, chunks, laziness, counts, and what is not finite."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import pytest
 
 from layertap.backends.base import Backend
 from layertap.engine import pipeline as pipeline_module
+from layertap.engine import preparing as preparing_module
 from layertap.engine.extractor import Extractor
-from layertap.engine.pipeline import TEXTS_AT_ONCE, Pipeline
+from layertap.engine.pipeline import Pipeline
+from layertap.engine.preparing import TEXTS_AT_ONCE
 from layertap.engine.summary import RunSummary
 from layertap.errors import InputError, NonFiniteError
 from layertap.records import Ragged, Record
@@ -102,7 +104,7 @@ def test_batches_are_a_pure_function_of_the_stream(make_pipeline, random_texts, 
     assert echo.batches == first
 
 
-def test_a_stream_takes_no_more_than_a_window_ahead(make_pipeline):
+def test_a_stream_takes_no_more_than_a_chunk_ahead(make_pipeline):
     taken = 0
 
     def records():
@@ -114,35 +116,38 @@ def test_a_stream_takes_no_more_than_a_window_ahead(make_pipeline):
     pipeline = make_pipeline("last_hidden_state.mean", batch_tokens=60)
     stream = pipeline.run(records(), pipeline.new_summary())
     assert taken == 0
-    window = 60 * pipeline_module.WINDOW_BATCHES // 6
+    chunk = 60 * pipeline_module.CHUNK_BATCHES // 6
     handed_over = 0
     for _ in range(4):
         handed_over += len(next(stream))
-        assert handed_over <= taken <= handed_over + window + TEXTS_AT_ONCE
+        assert handed_over <= taken <= handed_over + chunk + TEXTS_AT_ONCE
     stream.close()
 
 
-def test_a_window_is_bounded_in_bytes_of_results(make_pipeline, monkeypatch):
+def test_a_chunk_is_bounded_in_bytes_of_results(make_pipeline, monkeypatch):
     records = records_of(["the film was good"] * 50)
     bytes_a_text = 4 * 6 * 4 * 32
-    monkeypatch.setattr(pipeline_module, "WINDOW_RESULT_BYTES", 10 * bytes_a_text)
+    monkeypatch.setattr(pipeline_module, "CHUNK_RESULT_BYTES", 10 * bytes_a_text)
     pipeline = make_pipeline("hidden_states[:]", batch_tokens=10**6)
     assert [len(batch) for batch in run(pipeline, records)[0]] == [10] * 5
-    monkeypatch.setattr(pipeline_module, "WINDOW_RESULT_BYTES", 1)
+    monkeypatch.setattr(pipeline_module, "CHUNK_RESULT_BYTES", 1)
     assert [len(batch) for batch in run(pipeline, records)[0]] == [1] * 50
 
 
 def test_texts_are_handed_to_the_tokenizer_together_up_to_a_bound(make_pipeline, monkeypatch):
     asked = []
     pipeline = make_pipeline("last_hidden_state.mean")
-    encode = type(pipeline.tokenizer).encode
+    kind = type(pipeline.preparation.wordings.tokenizer)
+    encode = kind.encode
     monkeypatch.setattr(
-        type(pipeline.tokenizer), "encode", lambda self, texts: asked.append(len(texts)) or encode(self, texts)
+        kind,
+        "encode",
+        lambda self, texts, *more, **options: asked.append(len(texts)) or encode(self, texts, *more, **options),
     )
     run(pipeline, records_of(["a"] * (2 * TEXTS_AT_ONCE + 3)))
     assert asked == [TEXTS_AT_ONCE, TEXTS_AT_ONCE, 3]
     asked.clear()
-    monkeypatch.setattr(pipeline_module, "CHARACTERS_AT_ONCE", 10)
+    monkeypatch.setattr(preparing_module, "CHARACTERS_AT_ONCE", 10)
     run(pipeline, records_of(["abcdef"] * 5))
     assert asked == [2, 2, 1]
 
@@ -245,7 +250,9 @@ def test_float16_that_overflows_is_refused(make_pipeline, extractor, echo):
 
 def test_a_text_without_a_single_token_is_refused(make_pipeline, extractor):
     bare = replace(extractor.tokenizer, backend=without_template(extractor), prefix=(), suffix=(), cls_index=None)
-    pipeline = replace(make_pipeline("last_hidden_state.mean"), tokenizer=bare)
+    pipeline = make_pipeline("last_hidden_state.mean")
+    wordings = replace(pipeline.preparation.wordings, tokenizer=bare)
+    pipeline = replace(pipeline, preparation=replace(pipeline.preparation, wordings=wordings))
     assert len(run(pipeline, records_of(["the film"]))[0]) == 1
     with pytest.raises(InputError, match="record row 1: its text has no token"):
         run(pipeline, records_of(["the film", ""]))

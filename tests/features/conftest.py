@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
 from layertap.backends.base import rows_needed
+from layertap.engine import segments as engine_segments
+from layertap.engine.segments import UnitRows
 from layertap.features import expr as x
-from layertap.features.grammar import steps_after
+from layertap.features.grammar import UnitOp, steps_after
 from layertap.features.indexing import LayerSlice
 from layertap.features.plan import Plan
 from layertap.features.program import Capture, Program, SegmentKind
@@ -21,7 +23,7 @@ from layertap.features.schema import ModelFacts
 from layertap.features.vectors import finish
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import EncoderSpec, PositionTable
-from layertap.packing import PackedBatch, Segments, pack, simple_segments
+from layertap.packing import PackedBatch, Segments, pack
 
 L, H = 4, 16
 
@@ -120,16 +122,18 @@ class NaiveBackend:
             return folded
         rows = segments[capture.segments]
         out = np.zeros((len(rows), H), dtype=np.float32)
-        for s, (begin, end) in enumerate(zip(rows.begin, rows.end, strict=True)):
-            if begin == end:
+        for s in range(len(rows)):
+            ranges = range(rows.offsets[s], rows.offsets[s + 1])
+            index = np.concatenate([np.arange(0), *(np.arange(rows.begin[r], rows.end[r]) for r in ranges)]).astype(int)
+            if len(index) == 0:
                 continue
             if capture.reduce == "sum":
-                weights = 1.0 if rows.weights is None else rows.weights[begin:end, None]
-                out[s] = (folded[begin:end] * weights).sum(axis=0)
+                weights = 1.0 if rows.weights is None else rows.weights[index, None]
+                out[s] = (folded[index] * weights).sum(axis=0)
             elif capture.reduce in ("first", "last"):
-                out[s] = folded[begin if capture.reduce == "first" else end - 1]
+                out[s] = folded[index[0 if capture.reduce == "first" else -1]]
             else:
-                out[s] = getattr(folded[begin:end], str(capture.reduce))(axis=0)
+                out[s] = getattr(folded[index], str(capture.reduce))(axis=0)
         if capture.pooler:
             self.poolers += 1
             return pooled(out)
@@ -145,23 +149,21 @@ def make_batch(texts: Sequence[tuple[list[int], tuple[int, int]]]) -> PackedBatc
     )
 
 
+def unit_ranges(content: tuple[int, int], unit: str) -> np.ndarray:
+    """int32 [S, 2], made-up words or spans of a text: neighbours that share a token, one without any, one cut off."""
+    n = content[1] - content[0]
+    ranges = [(0, 2), (2, 3), (3, 3)] if unit == "words" else [(3, 6), (0, 1), (1, 4)]
+    return np.array([(min(b, n), min(e, n)) for b, e in ranges[: 1 + n]], dtype=np.int32).reshape(-1, 2)
+
+
 def segments_of(batch: PackedBatch, kinds: frozenset[SegmentKind]) -> dict[SegmentKind, Segments]:
-    begin, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
-    cb, ce = batch.content_begin, batch.content_end
-    made: dict[SegmentKind, Segments] = {}
-    for kind in kinds:
-        if kind == "cls":
-            assert batch.cls_rows is not None
-            made[kind] = simple_segments(batch.cls_rows, batch.cls_rows + 1)
-            continue
-        b, e = (begin, end) if kind.startswith("tokens") else (cb, ce)
-        weights = None
-        if kind.endswith("by_position"):
-            weights = np.zeros(batch.num_tokens, dtype=np.float32)
-            for i, j in zip(b, e, strict=True):
-                weights[i:j] = np.arange(1, j - i + 1)
-        made[kind] = simple_segments(b, e, weights=weights)
-    return made
+    contents = list(zip(batch.content_begin.tolist(), batch.content_end.tolist(), strict=True))
+    units: dict[SegmentKind, UnitRows] = {}
+    for unit in ("words", "spans"):
+        ranges = [unit_ranges(content, unit) for content in contents]
+        texts = np.concatenate([[0], np.cumsum([len(each) for each in ranges])]).astype(np.int32)
+        units[unit] = UnitRows(ranges=np.concatenate(ranges), texts=texts)
+    return {kind: engine_segments.segments_of(batch, kind, units=units) for kind in kinds}
 
 
 def run_plan(plan: Plan, batch: PackedBatch, backend: NaiveBackend | None = None) -> dict[str, np.ndarray]:
@@ -176,7 +178,7 @@ def run_plan(plan: Plan, batch: PackedBatch, backend: NaiveBackend | None = None
         segments |= needed
     results: dict[str, np.ndarray] = {}
     for name in plan.features:
-        results |= finish(plan, name, captures, segments, batch)
+        results |= finish(plan, name, captures, segments)
     return results
 
 
@@ -186,7 +188,7 @@ def run_plan(plan: Plan, batch: PackedBatch, backend: NaiveBackend | None = None
 def oracle(expr: x.Expr, ids: Sequence[int], content: tuple[int, int]) -> np.ndarray:
     """[H], [L, H] (dense), or token-major [T, H], [T, L, H]; before `astype`."""
     value = _oracle(expr, states_of(np.array(ids, dtype=np.int32)).astype(np.float64), content)
-    return value.swapaxes(0, 1) if expr.form.tokens and value.ndim == 3 else value
+    return value.swapaxes(0, 1) if expr.form.ragged and value.ndim == 3 else value
 
 
 def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarray:
@@ -217,8 +219,13 @@ def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarr
             return np.concatenate(list(value), axis=-1)
         case x.LayerFold(op=op):
             return getattr(value, op)(axis=0)
+        case x.Tokens(special=False):
+            return value[..., content[0] : content[1], :]
         case x.Tokens() | x.AsType():
             return value
+        case x.Units(unit=unit, op=op):
+            own = value[..., content[0] : content[1], :]
+            return np.stack([_pooled(own[..., b:e, :], op) for b, e in unit_ranges(content, unit)], axis=-2)
         case x.Normalize():
             length = np.linalg.norm(value, axis=-1, keepdims=True)
             return np.divide(value, length, out=np.zeros_like(value), where=length > 0)
@@ -276,8 +283,10 @@ def _add_step(draw: st.DrawFn, e: x.Expr, step: str, size: int, layers: int) -> 
     if step == "astype":
         types = ["float16", "int8"] + (["binary"] if size % 8 == 0 else [])
         return e.astype(draw(st.sampled_from(types))), size, layers
+    if step in ("words", "spans"):
+        return getattr(e, step)(draw(st.sampled_from(get_args(UnitOp)))), size, layers
     made = getattr(e, step)
-    if isinstance(made, x.Pool) and step != "cls":
+    if isinstance(made, x.Tokens) or (isinstance(made, x.Pool) and step != "cls" and e.form.unit == "tokens"):
         made = made(special=draw(st.booleans()))
     return made, size * layers if step == "layer_concat" else size, 1 if step.startswith("layer_") else layers
 
@@ -296,9 +305,9 @@ def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int 
             s = e.selection
             layers = len(range(num_states)[s.start : s.stop : s.step])
     elif kind == "concat":
-        tokens = draw(st.booleans())
+        unit = draw(st.sampled_from(["text", "tokens", "content", "words"]))
         part = sized(num_states, hidden, depth - 1).filter(
-            lambda p: p[0].form.tokens == tokens and not p[0].form.layers and not p[0].form.stored
+            lambda p: p[0].form.unit == unit and not p[0].form.layers and not p[0].form.stored
         )
         parts = draw(st.lists(part, min_size=2, max_size=3))
         e, size = x.concat(*(p[0] for p in parts)), sum(p[1] for p in parts)

@@ -47,7 +47,7 @@ def test_every_feature_equals_the_oracle_whatever_the_rules(naive, facts, data):
     results = naive.run(plan, naive.batch(texts))
     for name, feature in features.items():
         wanted = [naive.oracle(feature, ids, content) for ids, content in texts]
-        wanted = np.concatenate(wanted) if feature.form.tokens else np.stack(wanted)
+        wanted = np.concatenate(wanted) if feature.form.ragged else np.stack(wanted)
         np.testing.assert_allclose(results[name], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -211,7 +211,7 @@ def test_heads(facts, facts_with):
 
 def test_the_pooler_reads_the_first_token_of_the_last_state(naive, facts):
     (capture,) = program_of(facts, pooler_output).captures
-    assert capture == Capture(layers=(naive.L,), segments="tokens", reduce="first", pooler=True)
+    assert capture == Capture(layers=(naive.L,), segments="windows", reduce="first", pooler=True)
 
 
 # -- inputs
@@ -285,7 +285,7 @@ def test_segment_kinds_cover_what_numpy_reads(facts):
         (program,) = plan.programs(ALL)
         assert plan.segment_kinds(program) == {"content", "tokens_by_position", "cls"}
     tokens = make_plan({"t": last_hidden_state}, facts)
-    assert tokens.segment_kinds(tokens.programs(ALL)[0]) == frozenset()
+    assert tokens.segment_kinds(tokens.programs(ALL)[0]) == {"tokens"}
 
 
 def test_an_unshared_program_needs_only_its_own_segments(facts):

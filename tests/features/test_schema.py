@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from layertap.errors import FeatureError
 from layertap.features.expr import concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.features.plan import Rules, make_plan
+from layertap.features.vectors import unit_counts
 from layertap.records import FeatureSchema
 
 
@@ -20,7 +21,12 @@ def test_the_schema_is_what_comes_out(naive, facts, data):
     results = naive.run(plan, batch)
     assert list(results) == [schema.name for schema in plan.schemas]
     for schema in plan.schemas:
-        rows = batch.num_tokens if schema.ragged else len(batch)
+        name = schema.name.removesuffix(".scale")
+        unit = plan.resolved[name].form.unit
+        kinds = {"tokens", "content", "words", "spans"}
+        counts = unit_counts(plan, name, naive.segments(batch, frozenset(kinds)))
+        assert schema.ragged == (unit != "text") == (counts is not None)
+        rows = len(batch) if counts is None else counts.sum()
         assert results[schema.name].shape == (rows, *schema.shape)
         assert results[schema.name].dtype == schema.dtype
 

@@ -68,8 +68,7 @@ def rows_needed(
         elif capture.reduce == "last" and rows.is_simple:
             needed[rows.end[rows.begin < rows.end] - 1] = True
         else:
-            for begin, end in zip(rows.begin, rows.end, strict=True):
-                needed[begin:end] = True
+            needed[rows.rows()] = True
     # At least one row, so that no backend has to run a block on none.
     needed[0] |= not needed.any()
     found = np.flatnonzero(needed).astype(np.int32)

@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
-    InputOptions,
     add_command,
     add_feature_options,
     add_input_options,
     add_model_options,
     features_of,
+    input_of,
     reference_of,
     rules_of,
     semantics_of,
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     texts, num_records, source = _texts(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
-    plan = plan_features(features, facts, opened.tokenizer, rules)
+    plan = plan_features(features, facts, opened.tokenizer, rules, semantics)
     lengths = [len(text) for text in opened.tokenizer.encode(texts)] if texts else ASSUMED_TOKENS
     print(explain(plan, facts, lengths=lengths, num_records=num_records, precision=semantics.precision))
     print(source)
@@ -72,10 +72,7 @@ def _texts(options: argparse.Namespace) -> tuple[tuple[str, ...], int | None, st
     """Texts to take lengths from, how many there are in all, and where both come from, in words."""
     if options.input is None:
         return (), None, f"lengths: texts of {ASSUMED_TOKENS} tokens are assumed; name an input for its own"
-    wanted = InputOptions(
-        source=options.input, format=options.input_format, text_column=options.text_column, columns=()
-    )
-    with wanted.open() as reader:
+    with input_of(options, columns=()).open() as reader:
         found = survey(reader)
     if not found.texts:
         return (), 0, f"lengths: {options.input} has no texts; texts of {ASSUMED_TOKENS} tokens are assumed"

@@ -22,6 +22,7 @@ from layertap.cli.options import (
     add_input_options,
     add_model_options,
     features_of,
+    input_of,
     limit_tokenizer_threads,
     reference_of,
     runtime_of,
@@ -92,6 +93,13 @@ def add_to(commands: Commands) -> None:
         metavar="FORMAT",
         help=f"{', '.join(WRITE_FORMATS)} (default: by the file's ending)",
     )
+    group.add_argument(
+        "--details",
+        metavar="A,B",
+        help="what to write of tokens and words beside the features: "
+        "token_ids, token_offsets, token_special, token_words, token_strings, word_offsets, word_texts, "
+        "cut_tokens, num_windows, or all",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument(
         "--non-finite",
@@ -124,6 +132,7 @@ class Job:
 
     Attributes:
         features: feature texts, or None: the default feature.
+        details: what to write beside them.
         reference: which model.
         semantics, runtime: how to run it.
         source: the input.
@@ -135,6 +144,7 @@ class Job:
     """
 
     features: list[str] | None
+    details: tuple[str, ...]
     reference: ModelReference
     semantics: Semantics
     runtime: Runtime
@@ -163,7 +173,7 @@ def run(options: argparse.Namespace) -> None:
         with uncollected():
             opened = open_reference(job.reference)
             # Before the backend is loaded, which takes a second: does the model have these features?
-            plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules)
+            plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
             extractor = _start(job, opened)
         ready = time.perf_counter()
         summary = _extract(job, extractor, reader, num_records, column_types)
@@ -210,6 +220,7 @@ def _checked(options: argparse.Namespace) -> Job:
     format_ = check_output(options.output, format=options.output_format, overwrite=options.overwrite)
     job = Job(
         features=features,
+        details=_details(options.details),
         reference=reference_of(options),
         semantics=semantics,
         runtime=runtime,
@@ -222,6 +233,14 @@ def _checked(options: argparse.Namespace) -> Job:
     )
     _check_places(job)
     return job
+
+
+def _details(names: str | None) -> tuple[str, ...]:
+    from layertap.engine.details import checked_names
+
+    if names is None:
+        return ()
+    return checked_names(True if names.strip() == "all" else [name.strip() for name in names.split(",")])
 
 
 def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
@@ -240,10 +259,8 @@ def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
                 f"--on-error skip leaves rows out, and {format_.name} has no place for the numbers of the others; "
                 "npz and the others do"
             )
-    return InputOptions(
-        source=options.input,
-        format=options.input_format,
-        text_column=options.text_column,
+    return input_of(
+        options,
         id_column=options.id_column,
         columns=columns,
         on_error=options.on_error,
@@ -286,12 +303,12 @@ def _extract(
 
     records = CountedRecords(reader)
     with progress_on(sys.stderr, shown=not job.quiet, total=records.total(num_records)) as on_progress:
-        stream = extractor.stream(records, job.features, on_progress=on_progress)
+        stream = extractor.stream(records, job.features, details=job.details, on_progress=on_progress)
         try:
             with open_writer(
                 job.output,
                 format=job.format.name,
-                schemas=extractor.schema(job.features),
+                schemas=extractor.schema(job.features, details=job.details),
                 column_types=column_types,
                 provenance=extractor.provenance(job.features),
                 overwrite=job.overwrite,

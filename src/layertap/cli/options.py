@@ -96,7 +96,7 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         help="of weights and hidden states: float32, bfloat16, or float16 on CUDA (default: float32)",
     )
     group.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a text at most (default: each feature's own limit)"
+        "--max-length", type=int, metavar="N", help="tokens a sequence at most (default: each feature's own limit)"
     )
     group.add_argument(
         "--untrained-pooler",
@@ -113,6 +113,31 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         choices=RULES,
         help=f"leave one saving of the plan out: {', '.join(RULES)}; again for more",
     )
+    group.add_argument(
+        "--word-pattern",
+        metavar="REGEX",
+        help="what a word of words(...) is (default: what stands between white space)",
+    )
+    group = parser.add_argument_group("long texts")
+    group.add_argument(
+        "--long",
+        choices=("truncate", "window", "error"),
+        default="truncate",
+        metavar="WHAT",
+        help="texts over the limit: truncate (cut and count them), window (run them in windows and merge these to what "
+        "one sequence would give) or error (default: truncate)",
+    )
+    group.add_argument(
+        "--truncate-side",
+        choices=("right", "left"),
+        default="right",
+        metavar="SIDE",
+        help="which end is cut off: right or left (default: right)",
+    )
+    group.add_argument("--window", type=int, metavar="N", help="tokens a window (default: the limit)")
+    group.add_argument(
+        "--overlap", type=int, metavar="N", help="tokens that windows share (default: an eighth of the window)"
+    )
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -125,7 +150,23 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
         help=f"{', '.join(READ_FORMATS)} (default: by the file's ending, txt for standard input)",
     )
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
+    group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
+    group.add_argument("--spans-column", metavar="NAME", help="a column of lists of [begin, end) characters")
     return group
+
+
+def input_of(options: argparse.Namespace, **more: Any) -> InputOptions:
+    """The input as the command line names it."""
+    return InputOptions(
+        source=options.input,
+        format=options.input_format,
+        text_column=options.text_column,
+        words_column=options.words_column,
+        pair_column=options.pair_column,
+        spans_column=options.spans_column,
+        **more,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +176,7 @@ class InputOptions:
     Attributes:
         source: a file, or `-`.
         format: of the input, or None: by its name.
-        text_column, id_column, columns: as `open_reader` has them.
+        text_column, words_column, pair_column, spans_column, id_column, columns: as `open_reader` has them.
         on_error: what to do about rows that cannot be read.
         max_errors: rows that `skip` bears.
     """
@@ -143,6 +184,9 @@ class InputOptions:
     source: str
     format: str | None
     text_column: str | None
+    words_column: str | None = None
+    pair_column: str | None = None
+    spans_column: str | None = None
     id_column: str | None = None
     columns: tuple[str, ...] | None = None
     on_error: Literal["raise", "skip"] = "raise"
@@ -156,6 +200,9 @@ class InputOptions:
             self.source,
             format=self.format,
             text_column=self.text_column,
+            words_column=self.words_column,
+            pair_column=self.pair_column,
+            spans_column=self.spans_column,
             id_column=self.id_column,
             columns=self.columns,
             on_error=self.on_error,
@@ -199,6 +246,11 @@ def semantics_of(options: argparse.Namespace, *, non_finite: Literal["raise", "k
         max_length=options.max_length,
         untrained_pooler=options.untrained_pooler,
         non_finite=non_finite,
+        long=options.long,
+        truncate_side=options.truncate_side,
+        window=options.window,
+        overlap=options.overlap,
+        word_pattern=options.word_pattern,
     )
 
 

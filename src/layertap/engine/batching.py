@@ -1,4 +1,4 @@
-"""Sequences into packed batches: grouped by what they stand for, sorted by length, under a token budget."""
+"""Texts into packed batches: grouped by what they stand for, sorted by length, under a token budget."""
 
 from __future__ import annotations
 
@@ -7,108 +7,129 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layertap.features.plan import Input
+from layertap.engine.cutting import CutText
+from layertap.engine.segments import UnitRows
+from layertap.engine.units import RecordUnits
 from layertap.features.program import SegmentKind
-from layertap.packing import IntArray, PackedBatch, Segments, pack, simple_segments
+from layertap.packing import IntArray, PackedBatch, pack
 from layertap.text.encoded import EncodedText
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PlannedSequence:
+class PlannedText:
     """One text as one set of inputs sees it.
 
     Attributes:
-        index: which record, counted within its window.
-        text: its ids, cut to the inputs' limit.
+        index: which record, counted within its window of the stream.
+        cut: its sequences under the inputs' limit.
+        units: its words and spans, or None: neither is wanted.
         inputs: indices into `Plan.inputs` that see exactly these ids.
     """
 
     index: int
-    text: EncodedText
+    cut: CutText
+    units: RecordUnits | None
     inputs: frozenset[int]
 
 
-def sequences_of(texts: Sequence[EncodedText], inputs: Mapping[int, Input]) -> Iterator[PlannedSequence]:
-    """Each text once for every different sequence of ids that the inputs see of it.
+def batches_of(texts: Iterable[PlannedText], *, batch_tokens: int) -> Iterator[list[PlannedText]]:
+    """The texts of one set of inputs, by length, at most `batch_tokens` together.
 
-    Args:
-        texts: worded as these inputs have it.
-        inputs: index into `Plan.inputs` -> input, all of one wording.
+    A longer text is alone. Which texts come together depends on nothing but the arguments.
     """
-    everything = frozenset(inputs)
-    shortest = min(seen.max_length for seen in inputs.values())
-    for index, text in enumerate(texts):
-        if len(text) <= shortest:
-            yield PlannedSequence(index=index, text=text, inputs=everything)
-            continue
-        by_length: dict[int, set[int]] = {}
-        for number, seen in inputs.items():
-            by_length.setdefault(min(len(text), seen.max_length), set()).add(number)
-        for length, numbers in by_length.items():
-            yield PlannedSequence(index=index, text=text.limited(length), inputs=frozenset(numbers))
-
-
-def batches_of(
-    sequences: Iterable[PlannedSequence],
-    *,
-    batch_tokens: int,
-    position_ids: Callable[[IntArray], IntArray],
-    cls_index: int | None,
-) -> Iterator[tuple[frozenset[int], PackedBatch]]:
-    """(inputs, batch) pairs: the sequences of one set of inputs, by length, at most `batch_tokens` a batch.
-
-    A longer sequence is a batch of its own. Which sequences share a batch depends on nothing but the arguments.
-    """
-    groups: dict[frozenset[int], list[PlannedSequence]] = {}
-    for sequence in sequences:
-        groups.setdefault(sequence.inputs, []).append(sequence)
-    for inputs, group in groups.items():
-        group.sort(key=lambda sequence: len(sequence.text))
-        for part in _under_budget(group, batch_tokens):
-            yield (
-                inputs,
-                pack(
-                    [sequence.text.input_ids for sequence in part],
-                    position_ids=position_ids,
-                    record_index=[sequence.index for sequence in part],
-                    content=[sequence.text.content for sequence in part],
-                    cls_index=cls_index,
-                ),
-            )
-
-
-def _under_budget(sequences: Sequence[PlannedSequence], batch_tokens: int) -> Iterator[list[PlannedSequence]]:
-    part: list[PlannedSequence] = []
-    tokens = 0
-    for sequence in sequences:
-        if part and tokens + len(sequence.text) > batch_tokens:
+    groups: dict[frozenset[int], list[PlannedText]] = {}
+    for text in texts:
+        groups.setdefault(text.inputs, []).append(text)
+    for group in groups.values():
+        group.sort(key=lambda text: text.cut.num_tokens)
+        part: list[PlannedText] = []
+        tokens = 0
+        for text in group:
+            if part and tokens + text.cut.num_tokens > batch_tokens:
+                yield part
+                part, tokens = [], 0
+            part.append(text)
+            tokens += text.cut.num_tokens
+        if part:
             yield part
-            part, tokens = [], 0
-        part.append(sequence)
-        tokens += len(sequence.text)
-    if part:
-        yield part
 
 
-def segments_of(batch: PackedBatch, kind: SegmentKind, *, prompt_rows: int = 0) -> Segments:
-    """The segments of one kind, one a sequence.
+def pack_texts(
+    texts: Sequence[PlannedText],
+    *,
+    position_ids: Callable[[IntArray], IntArray],
+    token_types: bool,
+    cls_index: int | None,
+) -> PackedBatch:
+    """Lays the sequences of texts end to end.
 
     Args:
-        batch: the sequences.
-        kind: which rows of each.
-        prompt_rows: how many rows of each sequence are the prompt and what the template puts before it.
+        texts: of one set of inputs.
+        position_ids: ids of one sequence -> its positions.
+        token_types: the encoder has more than one token type.
+        cls_index: index of the CLS token inside each sequence (-1: the last), or None: there is none.
     """
-    if kind == "cls":
-        assert batch.cls_rows is not None, "the plan lets no cls through where the template has none"
-        return simple_segments(batch.cls_rows, batch.cls_rows + np.int32(1))
-    first, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
-    begin = first
-    if kind in ("content", "content_by_position"):
-        first, end = batch.content_begin, batch.content_end
-        begin = first
-    elif kind in ("after_prompt", "after_prompt_by_position"):
-        begin = np.minimum(first + np.int32(prompt_rows), end)
-    if kind in ("tokens", "content", "after_prompt"):
-        return simple_segments(begin, end)
-    counted = np.arange(1, batch.num_tokens + 1, dtype=np.float32)
-    return simple_segments(begin, end, weights=counted - np.repeat(first, batch.lengths).astype(np.float32))
+    sequences = [sequence for text in texts for sequence in text.cut.sequences]
+    windowed = len(sequences) > len(texts)
+    return pack(
+        [sequence.input_ids for sequence in sequences],
+        position_ids=position_ids,
+        token_type_ids=_token_types(sequences) if token_types else None,
+        record_index=[text.index for text in texts],
+        content=[sequence.content for sequence in sequences],
+        pair_content=[sequence.pair_content for sequence in sequences]
+        if any(sequence.pair_content is not None for sequence in sequences)
+        else None,
+        own=[own for text in texts for own in own_rows(text.cut)] if windowed else None,
+        content_offset=[offset for text in texts for offset in content_offsets(text.cut)],
+        counts=[len(text.cut.sequences) for text in texts] if windowed else None,
+        cls_index=cls_index,
+    )
+
+
+def own_rows(cut: CutText) -> Iterator[tuple[int, int]]:
+    """(begin, end) for each sequence: its rows that are the text's own.
+
+    The template's tokens before the text are the first window's, those after it the last one's.
+    """
+    last = len(cut.sequences) - 1
+    if last == 0:
+        yield 0, len(cut.sequences[0])
+        return
+    for i, (sequence, window) in enumerate(zip(cut.sequences, cut.windows, strict=True)):
+        begin = sequence.content[0]
+        yield (
+            0 if i == 0 else begin + window.own_begin - window.begin,
+            len(sequence) if i == last else begin + window.own_end - window.begin,
+        )
+
+
+def content_offsets(cut: CutText) -> Iterator[int]:
+    """For each sequence, which token of the text its first one is."""
+    return (window.begin for window in cut.windows) if cut.windows else iter((0,))
+
+
+def unit_rows(texts: Sequence[PlannedText]) -> dict[SegmentKind, UnitRows]:
+    """Words and spans of a batch's texts, where they are wanted."""
+    found: dict[SegmentKind, UnitRows] = {}
+    units = [text.units for text in texts if text.units is not None]
+    if not units:
+        return found
+    kinds: Mapping[SegmentKind, list[IntArray]] = {
+        "words": [unit.words for unit in units if unit.words is not None],
+        "spans": [unit.spans for unit in units if unit.spans is not None],
+    }
+    for kind, ranges in kinds.items():
+        if ranges:
+            ends = np.cumsum([len(rows) for rows in ranges])
+            found[kind] = UnitRows(ranges=np.concatenate(ranges), texts=np.concatenate([[0], ends]).astype(np.int32))
+    return found
+
+
+def _token_types(sequences: Sequence[EncodedText]) -> list[IntArray] | None:
+    if all(sequence.token_type_ids is None for sequence in sequences):
+        return None
+    return [
+        np.zeros(len(sequence), dtype=np.int32) if sequence.token_type_ids is None else sequence.token_type_ids
+        for sequence in sequences
+    ]

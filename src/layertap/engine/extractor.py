@@ -6,22 +6,30 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from layertap import __version__
 from layertap.backends.base import Backend, open_backend
+from layertap.engine.cutting import Cutting
+from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
 from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import Pipeline, ProgressCallback
+from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
 from layertap.engine.results import Collected, collect
 from layertap.engine.summary import RunSummary
-from layertap.errors import InputError, UsageError
+from layertap.engine.units import UnitFinder
+from layertap.engine.wording import Wordings
+from layertap.errors import InputError, OptionError, UsageError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
 from layertap.features.naming import Features
 from layertap.features.plan import Plan, Rules
 from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
+
+Text: TypeAlias = str | tuple[str, str] | list[str] | Record
+"""One text: as it is, as a pair, as words, or as a record."""
 
 
 class Stream(Iterator[FeatureBatch]):
@@ -90,6 +98,11 @@ class Extractor:
         max_length: int | None = None,
         untrained_pooler: Literal["refuse", "use"] = "refuse",
         non_finite: Literal["raise", "keep"] = "raise",
+        long: Literal["truncate", "window", "error"] = "truncate",
+        truncate_side: Literal["right", "left"] = "right",
+        window: int | None = None,
+        overlap: int | None = None,
+        word_pattern: str | None = None,
         backend: Literal["auto", "torch"] = "auto",
         device: str = "cpu",
         batch_tokens: int | None = None,
@@ -106,9 +119,15 @@ class Extractor:
             allow_pickle: read a `pytorch_model.bin` where there is no safetensors file (weights only, no code).
             precision: dtype of weights and hidden states: float32, bfloat16, or float16 on CUDA.
             max_length: tokens a text at most, special tokens included, for every feature; None: each feature's own
-                limit (the model's; for `sentence_embedding` its folder's). Longer texts are cut on the right.
+                limit (the model's; for `sentence_embedding` its folder's).
             untrained_pooler: "use" hands out `pooler_output` of a pooler that was stored and never trained.
             non_finite: "keep" hands out NaN and infinity instead of raising.
+            long: texts over the limit: "truncate" cuts and counts them, "window" runs them in overlapping windows that
+                are merged to what one sequence would give, "error" refuses them.
+            truncate_side: which end is cut off.
+            window: tokens a window, special tokens included; None: the limit.
+            overlap: tokens that neighbouring windows share at least; None: an eighth of the window.
+            word_pattern: regular expression of a word for `words(...)`; None: what stands between white space.
             backend: "torch", or "auto": the best there is.
             device: "cpu", "cuda" or "cuda:N".
             batch_tokens: packed tokens a batch at most; None: 4,096 on a processor, 65,536 on CUDA.
@@ -128,27 +147,43 @@ class Extractor:
             allow_pickle=allow_pickle,
         )
         semantics = Semantics(
-            precision=precision, max_length=max_length, untrained_pooler=untrained_pooler, non_finite=non_finite
+            precision=precision,
+            max_length=max_length,
+            untrained_pooler=untrained_pooler,
+            non_finite=non_finite,
+            long=long,
+            truncate_side=truncate_side,
+            window=window,
+            overlap=overlap,
+            word_pattern=word_pattern,
         )
         runtime = Runtime(backend=backend, device=device, batch_tokens=batch_tokens, rules=rules or Rules())
         return _open(reference, semantics, runtime)
 
     def extract(
-        self, texts: str | Sequence[str], features: Features | None = None, *, progress: bool = False
+        self,
+        texts: str | Sequence[Text],
+        features: Features | None = None,
+        *,
+        details: bool | Sequence[str] = False,
+        progress: bool = False,
     ) -> Array | Ragged | dict[str, Array | Ragged]:
         """Computes features of texts.
 
         Args:
-            texts: one text or N of them.
+            texts: one text or N of them: a `str`; a tuple of two, which is a pair; a list of them, which are words
+                given one by one; or a `Record`, which may carry spans.
             features: a feature (text or expression), several in a list, or a mapping of names to features; None:
                 `sentence_embedding` where the model's folder declares it, else `last_hidden_state.mean`.
+            details: what to say of tokens and words beside the features, names of `layertap.engine.details.NAMES`, or
+                True: all of it.
             progress: draw a progress bar on standard error.
 
         Returns:
-            For one feature its array; for a list or mapping a dict of name -> array. An int8 feature always comes as
-            a dict, with `<name>.scale` beside it. Arrays are float32 [N, ...] unless `astype` says otherwise
-            ([N, L, H] with several layers); per token they are `Ragged` of N. For one text (a `str`) they have no
-            N axis: [H], [L, H], [T, H] or [L, T, H].
+            For one feature its array; for a list or mapping, and with details, a dict of name -> array. An int8
+            feature always comes as a dict, with `<name>.scale` beside it. Arrays are float32 [N, ...] unless `astype`
+            says otherwise ([N, L, H] with several layers); per token, word or span they are `Ragged` of N. For one
+            text (a `str`) they have no N axis: [H], [L, H], [T, H] or [L, T, H].
 
         Raises:
             UsageError: a feature that does not parse or that this model does not have; texts that are no list.
@@ -156,30 +191,31 @@ class Extractor:
             NonFiniteError: NaN or infinity in a result.
         """
         plan = self.plan(features)
-        several = not (features is None or isinstance(features, str | Expr))
+        several = bool(details) or not (features is None or isinstance(features, str | Expr))
         several_texts = [texts] if isinstance(texts, str) else texts
         _check_iterable(several_texts)
         listed = list(_as_records(several_texts))
-        pipeline = self._pipeline(plan)
+        pipeline = self._pipeline(plan, details)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
             batches = pipeline.run(listed, pipeline.new_summary(), on_progress)
-            found: Collected = collect(batches, plan.schemas, num_records=len(listed))
+            found: Collected = collect(batches, pipeline.schemas, num_records=len(listed))
         if isinstance(texts, str):
             found = {name: value[0] for name, value in found.items()}
         return found if several or len(found) > 1 else next(iter(found.values()))
 
     def stream(
         self,
-        records: Iterable[str | Record],
+        records: Iterable[Text],
         features: Features | None = None,
         *,
+        details: bool | Sequence[str] = False,
         on_progress: ProgressCallback | None = None,
     ) -> Stream:
         """Computes features of a stream of any length in bounded memory.
 
         Args:
-            records: texts or `Record`s; taken as they are needed.
-            features: as in `extract`.
+            records: texts as in `extract`; taken as they are needed.
+            features, details: as in `extract`.
             on_progress: called after every packed batch with the number of records finished and tokens run.
 
         Returns:
@@ -187,13 +223,13 @@ class Extractor:
             counts what was done so far.
         """
         _check_iterable(records)
-        pipeline = self._pipeline(self.plan(features))
+        pipeline = self._pipeline(self.plan(features), details)
         summary = pipeline.new_summary()
         return Stream(pipeline.run(_as_records(records), summary, on_progress), summary)
 
     def plan(self, features: Features | None = None) -> Plan:
         """What would run for these features; refuses what the model cannot give."""
-        return plan_features(features, self.facts, self.tokenizer, self.runtime.rules)
+        return plan_features(features, self.facts, self.tokenizer, self.runtime.rules, self.semantics)
 
     def explain(
         self,
@@ -218,16 +254,19 @@ class Extractor:
             precision=self.semantics.precision,
         )
 
-    def schema(self, features: Features | None = None) -> tuple[FeatureSchema, ...]:
+    def schema(
+        self, features: Features | None = None, *, details: bool | Sequence[str] = False
+    ) -> tuple[FeatureSchema, ...]:
         """Name, dtype and shape of every result, in output order."""
-        return self.plan(features).schemas
+        return self._pipeline(self.plan(features), details).schemas
 
     def provenance(self, features: Features | None = None) -> dict[str, Any]:
         """What results depend on, for the files that hold them: no time, host or path.
 
         Keys: `layertap` (version), `model`, `commit`, `architecture`, `features` (name -> canonical text),
         `max_length` (name -> limit in tokens), `prompt` (name -> what is put before texts, where that is anything),
-        `untrained_pooler`, `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
+        `untrained_pooler`, `long` and what belongs to it, `word_pattern` where words are wanted, `precision`,
+        `backend`, `instruction_set`, `sha256` (file -> hash).
         """
         plan = self.plan(features)
         checkpoint = self.files.checkpoint
@@ -240,18 +279,48 @@ class Extractor:
             "max_length": {name: plan.inputs[i].max_length for name, i in plan.input_of.items()},
             "prompt": {name: plan.inputs[i].prompt for name, i in plan.input_of.items() if plan.inputs[i].prompt},
             "untrained_pooler": self.semantics.untrained_pooler,
+            **self._text_provenance(plan),
             "precision": self.semantics.precision,
             "backend": self.backend.name,
             "instruction_set": self.backend.instruction_set,
             "sha256": self.files.hashes(),
         }
 
-    def _pipeline(self, plan: Plan) -> Pipeline:
+    def _text_provenance(self, plan: Plan) -> dict[str, Any]:
+        semantics = self.semantics
+        found: dict[str, Any] = {"long": semantics.long}
+        if semantics.long == "truncate":
+            found["truncate_side"] = semantics.truncate_side
+        elif semantics.long == "window":
+            found |= {"window": semantics.window, "overlap": semantics.overlap}
+        if "words" in plan.units:
+            found["word_pattern"] = semantics.word_pattern
+        return found
+
+    def _pipeline(self, plan: Plan, details: bool | Sequence[str] = False) -> Pipeline:
+        names = checked_names(details)
+        clash = [name for name in names if name in plan.features]
+        if clash:
+            raise OptionError(f"details: {clash[0]!r} is the name of a feature; give the feature another")
+        finder = UnitFinder(
+            words="words" in plan.units or not WITH_WORDS.isdisjoint(names),
+            spans="spans" in plan.units,
+            pattern=self.semantics.compiled_word_pattern(),
+        )
+        offsets = finder.words or finder.spans or "token_offsets" in names or self.semantics.long == "window"
+        wordings = Wordings(inputs=plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased, offsets=offsets)
+        plain = [number for number, seen in enumerate(plan.inputs) if not seen.prompt and not seen.lowercase]
+        number = plain[0] if plain else 0
         return Pipeline(
             plan=plan,
             spec=self.files.spec,
-            tokenizer=self.tokenizer,
-            lowercased=self.lowercased,
+            preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
+            details=Details(
+                names=names,
+                tokenizer=self.tokenizer,
+                number=number,
+                wording=list(wordings.groups).index(plan.inputs[number].wording),
+            ),
             backend=self.backend,
             batch_tokens=self.runtime.token_budget,
             keep_non_finite=self.semantics.non_finite == "keep",
@@ -278,11 +347,24 @@ def _check_iterable(texts: object) -> None:
         raise UsageError(f"texts: expected a list of texts, found {type(texts).__name__}")
 
 
-def _as_records(items: Iterable[str | Record]) -> Iterator[Record]:
+def _as_records(items: Iterable[Text]) -> Iterator[Record]:
     for row, item in enumerate(items):
-        if isinstance(item, Record):
-            yield item
-        elif isinstance(item, str):
-            yield Record(row=row, text=str(item))
-        else:
-            raise InputError(f"text {row} is {type(item).__name__}, not a str")
+        match item:
+            case Record():
+                yield item
+            case str():
+                yield Record(row=row, text=str(item))
+            case (str(first), str(second)) if isinstance(item, tuple):
+                yield Record(row=row, text=first, pair=second)
+            case list() if all(isinstance(word, str) for word in item):
+                yield Record.of_words(row, item)
+            case _:
+                raise InputError(
+                    f"text {row} is {_what(item)}; expected a str, a pair (tuple of two), a list of words or a Record"
+                )
+
+
+def _what(item: object) -> str:
+    if isinstance(item, tuple):
+        return f"a tuple of {len(item)}"
+    return "a list of other things than words" if isinstance(item, list) else type(item).__name__

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from layertap.backends.base import pickle_reader
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
+from layertap.engine.cutting import Cutting
 from layertap.engine.options import ModelReference, Semantics
 from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
@@ -99,15 +100,22 @@ def _tokenizer_class(files: ModelFiles) -> str | None:
     )
 
 
-def plan_features(features: Features | None, facts: ModelFacts, tokenizer: TextTokenizer, rules: Rules) -> Plan:
-    """What would run for these features; refuses what the model cannot give.
+def plan_features(
+    features: Features | None,
+    facts: ModelFacts,
+    tokenizer: TextTokenizer,
+    rules: Rules,
+    semantics: Semantics,
+) -> Plan:
+    """What would run for these features; refuses what the model or the options cannot give.
 
     Raises:
         UsageError: a feature that does not parse, or that this model does not have; a limit without room for a text.
         UntrainedPoolerError: a pooler that is absent, or untrained without the user's consent.
+        OptionError: a window or an overlap that does not fit a limit.
     """
     plan = make_plan(named(features, facts), facts, rules=rules)
-    empty = tokenizer.encode([""])[0]
+    cutting = Cutting.of(semantics)
     for seen in plan.inputs:
-        empty.limited(seen.max_length)
+        cutting.check(seen.max_length, tokenizer.num_special_tokens)
     return plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -42,12 +43,22 @@ class Semantics:
         max_length: the user's limit in tokens, or None: each feature's own.
         untrained_pooler: what to do about a pooler that is stored and was never trained.
         non_finite: what to do about NaN and infinity in results.
+        long: what to do about texts over the limit: cut them, run them in windows, or refuse them.
+        truncate_side: which end is cut off.
+        window: tokens a window, special tokens included, or None: the limit.
+        overlap: tokens that neighbouring windows share, or None: an eighth of the window.
+        word_pattern: regular expression of a word, or None: what stands between white space.
     """
 
     precision: Precision = "float32"
     max_length: int | None = None
     untrained_pooler: Literal["refuse", "use"] = "refuse"
     non_finite: Literal["raise", "keep"] = "raise"
+    long: Literal["truncate", "window", "error"] = "truncate"
+    truncate_side: Literal["right", "left"] = "right"
+    window: int | None = None
+    overlap: int | None = None
+    word_pattern: str | None = None
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("float32", "bfloat16", "float16"))
@@ -55,6 +66,30 @@ class Semantics:
         _one_of("non_finite", self.non_finite, ("raise", "keep"))
         if self.max_length is not None:
             _whole_number("max_length", self.max_length)
+        _one_of("long", self.long, ("truncate", "window", "error"))
+        _one_of("truncate_side", self.truncate_side, ("right", "left"))
+        if self.long != "truncate" and self.truncate_side != "right":
+            raise OptionError(f"truncate_side {self.truncate_side!r} goes with long 'truncate', not {self.long!r}")
+        for name, value, least in (("window", self.window, 1), ("overlap", self.overlap, 0)):
+            if value is None:
+                continue
+            if self.long != "window":
+                raise OptionError(f"{name} {value!r} goes with long 'window' (--long window), not {self.long!r}")
+            _whole_number(name, value, least)
+        self.compiled_word_pattern()
+
+    def compiled_word_pattern(self) -> re.Pattern[str] | None:
+        """`word_pattern`, ready to use.
+
+        Raises:
+            OptionError: it is no regular expression.
+        """
+        if self.word_pattern is None:
+            return None
+        try:
+            return re.compile(self.word_pattern)
+        except (re.error, TypeError) as error:
+            raise OptionError(f"word_pattern {self.word_pattern!r}: no regular expression: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +124,6 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise OptionError(f"{name} {value!r}: expected one of {', '.join(allowed)}")
 
 
-def _whole_number(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise OptionError(f"{name} {value!r}: expected a whole number of at least 1")
+def _whole_number(name: str, value: object, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OptionError(f"{name} {value!r}: expected a whole number of at least {least}")

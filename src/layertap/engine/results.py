@@ -15,7 +15,7 @@ Collected: TypeAlias = dict[str, Array | Ragged]
 def collect(batches: Iterable[FeatureBatch], schemas: Sequence[FeatureSchema], *, num_records: int) -> Collected:
     """Name -> [N, ...] or `Ragged` of N, from batches that hold N records in all."""
     dense = {s.name: np.empty((num_records, *s.shape), dtype=s.dtype) for s in schemas if not s.ragged}
-    values: dict[str, list[Array]] = {s.name: [np.empty((0, *s.shape), dtype=s.dtype)] for s in schemas if s.ragged}
+    values: dict[str, list[Array]] = {s.name: [np.empty((0, *s.shape), dtype=_dtype(s))] for s in schemas if s.ragged}
     lengths: dict[str, list[Array]] = {name: [np.zeros(1, dtype=np.int64)] for name in values}
     done = 0
     for batch in batches:
@@ -33,3 +33,7 @@ def collect(batches: Iterable[FeatureBatch], schemas: Sequence[FeatureSchema], *
         else dense[s.name]
         for s in schemas
     }
+
+
+def _dtype(schema: FeatureSchema) -> str:
+    return "object" if schema.dtype == "str" else schema.dtype

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from layertap.text.encoded import EncodedText
+from layertap.engine.preparing import PreparedText
+from layertap.features.plan import Input
+from layertap.packing import IntArray
 
 
 @dataclass(slots=True, kw_only=True)
@@ -16,42 +18,58 @@ class RunSummary:
         records: records done.
         tokens: tokens run through the encoder, special tokens included, once for every time that they ran.
         cut_texts, cut_tokens: limit -> texts over it, and the tokens they lost; only limits that cut a text.
+        windowed_texts, windows: limit -> texts that were run in several windows, and how many these were.
+        empty_words, empty_spans: words and spans without a token, zero vectors; those that were cut off not counted.
         empty_texts: texts without a token of their own; `mean(special=False)` of them is a zero vector.
         texts_with_specials: texts in which special tokens were typed.
         texts_with_surrogates: texts in which lone surrogates became U+FFFD.
         layers_run: blocks run for the deepest feature.
         layers: blocks of the model.
-        limits: what features see at most, in tokens, for each wording of a text (mostly one); several where
-            `sentence_embedding` has a limit of its own.
     """
 
     records: int = 0
     tokens: int = 0
     cut_texts: dict[int, int] = field(default_factory=dict)
     cut_tokens: dict[int, int] = field(default_factory=dict)
+    windowed_texts: dict[int, int] = field(default_factory=dict)
+    windows: dict[int, int] = field(default_factory=dict)
+    empty_words: int = 0
+    empty_spans: int = 0
     empty_texts: int = 0
     texts_with_specials: int = 0
     texts_with_surrogates: int = 0
     layers_run: int
     layers: int
-    limits: tuple[tuple[int, ...], ...]
 
-    def count_texts(self, texts: Sequence[tuple[EncodedText, ...]]) -> None:
-        """Counts texts, each in all its wordings, as the tokenizer gave them, before any limit."""
-        for worded in texts:
-            longest: dict[int, int] = {}
-            for text, limits in zip(worded, self.limits, strict=True):
-                for limit in limits:
-                    longest[limit] = max(longest.get(limit, 0), len(text))
-            for limit, length in longest.items():
-                if length > limit:
-                    self.cut_texts[limit] = self.cut_texts.get(limit, 0) + 1
-                    self.cut_tokens[limit] = self.cut_tokens.get(limit, 0) + length - limit
-            text = min(worded, key=len)  # the one without a prompt
+    def count_texts(self, texts: Sequence[PreparedText], inputs: Sequence[Input]) -> None:
+        """Counts texts that are about to run, as the inputs of a plan see them."""
+        for prepared in texts:
+            self._count_long(prepared, inputs)
+            text = min(prepared.texts, key=len)  # the one without a prompt
             begin, end = text.content
-            self.empty_texts += begin == end
+            self.empty_texts += begin == end and text.pair_content is None
             self.texts_with_specials += text.typed_specials > 0
             self.texts_with_surrogates += text.replaced_surrogates > 0
+            if prepared.units is not None:
+                self.empty_words += _empty(prepared.units.words)
+                self.empty_spans += _empty(prepared.units.spans)
+
+    def _count_long(self, prepared: PreparedText, inputs: Sequence[Input]) -> None:
+        """Of inputs with the same limit the one that sees most tokens counts."""
+        lost: dict[int, int] = {}
+        windows: dict[int, int] = {}
+        for number, cut in prepared.cuts.items():
+            limit = inputs[number].max_length
+            if len(cut.sequences) > 1:
+                windows[limit] = max(windows.get(limit, 0), len(cut.sequences))
+            elif cut.sequences[0].cut_tokens:
+                lost[limit] = max(lost.get(limit, 0), cut.sequences[0].cut_tokens)
+        for limit, tokens in lost.items():
+            self.cut_texts[limit] = self.cut_texts.get(limit, 0) + 1
+            self.cut_tokens[limit] = self.cut_tokens.get(limit, 0) + tokens
+        for limit, count in windows.items():
+            self.windowed_texts[limit] = self.windowed_texts.get(limit, 0) + 1
+            self.windows[limit] = self.windows.get(limit, 0) + count
 
     def notes(self) -> list[str]:
         """What a person should know of the texts, a sentence each; empty where all went as usual."""
@@ -59,10 +77,23 @@ class RunSummary:
             (count, f"cut at {limit} tokens, {self.cut_tokens[limit]:,} tokens lost")
             for limit, count in sorted(self.cut_texts.items())
         ]
+        windowed = [
+            (count, f"over {limit} tokens, run in {self.windows[limit]:,} windows")
+            for limit, count in sorted(self.windowed_texts.items())
+        ]
         said = (
             *cut,
+            *windowed,
             (self.empty_texts, "empty: special tokens only, zero vectors where these are left out"),
             (self.texts_with_specials, "with special tokens typed in them, taken as such"),
             (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
         )
-        return [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
+        notes = [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
+        for count, unit in ((self.empty_words, "word"), (self.empty_spans, "span")):
+            if count:
+                notes.append(f"{count:,} {unit if count == 1 else unit + 's'} without a token: zero vectors")
+        return notes
+
+
+def _empty(rows: IntArray | None) -> int:
+    return 0 if rows is None else int((rows[:, 0] >= rows[:, 1]).sum())

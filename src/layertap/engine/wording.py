@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
-
-from layertap.engine.batching import PlannedSequence, sequences_of
 from layertap.features.plan import Input, Wording
+from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 
@@ -22,11 +19,13 @@ class Wordings:
         inputs: those of the plan.
         tokenizer: text -> ids.
         lowercased: the same with lower-casing before everything else, or None where no input asks for it.
+        offsets: keep the characters under each token.
     """
 
     inputs: tuple[Input, ...]
     tokenizer: TextTokenizer
     lowercased: TextTokenizer | None
+    offsets: bool = False
 
     @property
     def groups(self) -> dict[Wording, dict[int, Input]]:
@@ -36,31 +35,9 @@ class Wordings:
             found.setdefault(seen.wording, {})[number] = seen
         return found
 
-    def encode(self, texts: Sequence[str]) -> list[tuple[EncodedText, ...]]:
-        """One tuple a text: its ids in each wording, in the order of `groups`."""
-        worded = [
-            self._tokenizer(wording).encode([wording.prompt + text for text in texts] if wording.prompt else texts)
-            for wording in self.groups
-        ]
-        return list(zip(*worded, strict=True))
-
-    def sequences(self, texts: Sequence[tuple[EncodedText, ...]]) -> Iterator[PlannedSequence]:
-        """What to run: every text in every wording, cut to each limit."""
-        for i, inputs in enumerate(self.groups.values()):
-            yield from sequences_of([worded[i] for worded in texts], inputs)
-
-    def count(self, texts: Sequence[tuple[EncodedText, ...]]) -> npt.NDArray[np.int64]:
-        """int64 [N], how many sequences each text becomes."""
-        counts = np.zeros(len(texts), dtype=np.int64)
-        for i, inputs in enumerate(self.groups.values()):
-            limits = np.array([seen.max_length for seen in inputs.values()])
-            counts += [len(np.unique(np.minimum(limits, len(worded[i])))) for worded in texts]
-        return counts
-
-    def length(self, worded: tuple[EncodedText, ...]) -> int:
-        """Tokens of a text in all its wordings together, each cut to the longest limit."""
-        longest = (max(seen.max_length for seen in inputs.values()) for inputs in self.groups.values())
-        return sum(min(len(text), limit) for text, limit in zip(worded, longest, strict=True))
+    def encode(self, records: Sequence[Record]) -> list[tuple[EncodedText, ...]]:
+        """One tuple a record: its ids in each wording, in the order of `groups`; no limit."""
+        return list(zip(*(self._encode(wording, records) for wording in self.groups), strict=True))
 
     def prompt_rows(self, number: int) -> int:
         """Rows that an input's prompt takes in every sequence, with what the template puts before it.
@@ -75,6 +52,22 @@ class Wordings:
         tokenizer = self._tokenizer(seen.wording)
         ids = tokenizer.encode([seen.prompt])[0].limited(seen.max_length).input_ids
         return len(ids) - int(int(ids[-1]) in tokenizer.special_ids)
+
+    def _encode(self, wording: Wording, records: Sequence[Record]) -> list[EncodedText]:
+        """Given words are tokenised one by one, but after a prompt: there they are a text with spaces between."""
+        tokenizer = self._tokenizer(wording)
+        given = [] if wording.prompt else [i for i, record in enumerate(records) if record.words is not None]
+        if len(given) == len(records):
+            return tokenizer.encode_words([record.words or () for record in records])
+        texts = [wording.prompt + record.text for record in records] if wording.prompt else [r.text for r in records]
+        paired = any(record.pair is not None for record in records)
+        pairs = [record.pair for record in records] if paired else None
+        encoded = tokenizer.encode(texts, pairs, offsets=self.offsets)
+        if given:
+            worded = tokenizer.encode_words([records[i].words or () for i in given])
+            for i, text in zip(given, worded, strict=True):
+                encoded[i] = text
+        return encoded
 
     def _tokenizer(self, wording: Wording) -> TextTokenizer:
         if not wording.lowercase:

@@ -112,7 +112,8 @@ def program_flop(program: Program, spec: EncoderSpec, n: float) -> float:
     windows = Counter(spec.windows[:full]) if spec.windows else {None: full}
     flop += sum(times * block_flop(spec, n, n, window) for window, times in windows.items())
     if pruned:
-        flop += block_flop(spec, n, min(n, top_rows(program)), spec.window_of(full))
+        rows = top_rows(program)
+        flop += block_flop(spec, n, n if rows is None else min(n, rows), spec.window_of(full))
     return flop + sum(capture_flop(capture, spec, n) for capture in program.captures)
 
 
@@ -124,13 +125,15 @@ def block_flop(spec: EncoderSpec, n: float, r: float, window: int | None = None)
     return 4 * n * h * g + r * (4 * h * h + 4 * reached * h + 2 * wide * h * f)
 
 
-def top_rows(program: Program) -> int:
-    """Rows a text that captures need from block `stop`: distinct first, last and CLS tokens."""
+def top_rows(program: Program) -> int | None:
+    """Rows a text that captures need from block `stop`: distinct first, last and CLS tokens; None: not known."""
+    at_top = [capture for capture in program.captures if capture.layers[-1] == program.stop]
+    if any(capture.segments in ("words", "spans") for capture in at_top):
+        return None
     rows = {
         # CLS counts as the first token, which it is in every family that has one there
-        (c.segments if c.segments != "cls" else "tokens", c.reduce)
-        for c in program.captures
-        if c.layers[-1] == program.stop
+        ("tokens", "first") if c.segments in ("cls", "windows") else (c.segments, c.reduce)
+        for c in at_top
     }
     return len(rows)
 
@@ -145,12 +148,13 @@ def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
 
 
 def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Bytes handed over for one text."""
-    return STATE_BYTES * spec.hidden_size * (1 if capture.reduce is not None else n)
+    """Bytes handed over for one text; words and spans count as one a token, which they are at most as a rule."""
+    one = capture.reduce is not None and capture.segments not in ("words", "spans")
+    return STATE_BYTES * spec.hidden_size * (1 if one else n)
 
 
 def schema_bytes(schema: FeatureSchema, plan: Plan, counts: Sequence[float]) -> float:
-    """Bytes of one result array a text."""
+    """Bytes of one result array a text; words and spans count as one a token."""
     size = ITEM_BYTES[schema.dtype]
     for length in schema.shape:
         size *= length

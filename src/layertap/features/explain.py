@@ -59,15 +59,20 @@ def _features(plan: Plan) -> list[str]:
         if schema.name in plan.features:
             text = str(plan.features[schema.name])
             limit = f"of {plan.inputs[plan.input_of[schema.name]]}"
-            rows.append((schema.name, _type(schema), limit, "" if text == schema.name else f"= {text}"))
+            rows.append((schema.name, _type(plan, schema), limit, "" if text == schema.name else f"= {text}"))
         else:
-            rows.append((schema.name, _type(schema), "", ""))
+            rows.append((schema.name, _type(plan, schema), "", ""))
     return ["features", *_table(rows), ""]
 
 
-def _type(schema: FeatureSchema) -> str:
+def _type(plan: Plan, schema: FeatureSchema) -> str:
     shape = ", ".join(str(length) for length in schema.shape)
-    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + (" a token" if schema.ragged else " a text")
+    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + f" a {_unit(plan, schema)}"
+
+
+def _unit(plan: Plan, schema: FeatureSchema) -> str:
+    name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
+    return {"text": "text", "words": "word", "spans": "span"}.get(plan.features[name].form.unit, "token")
 
 
 def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
@@ -82,7 +87,8 @@ def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
         top = "the embedding output only"
     elif program.top_rows_only:
         rows = top_rows(program)
-        top = f"block {program.stop} at {rows} token{'s' if rows > 1 else ''} a text"
+        where = "tokens of words or spans" if rows is None else f"{rows} token{'s' if rows > 1 else ''} a text"
+        top = f"block {program.stop} at {where}"
     else:
         top = f"block {program.stop} at every token"
     facts = [
@@ -124,6 +130,8 @@ def _what(capture: Capture) -> str:
         "content_by_position": "the text's own tokens, weighted by position",
         "after_prompt": "the tokens after the prompt",
         "after_prompt_by_position": "the tokens after the prompt, weighted by position",
+        "words": "the tokens of each word",
+        "spans": "the tokens of each span",
     }[capture.segments]
     reduced = rows if capture.segments == "cls" else f"{capture.reduce} of {rows}"
     return f"{folded}{reduced}, reduced in the backend"

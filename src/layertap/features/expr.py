@@ -3,7 +3,7 @@
     Expr
     |-- LastHiddenState, HiddenLayers, PoolerOutput, SentenceEmbedding     sources
     |-- Unnormed                                                           a source, before the final norm
-    |-- LayerFold, Tokens, Pool, Normalize, Truncate, AsType               steps, each `of` an expression
+    |-- LayerFold, Tokens, Units, Pool, Normalize, Truncate, AsType        steps, each `of` an expression
     `-- Concat                                                             several, joined
 
 An expression knows its form (layers axis, token axis) without a model and refuses a step that does not fit at
@@ -20,10 +20,21 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from keyword import iskeyword
-from typing import NoReturn, TypeAlias, get_args
+from typing import Literal, NoReturn, TypeAlias, get_args
 
 from layertap.errors import FeatureError
-from layertap.features.grammar import MAX_DEPTH, MAX_SIZE, Form, Kind, LayerOp, PoolOp, StoredType, refusal, steps_after
+from layertap.features.grammar import (
+    MAX_DEPTH,
+    MAX_SIZE,
+    Form,
+    Kind,
+    LayerOp,
+    PoolOp,
+    StoredType,
+    UnitOp,
+    refusal,
+    steps_after,
+)
 from layertap.features.indexing import (
     MAX_NUMBER,
     Selection,
@@ -41,9 +52,9 @@ PROMPT_NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}", re.ASCII)
 class Expr(ABC):
     """A feature: what is wanted for every text. Equal and hashable by structure.
 
-    Steps are attributes: `unnormed` takes the state before a model's final norm,
-    `layer_mean layer_sum layer_max layer_concat layer_mix(w0, ...)` fold layers, `tokens`
-    keeps every token, `cls first last mean max min sum mean_sqrt_len weighted_mean` pool tokens,
+    Steps are attributes: `unnormed` takes the state before a model's final norm, `layer_mean layer_sum layer_max
+    layer_concat layer_mix(w0, ...)` fold layers, `tokens` keeps every token, `words(op)` and `spans(op)` make a vector
+    a word or span, `cls first last mean max min sum mean_sqrt_len weighted_mean` pool tokens (or words, or spans),
     `normalize truncate(n) astype(type)` work on vectors. Each refuses, with `FeatureError`, what does not fit.
     """
 
@@ -70,7 +81,7 @@ class Expr(ABC):
 
     def __getitem__(self, key: object) -> Pool:
         """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
-        refuse_unless_first(key, str(self), layers=self.form.layers, tokens=self.form.tokens)
+        refuse_unless_first(key, str(self), layers=self.form.layers, tokens=self.form.ragged)
         return self.first
 
     @property
@@ -106,6 +117,14 @@ class Expr(ABC):
     def tokens(self) -> Tokens:
         """Every token, special tokens included: what a source without a pooling means anyway."""
         return Tokens(of=self)
+
+    def words(self, op: UnitOp) -> Units:
+        """One vector a word: `first`, `last`, `mean`, `max`, `min` or `sum` of its tokens; zeros where it has none."""
+        return Units(of=self, unit="words", op=op)
+
+    def spans(self, op: UnitOp) -> Units:
+        """One vector a span that the record carries: `op` of the tokens under its characters."""
+        return Units(of=self, unit="spans", op=op)
 
     @property
     def cls(self) -> Pool:
@@ -170,7 +189,7 @@ class Expr(ABC):
 class LastHiddenState(Expr):
     """`hidden_states[-1]`: [T, H] a text."""
 
-    form = Form(kind=Kind.SOURCE, layers=False, tokens=True)
+    form = Form(kind=Kind.SOURCE, layers=False, unit="tokens")
 
     def __str__(self) -> str:
         return "last_hidden_state"
@@ -185,7 +204,7 @@ class HiddenLayers(Expr):
 
     def __post_init__(self) -> None:
         several = not isinstance(self.selection, int)
-        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, tokens=True))
+        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, unit="tokens"))
 
     def __str__(self) -> str:
         return f"hidden_states[{selection_text(self.selection)}]"
@@ -195,7 +214,7 @@ class HiddenLayers(Expr):
 class PoolerOutput(Expr):
     """The pooler head (dense + tanh) on the first token's last state: [H] a text."""
 
-    form = Form(kind=Kind.SOURCE, layers=False, tokens=False)
+    form = Form(kind=Kind.SOURCE, layers=False, unit="text")
 
     def __str__(self) -> str:
         return "pooler_output"
@@ -211,7 +230,7 @@ class SentenceEmbedding(Expr):
 
     prompt: str | None = None
 
-    form = Form(kind=Kind.SOURCE, layers=False, tokens=False)
+    form = Form(kind=Kind.SOURCE, layers=False, unit="text")
 
     def __post_init__(self) -> None:
         if self.prompt is None or (isinstance(self.prompt, str) and PROMPT_NAME.fullmatch(self.prompt)):
@@ -282,22 +301,52 @@ class LayerFold(Expr):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Tokens(Expr):
-    """Every token."""
+    """Every token; with `special=False` without the special tokens that the template adds."""
 
     of: Expr
+    special: bool = True
     form: Form = field(init=False, compare=False)
 
     kind = Kind.UNITS
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "form", _admit(self, "tokens"))
+        if not isinstance(self.special, bool):
+            raise FeatureError(f"tokens(special=...) takes True or False, not {self.special!r}")
+        admitted = _admit(self, "tokens")
+        object.__setattr__(self, "form", replace(admitted, unit="tokens" if self.special else "content"))
 
-    def __call__(self) -> Tokens:
-        """`tokens()` is `tokens`."""
-        return self
+    def __call__(self, *, special: bool = True) -> Tokens:
+        """The same; `special=False` leaves out the special tokens that the template adds."""
+        return Tokens(of=self.of, special=special)
 
     def __str__(self) -> str:
-        return f"{self.of}.tokens"
+        return f"{self.of}.tokens" + ("" if self.special else "(special=False)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Units(Expr):
+    """Reduces tokens to words or spans.
+
+    Attributes:
+        unit: words of the text, or character ranges that the record carries.
+        op: what becomes of a unit's tokens.
+    """
+
+    of: Expr
+    unit: Literal["words", "spans"]
+    op: UnitOp
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.UNITS
+
+    def __post_init__(self) -> None:
+        if self.op not in get_args(UnitOp):
+            raise FeatureError(f"{self.unit} takes one of {', '.join(get_args(UnitOp))}, not {self.op!r:.80}")
+        admitted = _admit(self, self.unit)
+        object.__setattr__(self, "form", replace(admitted, unit=self.unit))
+
+    def __str__(self) -> str:
+        return f"{self.of}.{self.unit}({self.op})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -324,7 +373,10 @@ class Pool(Expr):
         if self.op == "cls" and not self.special:
             raise FeatureError("cls(special=False): the CLS token is a special token; write .first(special=False)")
         admitted = _admit(self, self.op)
-        object.__setattr__(self, "form", replace(admitted, tokens=False))
+        if not self.special and self.of.form.unit != "tokens":
+            kept = "the special tokens are left out already" if self.of.form.unit == "content" else "they hold none"
+            raise FeatureError(f"{self.op}(special=False) after {self.of}: {kept}; write .{self.op}")
+        object.__setattr__(self, "form", replace(admitted, unit="text"))
 
     def __call__(self, *, special: bool = True) -> Pool:
         """The same pooling with an option.
@@ -441,14 +493,16 @@ class Concat(Expr):
         size = 1 + sum(part.form.size for part in self.parts)
         if depth > MAX_DEPTH or size > MAX_SIZE:
             raise FeatureError(f"a feature has at most {MAX_DEPTH} steps after one another and {MAX_SIZE} parts in all")
-        if len({part.form.tokens for part in self.parts}) > 1:
-            ragged = next(part for part in self.parts if part.form.tokens)
+        units = {part.form.unit for part in self.parts}
+        if len(units) > 1:
+            ragged = next(part for part in self.parts if part.form.ragged)
+            what = {"tokens": "token", "content": "token (special=False)", "words": "word", "spans": "span"}
             raise FeatureError(
-                f"concat joins vectors of texts or vectors of tokens, not both; {ragged} has one a token: pool it, "
-                f"as in {ragged if ragged.form.kind == Kind.VECTORS else ragged.mean}"
+                f"concat joins vectors of one kind, of texts, tokens, words or spans; {ragged} has one a "
+                f"{what[ragged.form.unit]}: pool it, as in "
+                f"{ragged if ragged.form.kind == Kind.VECTORS else ragged.mean}"
             )
-        tokens = self.parts[0].form.tokens
-        form = Form(kind=Kind.VECTORS, layers=False, tokens=tokens, depth=depth, size=size)
+        form = Form(kind=Kind.VECTORS, layers=False, unit=units.pop(), depth=depth, size=size)
         object.__setattr__(self, "form", form)
 
     def __str__(self) -> str:
@@ -467,8 +521,8 @@ def concat(*parts: Expr) -> Concat:
     return Concat(parts=tuple(flat))
 
 
-Step: TypeAlias = Unnormed | LayerFold | Tokens | Pool | Normalize | Apply | Truncate | AsType
-STEP_NODES = (Unnormed, LayerFold, Tokens, Pool, Normalize, Apply, Truncate, AsType)
+Step: TypeAlias = Unnormed | LayerFold | Tokens | Units | Pool | Normalize | Apply | Truncate | AsType
+STEP_NODES = (Unnormed, LayerFold, Tokens, Units, Pool, Normalize, Apply, Truncate, AsType)
 
 
 def _admit(node: Step, step: str) -> Form:

@@ -8,6 +8,9 @@ from typing import Literal, get_args
 
 LayerOp = Literal["mean", "sum", "max", "concat", "mix"]
 PoolOp = Literal["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
+UnitOp = Literal["first", "last", "mean", "max", "min", "sum"]
+Unit = Literal["text", "tokens", "content", "words", "spans"]
+"""What a value has one vector for; `content` are the tokens without the template's special ones."""
 StoredType = Literal["float16", "int8", "binary"]
 
 
@@ -27,7 +30,7 @@ class Kind(IntEnum):
 
 STEPS: dict[str, Kind] = {
     **{f"layer_{op}": Kind.LAYERS for op in get_args(LayerOp)},
-    "tokens": Kind.UNITS,
+    **dict.fromkeys(("tokens", "words", "spans"), Kind.UNITS),
     **dict.fromkeys(get_args(PoolOp), Kind.POOLING),
     **dict.fromkeys(("normalize", "truncate", "astype"), Kind.VECTORS),
     "unnormed": Kind.SOURCE,  # still a source, of another state
@@ -41,7 +44,7 @@ class Form:
     Attributes:
         kind: of the last step.
         layers: there is a layers axis.
-        tokens: there is a token axis.
+        unit: what there is a vector for; "text": there is no axis of tokens, words or spans.
         stored: `astype` was applied; nothing may follow.
         unnormed: `unnormed` was applied.
         depth: steps and joins from here down to the farthest source.
@@ -50,11 +53,16 @@ class Form:
 
     kind: Kind
     layers: bool
-    tokens: bool
+    unit: Unit
     stored: bool = False
     unnormed: bool = False
     depth: int = 0
     size: int = 1
+
+    @property
+    def ragged(self) -> bool:
+        """There is an axis of tokens, words or spans."""
+        return self.unit != "text"
 
     def after(self, kind: Kind) -> Form:
         """The form after a step that changes no axis."""
@@ -72,25 +80,29 @@ def refusal(form: Form, step: str) -> str | None:
         return _refusal_of_unnormed(form)
     if kind == Kind.VECTORS:
         return None
-    if not form.tokens and kind != Kind.LAYERS and form.kind != Kind.VECTORS:
+    if not form.ragged and kind != Kind.LAYERS and form.kind != Kind.VECTORS:
         return "it has one vector a text already" if not form.layers else "it has one vector a layer already"
     if form.kind > kind:
         return f"a step on {_SUBJECT[kind]} comes before one on {_SUBJECT[form.kind]}"
     if form.kind == kind and kind == Kind.LAYERS:
         return "its layers are folded already"
-    if kind == Kind.LAYERS and not form.tokens:
+    if kind == Kind.LAYERS and not form.ragged:
         return "it has one vector a text"
     if kind == Kind.LAYERS and not form.layers:
         return "it is one layer; select several, as in hidden_states[-4:]"
     if form.kind == kind:
         return f"only one step on {_SUBJECT[kind]} is possible"
+    if step == "cls" and form.unit == "content":
+        return "the special tokens are left out, and the CLS token is one"
+    if step == "cls" and form.unit in ("words", "spans"):
+        return f"it has one vector a {form.unit.removesuffix('s')}, and the CLS token is none"
     return None
 
 
 def _refusal_of_unnormed(form: Form) -> str | None:
     if form.kind != Kind.SOURCE:
         return "it comes right after its source"
-    if not form.tokens:
+    if not form.ragged:
         return "only hidden states can be had as they are before the final norm"
     return "it is unnormed already" if form.unnormed else None
 

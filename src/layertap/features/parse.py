@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from keyword import iskeyword
-from typing import NoReturn
+from typing import NoReturn, get_args
 
 from layertap.errors import FeatureError, FeatureSyntaxError
 from layertap.features import expr as nodes
 from layertap.features.expr import HIDDEN_STATES_ADVICE, MAX_TEXT, Expr
-from layertap.features.grammar import STEPS, Kind, steps_after
+from layertap.features.grammar import STEPS, Kind, UnitOp, steps_after
 from layertap.features.spelling import (
     LATER,
     MISTAKEN_SOURCES,
@@ -28,7 +28,14 @@ SOURCES: dict[str, Expr] = {
     "pooler_output": nodes.pooler_output,
     "sentence_embedding": nodes.sentence_embedding,
 }
-WITH_ARGUMENTS = ("layer_mix", "truncate", "astype")
+# steps that need an argument -> what that looks like
+EXAMPLES: dict[str, str] = {
+    "layer_mix": "layer_mix(0.5, 0.5)",
+    "words": "words(mean)",
+    "spans": "spans(mean)",
+    "truncate": "truncate(128)",
+    "astype": "astype(float16)",
+}
 
 
 def parse(text: str) -> Expr:
@@ -195,9 +202,8 @@ class _Statement:
             self.refuse_step(feature, name, begin)
         if isinstance(node, ast.Call):
             make = self.arguments(feature, name, node)
-        elif name in WITH_ARGUMENTS:
-            example = {"layer_mix": "layer_mix(0.5, 0.5)", "truncate": "truncate(128)", "astype": "astype(float16)"}
-            raise self.error(f"{name} needs its argument, as in {example[name]}", begin)
+        elif name in EXAMPLES:
+            raise self.error(f"{name} needs its argument, as in {EXAMPLES[name]}", begin)
         else:
 
             def make() -> Expr:
@@ -218,7 +224,8 @@ class _Statement:
 
     def arguments(self, feature: Expr, name: str, node: ast.Call) -> Callable[[], Expr]:
         """The call of a step with its arguments read."""
-        options = {"special": self.special(node)} if STEPS[name] == Kind.POOLING and node.keywords else {}
+        with_option = STEPS[name] == Kind.POOLING or name == "tokens"
+        options = {"special": self.special(name, node)} if with_option and node.keywords else {}
         if not options and node.keywords:
             raise self.error(f"{name} takes no option {node.keywords[0].arg or '**'!r}", node.keywords[0])
         if name == "layer_mix":
@@ -230,8 +237,11 @@ class _Statement:
         if name == "astype":
             types = [self.word(argument) for argument in self.one(name, node)]
             return lambda: feature.astype(types[0])  # type: ignore[arg-type]
+        if name in ("words", "spans"):
+            ops = [self.word(argument, f"a word: {', '.join(get_args(UnitOp))}") for argument in self.one(name, node)]
+            return lambda: feature.words(ops[0]) if name == "words" else feature.spans(ops[0])  # type: ignore[arg-type]
         if node.args:
-            advice = f"; write {name}(special=False)" if STEPS[name] == Kind.POOLING and name != "cls" else ""
+            advice = f"; write {name}(special=False)" if with_option and name != "cls" else ""
             raise self.error(f"{name} takes nothing between its parentheses{advice}", node.args[0])
 
         def make() -> Expr:
@@ -243,17 +253,16 @@ class _Statement:
 
     def one(self, name: str, node: ast.Call) -> list[ast.expr]:
         if len(node.args) != 1:
-            example = "truncate(128)" if name == "truncate" else "astype(float16)"
             at = node.args[1] if node.args else _end(self.text, node.func)
-            raise self.error(f"{name} takes exactly one argument, as in {example}", at)
+            raise self.error(f"{name} takes exactly one argument, as in {EXAMPLES[name]}", at)
         return node.args
 
-    def special(self, node: ast.Call) -> bool:
+    def special(self, name: str, node: ast.Call) -> bool:
         keyword = node.keywords[0]
         if keyword.arg != "special" or len(node.keywords) > 1:
-            raise self.error("the one option of a pooling is special, as in mean(special=False)", node.keywords[-1])
+            raise self.error(f"the one option here is special, as in {name}(special=False)", node.keywords[-1])
         if not (isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool)):
-            raise self.error("special is True or False, as in mean(special=False)", keyword.value)
+            raise self.error(f"special is True or False, as in {name}(special=False)", keyword.value)
         return keyword.value.value
 
     def number(self, node: ast.expr) -> int | float:

@@ -21,7 +21,8 @@ class Rules:
     Attributes:
         stop: run no block above the highest one needed; off: run all L.
         capture: reduce tokens inside the backend; off: it hands over whole states, numpy reduces them.
-        rows: where the top block is needed only at first, last or CLS tokens, compute only these rows there.
+        rows: where the top block is needed only at first, last or CLS tokens or in spans, compute only these rows
+            there.
         share: one run serves every feature; off: one run a feature.
         fold: pool each layer before layers are folded, where that commutes; off: the backend folds states.
         heads: run the pooler only when asked for; off: always, where the model has a usable one.
@@ -110,6 +111,12 @@ class Plan:
     num_hidden_layers: int
     extra_captures: tuple[Capture, ...]
 
+    @property
+    def units(self) -> frozenset[SegmentKind]:
+        """Which rows of texts features are made of, words and spans among them."""
+        kinds = [reading.segment_kinds for readings in self.readings.values() for reading in readings]
+        return frozenset().union(*kinds)
+
     def features_of(self, inputs: frozenset[int]) -> tuple[str, ...]:
         """Names of the features computed from sequences that stand for these inputs, in output order."""
         return tuple(name for name in self.features if self.input_of[name] in inputs)
@@ -136,8 +143,12 @@ class Plan:
         highest = max(capture.layers[-1] for capture in captures)
         stop = highest if self.rules.stop else self.num_hidden_layers
         at_top = [capture for capture in captures if capture.layers[-1] == stop]
-        few_rows = stop > 0 and bool(at_top) and all(c.reduce in ("first", "last") for c in at_top)
+        few_rows = stop > 0 and bool(at_top) and all(_few_rows(capture) for capture in at_top)
         return Program(captures=captures, stop=stop, top_rows_only=self.rules.rows and few_rows)
+
+
+def _few_rows(capture: Capture) -> bool:
+    return capture.reduce in ("first", "last") or capture.segments == "spans"
 
 
 def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules = Rules()) -> Plan:

@@ -21,13 +21,19 @@ SegmentKind = Literal[
     "after_prompt_by_position",
     "words",
     "spans",
+    "windows",
 ]
-"""Which rows of a sequence belong to its segment (one segment a sequence but for the last two kinds):
+"""Which rows of a text belong to its segments. One segment a text:
 
-`tokens`: all; `content`: without the template's special tokens; `cls`: the template's CLS token;
-`after_prompt`: all but the input's prompt and what the template puts before it; `..._by_position`: the same rows, with
-weights 1, 2, 3, ... for `sum`, counted from the first row of `content`, else of the sequence. Of `words` and `spans`
-there are any number a sequence: the rows under each word or character range.
+`tokens`: all; `content`: without the template's special tokens; `after_prompt`: all but the input's prompt and what the
+template puts before it; `..._by_position`: the same rows, with weights 1, 2, 3, ... for `sum`, counted from the first
+row of `content`, else of the text.
+
+Any number a text: `words`, `spans`: the rows under each word or character range; `windows`: all rows of each of its
+sequences; `cls`: the template's CLS token of each.
+
+A text of several windows has several sequences. Of rows that stand for one token in two windows, all kinds but the last
+two hold the one with more context.
 """
 
 
@@ -41,7 +47,7 @@ class Capture:
         weights: one weight a layer for `fold="sum"`, or None for ones.
         segments: which rows, by the name under which the engine passes `Segments`; None: every row.
         reduce: what happens to the rows of a segment; None exactly where `segments` is None.
-        pooler: the capture is the pooler head on the row that `segments` ("tokens") and `reduce`
+        pooler: the capture is the pooler head on the rows that `segments` ("windows") and `reduce`
             ("first") give; `layers` is then (L,).
         attention: not hidden states but attention probabilities of block `layers[0]` (1..L; one layer): "heads",
             or their "mean". `segments` and `reduce` are None.

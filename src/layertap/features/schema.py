@@ -18,8 +18,10 @@ from layertap.features.expr import (
     PoolerOutput,
     Tokens,
     Truncate,
+    Units,
     Unnormed,
 )
+from layertap.features.grammar import Unit
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import EncoderSpec
 from layertap.records import FeatureSchema
@@ -76,19 +78,24 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureType:
-    """The type of one text's value: [layers, size] or [size], for every token where `ragged`.
+    """The type of one text's value: [layers, size] or [size], of each `unit`.
 
     Attributes:
         dtype: as in the language; `binary` is stored as uint8, eight signs a byte.
         layers: size of the layers axis, or None where there is none.
         size: numbers a vector, before bits are packed.
-        ragged: one value a token.
+        unit: what there is a value of; "text": one in all.
     """
 
     dtype: Literal["float32", "float16", "int8", "binary"]
     layers: int | None
     size: int
-    ragged: bool
+    unit: Unit
+
+    @property
+    def ragged(self) -> bool:
+        """One value a token, word or span."""
+        return self.unit != "text"
 
     def schemas(self, name: str) -> tuple[FeatureSchema, ...]:
         """The schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
@@ -114,15 +121,17 @@ def type_of(expr: Expr, hidden_size: int) -> FeatureType:
     match expr:
         case HiddenLayers(selection=selection):
             layers = len(selection) if isinstance(selection, tuple) else None
-            return FeatureType(dtype="float32", layers=layers, size=hidden_size, ragged=True)
+            return FeatureType(dtype="float32", layers=layers, size=hidden_size, unit="tokens")
         case PoolerOutput():
-            return FeatureType(dtype="float32", layers=None, size=hidden_size, ragged=False)
+            return FeatureType(dtype="float32", layers=None, size=hidden_size, unit="text")
         case LayerFold():
             return _folded(expr, type_of(expr.of, hidden_size))
-        case Unnormed() | Tokens():
+        case Unnormed():
             return type_of(expr.of, hidden_size)
+        case Tokens() | Units():
+            return replace(type_of(expr.of, hidden_size), unit=expr.form.unit)
         case Pool():
-            return replace(type_of(expr.of, hidden_size), ragged=False)
+            return replace(type_of(expr.of, hidden_size), unit="text")
         case Normalize():
             return type_of(expr.of, hidden_size)
         case Apply(step=step):

@@ -40,7 +40,7 @@ WIDE: dict[str, str] = {
 }
 
 # Parts of the language that other versions have.
-LATER = frozenset({"attentions", "heads", "heads_mean", "spans", "windows", "words"})
+LATER = frozenset({"attentions", "heads", "heads_mean"})
 
 _OUTPUTS = "name the output itself: last_hidden_state, hidden_states[-1] or pooler_output"
 MISTAKEN_SOURCES: dict[str, str] = {
@@ -74,6 +74,9 @@ MISTAKEN_STEPS: dict[str, str] = {
     "average": "write mean, or layer_mean for layers",
     "avg": "write mean, or layer_mean for layers",
     "binarize": "write astype(binary)",
+    "word": "write words(mean), or words(first)",
+    "span": "write spans(mean)",
+    "windows": "long texts are a matter of the run: --long window (long='window')",
     "cat": "write layer_concat for layers, or concat(f, g) for features",
     "concat": "write layer_concat for layers, or concat(f, g) for features",
     "dtype": "write astype(float16), astype(int8) or astype(binary)",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens, Unnormed
-from layertap.features.grammar import LayerOp, PoolOp
+from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens, Units, Unnormed
+from layertap.features.grammar import LayerOp, PoolOp, Unit, UnitOp
 from layertap.features.program import Capture, Reduce, SegmentKind
 
 Divisor = Literal["count", "sqrt_count", "weight"]
@@ -15,7 +15,7 @@ Divisor = Literal["count", "sqrt_count", "weight"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reduction:
-    """A pooling, as a backend's reduction and a division afterwards."""
+    """A pooling of tokens, as a backend's reduction and a division afterwards."""
 
     segments: SegmentKind
     reduce: Reduce
@@ -32,6 +32,9 @@ class Tap:
         weights: for the fold `mix`, one a layer.
         stacked: the value keeps a layers axis.
         pooling: what becomes of the token axis, or None: it is kept.
+        again: what becomes of the words, spans or windows that `pooling` leaves, or None: they are kept, or it leaves
+            none.
+        unit: what the value has a vector for.
         pooler: the value is the pooler's.
         unnormed: the highest of `layers` is L, as it is before the final norm.
     """
@@ -41,6 +44,8 @@ class Tap:
     weights: tuple[float, ...] = ()
     stacked: bool = False
     pooling: Reduction | None = None
+    again: PoolOp | None = None
+    unit: Unit = "tokens"
     pooler: bool = False
     unnormed: bool = False
 
@@ -64,15 +69,17 @@ class Reading:
     @property
     def segment_kinds(self) -> frozenset[SegmentKind]:
         """The segments that captures or numpy need."""
-        kinds = {capture.segments for capture in self.captures} | {
-            self.tap.pooling.segments if self.tap.pooling else None
-        }
+        kinds = {capture.segments for capture in self.captures}
+        if self.tap.pooling is not None:
+            kinds.add(self.tap.pooling.segments)
+        elif self.tap.unit in ("tokens", "content"):
+            kinds.add("tokens" if self.tap.unit == "tokens" else "content")
         return frozenset(kind for kind in kinds if kind is not None)
 
 
 def pooler_capture(num_hidden_layers: int) -> Capture:
-    """The pooler head on the first token's last state."""
-    return Capture(layers=(num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
+    """The pooler head on the last state of every window's first token."""
+    return Capture(layers=(num_hidden_layers,), segments="windows", reduce="first", pooler=True)
 
 
 def reduction_of(op: PoolOp, *, special: bool, prompt: bool = True) -> Reduction:
@@ -94,13 +101,27 @@ def reduction_of(op: PoolOp, *, special: bool, prompt: bool = True) -> Reduction
     return Reduction(segments=rows, reduce=op)
 
 
+def unit_reduction(unit: Literal["words", "spans"], op: UnitOp) -> Reduction:
+    """The same for words and spans."""
+    if op == "mean":
+        return Reduction(segments=unit, reduce="sum", divisor="count")
+    return Reduction(segments=unit, reduce=op)
+
+
 def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
     """The tap of a rewritten feature without vector steps and joins."""
-    pooling: Reduction | None = None
     if isinstance(expr, PoolerOutput):
-        return Tap(layers=(num_hidden_layers,), pooler=True)
-    if isinstance(expr, Pool):
-        pooling, expr = reduction_of(expr.op, special=expr.special, prompt=expr.prompt), expr.of
+        head = Reduction(segments="windows", reduce="first")
+        return Tap(layers=(num_hidden_layers,), pooler=True, pooling=head, again="mean", unit="text")
+    unit = expr.form.unit
+    pool, expr = (expr, expr.of) if isinstance(expr, Pool) else (None, expr)
+    units, expr = (expr, expr.of) if isinstance(expr, Units) else (None, expr)
+    pooling: Reduction | None = None
+    if units is not None:
+        pooling = unit_reduction(units.unit, units.op)
+    elif pool is not None:
+        special = pool.special and pool.of.form.unit != "content"
+        pooling = reduction_of(pool.op, special=special, prompt=pool.prompt)
     if isinstance(expr, Tokens):
         expr = expr.of
     fold = expr if isinstance(expr, LayerFold) else None
@@ -118,7 +139,15 @@ def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
         stacked=several and fold is None,
         pooling=pooling,
         unnormed=unnormed,
+        again=_again(units, pool),
+        unit=unit,
     )
+
+
+def _again(units: Units | None, pool: Pool | None) -> PoolOp | None:
+    if pool is not None and pool.op == "cls":
+        return "mean"  # of several windows
+    return pool.op if units is not None and pool is not None else None
 
 
 def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
@@ -132,7 +161,7 @@ def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
 
 def is_tap(expr: Expr) -> bool:
     """Whether a feature has no vector step and no join."""
-    return isinstance(expr, HiddenLayers | PoolerOutput | Unnormed | LayerFold | Tokens | Pool)
+    return isinstance(expr, HiddenLayers | PoolerOutput | Unnormed | LayerFold | Tokens | Units | Pool)
 
 
 def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
@@ -152,7 +181,9 @@ def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
         return Reading(tap=tap, captures=whole, folded=False, reduced=False)
     segments = tap.pooling.segments if tap.pooling else None
     reduce = tap.pooling.reduce if tap.pooling else None
-    if tap.fold in (None, "concat") or len(tap.layers) == 1 or (fold and commutes(tap)):
+    # A weight below zero turns a maximum into a minimum, even of a single layer.
+    alone = len(tap.layers) == 1 and not tap.weights
+    if tap.fold in (None, "concat") or alone or (fold and commutes(tap)):
         captures = tuple(Capture(layers=(i,), segments=segments, reduce=reduce, unnormed=i == raw) for i in tap.layers)
         return Reading(tap=tap, captures=captures, folded=False, reduced=True)
     by_layer = dict(zip(tap.layers, tap.weights, strict=True)) if tap.weights else {}

@@ -1,6 +1,7 @@
 """What happens to captures afterwards, in numpy: folding, dividing, joining, normalising, storing.
 
-Shape letters: X rows of a value (B sequences, or T tokens of a ragged one), L layers, H hidden size, S segments.
+Shape letters: X rows of a value (N texts, or the tokens, words or spans of all of them), L layers, H hidden size,
+S segments, T packed tokens.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.features.expr import Apply, AsType, Concat, Expr, Normalize, Truncate
+from layertap.features.grammar import PoolOp
 from layertap.features.plan import Plan
 from layertap.features.program import Capture, SegmentKind
 from layertap.features.taps import Divisor, Reading, Tap
 from layertap.models.sentence import Dense, DenseActivation, LayerNorm
-from layertap.packing import PackedBatch, Segments
+from layertap.packing import Segments
 from layertap.records import Array
 
 Floats = npt.NDArray[np.float32]
@@ -27,7 +29,6 @@ def finish(
     name: str,
     captures: Mapping[Capture, Floats],
     segments: Mapping[SegmentKind, Segments],
-    batch: PackedBatch,
 ) -> dict[str, Array]:
     """One feature's arrays from a backend's captures.
 
@@ -36,16 +37,15 @@ def finish(
         name: which of its features.
         captures: what the backend handed over: float32 [S, H] where reduced, [T, H] where not.
         segments: every kind that `plan.segment_kinds` names.
-        batch: the batch that ran: B sequences, T tokens.
 
     Returns:
-        The feature under its name, and `<name>.scale` for int8: [B, ...] where dense, token-major [T, ...]
-        where ragged. Arrays may share memory with `captures`.
+        The feature under its name, and `<name>.scale` for int8: [N, ...] where dense, token-major [M, ...] where
+        ragged (`unit_counts` says how many of the M are each text's). Arrays may share memory with `captures`.
     """
     readings = iter(plan.readings[name])
     value = _evaluate(plan.resolved[name], readings, captures, segments)
-    ragged = next(schema for schema in plan.schemas if schema.name == name).ragged
-    assert len(value) == (batch.num_tokens if ragged else len(batch)), f"{name}: {value.shape}"
+    counts = unit_counts(plan, name, segments)
+    assert counts is None or len(value) == counts.sum(), f"{name}: {value.shape}"
     stored = plan.resolved[name]
     if not isinstance(stored, AsType):
         return {name: value}
@@ -53,6 +53,21 @@ def finish(
         quantised, scale = to_int8(value)
         return {name: quantised, f"{name}.scale": scale}
     return {name: to_float16(value) if stored.dtype == "float16" else to_binary(value)}
+
+
+def unit_counts(plan: Plan, name: str, segments: Mapping[SegmentKind, Segments]) -> npt.NDArray[np.int64] | None:
+    """int64 [N], how many tokens, words or spans of a ragged feature each text has; None for a dense one."""
+    match plan.readings[name][0].tap.unit:
+        case "tokens":
+            return segments["tokens"].counts()
+        case "content":
+            return segments["content"].counts()
+        case "words" | "spans" as unit:
+            texts = segments[unit].texts
+            assert texts is not None
+            return np.diff(texts).astype(np.int64)
+        case _:
+            return None
 
 
 def _evaluate(
@@ -85,11 +100,13 @@ def tapped(reading: Reading, captures: Mapping[Capture, Floats], segments: Mappi
     parts = [captures[capture] for capture in reading.captures]
     value = _mean_over(parts[0], tap) if reading.folded else fold_layers(parts, tap)
     if tap.pooling is None:
-        return value
+        return select_rows(value, segments["content" if tap.unit == "content" else "tokens"])
     rows = segments[tap.pooling.segments]
     if not reading.reduced:
         value = reduce_rows(value, rows, tap.pooling.reduce)
-    return value if tap.pooling.divisor is None else divide(value, rows, tap.pooling.divisor)
+    if tap.pooling.divisor is not None:
+        value = divide(value, rows, tap.pooling.divisor)
+    return value if tap.again is None else pool_units(value, rows, tap.again)
 
 
 def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
@@ -109,6 +126,46 @@ def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
 
 def _mean_over(total: Floats, tap: Tap) -> Floats:
     return total / np.float32(len(tap.layers)) if tap.fold == "mean" else total
+
+
+def select_rows(value: Floats, rows: Segments) -> Floats:
+    """[T, ...] -> the rows of all segments, segment by segment; the value itself where that is all of them."""
+    index = rows.rows()
+    if len(index) == len(value) and bool((index == np.arange(len(value))).all()):
+        return value
+    selected: Floats = value[index]
+    return selected
+
+
+def pool_units(value: Floats, units: Segments, op: PoolOp) -> Floats:
+    """Words, spans or windows [S, ...] -> texts [N, ...]; a text without one gives zeros."""
+    texts = units.texts
+    assert texts is not None
+    counts = np.diff(texts)
+    if op == "mean" and (counts == 1).all():
+        return value
+    result = np.zeros((len(counts), *value.shape[1:]), dtype=np.float32)
+    filled = np.flatnonzero(counts)
+    if len(filled) == 0:
+        return result
+    begins, each = texts[:-1][filled], counts[filled].astype(np.float32).reshape(-1, *([1] * (value.ndim - 1)))
+    match op:
+        case "first":
+            result[filled] = value[begins]
+        case "last":
+            result[filled] = value[texts[1:][filled] - 1]
+        case "max":
+            result[filled] = np.maximum.reduceat(value, begins, axis=0)
+        case "min":
+            result[filled] = np.minimum.reduceat(value, begins, axis=0)
+        case "weighted_mean":
+            places = np.arange(1, len(value) + 1) - np.repeat(texts[:-1], counts)
+            weighted = value * places.astype(np.float32).reshape(-1, *([1] * (value.ndim - 1)))
+            result[filled] = np.add.reduceat(weighted, begins, axis=0) / (each * (each + 1) / 2)
+        case _:
+            by = {"mean": each, "mean_sqrt_len": np.sqrt(each)}.get(op, np.float32(1))
+            result[filled] = np.add.reduceat(value, begins, axis=0) / by
+    return result
 
 
 def reduce_rows(value: Floats, rows: Segments, reduce: str) -> Floats:

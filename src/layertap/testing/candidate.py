@@ -14,7 +14,7 @@ from layertap.backends.base import Backend, open_backend
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
-from layertap.engine.batching import segments_of
+from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program, Reduce
 from layertap.packing import PackedBatch, pack
 from layertap.records import AttentionMaps

@@ -27,8 +27,7 @@ class SegmentRows:
     def __init__(self, segments: Segments, num_rows: int, device: torch.device) -> None:
         lengths = (segments.end - segments.begin).astype(np.int64)
         owner_of_range = np.repeat(np.arange(len(segments)), np.diff(segments.offsets))
-        shift = segments.begin - np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        rows = np.arange(lengths.sum()) + np.repeat(shift, lengths)
+        rows = segments.rows()
         covers_all = len(rows) == num_rows and bool((rows == np.arange(num_rows)).all())
         self.count = len(segments)
         self.rows = None if covers_all else torch.as_tensor(rows, device=device)

@@ -1,0 +1,94 @@
+"""One long text in several runs of the backend, with the results of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.backends.base import Backend, FloatArray
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.packing import PackedBatch, Segments
+
+
+def run_in_parts(
+    backend: Backend,
+    program: Program,
+    batch: PackedBatch,
+    segments: Mapping[SegmentKind, Segments],
+    *,
+    batch_tokens: int,
+) -> dict[Capture, FloatArray]:
+    """As `backend.run`; a text of more windows than fit into `batch_tokens` is run some windows at a time."""
+    if batch.num_texts > 1 or len(batch) == 1 or batch.num_tokens <= batch_tokens:
+        return backend.run(program, batch, segments)
+    joined: dict[Capture, _Joined] = {}
+    rows: dict[Capture, list[FloatArray]] = {}
+    for begin, end in _parts(batch, batch_tokens):
+        first, last = int(batch.cu_seqlens[begin]), int(batch.cu_seqlens[end])
+        inside = {kind: _within(found, first, last) for kind, found in segments.items()}
+        part = backend.run(program, batch.part(begin, end), {kind: found for kind, (found, _) in inside.items()})
+        for capture, values in part.items():
+            if capture.segments is None:
+                rows.setdefault(capture, []).append(values)
+                continue
+            if capture not in joined:
+                joined[capture] = _Joined(capture, len(segments[capture.segments]), values.shape[1])
+            joined[capture].add(values, inside[capture.segments][1])
+    return {capture: whole.values for capture, whole in joined.items()} | {
+        capture: np.concatenate(parts) for capture, parts in rows.items()
+    }
+
+
+def _parts(batch: PackedBatch, batch_tokens: int) -> Iterator[tuple[int, int]]:
+    """(begin, end) of sequences that fit together; at least one."""
+    begin = 0
+    while begin < len(batch):
+        room = batch.cu_seqlens[begin] + batch_tokens
+        end = max(begin + 1, int(np.searchsorted(batch.cu_seqlens, room, side="right")) - 1)
+        yield begin, min(end, len(batch))
+        begin = end
+
+
+def _within(segments: Segments, first: int, last: int) -> tuple[Segments, npt.NDArray[np.int64]]:
+    """The segments that have rows in `first:last`, counted from `first`, and which these are (int64 [S'])."""
+    owner = np.repeat(np.arange(len(segments)), np.diff(segments.offsets))
+    here = (segments.begin < last) & (segments.end > first) & (segments.begin < segments.end)
+    found, counts = np.unique(owner[here], return_counts=True)
+    part = replace(
+        segments,
+        begin=np.maximum(segments.begin[here], first) - np.int32(first),
+        end=np.minimum(segments.end[here], last) - np.int32(first),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        weights=None if segments.weights is None else segments.weights[first:last],
+        texts=None,
+    )
+    return part, found
+
+
+class _Joined:
+    """A capture's segments [S, H], put together part by part; those without rows stay zero."""
+
+    def __init__(self, capture: Capture, num_segments: int, size: int) -> None:
+        self.values: FloatArray = np.zeros((num_segments, size), dtype=np.float32)
+        self._reduce = capture.reduce
+        self._filled = np.zeros(num_segments, dtype=bool)
+
+    def add(self, values: FloatArray, found: npt.NDArray[np.int64]) -> None:
+        """Adds a part's segments: float32 [S', H], and which they are."""
+        so_far, filled = self.values[found], self._filled[found][:, None]
+        match self._reduce:
+            case "sum":
+                joined = so_far + values
+            case "first":
+                joined = np.where(filled, so_far, values)
+            case "last":
+                joined = values
+            case "max":
+                joined = np.where(filled, np.maximum(so_far, values), values)
+            case _:
+                joined = np.where(filled, np.minimum(so_far, values), values)
+        self.values[found] = joined
+        self._filled[found] = True

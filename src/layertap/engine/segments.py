@@ -1,0 +1,126 @@
+"""Which rows of a packed batch belong to what: `segments_of`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.features.program import SegmentKind
+from layertap.packing import IntArray, PackedBatch, Segments, simple_segments
+
+STRIDE = 1 << 40
+"""More than the tokens of any text: text n's token i is number `n * STRIDE + i`, so that one search finds all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class UnitRows:
+    """Words or spans of the N texts of a batch.
+
+    Attributes:
+        ranges: int32 [S, 2], tokens [begin, end) of each in its text, without the template's; empty ones allowed.
+        texts: int32 [N+1]; text n owns `ranges[texts[n]:texts[n+1]]`.
+    """
+
+    ranges: IntArray
+    texts: IntArray
+
+
+def segments_of(
+    batch: PackedBatch,
+    kind: SegmentKind,
+    *,
+    prompt_rows: int = 0,
+    units: Mapping[SegmentKind, UnitRows] | None = None,
+) -> Segments:
+    """The segments of one kind.
+
+    Args:
+        batch: the sequences.
+        kind: which rows.
+        prompt_rows: how many rows of each text are the prompt and what the template puts before it.
+        units: the words or spans of its texts, where `kind` is one of these.
+    """
+    if kind in ("words", "spans"):
+        assert units is not None
+        return _units(batch, units[kind])
+    if kind == "windows":
+        begin, end = batch.cu_seqlens[:-1], batch.cu_seqlens[1:]
+        return _by_text(begin, end, np.arange(len(batch) + 1, dtype=np.int32), texts=batch.sequences)
+    if kind == "cls":
+        assert batch.cls_rows is not None, "the plan lets no cls through where the template has none"
+        one_each = np.arange(len(batch) + 1, dtype=np.int32)
+        return _by_text(batch.cls_rows, batch.cls_rows + np.int32(1), one_each, texts=batch.sequences)
+    begin, end, offsets = batch.own_begin, batch.own_end, batch.sequences
+    if kind in ("content", "content_by_position"):
+        begin, end, offsets = _content(batch)
+    elif kind in ("after_prompt", "after_prompt_by_position"):
+        prompt_end = batch.cu_seqlens[:-1].copy()
+        prompt_end[batch.sequences[:-1]] += np.int32(prompt_rows)
+        begin = np.minimum(np.maximum(begin, prompt_end), end)
+    weights = _positions(batch, content=kind == "content_by_position") if kind.endswith("by_position") else None
+    return _by_text(begin, end, offsets, weights=weights)
+
+
+def _by_text(
+    begin: IntArray,
+    end: IntArray,
+    offsets: IntArray,
+    *,
+    weights: npt.NDArray[np.float32] | None = None,
+    texts: IntArray | None = None,
+) -> Segments:
+    if texts is None and len(offsets) == len(begin) + 1:
+        return simple_segments(begin, end, weights=weights)
+    return Segments(begin=begin, end=end, offsets=offsets, weights=weights, texts=texts)
+
+
+def _content(batch: PackedBatch) -> tuple[IntArray, IntArray, IntArray]:
+    """(begin, end, offsets): each text's own tokens without the template's; of a pair those of both texts."""
+    begin = np.clip(batch.content_begin, batch.own_begin, batch.own_end)
+    end = np.clip(batch.content_end, begin, batch.own_end)
+    if batch.pair_begin is None or batch.pair_end is None:
+        return begin, end, batch.sequences
+    return (
+        np.stack([begin, batch.pair_begin], axis=1).ravel(),
+        np.stack([end, batch.pair_end], axis=1).ravel(),
+        batch.sequences * np.int32(2),
+    )
+
+
+def _positions(batch: PackedBatch, *, content: bool) -> npt.NDArray[np.float32]:
+    """float32 [T], a row's number in its text, from 1; of `content` the template's tokens are not counted."""
+    first = batch.content_begin if content else batch.cu_seqlens[:-1]
+    shift = first - batch.content_offset
+    positions = np.arange(1, batch.num_tokens + 1, dtype=np.int64) - np.repeat(shift, batch.lengths)
+    if content and batch.pair_begin is not None:
+        gap = batch.pair_begin - batch.content_end
+        after = np.arange(batch.num_tokens) >= np.repeat(batch.pair_begin, batch.lengths)
+        positions = positions - np.repeat(gap, batch.lengths) * after
+    return positions.astype(np.float32)
+
+
+def _units(batch: PackedBatch, units: UnitRows) -> Segments:
+    """Words or spans as rows: those of windows that are the text's own; tokens that were cut off have none."""
+    text_of = np.repeat(np.arange(batch.num_texts), np.diff(batch.sequences)).astype(np.int64)
+    base = text_of * STRIDE + batch.content_offset
+    own_begin = np.clip(batch.own_begin, batch.content_begin, batch.content_end)
+    own_end = np.clip(batch.own_end, own_begin, batch.content_end)
+    first, last = base + (own_begin - batch.content_begin), base + (own_end - batch.content_begin)
+    unit_base = np.repeat(np.arange(batch.num_texts), np.diff(units.texts)).astype(np.int64) * STRIDE
+    begin, end = unit_base + units.ranges[:, 0], unit_base + units.ranges[:, 1]
+    lowest = np.searchsorted(last, begin, side="right")
+    highest = np.searchsorted(first, end, side="left")
+    counts = np.where(begin < end, np.maximum(highest - lowest, 0), 0)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    unit = np.repeat(np.arange(len(counts)), counts)
+    sequence = lowest[unit] + np.arange(offsets[-1]) - offsets[:-1][unit]
+    to_row = batch.content_begin[sequence] - base[sequence]
+    return Segments(
+        begin=(np.maximum(begin[unit], first[sequence]) + to_row).astype(np.int32),
+        end=(np.minimum(end[unit], last[sequence]) + to_row).astype(np.int32),
+        offsets=offsets.astype(np.int32),
+        texts=units.texts,
+    )
