@@ -74,7 +74,7 @@ def test_defaults_are_those_of_the_transformers_config(name):
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({"model_type": "gpt2"}, "model_type: expected one of .*bert, .*, found 'gpt2'"),
+        ({"model_type": "gpt9"}, "model_type: expected one of .*bert, .*, found 'gpt9'"),
         ({"model_type": ["bert"]}, "model_type"),
         ({"model_type": "bert", "architectures": ["JinaBertModel"]}, "ALiBi"),
         ({"model_type": "bert", "auto_map": {"AutoModel": "jinaai/x--modeling_bert.JinaBertModel"}}, "ALiBi"),

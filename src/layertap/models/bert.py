@@ -44,6 +44,9 @@ def refuse_other_forwards(config: ConfigReader) -> None:
     config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
     config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
     config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
+    # Jina v3, which calls itself xlm-roberta, states these.
+    config.refuse_unless("rotary_emb_base", (None,), "rotary positions are not computed for this family")
+    config.refuse_unless("lora_adaptations", (None,), "adapters chosen by a task are not supported")
     # MosaicBERT and DNABERT-2 call themselves bert and state this.
     config.refuse_unless("alibi_starting_size", (None,), "ALiBi instead of position embeddings is not supported")
 

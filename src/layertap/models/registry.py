@@ -6,7 +6,7 @@ from importlib import import_module
 
 from layertap.errors import UnsupportedModelError
 from layertap.models.config import ConfigReader, short
-from layertap.models.refused import refuse_by_name, refuse_foreign_code
+from layertap.models.refused import is_class_of, refuse_by_name, refuse_foreign_code
 from layertap.models.spec import Architecture
 
 # model_type -> "module:row" in this package
@@ -31,7 +31,7 @@ ARCHITECTURES: dict[str, str] = {
 # Other names of a row's `model_type`; its spec may read which of them a config states.
 OTHER_NAMES: dict[str, str] = {"new": "gte"}
 
-# First words of a transformers class -> model_type, for configs older than `model_type`; longer ones first.
+# The family's part of a transformers class -> model_type, for configs older than `model_type`.
 CLASS_PREFIXES: dict[str, str] = {
     "XLMRobertaXL": "xlm-roberta-xl",
     "XLMRoberta": "xlm-roberta",
@@ -93,6 +93,11 @@ def _from_class_name(config: ConfigReader) -> str:
     classes = config.values.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes and isinstance(classes[0], str) else ""
     for prefix, model_type in CLASS_PREFIXES.items():
-        if name.startswith(prefix):
+        if is_class_of(prefix, name):
             return model_type
+    if name:
+        raise UnsupportedModelError(
+            f"{config.file}: model_type: expected one of {', '.join(ARCHITECTURES)}, found nothing, and architectures "
+            f"says {short(name)}, which is not supported"
+        )
     raise config.fail("model_type", "one of " + ", ".join(ARCHITECTURES))
