@@ -69,11 +69,16 @@ def test_which_classes_are_of_a_family(family, name, is_one):
 
 
 # Text encoders that people meet, beyond those that transformers has: each has a line of its own until it is served.
-COMMON = """albert bart bert bert-generation big_bird camembert canine convbert data2vec-text deberta deberta-v2 distilbert
-electra ernie esm flaubert fnet funnel gpt2 gte ibert jina_embeddings_v3 layoutlm led llama longformer luke markuplm
-mbart megatron-bert mobilebert modernbert mpnet mra mt5 new nezha nomic_bert nystromformer qwen2 reformer rembert
-roberta roberta-prelayernorm roc_bert roformer splinter squeezebert t5 umt5 xlm xlm-roberta xlm-roberta-xl xlnet xmod
-yoso""".split()
+# fmt: off
+COMMON = [
+    "albert", "bart", "bert", "bert-generation", "big_bird", "camembert", "canine", "convbert", "data2vec-text",
+    "deberta", "deberta-v2", "distilbert", "electra", "ernie", "esm", "flaubert", "fnet", "funnel", "gpt2", "gte",
+    "ibert", "jina_embeddings_v3", "layoutlm", "led", "llama", "longformer", "luke", "markuplm", "mbart",
+    "megatron-bert", "mobilebert", "modernbert", "mpnet", "mra", "mt5", "new", "nezha", "nomic_bert", "nystromformer",
+    "qwen2", "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "splinter",
+    "squeezebert", "t5", "umt5", "xlm", "xlm-roberta", "xlm-roberta-xl", "xlnet", "xmod", "yoso",
+]
+# fmt: on
 
 
 @pytest.mark.parametrize("model_type", sorted({*COMMON} - {*ARCHITECTURES, *OTHER_NAMES, "deberta-v2"}))
@@ -117,7 +122,7 @@ JINA_V2 = {
 @pytest.mark.parametrize("without", [(), ("architectures",), ("auto_map",), ("architectures", "auto_map")])
 def test_jina_v2_is_never_bert(without):
     config = {key: value for key, value in JINA_V2.items() if key not in without}
-    with pytest.raises(UnsupportedModelError, match="ALiBi|position_embedding_type is 'alibi'"):
+    with pytest.raises(UnsupportedModelError, match=r"ALiBi|position_embedding_type is 'alibi'"):
         architecture_of(ConfigReader(config)).spec(ConfigReader(config))
 
 
@@ -156,40 +161,10 @@ def test_every_class_of_transformers_is_its_own_family_s_or_refused_by_its_name(
     for model_type, name in classes:
         owners.setdefault(name, set()).add(model_type)
     for name, model_types in owners.items():
-        try:
-            found = architecture_of(ConfigReader({"architectures": [name]})).name
-        except UnsupportedModelError as error:
-            assert repr(name) in str(error)
-            assert not model_types <= set(ARCHITECTURES), name
+        config = ConfigReader({"architectures": [name]})
+        if model_types & set(ARCHITECTURES):
+            assert architecture_of(config).name in model_types
         else:
-            assert found in model_types, name
-
-
-@pytest.mark.parametrize("auto_map", [CODE, {"AutoTokenizer": ["org--t.OwnTokenizer", None]}, {"AutoModel": 3}])
-def test_code_of_the_models_own_is_refused(auto_map):
-    found = refusal(model_type="bert", auto_map=auto_map)
-    assert re.search("auto_map: expected no code of the model's own, which layertap never runs, found 'Auto", found)
-    assert "the native family bert serves this model_type" in found
-
-
-def test_code_of_a_model_without_a_native_family():
-    found = refusal(model_type="own", auto_map=CODE)
-    assert found.endswith("no native family serves it, and the code that it brings (auto_map) is never run")
-    assert "the native family bert" in refusal(architectures=["BertModel"], auto_map=CODE)
-
-
-def test_code_that_a_native_family_stands_in_for(monkeypatch):
-    monkeypatch.setitem(refused.NATIVE_TWINS, "OwnModel", "bert")
-    bert = architecture("bert")
-    assert architecture_of(ConfigReader({"model_type": "bert", "auto_map": CODE})) is bert
-    assert "auto_map" in refusal(model_type="roberta", auto_map=CODE)
-
-
-@pytest.mark.parametrize("auto_map", [None, {}, {"AutoModel": None}, {"AutoConfig": "org/repo--config.OwnConfig"}])
-def test_harmless_auto_maps(auto_map):
-    assert architecture_of(ConfigReader({"model_type": "bert", "auto_map": auto_map})) is architecture("bert")
-
-
-def test_an_auto_map_that_is_none():
-    with pytest.raises(ConfigError, match="auto_map: expected an object of class names, found 'x'"):
-        architecture_of(ConfigReader({"model_type": "bert", "auto_map": "x"}))
+            with pytest.raises(UnsupportedModelError) as caught:
+                architecture_of(config)
+            assert repr(name) in str(caught.value)
