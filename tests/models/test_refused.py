@@ -68,7 +68,7 @@ def test_which_classes_are_of_a_family(family, name, is_one):
     assert is_class_of(family, name) == is_one
 
 
-# Text encoders that people meet, beyond those that transformers has: each has a line of its own until it is served.
+# Models that people meet: each has a line of its own until it is served.
 # fmt: off
 COMMON = [
     "albert", "bart", "bert", "bert-generation", "big_bird", "camembert", "canine", "convbert", "data2vec-text",
@@ -168,3 +168,33 @@ def test_every_class_of_transformers_is_its_own_family_s_or_refused_by_its_name(
             with pytest.raises(UnsupportedModelError) as caught:
                 architecture_of(config)
             assert repr(name) in str(caught.value)
+
+
+@pytest.mark.parametrize("auto_map", [CODE, {"AutoTokenizer": ["org--t.OwnTokenizer", None]}, {"AutoModel": 3}])
+def test_code_of_the_models_own_is_refused(auto_map):
+    found = refusal(model_type="bert", auto_map=auto_map)
+    assert re.search("auto_map: expected no code of the model's own, which layertap never runs, found 'Auto", found)
+    assert "the native family bert serves this model_type" in found
+
+
+def test_code_of_a_model_without_a_native_family():
+    found = refusal(model_type="own", auto_map=CODE)
+    assert found.endswith("no native family serves it, and the code that it brings (auto_map) is never run")
+    assert "the native family bert" in refusal(architectures=["BertModel"], auto_map=CODE)
+
+
+def test_code_that_a_native_family_stands_in_for(monkeypatch):
+    monkeypatch.setitem(refused.NATIVE_TWINS, "OwnModel", "bert")
+    bert = architecture("bert")
+    assert architecture_of(ConfigReader({"model_type": "bert", "auto_map": CODE})) is bert
+    assert "auto_map" in refusal(model_type="roberta", auto_map=CODE)
+
+
+@pytest.mark.parametrize("auto_map", [None, {}, {"AutoModel": None}, {"AutoConfig": "org/repo--config.OwnConfig"}])
+def test_harmless_auto_maps(auto_map):
+    assert architecture_of(ConfigReader({"model_type": "bert", "auto_map": auto_map})) is architecture("bert")
+
+
+def test_an_auto_map_that_is_none():
+    with pytest.raises(ConfigError, match="auto_map: expected an object of class names, found 'x'"):
+        architecture_of(ConfigReader({"model_type": "bert", "auto_map": "x"}))
