@@ -247,7 +247,7 @@ def test_configs(tmp_path, make_checkpoint):
     with pytest.raises(ConfigError, match=f"^{folder}/config.json: hidden_act: expected one of"):
         opened(folder)
     edit_config(folder, model_type="gpt2")
-    with pytest.raises(UnsupportedModelError, match=r"model_type: .*, found 'gpt2'"):
+    with pytest.raises(UnsupportedModelError, match="model_type: found 'gpt2': a decoder"):
         opened(folder)
     (folder / "config.json").write_text('{\n"a": }')
     with pytest.raises(ConfigError, match="line 2"):

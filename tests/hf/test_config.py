@@ -135,7 +135,7 @@ def test_for_model():
         ("{", "config.json: line 1"),
         ("[]", "expected a JSON object"),
         ('{"hidden_size": 8}', "model_type"),
-        ('{"model_type": "gpt2"}', "found 'gpt2', which is not supported"),
+        ('{"model_type": "gpt2"}', "found 'gpt2': a decoder attends to the left only"),
     ],
 )
 def test_files_that_are_no_config(tmp_path, text, says):

@@ -97,7 +97,8 @@ def _from_class_name(config: ConfigReader) -> str:
             return model_type
     if name:
         raise UnsupportedModelError(
-            f"{config.file}: model_type: expected one of {', '.join(ARCHITECTURES)}, found nothing, and architectures "
-            f"says {short(name)}, which is not supported"
+            f"{config.file}: model_type: expected one of {', '.join(ARCHITECTURES)}, found "
+            f"{'None' if 'model_type' in config.values else 'nothing'}, and architectures says {short(name)}, which is "
+            "not supported"
         )
     raise config.fail("model_type", "one of " + ", ".join(ARCHITECTURES))
