@@ -112,8 +112,23 @@ def test_features_are_stored_plain_and_columns_compressed(
         is_detail = schema.dtype in ("int32", "bool")
         assert found[schema.name].compression == ("ZSTD" if is_detail else "UNCOMPRESSED")
         assert found[schema.name].is_stats_set == is_detail
-        assert is_detail or "RLE_DICTIONARY" not in found[schema.name].encodings
+        has_dictionary = schema.dtype in ("int8", "uint8", "int32")  # truth is a bit
+        assert ("RLE_DICTIONARY" in found[schema.name].encodings) == has_dictionary
     assert found["heads.shape"].compression == "ZSTD"
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "float16", "float32"])
+@pytest.mark.parametrize("ragged", [False, True])
+def test_numbers_take_their_own_size(tmp_path: Path, write: Write, dtype: Any, ragged: bool) -> None:
+    schema = FeatureSchema(name="v", dtype=dtype, shape=(384,), ragged=ragged)
+    values = np.random.default_rng(0).integers(0, 256, (2000, 384)).astype(np.uint8).astype(dtype)
+    offsets = np.arange(0, 2001, 20)
+    feature = Ragged(values, offsets) if ragged else values
+    batch = FeatureBatch(records=[Record(row=i, text="") for i in range(len(feature))], features={"v": feature})
+    path = write(tmp_path / "o.parquet", [batch], schemas=[schema], column_types={})
+    assert path.stat().st_size == pytest.approx(values.nbytes, rel=0.05)
+    flat = pq.read_table(path)["v"].combine_chunks().flatten()
+    assert np.array_equal((flat.flatten() if ragged else flat).to_numpy().reshape(values.shape), values)
 
 
 def test_python_values_are_carried_exactly(tmp_path: Path, write: Write, batches: Batches) -> None:

@@ -51,6 +51,7 @@ class WriteFormat:
         holds_columns: whether it has the carried columns.
         sidecar: whether provenance goes to `<output>.provenance.json` because the file has no place for it.
         streamed: whether it can go to standard output.
+        spooled: whether its arrays are gathered in files of their own first.
     """
 
     name: str
@@ -60,6 +61,7 @@ class WriteFormat:
     holds_columns: bool = False
     sidecar: bool = False
     streamed: bool = False
+    spooled: bool = False
 
 
 READ_FORMATS: dict[str, ReadFormat] = {
@@ -79,9 +81,11 @@ WRITE_FORMATS: dict[str, WriteFormat] = {
     row.name: row
     for row in (
         WriteFormat(name="parquet", suffixes=(".parquet", ".pq"), writer="parquet:ParquetWriter", holds_columns=True),
-        WriteFormat(name="safetensors", suffixes=(".safetensors",), writer="safetensors:SafetensorsWriter"),
+        WriteFormat(
+            name="safetensors", suffixes=(".safetensors",), writer="safetensors:SafetensorsWriter", spooled=True
+        ),
         WriteFormat(name="npy", suffixes=(".npy",), writer="npy:NpyWriter", holds_rows=False, sidecar=True),
-        WriteFormat(name="npz", suffixes=(".npz",), writer="npz:NpzWriter"),
+        WriteFormat(name="npz", suffixes=(".npz",), writer="npz:NpzWriter", spooled=True),
         WriteFormat(
             name="jsonl",
             suffixes=(".jsonl", ".ndjson"),
@@ -164,7 +168,7 @@ def check_output(
         UsageError: the output exists and `overwrite` is off.
         OutputError: its folder is missing or not writable, or the output is no regular file.
     """
-    row = _write_format(path, format)
+    row = output_format(path, format)
     if os.fspath(path) != STANDARD_OUTPUT:
         for place in _places(Path(path), row):
             check_place(place, overwrite=overwrite)
@@ -238,7 +242,8 @@ def _read_format(source: Source, asked: str | None) -> ReadFormat:
     return row_or_none
 
 
-def _write_format(path: str | os.PathLike[str], asked: str | None) -> WriteFormat:
+def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteFormat:
+    """The format of an output by its name, or the one asked for; raises OptionError where there is none."""
     if asked is not None and asked not in WRITE_FORMATS:
         raise OptionError(f"there is no output format {asked!r}; there are {', '.join(WRITE_FORMATS)}")
     if os.fspath(path) == STANDARD_OUTPUT:
