@@ -361,6 +361,11 @@ def _check_parts(
     What stands beside the encoder (a head of someone's own) is reported, not refused.
     """
     parts = {name.partition(".")[0] for name in shapes}
+    # A family's own names for them, too: no rule renames a weight that none knows.
+    prefix = architecture.key_rules[0]
+    parts |= {
+        (prefix.to_canonical(key) or key).partition(".")[0] for name, key in keys.stored.items() if name in shapes
+    }
     for name, key in keys.stored.items():
         part = name.partition(".")[0]
         if name not in shapes and part in parts:
