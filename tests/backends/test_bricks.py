@@ -15,11 +15,19 @@ torch = pytest.importorskip("torch")
 from layertap.backends.torch import attention, maps  # noqa: E402 - needs torch
 from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
+from layertap.backends.torch.disentangled import distance_rows  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
 from layertap.backends.torch.reach import Rotary, relative_buckets  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
-from layertap.models.spec import EncoderSpec, PlainPositions, PositionTable, RelativeBias  # noqa: E402
+from layertap.models.spec import (  # noqa: E402
+    Convolution,
+    Disentangled,
+    EncoderSpec,
+    PlainPositions,
+    PositionTable,
+    RelativeBias,
+)
 from layertap.packing import pack  # noqa: E402
 from layertap.tensors import TensorView  # noqa: E402
 
@@ -66,6 +74,36 @@ EVERYTHING_ELSE = replace(
 )
 
 
+DISENTANGLED = replace(
+    PLAIN,
+    num_hidden_layers=LAYERS,
+    positions=PlainPositions(max_length=LIMIT),
+    embedding_size=8,
+    embedding_projection=True,
+    projection_first=True,
+    relative=Disentangled(max_distance=16, buckets=8, norm=True),
+    convolution=Convolution(kernel_size=3, activation="tanh"),
+    blocks=(0, 1, 1),
+)
+BRICKS = {"everything else": EVERYTHING_ELSE, "disentangled": DISENTANGLED}
+
+
+@st.composite
+def disentangled(draw) -> Disentangled:
+    """Any, with at least one term."""
+    flag = st.booleans()
+    terms = draw(st.sampled_from([(True, True), (True, False), (False, True)]))
+    reach, buckets = draw(st.sampled_from([(16, 8), (24, 6), (7, None), (40, None), (9, 2)]))
+    return Disentangled(
+        max_distance=reach,
+        buckets=buckets,
+        content_to_position=terms[0],
+        position_to_content=terms[1],
+        shared_projections=draw(flag),
+        norm=draw(flag),
+    )
+
+
 @st.composite
 def specs(draw) -> EncoderSpec:
     """Any combination of bricks, those included that no family has."""
@@ -73,6 +111,9 @@ def specs(draw) -> EncoderSpec:
     layers = draw(st.integers(1, 3))
     rows = draw(st.sampled_from([None, 0, 1]))
     per_layer = {"min_size": layers, "max_size": layers}
+    relative = draw(st.sampled_from([None, RelativeBias(buckets=8, max_distance=16)]) | disentangled())
+    # queries and keys of distances are of every head, and no angles are known for them
+    alone = isinstance(relative, Disentangled)
     return replace(
         PLAIN,
         num_hidden_layers=layers,
@@ -84,6 +125,7 @@ def specs(draw) -> EncoderSpec:
         **draw(
             st.sampled_from([{}, {"embedding_projection": True}, {"embedding_projection": True, "embedding_size": 8}])
         ),
+        projection_first=draw(flag),
         blocks=tuple(sorted(draw(st.just([]) | st.lists(st.integers(0, layers - 1), **per_layer)))),
         norm=draw(st.sampled_from(["layer", "rms"])),
         norm_bias=draw(flag),
@@ -94,11 +136,17 @@ def specs(draw) -> EncoderSpec:
         intermediate_bias=draw(flag),
         output_bias=draw(flag),
         gated=draw(flag),
-        num_key_value_heads=draw(st.sampled_from([None, 1, 2])),
-        rotary_thetas=tuple(draw(st.just([]) | st.lists(st.sampled_from([10.0, 1e4]), **per_layer))),
+        num_key_value_heads=None if alone else draw(st.sampled_from([None, 1, 2])),
+        rotary_thetas=() if alone else tuple(draw(st.just([]) | st.lists(st.sampled_from([10.0, 1e4]), **per_layer))),
         rotary_scale=draw(st.sampled_from([1.0, 3.5])),
         windows=tuple(draw(st.just([]) | st.lists(st.none() | st.integers(0, 9), **per_layer))),
-        relative=draw(st.sampled_from([None, RelativeBias(buckets=8, max_distance=16)])),
+        relative=relative,
+        convolution=draw(
+            st.none()
+            | st.builds(
+                Convolution, kernel_size=st.sampled_from([1, 3, 5]), activation=st.sampled_from(["tanh", "gelu"])
+            )
+        ),
     )
 
 
@@ -107,7 +155,7 @@ def random_weights(spec: EncoderSpec, seed: int) -> dict[str, np.ndarray]:
     random = np.random.default_rng(seed)
 
     def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
-        scale = 0.1 if len(shape) == 1 else 1 if "relative" in name else shape[1] ** -0.5
+        scale = 0.1 if len(shape) == 1 else 1 if "rel" in name else np.prod(shape[1:]) ** -0.5
         is_norm = name.endswith(("LayerNorm.weight", "final_norm.weight"))
         return (random.normal(size=shape) * scale + is_norm).astype(np.float32)
 
@@ -137,9 +185,11 @@ def naive_states(
         h = h + w["embeddings.token_type_embeddings.weight"][types]
     if isinstance(spec.positions, PositionTable):
         h = h + w["embeddings.position_embeddings.weight"][: len(ids)]
+    if spec.embedding_projection and spec.projection_first:
+        h = h @ w["embeddings.projection.weight"].T
     if spec.embedding_norm:
         h = norm("embeddings.LayerNorm", h)
-    if spec.embedding_projection:
+    if spec.embedding_projection and not spec.projection_first:
         h = dense("embeddings.projection", h)
     states = [h]
     for layer in range(spec.num_hidden_layers):
@@ -148,9 +198,17 @@ def naive_states(
         pre, post = spec.norm_position == "pre", spec.norm_position == "post"
         x = norm(f"{at}.attention.LayerNorm", h) if pre and (block > 0 or spec.first_attention_norm) else h
         query, key, value = (dense(f"{at}.attention.self.{name}", x) for name in ("query", "key", "value"))
-        context, shares = naive_attention(
-            spec, layer, query, key, value, w.get("encoder.relative_attention_bias.weight")
-        )
+        table = w.get("encoder.relative_attention_bias.weight")
+        if isinstance(spec.relative, Disentangled):
+            table = w["encoder.rel_embeddings.weight"]
+            table = norm("encoder.LayerNorm", table) if spec.relative.norm else table
+            names = ("key", "query") if spec.relative.shared_projections else ("pos_key_proj", "pos_query_proj")
+            terms = (spec.relative.content_to_position, spec.relative.position_to_content)
+            table = [
+                dense(f"{at}.attention.self.{name}", table) if term else None
+                for name, term in zip(names, terms, strict=True)
+            ]
+        context, shares = naive_attention(spec, layer, query, key, value, table)
         if maps is not None:
             maps.append(shares)
         a = h + dense(f"{at}.attention.output.dense", context)
@@ -160,6 +218,8 @@ def naive_states(
         wide = activate(spec, dense(f"{at}.intermediate.gate", x)) * up if spec.gated else activate(spec, up)
         h = a + dense(f"{at}.output.dense", wide)
         h = norm(f"{at}.output.LayerNorm", h) if post else h
+        if layer == 0 and spec.convolution is not None:
+            h = norm("encoder.conv.LayerNorm", h + naive_convolution(spec, w, states[0]))
         states.append(h)
     states.append(states[-1])
     if spec.norm_position == "pre":
@@ -167,17 +227,32 @@ def naive_states(
     return states
 
 
-def activate(spec, x):
-    if spec.hidden_act == "relu":
+def naive_convolution(spec, w, h0):
+    """Each row is made of those around it; beyond the ends are zeros."""
+    weight, kernel = w["encoder.conv.conv.weight"], spec.convolution.kernel_size
+    out = np.tile(w["encoder.conv.conv.bias"], (len(h0), 1))
+    for row in range(len(h0)):
+        for tap in range(kernel):
+            other = row + tap - kernel // 2
+            if 0 <= other < len(h0):
+                out[row] += weight[:, :, tap] @ h0[other]
+    if spec.convolution.activation == "tanh":
+        return np.tanh(out)
+    return activate(spec, out, spec.convolution.activation)
+
+
+def activate(spec, x, name=None):
+    name = name or spec.hidden_act
+    if name == "relu":
         return np.maximum(x, 0)
-    if spec.hidden_act == "silu":
+    if name == "silu":
         return x / (1 + np.exp(-x))
-    if spec.hidden_act == "gelu":
+    if name == "gelu":
         return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def naive_attention(spec, layer, query, key, value, bias_table):
+def naive_attention(spec, layer, query, key, value, table):
     n, heads = len(query), spec.num_attention_heads
     size = spec.hidden_size // heads
     shared = heads // (spec.num_key_value_heads or heads)
@@ -187,11 +262,19 @@ def naive_attention(spec, layer, query, key, value, bias_table):
         q, k = query[:, own], key[:, theirs]
         if spec.rotary_thetas:
             q, k = (naive_rotation(x, spec.rotary_thetas[layer], spec.rotary_scale) for x in (q, k))
-        scores = q @ k.T / math.sqrt(size)
+        distant = isinstance(spec.relative, Disentangled)
+        scores = np.zeros((n, n)) if distant else q @ k.T / math.sqrt(size)
         for i in range(n):
             for j in range(n):
-                if bias_table is not None:
-                    scores[i, j] += bias_table[naive_bucket(spec.relative, j - i), head]
+                if distant:
+                    # He et al. 2021: the mean of the terms there are, up to a factor
+                    row = naive_distance(spec.relative, i - j)
+                    terms = [q[i] @ k[j]]
+                    terms += [] if table[0] is None else [q[i] @ table[0][row, own]]
+                    terms += [] if table[1] is None else [k[j] @ table[1][row, own]]
+                    scores[i, j] = sum(terms) / math.sqrt(size * len(terms))
+                elif table is not None:
+                    scores[i, j] += table[naive_bucket(spec.relative, j - i), head]
                 if spec.windows and spec.windows[layer] is not None and abs(i - j) > spec.windows[layer]:
                     scores[i, j] = -np.inf
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -222,6 +305,17 @@ def naive_bucket(spec: RelativeBias, distance: int) -> int:
         return first + far
     share = math.log(far / exact) / math.log(spec.max_distance / exact)
     return first + min(exact + int(share * (half - exact)), half - 1)
+
+
+def naive_distance(spec: Disentangled, distance: int) -> int:
+    """The row of a distance: exact up to half the buckets of a side, then logarithmic; the ends take what is beyond."""
+    side = spec.buckets or spec.max_distance
+    if spec.buckets is not None and abs(distance) > spec.buckets // 2:
+        half = spec.buckets // 2
+        share = math.log(abs(distance) / half) / math.log((spec.max_distance - 1) / half)
+        far = half + math.ceil(share * (half - 1))
+        distance = far if distance > 0 else -far
+    return min(max(distance + side, 0), 2 * side - 1)
 
 
 # Ours.
@@ -401,7 +495,7 @@ def test_maps_in_half_precision_are_those_of_its_queries_and_keys():
     np.testing.assert_allclose(first.sum(axis=-1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("spec", [PLAIN, EVERYTHING_ELSE], ids=["plain", "everything else"])
+@pytest.mark.parametrize("spec", [PLAIN, *BRICKS.values()], ids=["plain", *BRICKS])
 def test_every_parameter_has_a_gradient_and_a_use(spec):
     weights = random_weights(spec, 0)
     batch, *_ = batch_of(spec, [LIMIT, 3, 3], 0)
@@ -411,13 +505,14 @@ def test_every_parameter_has_a_gradient_and_a_use(spec):
     loss = sum((state**3).sum() for state in states) + encoder.pool(states[-1][:1]).sum()
     loss.backward()
     for name, parameter in encoder.named_parameters():
-        if not name.endswith("key.bias"):  # a bias on all keys alike changes no softmax
+        if not name.endswith(("key.bias", "pos_key_proj.bias")):  # a bias on all keys alike changes no softmax
             assert parameter.grad.abs().max() > 1e-4, name
 
 
+@pytest.mark.parametrize("bricks", BRICKS)
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
-def test_bfloat16(fused, smallest_cosine):
-    spec = replace(EVERYTHING_ELSE, hidden_size=64, intermediate_size=96)
+def test_bfloat16(fused, bricks, smallest_cosine):
+    spec = replace(BRICKS[bricks], hidden_size=64, intermediate_size=96)
     weights = random_weights(spec, 0)
     batch, *_ = batch_of(spec, [LIMIT, 3, 3, 1], 0)
     exact = backend_states(backend_of(spec, weights, fused=fused), batch)
@@ -490,6 +585,61 @@ def test_buckets_are_those_of_transformers():
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(("buckets", "reach"), [(256, 512), (256, 1024), (8, 16), (6, 40), (2, 9)])
+def test_rows_of_distances_are_those_of_transformers(buckets, reach):
+    modeling = pytest.importorskip("transformers.models.deberta_v2.modeling_deberta_v2")
+    distances = torch.arange(-3000, 3001)
+    expected = modeling.make_log_bucket_position(distances, buckets, reach).long()
+    expected = torch.clamp(expected + buckets, 0, 2 * buckets - 1)
+    found = distance_rows(Disentangled(max_distance=reach, buckets=buckets), distances.numpy())
+    assert found.tolist() == expected.tolist()
+    assert (np.diff(found) >= 0).all()
+    assert {0, 2 * buckets - 1} < set(found.tolist()) or buckets == 2
+
+
+@given(spec=disentangled())
+@settings(max_examples=40)
+def test_rows_of_distances_against_the_formula(spec):
+    distances = np.arange(-60, 61)
+    assert distance_rows(spec, distances).tolist() == [naive_distance(spec, int(d)) for d in distances]
+
+
+@pytest.mark.parametrize("bytes_together", [1, 3000, 20_000])
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+def test_biases_of_their_own_in_any_number_of_parts(bytes_together, fused, monkeypatch):
+    weights = random_weights(DISENTANGLED, 0)
+    lengths = [LIMIT, LIMIT, 7, 7, 7, 7, 7, 1, 1, LIMIT]
+    batch, *_ = batch_of(DISENTANGLED, lengths, 0)
+    capture = Capture(layers=(LAYERS,), segments="tokens", reduce="last")
+    program = Program(captures=(capture,), stop=LAYERS, top_rows_only=True)
+    segments = {"tokens": segments_of(batch, "tokens")}
+    whole = backend_states(backend_of(DISENTANGLED, weights, fused=fused), batch)
+    last = backend_of(DISENTANGLED, weights, fused=fused).run(program, batch, segments)[capture]
+    monkeypatch.setattr(attention, "BIAS_BYTES", bytes_together)
+    parts = list(attention._few_at_once(Layout.of(lengths).runs, 16))
+    assert all(16 * run.length * run.queries * run.count <= bytes_together or run.queries == 1 for run in parts)
+    assert sum(run.queries * run.count for run in parts) == sum(lengths)
+    for state, wanted in zip(backend_states(backend_of(DISENTANGLED, weights, fused=fused), batch), whole, strict=True):
+        np.testing.assert_allclose(state, wanted, **TOLERANCE)
+    found = backend_of(DISENTANGLED, weights, fused=fused).run(program, batch, segments)[capture]
+    np.testing.assert_allclose(found, last, **TOLERANCE)
+
+
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+def test_maps_of_disentangled_attention_in_bfloat16(fused):
+    """A map is made of products in float32, distances' too; what the block itself does stays in bfloat16."""
+    weights = random_weights(DISENTANGLED, 1)
+    exact = backend_of(DISENTANGLED, weights, fused=fused)
+    half = TorchBackend(DISENTANGLED, exact._weights, precision="bfloat16", fused=fused)
+    batch, *_ = batch_of(DISENTANGLED, [LIMIT, 7], 1)
+    capture, state = Capture(layers=(1,), attention="heads"), Capture(layers=(1,))
+    found = half.run(Program(captures=(capture, state), stop=1), batch, {})
+    expected = exact.run(Program(captures=(capture,), stop=1), batch, {})[capture]
+    assert 0 < np.abs(found[capture] - expected).max() < 0.05
+    alone = half.run(Program(captures=(state,), stop=1), batch, {})
+    assert np.array_equal(found[state], alone[state])
+
+
 @given(seed=st.integers(0, 99), size=st.sampled_from([1, 7, 64]), scale=st.sampled_from([1e-4, 1.0, 1e4]))
 @settings(max_examples=30, deadline=None)
 def test_rms_norm_against_the_formula(seed, size, scale):
@@ -523,10 +673,11 @@ def test_windows_in_any_number_of_parts(together, window, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
-@pytest.mark.parametrize("relative", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize("relative", [True, False, DISENTANGLED], ids=["bias", "no bias", "disentangled"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 def test_every_brick_on_a_cuda_device(precision, relative, smallest_cosine):
-    spec = replace(EVERYTHING_ELSE, hidden_size=64, intermediate_size=96)
+    spec = relative if isinstance(relative, EncoderSpec) else EVERYTHING_ELSE
+    spec = replace(spec, hidden_size=64, intermediate_size=96)
     spec = spec if relative else replace(spec, relative=None)
     weights = random_weights(spec, 0)
     batch, *_ = batch_of(spec, [LIMIT, 3, 3, 1, 17], 0)

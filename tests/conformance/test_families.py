@@ -53,6 +53,26 @@ ROTARY_SMALL: dict[str, Any] = {
 }
 TYPES_NORMED = "words + token types, normed"
 PROJECTED = SUM_NORMED + ", projected"
+DEBERTA = {
+    "relative_attention": True,
+    "max_relative_positions": -1,
+    "pos_att_type": "p2c|c2p",
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+}
+CONVOLUTION = {"conv_kernel_size": 3, "conv_act": "gelu"}
+DEBERTA_BASE = BASE | DEBERTA | {"max_position_embeddings": 512, "position_buckets": 256}
+# The paper's own form: a vector for every distance, projections of its own, absolute positions beside it.
+DEBERTA_PLAIN = {
+    "share_att_key": False,
+    "norm_rel_ebd": "none",
+    "position_buckets": -1,
+    "position_biased_input": True,
+    "type_vocab_size": 2,
+}
 
 ROWS = [
     FamilyRow(
@@ -346,6 +366,34 @@ ROWS = [
                 0,
                 {"rope_type": "linear", "rope_theta": 1e6, "factor": 2 ** (2 / 64)},
                 "words, normed",
+            ),
+        )
+    ),
+    *(
+        FamilyRow(
+            name=name,
+            model_type="deberta-v2",
+            config_class="DebertaV2Config",
+            model_class="DebertaV2Model",
+            head_class="DebertaV2ForMaskedLM",
+            small=SMALL | DEBERTA | {"position_buckets": 8} | small,
+            # v2's own models have 24 layers of 1,536 columns and more
+            real_size=DEBERTA_BASE | real_size,
+            pooler=False,
+            token_types=types,
+            normed="all",
+            first_state=first_state,
+            limit=512,
+        )
+        for name, small, real_size, types, first_state in (
+            ("DeBERTa-v3", {}, {}, False, "words, normed"),
+            ("DeBERTa-v2", CONVOLUTION, CONVOLUTION, False, "words, normed"),
+            (
+                "DeBERTa-v2, distances",
+                DEBERTA_PLAIN | {"embedding_size": 12, "max_relative_positions": 9},
+                DEBERTA_PLAIN | {"embedding_size": 384},
+                True,
+                "words + token types + positions, projected, normed",
             ),
         )
     ),

@@ -101,7 +101,12 @@ def test_unusable_vocabularies_of_roberta(tmp_path: Path, files: dict[str, objec
 
 @pytest.mark.parametrize(
     ("model_type", "file"),
-    [("xlm-roberta", "sentencepiece.bpe.model"), ("camembert", "sentencepiece.bpe.model"), ("albert", "spiece.model")],
+    [
+        ("xlm-roberta", "sentencepiece.bpe.model"),
+        ("camembert", "sentencepiece.bpe.model"),
+        ("albert", "spiece.model"),
+        ("deberta-v2", "spm.model"),
+    ],
 )
 def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, model_type: str, file: str) -> None:
     with pytest.raises(TokenizerError, match=f"{re.escape(file)}.*convert it once"):
@@ -115,6 +120,15 @@ def test_settings_of_albert_that_are_not_flags(tmp_path: Path) -> None:
         (tmp_path / "tokenizer_config.json").write_text(json.dumps({name: "no"}), encoding="utf-8")
         with pytest.raises(TokenizerError, match=f"{name}: expected true or false, found 'no'"):
             TextTokenizer.load(tmp_path, model_type="albert")
+
+
+def test_an_unknown_id_of_deberta_beyond_its_vocabulary(tmp_path: Path) -> None:
+    backend = Tokenizer(models.Unigram([("[PAD]", -1.0), ("[CLS]", -1.0), ("[SEP]", -1.0), ("[UNK]", -1.0)], unk_id=3))
+    backend.save(str(tmp_path / "tokenizer.json"))
+    for value in (4, -1, "3", True):
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps({"unk_id": value}), encoding="utf-8")
+        with pytest.raises(TokenizerError, match="unk_id: expected the id of the unknown token, below 4, found"):
+            TextTokenizer.load(tmp_path, model_type="deberta-v2")
 
 
 def test_a_vocabulary_of_albert_without_its_template(tmp_path: Path) -> None:

@@ -129,6 +129,18 @@ def unigram_files(folder: Path) -> None:
     unigram_backend([*vocab, ("<mask>", 0.0)]).save(str(folder / "tokenizer.json"))
 
 
+def deberta_files(folder: Path, *, score: float = 0.0, unknown: int = 3) -> None:
+    """DeBERTa v3's layout: `[MASK]` is added behind the vocabulary."""
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    pieces = ["\u2581", *LETTERS, "\u2581the", "ing", "\u2581a", "\u2581\u2581"]
+    vocab = [*((piece, score) for piece in special), *((piece, -2.0 - i / 16) for i, piece in enumerate(pieces))]
+    backend = Tokenizer(models.Unigram(vocab, unk_id=unknown))
+    backend.normalizer = normalizers.Sequence([normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")])
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.add_special_tokens([*special, "[MASK]"])
+    backend.save(str(folder / "tokenizer.json"))
+
+
 def albert_files(folder: Path, *, unknown: int = 1, accents: str = "\u00e9\u0301") -> None:
     """ALBERT's layout: `<pad>` and `<unk>` first, pieces in lower case."""
     special = ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]
@@ -320,6 +332,36 @@ SETTINGS: dict[str, tuple[Callable[[Path], None], str, dict[str, Mapping[str, An
         "albert",
         {"special_tokens_map": {"mask_token": token("[MASK]", lstrip=True), "additional_special_tokens": ["<one>"]}},
     ),
+    "deberta": (deberta_files, "deberta-v2", {}),
+    "deberta as on the hub": (
+        deberta_files,
+        "deberta-v2",
+        {
+            "tokenizer_config": {
+                "do_lower_case": False,
+                "vocab_type": "spm",
+                "tokenizer_class": "DebertaV2TokenizerFast",
+            }
+        },
+    ),
+    "deberta lower case": (
+        deberta_files,
+        "deberta-v2",
+        {"tokenizer_config": {"do_lower_case": True, "split_by_punct": True, "add_prefix_space": False}},
+    ),
+    "deberta another unknown": (partial(deberta_files, unknown=5), "deberta-v2", {}),
+    "deberta unknown by id": (
+        partial(deberta_files, score=-1.0),
+        "deberta-v2",
+        {
+            "tokenizer_config": {
+                "unk_id": 3,
+                "mask_token": {"__type": "AddedToken"} | token("[MASK]", lstrip=True),
+                "cls_token": "[PAD]",
+            }
+        },
+    ),
+    "deberta unknown by default": (partial(deberta_files, score=-1.0), "deberta-v2", {}),
     "distilbert": (bert_files, "distilbert", {}),
     "distilbert class": (
         bert_files,
@@ -411,6 +453,7 @@ def small_pairs(tmp_path_factory: pytest.TempPathFactory) -> list[Pair]:
         (roberta_files, "roberta"),
         (unigram_files, "xlm-roberta"),
         (albert_files, "albert"),
+        (deberta_files, "deberta-v2"),
     ):
         folder = tmp_path_factory.mktemp(model_type)
         write(folder)
@@ -572,6 +615,24 @@ def test_a_vocabulary_like_that_of_albert(tmp_path: Path, real_texts: list[str],
     assert_same_tokenizer(theirs, ours)
     assert_same_ids(theirs, ours, real_texts)
     assert (ours.prefix, ours.suffix, ours.cls_index) == ((2,), (3,), 0)
+
+
+@needs_shared
+@pytest.mark.parametrize("settings_", [{}, {"do_lower_case": True, "split_by_punct": True}], ids=["v3", "lower case"])
+def test_a_vocabulary_like_that_of_deberta(tmp_path: Path, real_texts: list[str], settings_: Mapping[str, Any]) -> None:
+    """The 30,000 first pieces of a real SentencePiece model, with its normalization table, as a converter writes it."""
+    source = SHARED / "tokenizers/xlnet-base-cased/spiece.model"
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    vocab = [*((piece, 0.0) for piece in special), *pieces_of(source)[9:30_000]]
+    backend = Tokenizer(models.Unigram(vocab, unk_id=3))
+    backend.normalizer = normalizers.Precompiled(charsmap_of(source))
+    backend.add_special_tokens([*special, "[MASK]"])
+    backend.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings_), encoding="utf-8")
+    theirs, ours = both(tmp_path, "deberta-v2")
+    assert_same_tokenizer(theirs, ours)
+    assert_same_ids(theirs, ours, real_texts)
+    assert (ours.prefix, ours.suffix, ours.cls_index) == ((1,), (2,), 0)
 
 
 @needs_shared

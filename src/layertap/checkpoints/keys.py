@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from layertap.errors import WeightsError
@@ -83,6 +83,12 @@ class KeyTable:
     stored: dict[str, str]
     fused: dict[str, tuple[str, ...]]
     ignored: tuple[str, ...]
+
+    def without(self, names: Set[str]) -> KeyTable:
+        """The same with the keys of these names set aside."""
+        stored = {name: key for name, key in self.stored.items() if name not in names}
+        spare = [self.stored[name] for name in names & self.stored.keys()]
+        return KeyTable(stored=stored, fused=self.fused, ignored=tuple(sorted((*self.ignored, *spare))))
 
     @property
     def num_blocks(self) -> int:

@@ -225,6 +225,7 @@ def open_model(
     # Before `spec.parameters()`: a wrong number of blocks may be absurdly large.
     _check_blocks(checkpoint, keys, spec)
     shapes = spec.parameters()
+    keys = keys.without(architecture.spare_names - shapes.keys())
     _check_parts(found, keys, shapes, architecture)
     tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes and key not in keys.fused}
     for key, names in keys.fused.items():

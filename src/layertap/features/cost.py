@@ -15,7 +15,7 @@ from layertap.errors import OptionError
 from layertap.features.plan import Input, Plan, make_plan
 from layertap.features.program import Capture, Program
 from layertap.features.schema import ModelFacts
-from layertap.models.spec import EncoderSpec
+from layertap.models.spec import Disentangled, EncoderSpec
 from layertap.records import FeatureSchema
 
 STATE_BYTES = 4  # captures are float32, whatever the precision
@@ -114,6 +114,9 @@ def program_flop(program: Program, spec: EncoderSpec, n: float) -> float:
     if pruned:
         rows = top_rows(program)
         flop += block_flop(spec, n, n if rows is None else min(n, rows), spec.window_of(full))
+    if spec.convolution is not None and program.stop > 0:
+        asked = top_rows(program) if pruned and program.stop == 1 else None
+        flop += 2 * (n if asked is None else min(n, asked)) * spec.convolution.kernel_size * spec.hidden_size**2
     return flop + sum(capture_flop(capture, spec, n) for capture in program.captures)
 
 
@@ -122,7 +125,14 @@ def block_flop(spec: EncoderSpec, n: float, r: float, window: int | None = None)
     h, f, g = spec.hidden_size, spec.intermediate_size, spec.key_value_size
     reached = n if window is None else min(n, 2 * window + 1)
     wide = 3 if spec.gated else 2
-    return 4 * n * h * g + r * (4 * h * h + 4 * reached * h + 2 * wide * h * f)
+    positions = distance_flop(spec.relative, h, n, r) if isinstance(spec.relative, Disentangled) else 0.0
+    return 4 * n * h * g + r * (4 * h * h + 4 * reached * h + 2 * wide * h * f) + positions
+
+
+def distance_flop(relative: Disentangled, h: int, n: float, r: float) -> float:
+    """Queries and keys against vectors of distances, which are projected once for all texts."""
+    met = min(2 * n - 1, 2 * relative.span)
+    return 2 * met * h * (r * relative.content_to_position + n * relative.position_to_content)
 
 
 def top_rows(program: Program) -> int | None:

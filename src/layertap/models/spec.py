@@ -8,6 +8,9 @@ Canonical weight names are those of transformers' `BertModel` (`encoder.layer.0.
     encoder.layer.i.LayerNorm                 before the feed-forward (pre-norm)
     encoder.layer.i.intermediate.gate         what the activation is applied to, where the feed-forward is gated
     encoder.relative_attention_bias           one table for all layers
+    encoder.rel_embeddings, encoder.LayerNorm a vector a distance, for all layers, and the norm of these
+    encoder.layer.i.attention.self.pos_key_proj, .pos_query_proj  projections of these, where not those of tokens
+    encoder.conv.conv, encoder.conv.LayerNorm the convolution beside block 0
     encoder.final_norm                        after the last block (pre-norm)
 
 where i numbers *blocks* of weights (`EncoderSpec.blocks`). `KeyRule`s and `SplitRule`s lead from a checkpoint's own
@@ -88,6 +91,56 @@ class RelativeBias:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Disentangled:
+    """A learned vector for each distance, of which every layer makes keys and queries (He et al. 2021).
+
+    The score of query i and key j is `q_i k_j + q_i k(i - j) + q(i - j) k_j` over `sqrt(D * terms)`, where `k(d)` and
+    `q(d)` are projections of the vector of distance d. With the third term the paper writes `q(j - i)`; tables are
+    trained with the sign of transformers' code.
+
+    Attributes:
+        max_distance: `max_relative_positions`: vectors reach from -max_distance to max_distance - 1, and what is
+            farther has the outermost; with `buckets`, where the logarithm reaches the last of them.
+        buckets: None: a vector a distance. Otherwise this many on either side, half of them for single distances, the
+            others for ranges that widen with the logarithm.
+        content_to_position: the term `q_i k(i - j)` is there.
+        position_to_content: the term `q(i - j) k_j` is there.
+        shared_projections: those of the tokens; otherwise distances have their own.
+        norm: the vectors are normed before they are projected.
+    """
+
+    max_distance: int
+    buckets: int | None = None
+    content_to_position: bool = True
+    position_to_content: bool = True
+    shared_projections: bool = False
+    norm: bool = False
+
+    @property
+    def span(self) -> int:
+        """Vectors on either side."""
+        return self.buckets or self.max_distance
+
+    @property
+    def terms(self) -> int:
+        """Of a score."""
+        return 1 + self.content_to_position + self.position_to_content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """Beside block 0: state 1 is `norm(block(h0) + act(conv(h0)))`, rows beyond a sequence's ends being zero.
+
+    Attributes:
+        kernel_size: rows that a row is computed from, an odd number.
+        activation: act.
+    """
+
+    kernel_size: int
+    activation: Activation | Literal["tanh"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncoderSpec:
     """One encoder: architecture and numbers, no weights.
 
@@ -114,6 +167,7 @@ class EncoderSpec:
         embedding_size: width of the tables and of their norm, or None: H.
         embedding_projection: a dense layer leads from the tables' width to H; state 0 is after it.
         embedding_norm: the sum of the tables is normed.
+        projection_first: the norm comes after the projection, which has no bias then.
         blocks: which block of weights each of the L layers uses, or (): each its own. Layers may share one.
         norm: "layer" subtracts the mean and divides by the standard deviation; "rms" divides by the root mean
             square only, and has no bias.
@@ -129,7 +183,8 @@ class EncoderSpec:
         rotary_thetas: the base of the rotary angles of each layer, or (): no rotation. Halves of a head are
             rotated against each other (Su et al. 2021, as in GPT-NeoX).
         windows: for each layer the largest distance |i - j| at which tokens attend, None for any; or (): any.
-        relative: a bias of attention scores by distance, or None.
+        relative: a bias of attention scores by distance, or vectors of distances, or None.
+        convolution: what is added to block 0, or None.
         embedding_dropout_prob: after the embeddings; None: `hidden_dropout_prob`.
         attention_output_dropout_prob: after the attention half of a block; None: `hidden_dropout_prob`.
         intermediate_dropout_prob: of the feed-forward's inner columns.
@@ -153,6 +208,7 @@ class EncoderSpec:
     embedding_size: int | None = None
     embedding_projection: bool = False
     embedding_norm: bool = True
+    projection_first: bool = False
     blocks: tuple[int, ...] = ()
     norm: Literal["layer", "rms"] = "layer"
     norm_bias: bool = True
@@ -167,7 +223,8 @@ class EncoderSpec:
     num_key_value_heads: int | None = None
     rotary_thetas: tuple[float, ...] = ()
     windows: tuple[int | None, ...] = ()
-    relative: RelativeBias | None = None
+    relative: RelativeBias | Disentangled | None = None
+    convolution: Convolution | None = None
     embedding_dropout_prob: float | None = None
     attention_output_dropout_prob: float | None = None
     intermediate_dropout_prob: float = 0.0
@@ -177,6 +234,12 @@ class EncoderSpec:
     def head_size(self) -> int:
         """D."""
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def score_scale(self) -> float:
+        """What scores are multiplied by: one over the root of D, or of D times the terms of a score."""
+        terms = self.relative.terms if isinstance(self.relative, Disentangled) else 1
+        return float((self.head_size * terms) ** -0.5)
 
     @property
     def key_value_size(self) -> int:
@@ -219,8 +282,10 @@ class EncoderSpec:
         """Canonical weight name -> shape, the pooler's included where the architecture has one."""
         h = self.hidden_size
         shapes = self._embedding_parameters()
-        if self.relative is not None:
-            shapes["encoder.relative_attention_bias.weight"] = (self.relative.buckets, self.num_attention_heads)
+        shapes |= self._distance_parameters()
+        if self.convolution is not None:
+            shapes |= {"encoder.conv.conv.weight": (h, h, self.convolution.kernel_size), "encoder.conv.conv.bias": (h,)}
+            shapes |= self._norm_parameters("encoder.conv.LayerNorm", h)
         for i in range(self.num_blocks):
             shapes |= {f"encoder.layer.{i}.{name}": shape for name, shape in self._block_parameters(i).items()}
         if self.final_norm:
@@ -237,9 +302,21 @@ class EncoderSpec:
         if self.type_vocab_size:
             shapes["embeddings.token_type_embeddings.weight"] = (self.type_vocab_size, e)
         if self.embedding_norm:
-            shapes |= self._norm_parameters("embeddings.LayerNorm", e)
+            shapes |= self._norm_parameters("embeddings.LayerNorm", self.hidden_size if self.projection_first else e)
         if self.embedding_projection:
-            shapes |= _dense("embeddings.projection", self.hidden_size, e, bias=True)
+            shapes |= _dense("embeddings.projection", self.hidden_size, e, bias=not self.projection_first)
+        return shapes
+
+    def _distance_parameters(self) -> dict[str, tuple[int, ...]]:
+        if self.relative is None:
+            return {}
+        if isinstance(self.relative, RelativeBias):
+            return {"encoder.relative_attention_bias.weight": (self.relative.buckets, self.num_attention_heads)}
+        shapes: dict[str, tuple[int, ...]] = {
+            "encoder.rel_embeddings.weight": (2 * self.relative.span, self.hidden_size)
+        }
+        if self.relative.norm:
+            shapes |= self._norm_parameters("encoder.LayerNorm", self.hidden_size)
         return shapes
 
     def _block_parameters(self, block: int) -> dict[str, tuple[int, ...]]:
@@ -247,6 +324,11 @@ class EncoderSpec:
         shapes = _dense("attention.self.query", h, h, bias=self.qkv_bias)
         shapes |= _dense("attention.self.key", self.key_value_size, h, bias=self.qkv_bias)
         shapes |= _dense("attention.self.value", self.key_value_size, h, bias=self.qkv_bias)
+        if isinstance(self.relative, Disentangled) and not self.relative.shared_projections:
+            if self.relative.content_to_position:
+                shapes |= _dense("attention.self.pos_key_proj", h, h, bias=self.qkv_bias)
+            if self.relative.position_to_content:
+                shapes |= _dense("attention.self.pos_query_proj", h, h, bias=self.qkv_bias)
         shapes |= _dense("attention.output.dense", h, h, bias=self.attention_output_bias)
         if self.gated:
             shapes |= _dense("intermediate.gate", f, h, bias=self.intermediate_bias)
@@ -353,6 +435,8 @@ class Architecture:
         ignored_keys: pattern of whole stored keys that are known and never needed: heads for other tasks,
             persisted `position_ids`. Everything else that is not used is reported.
         split_rules: fused tensors, by their keys after `key_rules`; each is optional, too.
+        spare_names: canonical names of weights that some checkpoints store though their own config has no use for
+            them; set aside there like `ignored_keys`.
     """
 
     name: str
@@ -361,3 +445,4 @@ class Architecture:
     key_rules: tuple[KeyRule, ...]
     ignored_keys: re.Pattern[str]
     split_rules: tuple[SplitRule, ...] = ()
+    spare_names: frozenset[str] = frozenset()

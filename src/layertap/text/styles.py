@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.errors import TokenizerError
 from layertap.git_lfs import pointer_in_place
@@ -35,6 +35,7 @@ ALBERT_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+DEBERTA_TOKENS = {"bos_token": "[CLS]", "eos_token": "[SEP]", **BERT_TOKENS}
 ROBERTA_TOKENS = {
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -291,6 +292,40 @@ def _albert_template(backend: Tokenizer, setup: Setup) -> processors.PostProcess
     )
 
 
+# --- DebertaV2Tokenizer ----------------------------------------------------------------------------------------------
+
+
+def _deberta_pipeline(backend: Tokenizer, setup: Setup) -> None:
+    settings = setup.settings
+    # SentencePiece's own table is not among the steps, as in transformers 5
+    steps: list[normalizers.Normalizer] = [normalizers.Lowercase()] if settings.flag("do_lower_case", False) else []
+    spaces = normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " ")
+    backend.normalizer = normalizers.Sequence(
+        [*steps, spaces, normalizers.NFC(), normalizers.Strip(left=False, right=True)]
+    )
+    scheme = "always" if settings.flag("add_prefix_space", True) else "first"
+    split: list[pre_tokenizers.PreTokenizer] = []
+    if settings.flag("split_by_punct", False):
+        split.append(pre_tokenizers.Punctuation(behavior="isolated"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [*split, pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme)]
+    )
+    backend.decoder = decoders.Metaspace(replacement="\u2581", prepend_scheme=scheme)
+    pieces = [(piece, score) for piece, score in json.loads(backend.model.__getstate__())["vocab"]]
+    unknown = (setup.special["unk_token"], 0.0)
+    _set_unknown(backend, pieces.index(unknown) if unknown in pieces else _unknown_id(setup, len(pieces)))
+
+
+def _unknown_id(setup: Setup, pieces: int) -> int:
+    value = setup.settings.values.get("unk_id", 1)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < pieces:
+        raise TokenizerError(
+            f"{setup.settings.files[0] if setup.settings.files else 'tokenizer.json'}: unk_id: expected the id of the "
+            f"unknown token, below {pieces}, found {value!r}"
+        )
+    return value
+
+
 # --- the tables ----------------------------------------------------------------------------------------------------
 
 BERT = Style(
@@ -328,6 +363,15 @@ ALBERT = Style(
     template=_albert_template,
 )
 
+DEBERTA_V2 = Style(
+    model=models.Unigram,
+    defaults=DEBERTA_TOKENS,
+    vocabulary_files=(),
+    from_vocabulary=None,
+    set_pipeline=_deberta_pipeline,
+    template=_bert_template,
+)
+
 # class of transformers, without `Fast` -> what it does; aliases and plain subclasses as in transformers 5
 STYLES: dict[str, Style] = {
     "AlbertTokenizer": ALBERT,
@@ -335,6 +379,7 @@ STYLES: dict[str, Style] = {
     "BertTokenizer": BERT,
     "CamembertTokenizer": CAMEMBERT,
     "ConvBertTokenizer": BERT,
+    "DebertaV2Tokenizer": DEBERTA_V2,
     "DistilBertTokenizer": BERT,
     "ElectraTokenizer": BERT,
     "LayoutLMTokenizer": BERT,
@@ -352,6 +397,7 @@ CLASS_OF: dict[str, str] = {
     "albert": "AlbertTokenizer",
     "bert": "BertTokenizer",
     "camembert": "CamembertTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
     "distilbert": "BertTokenizer",
     "electra": "BertTokenizer",
     "gte": "XLMRobertaTokenizer",

@@ -6,7 +6,7 @@ n sequences, t tokens and q queries of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -27,6 +27,8 @@ SEQUENCES_TOGETHER = (16, 4, 1)
 HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
 """Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
+BIAS_BYTES = 8 << 20
+"""Biases computed at once where every sequence has its own; of one query at least."""
 QUERIES_TOGETHER = 256
 """Queries of a windowed layer that go through attention at once, with the keys that any of them reaches."""
 
@@ -90,9 +92,10 @@ class Layout:
         return Layout(self.lengths, queries, _runs(self.lengths, queries), positions)
 
     def positions_in(self, run: Run) -> npt.NDArray[np.int64]:
-        """int64 [n, q], where in its sequence each query of a run is; [1, t] where every token is a query."""
+        """int64 [n, q], where in its sequence each query of a run is; [1, q] where every token is a query."""
         if self.query_positions is None:
-            return np.arange(run.length)[None]
+            first = run.query_begin - run.begin  # 0 but in a part of one sequence
+            return np.arange(first, first + run.queries)[None]
         own = self.query_positions[run.query_begin : run.query_begin + run.count * run.queries]
         return own.reshape(run.count, run.queries)
 
@@ -128,6 +131,8 @@ def attend(
     num_heads: int,
     window: int | None = None,
     bias: Bias | None = None,
+    own_bias: bool = False,
+    scale: float | None = None,
     dropout: float = 0.0,
     fast: bool = False,
 ) -> Tensor:
@@ -140,6 +145,8 @@ def attend(
         num_heads: A.
         window: the largest distance at which tokens attend, or None: any.
         bias: what is added to the scaled scores, or None.
+        own_bias: the bias is computed for every sequence, not shared by those of a run: few at once.
+        scale: of the scores; None: one over the root of D.
         dropout: probability of dropping an attention weight; 0 outside training.
         fast: take the quickest kernel for each length (no gradients); otherwise torch's
             `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
@@ -147,10 +154,11 @@ def attend(
     head_size = query_QH.shape[1] // num_heads
     # Its windows are counted from the last query, so they need all of them.
     windowed_rows = window is not None and layout.query_positions is not None
-    if query_QH.is_cuda and bias is None and not dropout and not windowed_rows and _varlen_takes(query_QH, num_heads):
+    plain = bias is None and scale is None and not dropout and not windowed_rows
+    if query_QH.is_cuda and plain and _varlen_takes(query_QH, num_heads):
         return _varlen(query_QH, key_TG, value_TG, layout, head_size, window)
     parts = []
-    for run in layout.runs:
+    for run in _few_at_once(layout.runs, num_heads * query_QH.element_size()) if own_bias else layout.runs:
         end = run.begin + run.count * run.length
         query_nAqD = _by_head(
             query_QH[run.query_begin : run.query_begin + run.count * run.queries], run.count, head_size
@@ -160,15 +168,35 @@ def attend(
         added = None if bias is None else bias(run, query_nAqD, key_nAtD).to(query_nAqD.dtype)
         near = None if window is None or window >= run.length - 1 else window
         if near is not None:
-            context_nAqD = _near(query_nAqD, key_nAtD, value_nAtD, layout.positions_in(run), near, added, dropout)
+            context_nAqD = _near(
+                query_nAqD, key_nAtD, value_nAtD, layout.positions_in(run), near, added, scale, dropout
+            )
         elif fast and _products_are_faster(run, query_QH):
-            context_nAqD = _products(query_nAqD, key_nAtD, value_nAtD, added)
+            context_nAqD = _products(query_nAqD, key_nAtD, value_nAtD, added, scale)
         else:
             context_nAqD = F.scaled_dot_product_attention(
-                query_nAqD, key_nAtD, value_nAtD, attn_mask=added, dropout_p=dropout
+                query_nAqD, key_nAtD, value_nAtD, attn_mask=added, dropout_p=dropout, scale=scale
             )
         parts.append(context_nAqD.transpose(1, 2).reshape(run.count * run.queries, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _few_at_once(runs: Sequence[Run], bytes_a_score: int) -> Iterator[Run]:
+    """The same runs in parts whose scores are within `BIAS_BYTES`: some sequences, or some queries of one."""
+    for run in runs:
+        queries = max(1, BIAS_BYTES // (run.length * bytes_a_score))
+        if queries >= run.queries:
+            fitting = [n for n in SEQUENCES_TOGETHER if n * run.queries <= queries] or [1]
+            done = 0
+            for count in pieces(run.count, fitting):
+                begin, query_begin = run.begin + done * run.length, run.query_begin + done * run.queries
+                yield Run(begin, query_begin, count, run.length, run.queries)
+                done += count
+            continue
+        for sequence in range(run.count):
+            begin, query_begin = run.begin + sequence * run.length, run.query_begin + sequence * run.queries
+            for first in range(0, run.queries, queries):
+                yield Run(begin, query_begin + first, 1, run.length, min(queries, run.queries - first))
 
 
 def _by_head(rows_TG: Tensor, count: int, head_size: int) -> Tensor:
@@ -190,6 +218,7 @@ def _near(
     positions_nq: npt.NDArray[np.int64],
     window: int,
     bias_nAqt: Tensor | None,
+    scale: float | None,
     dropout: float,
 ) -> Tensor:
     """Attention to keys at a distance of at most `window`; a few queries at a time, with the keys that they reach."""
@@ -211,6 +240,7 @@ def _near(
                 value_nAtD[:, :, reached],
                 attn_mask=mask,
                 dropout_p=dropout,
+                scale=scale,
             )
         )
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
@@ -257,10 +287,17 @@ def _products_are_faster(run: Run, query_QH: Tensor) -> bool:
     return query_QH.dtype == torch.bfloat16 or run.length <= 64
 
 
-def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor, bias_nAqt: Tensor | None = None) -> Tensor:
-    """softmax(query key' / sqrt(D) + bias) value, a few heads at a time through one buffer that stays in cache."""
+def _products(
+    query_nAqD: Tensor,
+    key_nAtD: Tensor,
+    value_nAtD: Tensor,
+    bias_nAqt: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale query key' + bias) value, a few heads at a time through one buffer that stays in cache."""
     n, heads, queries, head_size = query_nAqD.shape
     length = key_nAtD.shape[2]
+    scale = head_size**-0.5 if scale is None else scale
     query_BqD = query_nAqD.reshape(-1, queries, head_size)
     key_BDt = key_nAtD.reshape(-1, length, head_size).transpose(1, 2)
     value_BtD = value_nAtD.reshape(-1, length, head_size)
@@ -276,7 +313,7 @@ def _products(query_nAqD: Tensor, key_nAtD: Tensor, value_nAtD: Tensor, bias_nAq
         # beta=0: what stands in the place of a bias is not read
         added = zero if bias_Xqt is None else _bias_of(bias_Xqt, begin, size)
         beta = 0 if bias_Xqt is None else 1
-        torch.baddbmm(added, query_BqD[part], key_BDt[part], beta=beta, alpha=head_size**-0.5, out=scores_Bqt)
+        torch.baddbmm(added, query_BqD[part], key_BDt[part], beta=beta, alpha=scale, out=scores_Bqt)
         _softmax(scores_Bqt)
         torch.bmm(scores_Bqt, value_BtD[part], out=context_BqD[part])
         begin += size

@@ -20,14 +20,24 @@ from torch import Tensor, nn
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
-from layertap.backends.torch.encoder import Block, Embeddings, PackedTensors, Pooler, norm_of, run_layers
+from layertap.backends.torch.disentangled import Convolution, DistanceTable
+from layertap.backends.torch.encoder import (
+    Block,
+    Embeddings,
+    PackedTensors,
+    Pooler,
+    convolution,
+    distance_table,
+    norm_of,
+    run_layers,
+)
 from layertap.backends.torch.fused import FusedBlock, onednn_works
 from layertap.backends.torch.maps import Maps
 from layertap.backends.torch.reach import Reach, RelativeBias, Watch
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.spec import EncoderSpec
+from layertap.models.spec import Disentangled, EncoderSpec
 from layertap.packing import PackedBatch, Segments
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -79,7 +89,8 @@ class TorchBackend(Backend):
         self._weights = weights
         self._lock = Lock()
         self._embeddings: Embeddings | None = None
-        self._relative: RelativeBias | None = None
+        self._relative: RelativeBias | DistanceTable | None = None
+        self._conv: Convolution | None = None
         self._blocks: list[Callable[[Tensor, Reach], Tensor]] = []
         self._final_norm: nn.Module | None = None
         self._pooler: Pooler | None = None
@@ -125,6 +136,7 @@ class TorchBackend(Backend):
             embeddings=self._load_embeddings(),
             block=self._load_block,
             relative=self._load_relative() if stop else None,
+            conv=self._load_conv() if stop else None,
             stop=stop,
             top_rows=needed,
             watches=watches,
@@ -147,16 +159,28 @@ class TorchBackend(Backend):
                 self._embeddings = self._load(Embeddings, "embeddings.")
             return self._embeddings
 
-    def _load_relative(self) -> RelativeBias | None:
+    def _load_relative(self) -> RelativeBias | DistanceTable | None:
         table = self.spec.relative
         if table is None:
             return None
         with self._lock:
-            if self._relative is None:
+            if self._relative is not None:
+                return self._relative
+            if isinstance(table, Disentangled):
+                self._relative = self._load(lambda spec: _there(distance_table(spec)), "encoder.")
+            else:
                 self._relative = self._load(
                     lambda spec: RelativeBias(table, spec.num_attention_heads), "encoder.relative_attention_bias."
                 )
             return self._relative
+
+    def _load_conv(self) -> Convolution | None:
+        if self.spec.convolution is None:
+            return None
+        with self._lock:
+            if self._conv is None:
+                self._conv = self._load(lambda spec: _there(convolution(spec)), "encoder.conv.")
+            return self._conv
 
     def _load_block(self, index: int) -> Callable[[Tensor, Reach], Tensor]:
         with self._lock:
@@ -185,6 +209,11 @@ class TorchBackend(Backend):
         tensors = {names[name]: to_tensor(view) for name, view in self._weights(names).items()}
         module.load_state_dict(tensors, assign=True)
         return module.to(device=self.device, dtype=self.dtype).requires_grad_(False)
+
+
+def _there(module: ModuleT | None) -> ModuleT:
+    assert module is not None, "the spec has it"
+    return module
 
 
 def _device(name: str) -> torch.device:

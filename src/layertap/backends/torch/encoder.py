@@ -21,8 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Layout
+from layertap.backends.torch.disentangled import Convolution, DistanceTable
 from layertap.backends.torch.reach import Reach, Reaches, RelativeBias, Watch
-from layertap.models.spec import Activation, EncoderSpec, PositionTable
+from layertap.models.spec import Activation, Disentangled, EncoderSpec, PositionTable
+from layertap.models.spec import RelativeBias as RelativeBiasSpec
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -89,9 +91,13 @@ class Embeddings(nn.Module):
         self.token_type_embeddings = (
             _table(spec.type_vocab_size, width, padding_idx=None) if spec.type_vocab_size else None
         )
-        self.LayerNorm = norm_of(spec, width) if spec.embedding_norm else None
+        self.projection_first = spec.projection_first
+        normed = spec.hidden_size if spec.projection_first else width
+        self.LayerNorm = norm_of(spec, normed) if spec.embedding_norm else None
         self.dropout = nn.Dropout(_stated(spec.embedding_dropout_prob, spec.hidden_dropout_prob))
-        self.projection = nn.Linear(width, spec.hidden_size) if spec.embedding_projection else None
+        self.projection = (
+            nn.Linear(width, spec.hidden_size, bias=not spec.projection_first) if spec.embedding_projection else None
+        )
 
     def forward(self, batch: PackedTensors) -> Tensor:
         """[T, H], `hidden_states[0]`."""
@@ -106,8 +112,10 @@ class Embeddings(nn.Module):
             words_TE = words_TE + self.token_type_embeddings(batch.token_type_ids)
         if self.position_embeddings is not None:
             words_TE = words_TE + self.position_embeddings(batch.position_ids)
+        if self.projection is not None and self.projection_first:
+            words_TE = self.projection(words_TE)
         hidden_TH: Tensor = self.dropout(words_TE if self.LayerNorm is None else self.LayerNorm(words_TE))
-        return hidden_TH if self.projection is None else self.projection(hidden_TH)
+        return hidden_TH if self.projection is None or self.projection_first else self.projection(hidden_TH)
 
 
 def _stated(rate: float | None, otherwise: float) -> float:
@@ -130,10 +138,29 @@ class SelfAttention(nn.Module):
         self.key = nn.Linear(spec.hidden_size, spec.key_value_size, bias=spec.qkv_bias)
         self.value = nn.Linear(spec.hidden_size, spec.key_value_size, bias=spec.qkv_bias)
         self.dropout = nn.Dropout(spec.attention_probs_dropout_prob)
+        self.relative = spec.relative if isinstance(spec.relative, Disentangled) else None
+        self.pos_dropout = None if self.relative is None else nn.Dropout(spec.hidden_dropout_prob)
+        self.pos_key_proj = self.pos_query_proj = None
+        if self.relative is not None and not self.relative.shared_projections:
+            if self.relative.content_to_position:
+                self.pos_key_proj = nn.Linear(spec.hidden_size, spec.hidden_size, bias=spec.qkv_bias)
+            if self.relative.position_to_content:
+                self.pos_query_proj = nn.Linear(spec.hidden_size, spec.hidden_size, bias=spec.qkv_bias)
+
+    def of_distances(self, vectors_RH: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries [R, H] of distances, as far as scores have terms for them."""
+        assert self.relative is not None, "this encoder has no vectors of distances"
+        assert self.pos_dropout is not None
+        dropped_RH = self.pos_dropout(vectors_RH)
+        project_key = self.key if self.relative.shared_projections else self.pos_key_proj
+        project_query = self.query if self.relative.shared_projections else self.pos_query_proj
+        key_RH = project_key(dropped_RH) if project_key and self.relative.content_to_position else None
+        query_RH = project_query(dropped_RH) if project_query and self.relative.position_to_content else None
+        return key_RH, query_RH
 
     def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """[Q, H]: each query row's mix of its own sequence's values."""
-        return reach.attend(
+        return reach.with_distances(self.of_distances).attend(
             self.query(reach.queries(hidden_TH)),
             self.key(hidden_TH),
             self.value(hidden_TH),
@@ -224,10 +251,43 @@ class Stack(nn.Module):
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.relative_attention_bias = (
-            None if spec.relative is None else RelativeBias(spec.relative, spec.num_attention_heads)
+            RelativeBias(spec.relative, spec.num_attention_heads)
+            if isinstance(spec.relative, RelativeBiasSpec)
+            else None
         )
+        table = distance_table(spec)
+        self._disentangled = None if table is None else table.spec
+        self.rel_embeddings = None if table is None else table.rel_embeddings
+        self.LayerNorm = None if table is None else table.LayerNorm
+        self.conv = convolution(spec)
         self.layer = nn.ModuleList(Block(spec, i) for i in range(spec.num_blocks))
         self.final_norm = norm_of(spec) if spec.final_norm else None
+
+    @property
+    def relative(self) -> RelativeBias | DistanceTable | None:
+        """What all layers know of distances."""
+        if self._disentangled is None or self.rel_embeddings is None:
+            return self.relative_attention_bias
+        return DistanceTable(self._disentangled, self.rel_embeddings, self.LayerNorm)
+
+
+def distance_table(spec: EncoderSpec) -> DistanceTable | None:
+    """The spec's vectors of distances, where it has them."""
+    if not isinstance(spec.relative, Disentangled):
+        return None
+    table = _table(2 * spec.relative.span, spec.hidden_size, padding_idx=None)
+    return DistanceTable(spec.relative, table, norm_of(spec) if spec.relative.norm else None)
+
+
+def convolution(spec: EncoderSpec) -> Convolution | None:
+    """What the spec adds to block 0."""
+    if spec.convolution is None:
+        return None
+    activation = torch.tanh if spec.convolution.activation == "tanh" else ACTIVATIONS[spec.convolution.activation]
+    size, kernel = spec.hidden_size, spec.convolution.kernel_size
+    return Convolution(
+        nn.Conv1d(size, size, kernel), activation=activation, norm=norm_of(spec), dropout=spec.hidden_dropout_prob
+    )
 
 
 class Pooler(nn.Module):
@@ -274,7 +334,8 @@ class Encoder(nn.Module):
             batch,
             embeddings=self.embeddings,
             block=lambda i: self.encoder.layer[i],
-            relative=self.encoder.relative_attention_bias,
+            relative=self.encoder.relative,
+            conv=self.encoder.conv,
             stop=layers if stop is None else stop,
             top_rows=top_rows,
         )
@@ -296,7 +357,8 @@ def run_layers(
     *,
     embeddings: Callable[[PackedTensors], Tensor],
     block: Callable[[int], Callable[[Tensor, Reach], Tensor]],
-    relative: RelativeBias | None,
+    relative: RelativeBias | DistanceTable | None,
+    conv: Convolution | None,
     stop: int,
     top_rows: npt.NDArray[np.int32] | None = None,
     watches: Mapping[int, Watch] | None = None,
@@ -308,13 +370,14 @@ def run_layers(
         batch: T packed tokens.
         embeddings: batch -> state 0 [T, H].
         block: block of weights -> what runs it.
-        relative: the table of relative biases, where the encoder has one.
+        relative: the table of relative biases or of distances, where the encoder has one.
+        conv: the convolution beside block 0, where the encoder has one.
         stop: the highest layer to run.
         top_rows: as in `Encoder.states`.
         watches: layer 1..L -> what sees it attend.
     """
     watches = watches or {}
-    hidden_TH = embeddings(batch)
+    hidden_TH = embedded_TH = embeddings(batch)
     if stop == 0 and top_rows is not None:
         hidden_TH = hidden_TH[torch.as_tensor(top_rows, dtype=torch.int64, device=hidden_TH.device)]
     yield 0, hidden_TH
@@ -322,4 +385,6 @@ def run_layers(
     for i in range(1, stop + 1):
         reach = reaches.of(i - 1, top_rows if i == stop else None, watches.get(i))
         hidden_TH = block(spec.block_of(i - 1))(hidden_TH, reach)
+        if i == 1 and conv is not None:
+            hidden_TH = conv(embedded_TH, hidden_TH, reach.layout)
         yield i, hidden_TH

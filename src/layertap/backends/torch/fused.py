@@ -87,6 +87,11 @@ class FusedBlock:
     def __init__(self, block: Block, spec: EncoderSpec, *, onednn: bool) -> None:
         key, value = block.attention.self.key, block.attention.self.value
         self.num_heads = spec.num_attention_heads
+        self.relative = block.attention.self.relative
+        pos_key, pos_query = block.attention.self.pos_key_proj, block.attention.self.pos_query_proj
+        self.pos_key = None if pos_key is None else _linear(pos_key, onednn)
+        self.pos_query = None if pos_query is None else _linear(pos_query, onednn)
+        self._of_distances: tuple[Tensor | None, Tensor | None] | None = None
         # Queries stay apart: where only a few rows are wanted, the others need keys and values only.
         self.query = _linear(block.attention.self.query, onednn)
         self.key_value = FusedLinear(
@@ -107,8 +112,29 @@ class FusedBlock:
         normed_TH = self.norm_before_attention(hidden_TH)
         key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
         query_QH = by_rows(self.query, reach.queries(normed_TH))
+        reach = reach.with_distances(self._distances)
         context_QH = reach.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
         return by_rows(self._after_attention, context_QH, reach.queries(hidden_TH))
+
+    def _distances(self, vectors_RH: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Keys and queries of distances, the same for every batch."""
+        if self._of_distances is not None:
+            return self._of_distances
+        assert self.relative is not None, "this encoder has no vectors of distances"
+        if self.relative.shared_projections:
+            key_RH = self.key_value(vectors_RH).chunk(2, dim=1)[0].contiguous()
+            query_RH = self.query(vectors_RH)
+            found = (
+                key_RH if self.relative.content_to_position else None,
+                query_RH if self.relative.position_to_content else None,
+            )
+        else:
+            found = (
+                None if self.pos_key is None else self.pos_key(vectors_RH),
+                None if self.pos_query is None else self.pos_query(vectors_RH),
+            )
+        self._of_distances = found
+        return found
 
     def _after_attention(self, context_QH: Tensor, residual_QH: Tensor) -> Tensor:
         mixed_QH = self.norm_after_attention(self.attention_output.plus(context_QH, residual_QH))

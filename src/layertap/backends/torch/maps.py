@@ -73,12 +73,13 @@ class Maps:
         query_AtD = query_TH[rows].view(length, self.num_heads, -1).transpose(0, 1)
         key_KtD = key_TG[rows].view(length, -1, query_AtD.shape[2]).transpose(0, 1)
         key_AtD = key_KtD.repeat_interleave(self.num_heads // len(key_KtD), dim=0)
-        bias_Att = None if reach.bias is None else reach.bias(run, query_AtD[None], key_AtD[None])[0]
+        bias_Att = None if reach.bias is None else reach.bias(run, query_AtD[None].float(), key_AtD[None].float())[0]
+        scale = query_AtD.shape[2] ** -0.5 if reach.scale is None else reach.scale
         key_hDt = key_AtD[self._together].float().transpose(1, 2)
         step = max(1, PIECE_BYTES // (len(self._together) * length * 4))
         for first in range(0, length, step):
             part = slice(first, min(first + step, length))
-            scores_hqt = query_AtD[self._together, part].float() @ key_hDt * query_AtD.shape[2] ** -0.5
+            scores_hqt = query_AtD[self._together, part].float() @ key_hDt * scale
             if bias_Att is not None:
                 scores_hqt += bias_Att[self._together, part].float()
             if reach.window is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Bias, Layout, Run, attend
+from layertap.backends.torch.disentangled import Distances, DistanceTable
 from layertap.models.spec import EncoderSpec
 from layertap.models.spec import RelativeBias as RelativeBiasSpec
 
@@ -92,6 +93,8 @@ class Reach:
         window: the largest distance at which tokens attend, or None: any.
         bias: what is added to scores, or None.
         watch: called before the block attends, or None.
+        distances: vectors of distances, of which a block makes its own bias (`with_distances`), or None.
+        scale: of the scores; None: one over the root of D.
     """
 
     layout: Layout
@@ -100,6 +103,18 @@ class Reach:
     window: int | None = None
     bias: Bias | None = None
     watch: Watch | None = None
+    distances: Distances | None = None
+    scale: float | None = None
+
+    def with_distances(self, project: Callable[[Tensor], tuple[Tensor | None, Tensor | None]]) -> Reach:
+        """The same with the bias of one block, where the encoder has vectors of distances.
+
+        Args:
+            project: the vectors [R, H] -> keys [R, H] and queries [R, H] of them, None where a score has no such term.
+        """
+        if self.distances is None:
+            return self
+        return replace(self, bias=self.distances.bias(*project(self.distances.vectors), self.layout))
 
     def queries(self, hidden_TH: Tensor) -> Tensor:
         """[Q, H]."""
@@ -137,6 +152,8 @@ class Reach:
             num_heads=num_heads,
             window=self.window,
             bias=self.bias,
+            own_bias=self.distances is not None,
+            scale=self.scale,
             dropout=dropout,
             fast=fast,
         )
@@ -149,14 +166,20 @@ class Reaches:
         spec: the encoder.
         layout: of the batch.
         position_ids: int64 [T], from which rotary angles are computed.
-        relative: the encoder's table of relative biases, where it has one.
+        relative: the encoder's table of relative biases or of distances, where it has one.
     """
 
-    def __init__(self, spec: EncoderSpec, layout: Layout, position_ids: Tensor, relative: RelativeBias | None) -> None:
+    def __init__(
+        self, spec: EncoderSpec, layout: Layout, position_ids: Tensor, relative: RelativeBias | DistanceTable | None
+    ) -> None:
         self.spec = spec
         self.layout = layout
         self.position_ids = position_ids
-        self._bias_Att = None if relative is None else relative(max(layout.lengths))
+        longest = max(layout.lengths)
+        self._bias_Att = relative(longest) if isinstance(relative, RelativeBias) else None
+        self._distances = (
+            Distances.of(relative, longest, spec.score_scale) if isinstance(relative, DistanceTable) else None
+        )
         self._rotary: dict[float, Rotary] = {}
 
     def of(self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None) -> Reach:
@@ -170,6 +193,8 @@ class Reaches:
             window=self.spec.window_of(layer),
             bias=None if self._bias_Att is None else _shared_bias(self._bias_Att, layout),
             watch=watch,
+            distances=self._distances,
+            scale=None if self._distances is None else self.spec.score_scale,
         )
 
     def _rotary_of(self, theta: float | None) -> Rotary | None:

@@ -1,0 +1,167 @@
+"""Disentangled attention (He et al. 2021): scores of tokens against vectors of distances, and DeBERTa's convolution.
+
+Shape letters: T packed tokens, Q query rows, H hidden size, A heads, D head size, R distances, n sequences of one
+length, t tokens and q queries of each, k rows that a convolution sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layertap.backends.torch.attention import Bias, Layout, Run
+from layertap.backends.torch.blocks import by_rows
+from layertap.models.spec import Disentangled
+
+
+class DistanceTable(nn.Module):
+    """The vectors of `models.spec.Disentangled`, and their norm."""
+
+    def __init__(self, spec: Disentangled, rel_embeddings: nn.Embedding, norm: nn.Module | None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.rel_embeddings = rel_embeddings
+        self.LayerNorm = norm
+
+    def forward(self) -> Tensor:
+        """[R, H]."""
+        table_RH = self.rel_embeddings.weight
+        return table_RH if self.LayerNorm is None else self.LayerNorm(table_RH)
+
+
+def distance_rows(spec: Disentangled, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The row of the table for each distance, query minus key, as transformers counts them."""
+    buckets = distances
+    if spec.buckets is not None:
+        middle = spec.buckets // 2
+        far = torch.as_tensor(np.maximum(np.abs(distances), max(middle, 1)))
+        # In float32, as the models were trained with: it decides on which side of an edge a distance falls.
+        ratio = torch.log(far / middle) / torch.log(torch.tensor((spec.max_distance - 1) / middle))
+        wide = (torch.ceil(ratio * (middle - 1)) + middle).long().numpy()
+        buckets = np.where(np.abs(distances) <= middle, distances, wide * np.sign(distances))
+    rows: npt.NDArray[np.int64] = np.clip(buckets + spec.span, 0, 2 * spec.span - 1)
+    return rows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Distances:
+    """Vectors of distances, and which of them each distance in one batch has.
+
+    Attributes:
+        vectors: [R, H], normed.
+        scale: of the scores.
+        rows: int64 [2 t - 1], the vector of each distance from 1 - t to t - 1, t being the longest sequence.
+        rows_there: the same on the device.
+    """
+
+    vectors: Tensor
+    scale: float
+    rows: npt.NDArray[np.int64]
+    rows_there: Tensor
+
+    @classmethod
+    def of(cls, table: DistanceTable, longest: int, scale: float) -> Distances:
+        """Those of a batch whose longest sequence has so many tokens."""
+        vectors_RH = table()
+        rows = distance_rows(table.spec, np.arange(1 - longest, longest))
+        there = torch.as_tensor(rows, device=vectors_RH.device)
+        return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_there=there)
+
+    def bias(self, key_RH: Tensor | None, query_RH: Tensor | None, layout: Layout) -> Bias:
+        """The terms of position in the scaled scores of one block.
+
+        Args:
+            key_RH: keys of distances, which queries of tokens meet; None: there is no such term.
+            query_RH: queries of distances, which keys of tokens meet.
+            layout: which rows are whose, and which are queries.
+        """
+        met: dict[tuple[int, int, torch.dtype], Tensor] = {}  # a long sequence's keys come again with its next queries
+
+        def bias_of(run: Run, query_nAqD: Tensor, key_nAtD: Tensor) -> Tensor:
+            own = self._reached(run)
+            index_n1qt = self._index(run, layout) - own.start
+            n, heads, queries, _ = query_nAqD.shape
+            terms = []
+            if key_RH is not None:
+                products_nAqR = _meet(query_nAqD, key_RH[own])
+                terms.append(products_nAqR.gather(-1, index_n1qt.expand(n, heads, queries, run.length)))
+            if query_RH is not None:
+                place = (run.begin, run.count, key_nAtD.dtype)
+                if place not in met:
+                    met.clear()
+                    met[place] = _meet(key_nAtD, query_RH[own])
+                index_n1tq = index_n1qt.transpose(2, 3).expand(n, heads, run.length, queries)
+                terms.append(met[place].gather(-1, index_n1tq).transpose(2, 3))
+            return (terms[0] if len(terms) == 1 else terms[0] + terms[1]) * self.scale
+
+        return bias_of
+
+    def _reached(self, run: Run) -> slice:
+        """The vectors that a sequence of this length reaches."""
+        middle = len(self.rows) // 2
+        return slice(int(self.rows[middle - run.length + 1]), int(self.rows[middle + run.length - 1]) + 1)
+
+    def _index(self, run: Run, layout: Layout) -> Tensor:
+        """int64 [n or 1, 1, q, t], which vector each query and key have."""
+        distances_nqt = layout.positions_in(run)[:, :, None] - np.arange(run.length) + len(self.rows) // 2
+        return self.rows_there[torch.as_tensor(distances_nqt, device=self.rows_there.device)].unsqueeze(1)
+
+
+def _meet(token_nAtD: Tensor, distance_RH: Tensor) -> Tensor:
+    """[n, A, t, R]: products of each head's tokens and distances."""
+    n, heads, length, head_size = token_nAtD.shape
+    distance_ADR = distance_RH.to(token_nAtD.dtype).view(-1, heads, head_size).permute(1, 2, 0)
+    products = torch.bmm(token_nAtD.transpose(0, 1).reshape(heads, n * length, head_size), distance_ADR)
+    return products.view(heads, n, length, -1).transpose(0, 1)
+
+
+class Convolution(nn.Module):
+    """`models.spec.Convolution` on packed rows."""
+
+    def __init__(
+        self, conv: nn.Conv1d, *, activation: Callable[[Tensor], Tensor], norm: nn.Module, dropout: float
+    ) -> None:
+        super().__init__()
+        self.conv = conv
+        self.activation = activation
+        self.LayerNorm = norm
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, embedded_TH: Tensor, hidden_QH: Tensor, layout: Layout) -> Tensor:
+        """[Q, H].
+
+        Args:
+            embedded_TH: state 0.
+            hidden_QH: what block 0 made of it.
+            layout: which rows are whose, and which are queries.
+        """
+        size, _, kernel = self.conv.weight.shape
+        weight_HkH = self.conv.weight.transpose(1, 2).reshape(size, -1)
+        # the last row is what stands beyond the ends
+        padded_TH = torch.cat([embedded_TH, embedded_TH.new_zeros(1, size)])
+        near_Qk = torch.as_tensor(_neighbours(layout, kernel), device=embedded_TH.device)
+
+        def convolved(rows_k: Tensor, own_H: Tensor) -> Tensor:
+            out_H = F.linear(padded_TH[rows_k].flatten(1), weight_HkH, self.conv.bias)
+            normed_H: Tensor = self.LayerNorm(own_H + self.activation(self.dropout(out_H)))
+            return normed_H
+
+        return by_rows(convolved, near_Qk, hidden_QH)
+
+
+def _neighbours(layout: Layout, kernel: int) -> npt.NDArray[np.int64]:
+    """int64 [Q, k], the rows around each query row; T where its sequence has none."""
+    lengths = np.array(layout.lengths)
+    positions = layout.query_positions
+    if positions is None:
+        positions = np.concatenate([np.arange(length) for length in layout.lengths])
+    starts, ends = (np.repeat(bounds, layout.queries) for bounds in (layout.cu_seqlens[:-1], layout.cu_seqlens[1:]))
+    rows = (starts + positions)[:, None] + np.arange(kernel) - kernel // 2
+    inside = (rows >= starts[:, None]) & (rows < ends[:, None])
+    return np.where(inside, rows, lengths.sum())
