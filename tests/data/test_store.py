@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import random
 import subprocess
 import sys
 import zipfile
@@ -316,6 +317,29 @@ def test_a_truncated_file_is_one_error_wherever_it_ends(
         path.write_bytes(data[:size])
         with pytest.raises(InputError, match=rf"o\.{ending}: .*; expected a whole Parquet"):
             layertap.open(path)
+
+
+def test_damage_is_refused_in_words_or_does_not_matter(
+    tmp_path: Path, batches: Batches, write: Write, ending: str
+) -> None:
+    path = write(tmp_path / f"o.{ending}", batches())
+    data, rng = path.read_bytes(), random.Random(4)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(len(data))] = rng.choice([0, 255, 0x30, rng.randrange(256)])
+        path.write_bytes(damaged)
+        try:
+            with layertap.open(path) as file:
+                for i in range(len(file)):
+                    file[i]
+                list(file.ids or [])
+                assert len(file.rows) == len(file)
+        except InputError as error:
+            assert f"o.{ending}: " in str(error)
+            refused += 1
+    assert refused > 10
 
 
 # Laziness

@@ -9,6 +9,7 @@ import math
 import mmap
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,13 +19,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.store.storage import BLOCK_BYTES, Storage, feature_dtype, unreadable
+from layertap.data.store.storage import BLOCK_BYTES, Storage, feature_dtype, maps_of, unreadable
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.npz import PROVENANCE
 from layertap.data.writers.safetensors import DTYPES, METADATA, METADATA_KEY
 from layertap.data.writers.spool import OFFSETS, SHAPES
 from layertap.errors import InputError
-from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
+from layertap.records import Array, Feature, FeatureSchema, Ragged
 
 LOCAL_HEADER = struct.Struct("<26xHH")
 """Of a zip member: how long its name and its extra field are."""
@@ -74,7 +75,7 @@ class ArrayStorage(Storage):
         for name in self.features:
             self._check(name)
 
-    def read(self, name: str, begin: int, end: int) -> Feature:
+    def _read(self, name: str, begin: int, end: int) -> Feature:
         """Records `begin:end` of a feature, a copy."""
         schema, values = self.features[name], self._array(name)
         if not schema.ragged and not schema.maps:
@@ -83,16 +84,15 @@ class ArrayStorage(Storage):
         part = values[offsets[0] : offsets[-1]].copy()
         if schema.ragged:
             return Ragged(part, offsets - offsets[0])
-        lengths = self._array(name + SHAPES)[begin:end, -1].astype(np.int64)
-        return AttentionMaps(part, lengths, schema.shape)
+        return maps_of(part, self._array(name + SHAPES)[begin:end].astype(np.int64), schema.shape)
 
-    def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+    def _read_rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
         """Input row numbers; without an array of them no row was left out."""
         if ROW not in self._stored:
             return np.arange(begin, end, dtype=np.int64)
         return self._array(ROW)[begin:end].astype(np.int64)
 
-    def ids(self, begin: int, end: int) -> list[Any]:
+    def _read_ids(self, begin: int, end: int) -> list[Any]:
         """Ids of records `begin:end`."""
         if ID + OFFSETS not in self._stored:
             found: list[Any] = self._array(ID)[begin:end].tolist()
@@ -214,7 +214,7 @@ def open_npz(path: Path, file: BinaryIO) -> ArrayStorage:
             arrays = {
                 info.filename.removesuffix(".npy"): _member(archive, info, mapped, file) for info in archive.infolist()
             }
-    except (zipfile.BadZipFile, struct.error, EOFError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
         raise unreadable(path, f"it is truncated or damaged ({error})") from None

@@ -16,7 +16,7 @@ from layertap.data.readers.source import open_raw
 from layertap.data.store.column import FeatureColumn, place_of
 from layertap.data.store.ids import Ids
 from layertap.data.store.storage import Storage, unreadable
-from layertap.errors import UsageError
+from layertap.errors import InputError, UsageError
 from layertap.records import Array, FeatureSchema
 
 SCALE = ".scale"
@@ -137,7 +137,12 @@ def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap
     Raises:
         InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
     """
-    return FeatureFile(_storage(Path(path)))
+    try:
+        return FeatureFile(_storage(Path(path)))
+    except InputError:
+        raise
+    except (ValueError, TypeError, LookupError, OverflowError) as error:
+        raise unreadable(Path(path), f"it is damaged ({error})") from None
 
 
 def _storage(path: Path) -> Storage:

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.data.slices import cut, join
-from layertap.data.store.storage import Storage, feature_dtype, unreadable
+from layertap.data.store.storage import Storage, feature_dtype, maps_of, unreadable
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.parquet import METADATA_KEY, SHAPE
 from layertap.errors import InputError
-from layertap.records import AttentionMaps, Feature, FeatureSchema, Ragged
+from layertap.records import Feature, FeatureSchema, Ragged
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,18 +51,18 @@ class ParquetStorage(Storage):
         self.has_ids = ID in self._schema.names
         self.features = {schema.name: schema for schema in self._feature_schemas()}
 
-    def read(self, name: str, begin: int, end: int) -> Feature:
+    def _read(self, name: str, begin: int, end: int) -> Feature:
         """Records `begin:end` of a feature, a copy."""
         schema = self.features[name]
         pieces = [cut(self._feature(schema, group), first, last) for group, first, last in self._groups(begin, end)]
         return join(schema, pieces)
 
-    def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+    def _read_rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
         """Input row numbers."""
         parts = [self._column(group, ROW).to_numpy()[b:e] for group, b, e in self._groups(begin, end)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
-    def ids(self, begin: int, end: int) -> list[Any]:
+    def _read_ids(self, begin: int, end: int) -> list[Any]:
         """Ids of records `begin:end`."""
         return [
             value
@@ -94,9 +94,9 @@ class ParquetStorage(Storage):
         """A feature of a row group, views of its columns."""
         column = self._column(group, schema.name)
         if schema.maps:
-            sizes = self._column(group, schema.name + SHAPE).values.to_numpy()
-            lengths = sizes.reshape(len(column), -1)[:, -1].astype(np.int64)
-            return AttentionMaps(column.values.to_numpy(zero_copy_only=False), lengths, schema.shape)
+            sizes = self._column(group, schema.name + SHAPE).values.to_numpy().astype(np.int64)
+            shapes = sizes.reshape(-1, len(schema.shape) + 2)
+            return maps_of(column.values.to_numpy(zero_copy_only=False), shapes, schema.shape)
         values = column.values if schema.ragged else column
         count = len(values)
         for _ in schema.shape:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.writers.base import map_shapes
 from layertap.errors import InputError
-from layertap.records import Feature, FeatureSchema
+from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
 
 BLOCK_BYTES = 8 << 20
 """About what is read at once where many records are wanted."""
@@ -36,17 +39,35 @@ class Storage(ABC):
     provenance: Mapping[str, Any]
     has_ids: bool
 
-    @abstractmethod
     def read(self, name: str, begin: int, end: int) -> Feature:
         """Records `begin:end` of a feature, a copy."""
+        with self._damage(name):
+            feature = self._read(name, begin, end)
+            if not _is_whole(feature, end - begin):
+                raise unreadable(self.path, f"{name!r} is damaged: its values do not go with where records end")
+            return feature
 
-    @abstractmethod
     def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
         """Input row numbers of records `begin:end`."""
+        with self._damage("row"):
+            return self._read_rows(begin, end)
 
-    @abstractmethod
     def ids(self, begin: int, end: int) -> list[Any]:
         """Ids of records `begin:end`; only where there are ids."""
+        with self._damage("id"):
+            return self._read_ids(begin, end)
+
+    @abstractmethod
+    def _read(self, name: str, begin: int, end: int) -> Feature:
+        """What `read` gives, where the file is whole."""
+
+    @abstractmethod
+    def _read_rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
+        """What `rows` gives, where the file is whole."""
+
+    @abstractmethod
+    def _read_ids(self, begin: int, end: int) -> list[Any]:
+        """What `ids` gives, where the file is whole."""
 
     @abstractmethod
     def block_records(self, name: str) -> int:
@@ -55,6 +76,37 @@ class Storage(ABC):
     @abstractmethod
     def close(self) -> None:
         """Lets the file go."""
+
+    @contextmanager
+    def _damage(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except InputError:
+            raise
+        except (ValueError, IndexError, OverflowError) as error:
+            raise unreadable(self.path, f"{what!r} is damaged ({error})") from None
+
+
+def maps_of(values: Array, shapes: npt.NDArray[np.int64], leading: tuple[int, ...]) -> AttentionMaps:
+    """Attentions of their values and shapes [N, k]; ValueError where these differ in more than tokens."""
+    maps = AttentionMaps(values, shapes[:, -1], leading)
+    if not np.array_equal(map_shapes(maps), shapes):
+        raise ValueError("the shapes of records differ in more than their tokens")
+    return maps
+
+
+def _is_whole(feature: Feature, count: int) -> bool:
+    """Whether there are as many values as the records' ends and shapes say."""
+    if len(feature) != count:
+        return False
+    if isinstance(feature, Ragged):
+        ends = feature.offsets
+        return bool(ends[0] == 0 and (np.diff(ends) >= 0).all() and ends[-1] == len(feature.values))
+    if isinstance(feature, AttentionMaps):
+        # as floats: damaged lengths are large, and their squares no int64
+        size = np.square(feature.lengths.astype(np.float64)).sum() * math.prod(feature.leading)
+        return bool((feature.lengths >= 0).all() and size == len(feature.values))
+    return True
 
 
 def unreadable(path: Path, reason: str) -> InputError:
