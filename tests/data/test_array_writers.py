@@ -91,6 +91,27 @@ def test_npy_comes_back(tmp_path: Path, write: Write) -> None:
     assert sorted(file.name for file in tmp_path.iterdir()) == ["o.npy", "o.npy.provenance.json"]
 
 
+@pytest.mark.parametrize("name", ["tokens", "layers", "token_offsets", "token_special"])
+def test_ragged_npy_comes_back(tmp_path: Path, batches: Batches, write: Write, schemas: Schemas, name: str) -> None:
+    chosen = [schema for schema in schemas if schema.name == name]
+    path = write(tmp_path / "o.npy", batches((5, 1, 14)), schemas=chosen)
+    feature = batches((20,))[0].features[name]
+    assert isinstance(feature, Ragged)
+    assert np.array_equal(np.load(path), feature.values)
+    assert np.load(path).dtype == feature.values.dtype
+    assert np.array_equal(np.load(tmp_path / "o.offsets.npy"), feature.offsets)
+    beside = ["o.npy", "o.npy.provenance.json", "o.offsets.npy"]
+    assert sorted(file.name for file in tmp_path.iterdir()) == beside
+    with pytest.raises(UsageError, match=r"o\.npy exists"):
+        open_writer(path, schemas=chosen, provenance={})
+    # A dense output in its place leaves no ends of another behind.
+    write(path, [dense(3)], schemas=[DENSE], overwrite=True)
+    assert sorted(file.name for file in tmp_path.iterdir()) == beside[:2]
+    (tmp_path / "p.offsets.npy").write_text("mine")
+    with pytest.raises(UsageError, match=r"p\.offsets\.npy exists"):
+        open_writer(tmp_path / "p.npy", schemas=chosen, provenance={})
+
+
 def test_no_records_make_whole_arrays(tmp_path: Path, write: Write, schemas: Schemas) -> None:
     empty = load_file(write(tmp_path / "o.safetensors", []))
     with np.load(write(tmp_path / "o.npz", [])) as file:
@@ -176,12 +197,11 @@ def test_columns_are_refused_by_files_of_arrays(tmp_path: Path, ending: str) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_npy_refuses_what_is_not_one_dense_array(tmp_path: Path, schemas: Schemas) -> None:
+def test_npy_refuses_what_is_not_one_array(tmp_path: Path, schemas: Schemas) -> None:
     for chosen, message in (
         (schemas[2:4], r"npy holds one array, and there are 2 \('q', 'q.scale'\); write npz, safetensors"),
         ((), r"npy holds one array, and there are 0"),
-        (schemas[5:6], r"npy holds one dense array, and 'tokens' has a value for every token; write npz"),
-        (schemas[12:13], r"npy holds one dense array, and 'heads' has a map of its own size for every record; write"),
+        (schemas[12:13], r"npy holds one array, and 'heads' has a map of its own size for every record; write"),
     ):
         with pytest.raises(OptionError, match=message):
             open_writer(tmp_path / "o.npy", schemas=chosen, provenance={})

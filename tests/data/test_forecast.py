@@ -108,10 +108,10 @@ def test_no_more_disk_is_taken_than_said(
         look()
         remove(self, file)  # type: ignore[arg-type]
 
-    def looking_commit(self: PartFiles, file: object, *, provenance: bytes) -> None:
+    def looking_commit(self: PartFiles, *files: object) -> None:
         parts[:] = [self]
         look()
-        commit(self, file, provenance=provenance)  # type: ignore[arg-type]
+        commit(self, *files)  # type: ignore[arg-type]
 
     monkeypatch.setattr(PartFiles, "remove", looking_remove)
     monkeypatch.setattr(PartFiles, "commit", looking_commit)

@@ -27,7 +27,7 @@ def write_error_list(path: Path, errors: Sequence[RowError]) -> None:
         file = parts.create()
         for error in errors:
             file.write(json.dumps(asdict(error), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
-        parts.commit(file, provenance=b"")
+        parts.commit(file)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {in_words(error)}; nothing is left of it") from error
     finally:

@@ -138,7 +138,7 @@ def _write(path: Path, text: str) -> None:
     try:
         file = parts.create()
         file.write(text.encode("utf-8", "replace"))
-        parts.commit(file, provenance=b"")
+        parts.commit(file)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {in_words(error)}; nothing is left of it") from error
     finally:

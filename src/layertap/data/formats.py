@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from layertap.data.readers.base import OnError, Reader, ReadOptions
 from layertap.data.readers.source import Source
 from layertap.data.writers.base import Writer, WriterOptions
-from layertap.data.writers.parts import PartFiles, check_place
+from layertap.data.writers.parts import PartFiles, check_place, offsets_place, provenance_place
 from layertap.errors import InputError, OptionError
 from layertap.records import FeatureSchema
 
@@ -50,6 +50,7 @@ class WriteFormat:
         holds_rows: whether the file has the records' row numbers and ids beside the features.
         holds_columns: whether it has the carried columns.
         sidecar: whether provenance goes to `<output>.provenance.json` because the file has no place for it.
+        offsets: whether where ragged records end goes to `<stem>.offsets<ending>` for the same reason.
         streamed: whether it can go to standard output.
         spooled: whether its arrays are gathered in files of their own first.
     """
@@ -60,6 +61,7 @@ class WriteFormat:
     holds_rows: bool = True
     holds_columns: bool = False
     sidecar: bool = False
+    offsets: bool = False
     streamed: bool = False
     spooled: bool = False
 
@@ -84,7 +86,9 @@ WRITE_FORMATS: dict[str, WriteFormat] = {
         WriteFormat(
             name="safetensors", suffixes=(".safetensors",), writer="safetensors:SafetensorsWriter", spooled=True
         ),
-        WriteFormat(name="npy", suffixes=(".npy",), writer="npy:NpyWriter", holds_rows=False, sidecar=True),
+        WriteFormat(
+            name="npy", suffixes=(".npy",), writer="npy:NpyWriter", holds_rows=False, sidecar=True, offsets=True
+        ),
         WriteFormat(name="npz", suffixes=(".npz",), writer="npz:NpzWriter", spooled=True),
         WriteFormat(
             name="jsonl",
@@ -211,8 +215,8 @@ def open_writer(
     if os.fspath(path) == STANDARD_OUTPUT:
         parts = PartFiles(None)
     else:
-        final, *sidecar = _places(Path(path), row)
-        parts = PartFiles(final, sidecar=sidecar[0] if sidecar else None)
+        final, *beside = _places(Path(path), row)
+        parts = PartFiles(final, beside=beside)
     writer = kind(parts, options)
     assert isinstance(writer, Writer)
     return writer
@@ -267,7 +271,12 @@ def _places(path: Path, row: WriteFormat) -> list[Path]:
     """The files that an output consists of, the output itself first."""
     # A link is followed: what it points to is replaced, not the link.
     final = Path(os.path.realpath(path))
-    return [final, final.with_name(f"{final.name}.provenance.json")] if row.sidecar else [final]
+    places = [final]
+    if row.sidecar:
+        places.append(provenance_place(final))
+    if row.offsets:
+        places.append(offsets_place(final))
+    return places
 
 
 def _load(folder: str, target: str) -> Any:

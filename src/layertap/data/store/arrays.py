@@ -7,6 +7,7 @@ import io
 import json
 import math
 import mmap
+import os
 import struct
 import zipfile
 import zlib
@@ -19,9 +20,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.readers.source import open_raw
 from layertap.data.store.storage import BLOCK_BYTES, Storage, feature_dtype, maps_of, unreadable
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.npz import PROVENANCE
+from layertap.data.writers.parts import offsets_place, provenance_place
 from layertap.data.writers.safetensors import DTYPES, METADATA, METADATA_KEY
 from layertap.data.writers.spool import OFFSETS, SHAPES
 from layertap.errors import InputError
@@ -119,10 +122,11 @@ class ArrayStorage(Storage):
         return self._loaded[name]
 
     def _count(self) -> int:
-        counted = self._stored.get(ROW) or next(iter(self._stored.values()), None)
+        ends = next((array for name, array in self._stored.items() if name.endswith(OFFSETS)), None)
+        counted = self._stored.get(ROW) or ends or next(iter(self._stored.values()), None)
         if counted is None or not counted.shape:
             raise unreadable(self.path, "it holds no records")
-        return counted.shape[0]
+        return counted.shape[0] - (counted is ends)
 
     def _is_companion(self, name: str) -> bool:
         return any(name.endswith(end) and name.removesuffix(end) in self._stored for end in (OFFSETS, SHAPES))
@@ -243,25 +247,38 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, mapped: Mapped, fil
 
 
 def open_npy(path: Path, file: BinaryIO) -> ArrayStorage:
-    """Storage of an npy file and the provenance beside it."""
-    sidecar = path.with_name(f"{path.name}.provenance.json")
+    """Storage of an npy file, and of what stands beside it: provenance, and where records end in a ragged one."""
+    real = Path(os.path.realpath(path))
+    sidecar, ends = provenance_place(real), offsets_place(real)
     try:
         provenance = json.loads(sidecar.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise unreadable(path, f"there is no {sidecar.name} beside it (numpy.load reads any npy file)") from None
     except (OSError, ValueError) as error:
         raise unreadable(sidecar, f"it cannot be read ({error})") from None
+    named = list(provenance.get("features", ())) if isinstance(provenance, dict) else []
+    name = named[0] if len(named) == 1 else path.stem
+    maps = [Mapped(path, file)]
+    arrays = {name: _whole_array(maps[0], file)}
+    if ends.exists():
+        with open_raw(ends) as beside:
+            maps.append(Mapped(ends, beside))
+            arrays[name + OFFSETS] = _whole_array(maps[1], beside)
+
+    def close() -> None:
+        for mapped in maps:
+            mapped.close()
+
+    return ArrayStorage(path, arrays, provenance, close=close)
+
+
+def _whole_array(mapped: Mapped, file: BinaryIO) -> StoredArray:
     file.seek(0)
     try:
         dtype, shape = _array_header(file)
-        begin = file.tell()
     except ValueError as error:
-        raise unreadable(path, f"its header is damaged ({error})") from None
-    mapped = Mapped(path, file)
-    named = list(provenance.get("features", ())) if isinstance(provenance, dict) else []
-    name = named[0] if len(named) == 1 else path.stem
-    array = mapped.stored(dtype, shape, begin)
-    return ArrayStorage(path, {name: array}, provenance, close=mapped.close)
+        raise unreadable(mapped.path, f"its header is damaged ({error})") from None
+    return mapped.stored(dtype, shape, file.tell())
 
 
 def _array_header(file: Any) -> tuple[np.dtype[Any], tuple[int, ...]]:

@@ -45,6 +45,11 @@ class WriterOptions:
         """Provenance as JSON, the same text for the same values."""
         return json.dumps(self.provenance, sort_keys=True)
 
+    @property
+    def sidecar(self) -> bytes:
+        """Provenance as a file of its own, for a format that has no place for it."""
+        return (self.provenance_text + "\n").encode()
+
 
 class Writer(ABC):
     """Writes batches of features to one output.

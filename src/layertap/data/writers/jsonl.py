@@ -42,7 +42,7 @@ class JsonlWriter(Writer):
             self._file.flush()  # whoever reads a pipe sees whole batches as they are done
 
     def _finish(self) -> None:
-        self._parts.commit(self._file, provenance=(self._options.provenance_text + "\n").encode())
+        self._parts.commit(self._file, self._options.sidecar)
 
     def _head(self, record: Record) -> dict[str, Any]:
         head: dict[str, Any] = {ROW: record.row}

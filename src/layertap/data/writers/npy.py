@@ -1,26 +1,28 @@
-"""npy: one array and nothing else."""
+"""npy: one array, and where records end in it."""
 
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 
 from layertap.data.writers.base import Writer, WriterOptions, values_of
-from layertap.data.writers.spool import refuse_columns, refuse_strings
+from layertap.data.writers.spool import OFFSETS, Spool, refuse_columns, refuse_strings
 from layertap.errors import OptionError
-from layertap.records import FeatureBatch
+from layertap.records import FeatureBatch, Ragged
 
 
 class NpyWriter(Writer):
-    """One dense feature [N, ...], records in input order. Provenance goes to `<output>.provenance.json`.
+    """One feature, records in input order: dense [N, ...], or ragged, [M, ...] token-major.
 
-    It has no place for row numbers and ids.
+    Where the records of a ragged one end, int64 [N+1], goes to `<stem>.offsets.npy`; provenance goes to
+    `<output>.provenance.json`. There is no place for row numbers and ids.
     """
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses carried columns, and anything but one dense feature."""
+        """Refuses carried columns, and anything but one feature of numbers."""
         refuse_columns(options)
         refuse_strings(options)
         names = ", ".join(repr(schema.name) for schema in options.schemas)
@@ -31,28 +33,36 @@ class NpyWriter(Writer):
             )
         if options.schemas[0].maps:
             raise OptionError(
-                f"npy holds one dense array, and {names} has a map of its own size for every record; "
+                f"npy holds one array, and {names} has a map of its own size for every record; "
                 "write npz, safetensors, parquet or jsonl"
-            )
-        if options.schemas[0].ragged:
-            raise OptionError(
-                f"npy holds one dense array, and {names} has a value for every token; "
-                "write npz, safetensors, parquet or jsonl, or pool it (.mean, .cls, ...)"
             )
 
     def _start(self) -> None:
         self._schema = self._options.schemas[0]
-        self._file = self._parts.create()
-        self._file.write(header(np.dtype(self._schema.dtype), (0, *self._schema.shape)))
+        self._values = self._spool(self._schema.name, self._schema.dtype, self._schema.shape)
+        self._ends = self._spool(self._schema.name + OFFSETS, np.int64) if self._schema.ragged else None
+        if self._ends is not None:
+            self._ends.append(np.zeros(1, dtype=np.int64))
 
     def _write(self, batch: FeatureBatch) -> None:
-        values = np.ascontiguousarray(values_of(batch.features[self._schema.name]))
-        self._file.write(values.reshape(-1).view(np.uint8).data)
+        feature = batch.features[self._schema.name]
+        if self._ends is not None and isinstance(feature, Ragged):
+            self._ends.append(feature.offsets[1:] + self._values.shape[0])
+        self._values.append(values_of(feature))
 
     def _finish(self) -> None:
-        self._file.seek(0)
-        self._file.write(header(np.dtype(self._schema.dtype), (self.records_written, *self._schema.shape)))
-        self._parts.commit(self._file, provenance=(self._options.provenance_text + "\n").encode())
+        arrays = [self._values] if self._ends is None else [self._values, self._ends]
+        for array in arrays:
+            array.file.seek(0)
+            array.file.write(header(array.dtype, array.shape))
+        ends = None if self._ends is None else self._ends.file
+        self._parts.commit(self._values.file, self._options.sidecar, ends)
+
+    def _spool(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> Spool:
+        """An array whose header is written again when its length is known."""
+        spool = Spool(name, self._parts.create(), dtype=dtype, row_shape=row_shape)
+        spool.file.write(header(spool.dtype, spool.shape))
+        return spool
 
 
 def header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:

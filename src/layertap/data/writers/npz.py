@@ -55,7 +55,7 @@ class NpzWriter(Writer):
             text = np.array(self._options.provenance_text)  # ASCII, never empty
             with _member(archive, f"{PROVENANCE}.npy") as member:
                 member.write(header(text.dtype, ()) + text.tobytes())
-        self._parts.commit(file, provenance=b"")
+        self._parts.commit(file)
 
     def _check_ids(self, batch: FeatureBatch) -> None:
         for record in batch.records:

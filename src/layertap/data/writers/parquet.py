@@ -87,7 +87,7 @@ class ParquetWriter(Writer):
     def _finish(self) -> None:
         self._flush()
         self._parquet.close()
-        self._parts.commit(self._file, provenance=b"")
+        self._parts.commit(self._file)
 
     def abort(self) -> None:
         """Leaves nothing behind."""

@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -26,9 +27,9 @@ class PartFiles:
         path: the output, or None for standard output.
     """
 
-    def __init__(self, path: Path | None, *, sidecar: Path | None = None) -> None:
+    def __init__(self, path: Path | None, *, beside: Sequence[Path] = ()) -> None:
         self.path = path
-        self._sidecar = sidecar
+        self._beside = tuple(beside)
         self._open: dict[Path, BinaryIO] = {}
         self._created = count()
 
@@ -54,29 +55,31 @@ class PartFiles:
         file.close()
         part.unlink()
 
-    def commit(self, file: BinaryIO, *, provenance: bytes) -> None:
+    def commit(self, file: BinaryIO, *companions: BinaryIO | bytes | None) -> None:
         """Makes a temporary file the output and deletes the others.
 
         Args:
             file: one that `create` gave.
-            provenance: for the sidecar, where the output has one.
+            companions: for each place beside the output, in order: one that `create` gave, its bytes, or None: what
+                stands there is of an earlier output, and goes.
         """
         if self.path is None:
             file.flush()
             return
+        assert len(companions) == len(self._beside)
         if self.path.exists():
             shutil.copymode(self.path, self._part(file))
-        _sync_and_close(file)
-        companion = None
-        if self._sidecar is not None:
-            companion = self.create()
-            companion.write(provenance)
-            _sync_and_close(companion)
-            # At no time does an output stand beside the provenance of another.
-            self._sidecar.unlink(missing_ok=True)
+        made = [self._written(companion) for companion in companions]
+        for part in (file, *made):
+            if part is not None:
+                _sync_and_close(part)
+        # At no time does an output stand beside the companions of another.
+        for place in self._beside:
+            place.unlink(missing_ok=True)
         self._part(file).replace(self.path)
-        if companion is not None and self._sidecar is not None:
-            self._part(companion).replace(self._sidecar)
+        for part, place in zip(made, self._beside, strict=True):
+            if part is not None:
+                self._part(part).replace(place)
         self.discard()
         _sync_folder(self.path.parent)
 
@@ -90,8 +93,25 @@ class PartFiles:
                 part.unlink(missing_ok=True)
         self._open.clear()
 
+    def _written(self, companion: BinaryIO | bytes | None) -> BinaryIO | None:
+        if not isinstance(companion, bytes):
+            return companion
+        part = self.create()
+        part.write(companion)
+        return part
+
     def _part(self, file: BinaryIO) -> Path:
         return next(part for part, opened in self._open.items() if opened is file)
+
+
+def provenance_place(path: Path) -> Path:
+    """Where the provenance of an output stands whose format has no place for it."""
+    return path.with_name(f"{path.name}.provenance.json")
+
+
+def offsets_place(path: Path) -> Path:
+    """Where it stands where the records of a ragged npy output end."""
+    return path.with_name(f"{path.stem}.offsets{path.suffix}")
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:

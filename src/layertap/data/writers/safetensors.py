@@ -49,7 +49,7 @@ class SafetensorsWriter(Writer):
         for spool in ordered:
             spool.copy_to(file)
             self._spools.drop(spool.name)
-        self._parts.commit(file, provenance=b"")
+        self._parts.commit(file)
 
 
 def header(spools: list[Spool], provenance: str) -> bytes:
