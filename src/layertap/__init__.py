@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from layertap.features.expr import (
+        attentions,
         concat,
         hidden_states,
         last_hidden_state,
@@ -45,11 +46,12 @@ if TYPE_CHECKING:
     )
     from layertap.features.parse import parse
     from layertap.features.plan import Rules
-    from layertap.records import Ragged, Record
+    from layertap.records import AttentionMaps, Ragged, Record
 
 __version__ = "0.1.0"
 
 _HOME = {
+    "AttentionMaps": "records",
     "BackendError": "errors",
     "CheckpointError": "errors",
     "ConfigError": "errors",
@@ -71,6 +73,7 @@ _HOME = {
     "UntrainedPoolerError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "attentions": "features.expr",
     "concat": "features.expr",
     "hidden_states": "features.expr",
     "last_hidden_state": "features.expr",
@@ -81,6 +84,7 @@ _HOME = {
 }
 
 __all__ = [
+    "AttentionMaps",
     "BackendError",
     "CheckpointError",
     "ConfigError",
@@ -103,6 +107,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "__version__",
+    "attentions",
     "concat",
     "hidden_states",
     "last_hidden_state",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from layertap.errors import FeatureError, FeatureSyntaxError
 from layertap.features.expr import Expr, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.features.parse import parse, parse_named
-from layertap.features.spelling import LATER, MISTAKEN_SOURCES, MISTAKEN_STEPS
+from layertap.features.spelling import MISTAKEN_SOURCES, MISTAKEN_STEPS
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,6 @@ REFUSED = [
     ("last_hidden_state.tokens(special=False).mean(special=False)", 40, "left out already; write .mean"),
     ("last_hidden_state.tokens(special=0)", 33, "special is True or False, as in tokens(special=False)"),
     ("concat(last_hidden_state.words(mean), last_hidden_state)", 0, "has one a word: pool it"),
-    ("attentions[0].heads(0, 3)", 0, "attentions is not available in this version"),
     ("last_hidden_state.windows", 18, "--long window"),
     ("last_hidden_state\uff3b\uff1a, 0\uff3d", 17, "type '['"),
     ("hidden_states\uff081\uff09", 13, "type '('"),
@@ -182,9 +181,6 @@ def test_near_misses_are_no_spellings():
     for name in MISTAKEN_STEPS:
         with pytest.raises(FeatureSyntaxError, match=re.escape(MISTAKEN_STEPS[name])):
             parse(f"last_hidden_state.{name}")
-    for name in LATER:
-        with pytest.raises(FeatureSyntaxError, match="not available in this version"):
-            parse(f"last_hidden_state.{name}(1)")
 
 
 @pytest.mark.parametrize(

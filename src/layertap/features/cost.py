@@ -149,7 +149,10 @@ def top_rows(program: Program) -> int | None:
 
 
 def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Folding and reducing of one capture."""
+    """Folding and reducing of one capture, or attention once more."""
+    if capture.attention is not None:
+        heads = spec.num_attention_heads if capture.heads is None else len(capture.heads)
+        return 2 * heads * n * n * spec.head_size
     h, k = spec.hidden_size, len(capture.layers)
     pooler = 2 * h * h if capture.pooler else 0
     folding = k * n * h if k > 1 or capture.weights else 0
@@ -158,7 +161,10 @@ def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
 
 
 def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Bytes handed over for one text; words and spans count as one a token, which they are at most as a rule."""
+    """Bytes handed over for one text of n tokens; words and spans count as one a token, which they are at most as a rule."""
+    if capture.attention is not None:
+        heads = spec.num_attention_heads if capture.heads is None else len(capture.heads)
+        return STATE_BYTES * n * n * (heads if capture.attention == "heads" else 1)
     one = capture.reduce is not None and capture.segments not in ("words", "spans")
     return STATE_BYTES * spec.hidden_size * (1 if one else n)
 
@@ -168,8 +174,9 @@ def schema_bytes(schema: FeatureSchema, plan: Plan, counts: Sequence[float]) -> 
     size = ITEM_BYTES[schema.dtype]
     for length in schema.shape:
         size *= length
-    if not schema.ragged:
+    if not (schema.ragged or schema.maps):
         return size
     name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
     limit = plan.inputs[plan.input_of[name]].max_length
-    return size * sum(min(n, limit) for n in counts) / len(counts)
+    power = 2 if schema.maps else 1
+    return size * sum(min(n, limit) ** power for n in counts) / len(counts)

@@ -66,7 +66,8 @@ def _features(plan: Plan) -> list[str]:
 
 
 def _type(plan: Plan, schema: FeatureSchema) -> str:
-    shape = ", ".join(str(length) for length in schema.shape)
+    axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
+    shape = ", ".join(axes)
     return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + f" a {_unit(plan, schema)}"
 
 
@@ -107,14 +108,17 @@ def _captures(program: Program) -> list[str]:
     lines = []
     for what, captures in grouped.items():
         layers = sorted({layer for capture in captures for layer in capture.layers})
-        word = "layer" if len(layers) == 1 else "layers"
-        lines.append((f"{word} {_spans(layers)}", what))
+        word = "layer" if captures[0].attention is None else "block"
+        lines.append((f"{word}{'' if len(layers) == 1 else 's'} {_spans(layers)}", what))
     return [line.strip() if len(lines) == 1 else line[2:] for line in _table(lines)]
 
 
 def _what(capture: Capture) -> str:
     if capture.pooler:
         return "the pooler head on the first token, in the backend"
+    if capture.attention is not None:
+        heads = "all heads" if capture.heads is None else f"heads {', '.join(map(str, capture.heads))}"
+        return f"attentions{', the mean' if capture.attention == 'mean' else ''} of {heads}, handed over"
     folded = ""
     if len(capture.layers) > 1:
         folded = f"{'weighted ' if capture.weights else ''}{capture.fold} over layers, then "

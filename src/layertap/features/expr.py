@@ -2,8 +2,10 @@
 
     Expr
     |-- LastHiddenState, HiddenLayers, PoolerOutput, SentenceEmbedding     sources
+    |-- AttentionLayers                                                    a source of maps
     |-- Unnormed                                                           a source, before the final norm
-    |-- LayerFold, Tokens, Units, Pool, Normalize, Truncate, AsType        steps, each `of` an expression
+    |-- LayerFold, Heads, HeadsMean, Tokens, Units, Pool                   steps, each `of` an expression
+    |-- Normalize, Apply, Truncate, AsType                                 steps on vectors
     `-- Concat                                                             several, joined
 
 An expression knows its form (layers axis, token axis) without a model and refuses a step that does not fit at
@@ -36,8 +38,12 @@ from layertap.features.grammar import (
     steps_after,
 )
 from layertap.features.indexing import (
+    ATTENTIONS,
+    HIDDEN_STATES,
     MAX_NUMBER,
+    Layered,
     Selection,
+    key_text,
     refuse_unless_first,
     selection_of,
     selection_text,
@@ -55,7 +61,8 @@ class Expr(ABC):
     Steps are attributes: `unnormed` takes the state before a model's final norm, `layer_mean layer_sum layer_max
     layer_concat layer_mix(w0, ...)` fold layers, `tokens` keeps every token, `words(op)` and `spans(op)` make a vector
     a word or span, `cls first last mean max min sum mean_sqrt_len weighted_mean` pool tokens (or words, or spans),
-    `normalize truncate(n) astype(type)` work on vectors. Each refuses, with `FeatureError`, what does not fit.
+    `normalize truncate(n) astype(type)` work on vectors. Attentions have `layer_mean heads(0, ...) heads_mean` and
+    `astype(float16)`. Each refuses, with `FeatureError`, what does not fit.
     """
 
     __slots__ = ()
@@ -81,6 +88,11 @@ class Expr(ABC):
 
     def __getitem__(self, key: object) -> Pool:
         """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
+        if self.form.unit == "maps":
+            raise FeatureError(
+                f"{self}[{key_text(key)}]: there is no batch axis, and heads are selected as in {self}.heads(0, 3); "
+                "rows and columns are cut from the result, as in maps[0][..., 0]"
+            )
         refuse_unless_first(key, str(self), layers=self.form.layers, tokens=self.form.ragged)
         return self.first
 
@@ -112,6 +124,15 @@ class Expr(ABC):
     def layer_mix(self, *weights: float) -> LayerFold:
         """The sum over layers, each times its weight; one weight a layer, used as given (no softmax)."""
         return LayerFold(of=self, op="mix", weights=tuple(_weight(w) for w in weights))
+
+    def heads(self, *heads: int) -> Heads:
+        """Only these heads of attentions, 0 the first, in this order."""
+        return Heads(of=self, selection=heads)
+
+    @property
+    def heads_mean(self) -> HeadsMean:
+        """The mean over the heads of attentions, or over those that `heads` selects."""
+        return HeadsMean(of=self)
 
     @property
     def tokens(self) -> Tokens:
@@ -211,6 +232,24 @@ class HiddenLayers(Expr):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AttentionLayers(Expr):
+    """`attentions[selection]`, attention probabilities: [A, T, T] for one layer, [L, A, T, T] for a list or a slice.
+
+    Layers are counted from 0, the first block, as in transformers.
+    """
+
+    selection: Selection
+    form: Form = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        several = not isinstance(self.selection, int)
+        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, unit="maps"))
+
+    def __str__(self) -> str:
+        return f"attentions[{selection_text(self.selection)}]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class PoolerOutput(Expr):
     """The pooler head (dense + tanh) on the first token's last state: [H] a text."""
 
@@ -297,6 +336,51 @@ class LayerFold(Expr):
     def __str__(self) -> str:
         weights = f"({', '.join(repr(w) for w in self.weights)})" if self.op == "mix" else ""
         return f"{self.of}.layer_{self.op}{weights}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Heads(Expr):
+    """Only some heads of attentions."""
+
+    of: Expr
+    selection: tuple[int, ...]
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.HEADS
+
+    def __post_init__(self) -> None:
+        for head in self.selection:
+            if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head <= MAX_NUMBER:
+                raise FeatureError("heads takes whole numbers, 0 the first head, as in heads(0, 3)")
+        if not self.selection:
+            raise FeatureError("heads() selects nothing; name heads as in heads(0, 3), or leave the step out for all")
+        repeated = next((head for head in self.selection if self.selection.count(head) > 1), None)
+        if repeated is not None:
+            raise FeatureError(f"heads selects head {repeated} more than once; name each head once")
+        object.__setattr__(self, "form", _admit(self, "heads"))
+
+    def __str__(self) -> str:
+        return f"{self.of}.heads({', '.join(map(str, self.selection))})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HeadsMean(Expr):
+    """The mean over the heads of attentions."""
+
+    of: Expr
+    form: Form = field(init=False, compare=False)
+
+    kind = Kind.HEADS_MEAN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "form", _admit(self, "heads_mean"))
+
+    def __call__(self) -> HeadsMean:
+        """`heads_mean()` is `heads_mean`."""
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.of}.heads_mean"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -464,6 +548,8 @@ class AsType(Expr):
             advice = "; results are float32 without astype" if str(self.dtype) == "float32" else ""
             raise FeatureError(f"astype takes one of {allowed}, not {self.dtype!r}{advice}")
         admitted = _admit(self, "astype")
+        if admitted.unit == "maps" and self.dtype != "float16":
+            raise FeatureError(f"astype({self.dtype}) stores vectors; attentions are stored with astype(float16)")
         object.__setattr__(self, "form", replace(admitted, stored=True))
 
     def __str__(self) -> str:
@@ -485,6 +571,10 @@ class Concat(Expr):
                 raise FeatureError(f"concat joins features, not {described(part)}")
             if part.form.stored:
                 raise FeatureError(f"concat({part}, ...): astype comes after concat: concat(...).astype(...)")
+            if part.form.unit == "maps":
+                raise FeatureError(
+                    f"concat({part}, ...): attentions are no vectors to join; ask for them by themselves"
+                )
             if part.form.layers:
                 raise FeatureError(
                     f"concat({part}, ...): several layers; fold them first, as in hidden_states[-4:].layer_mean.mean"
@@ -521,8 +611,10 @@ def concat(*parts: Expr) -> Concat:
     return Concat(parts=tuple(flat))
 
 
-Step: TypeAlias = Unnormed | LayerFold | Tokens | Units | Pool | Normalize | Apply | Truncate | AsType
-STEP_NODES = (Unnormed, LayerFold, Tokens, Units, Pool, Normalize, Apply, Truncate, AsType)
+Step: TypeAlias = (
+    Unnormed | LayerFold | Heads | HeadsMean | Tokens | Units | Pool | Normalize | Apply | Truncate | AsType
+)
+STEP_NODES = (Unnormed, LayerFold, Heads, HeadsMean, Tokens, Units, Pool, Normalize, Apply, Truncate, AsType)
 
 
 def _admit(node: Step, step: str) -> Form:
@@ -572,43 +664,72 @@ def _weight(value: object) -> float:
 
 def described(value: object) -> str:
     """What a wrong value is, for messages."""
-    if isinstance(value, HiddenStates):
-        return HIDDEN_STATES_ADVICE
+    if isinstance(value, Unselected):
+        return value.advice
     if isinstance(value, str):
         return f"the text {value[:60]!r}; layertap.parse(...) makes a feature of a text"
     return f"a value of type {type(value).__name__}"
 
 
-class HiddenStates:
-    """`hidden_states`, before layers are selected: `hidden_states[-1]`, `[[1, 6, 12]]`, `[-4:]`, `[:]`."""
+class Unselected(ABC):
+    """What has layers, before any are selected."""
 
     __slots__ = ()
+
+    layered: Layered
 
     __iter__: None = None
     __contains__: None = None
 
-    def __getitem__(self, key: object) -> HiddenLayers:
-        return HiddenLayers(selection=selection_of(key))
+    @abstractmethod
+    def __getitem__(self, key: object) -> Expr: ...
+
+    @property
+    def advice(self) -> str:
+        """What to write in its place."""
+        name = self.layered.name
+        return (
+            f"{name} needs its layers: {name}[-1] (the last), {name}[-4:] (the last four), {name}[[1, 6]] (a list) or "
+            f"{name}[:] (all)"
+        )
 
     def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
-        raise FeatureError(HIDDEN_STATES_ADVICE)
+        raise FeatureError(self.advice)
 
     def __bool__(self) -> NoReturn:
-        raise FeatureError(HIDDEN_STATES_ADVICE)
+        raise FeatureError(self.advice)
 
     def __repr__(self) -> str:
-        return "hidden_states"
+        return self.layered.name
 
     def __reduce__(self) -> str:
-        return "hidden_states"
+        return self.layered.name
 
 
-HIDDEN_STATES_ADVICE = (
-    "hidden_states needs its layers: hidden_states[-1] (the last), hidden_states[-4:] (the last four), "
-    "hidden_states[[1, 6]] (a list) or hidden_states[:] (all)"
-)
+class HiddenStates(Unselected):
+    """`hidden_states`, before layers are selected: `hidden_states[-1]`, `[[1, 6, 12]]`, `[-4:]`, `[:]`."""
+
+    __slots__ = ()
+
+    layered = HIDDEN_STATES
+
+    def __getitem__(self, key: object) -> HiddenLayers:
+        return HiddenLayers(selection=selection_of(key, HIDDEN_STATES))
+
+
+class Attentions(Unselected):
+    """`attentions`, before layers are selected: `attentions[0]` is the first block's, as in transformers."""
+
+    __slots__ = ()
+
+    layered = ATTENTIONS
+
+    def __getitem__(self, key: object) -> AttentionLayers:
+        return AttentionLayers(selection=selection_of(key, ATTENTIONS))
+
 
 last_hidden_state = LastHiddenState()
 hidden_states = HiddenStates()
+attentions = Attentions()
 pooler_output = PoolerOutput()
 sentence_embedding = SentenceEmbedding()

@@ -9,8 +9,9 @@ from typing import Literal, get_args
 LayerOp = Literal["mean", "sum", "max", "concat", "mix"]
 PoolOp = Literal["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
 UnitOp = Literal["first", "last", "mean", "max", "min", "sum"]
-Unit = Literal["text", "tokens", "content", "words", "spans"]
-"""What a value has one vector for; `content` are the tokens without the template's special ones."""
+Unit = Literal["text", "tokens", "content", "words", "spans", "maps"]
+"""What a value has one vector for; `content` are the tokens without the template's special ones. `maps` are no
+vectors: attentions, a number for each two tokens."""
 StoredType = Literal["float16", "int8", "binary"]
 
 
@@ -23,18 +24,24 @@ class Kind(IntEnum):
 
     SOURCE = 0
     LAYERS = 1
-    UNITS = 2
-    POOLING = 3
-    VECTORS = 4
+    HEADS = 2
+    HEADS_MEAN = 3
+    UNITS = 4
+    POOLING = 5
+    VECTORS = 6
 
 
 STEPS: dict[str, Kind] = {
     **{f"layer_{op}": Kind.LAYERS for op in get_args(LayerOp)},
+    "heads": Kind.HEADS,
+    "heads_mean": Kind.HEADS_MEAN,
     **dict.fromkeys(("tokens", "words", "spans"), Kind.UNITS),
     **dict.fromkeys(get_args(PoolOp), Kind.POOLING),
     **dict.fromkeys(("normalize", "truncate", "astype"), Kind.VECTORS),
     "unnormed": Kind.SOURCE,  # still a source, of another state
 }
+
+STEPS_OF_MAPS = ("layer_mean", "heads", "heads_mean", "astype")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +83,10 @@ def refusal(form: Form, step: str) -> str | None:
         return "astype is the last step"
     if form.depth >= MAX_DEPTH:
         return f"a feature has at most {MAX_DEPTH} steps"
+    if form.unit == "maps" and step not in STEPS_OF_MAPS:
+        return "of attentions only the mean folds layers" if kind == Kind.LAYERS else "attentions are maps, no vectors"
+    if form.unit != "maps" and kind in (Kind.HEADS, Kind.HEADS_MEAN):
+        return "only attentions have heads, as in attentions[0].heads(0, 3)"
     if kind == Kind.SOURCE:
         return _refusal_of_unnormed(form)
     if kind == Kind.VECTORS:
@@ -89,7 +100,7 @@ def refusal(form: Form, step: str) -> str | None:
     if kind == Kind.LAYERS and not form.ragged:
         return "it has one vector a text"
     if kind == Kind.LAYERS and not form.layers:
-        return "it is one layer; select several, as in hidden_states[-4:]"
+        return f"it is one layer; select several, as in {'attentions' if form.unit == 'maps' else 'hidden_states'}[-4:]"
     if form.kind == kind:
         return f"only one step on {_SUBJECT[kind]} is possible"
     if step == "cls" and form.unit == "content":
@@ -110,6 +121,8 @@ def _refusal_of_unnormed(form: Form) -> str | None:
 _SUBJECT = {
     Kind.SOURCE: "nothing",
     Kind.LAYERS: "layers",
+    Kind.HEADS: "heads",
+    Kind.HEADS_MEAN: "all heads",
     Kind.UNITS: "units",
     Kind.POOLING: "tokens",
     Kind.VECTORS: "vectors",

@@ -1,4 +1,4 @@
-"""What square brackets mean: which layers `hidden_states[...]` selects, and `[:, 0]` for the first token.
+"""What square brackets mean: which layers `hidden_states[...]` or `attentions[...]` selects, and `[:, 0]`.
 
 Everything else that people write with torch tensors is refused with the spelling that works.
 """
@@ -31,94 +31,125 @@ Selection: TypeAlias = int | tuple[int, ...] | LayerSlice
 """Layers as written: one (no layers axis), a list in its order, or a slice (both keep a layers axis)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layered:
+    """What has layers to select.
+
+    Attributes:
+        name: as in the language.
+        lowest: what number 0 is.
+        counted: what a model has a number of.
+        of_tuple: what to write in the place of several axes in one bracket, where the first is one layer.
+    """
+
+    name: str
+    lowest: str
+    counted: str
+    of_tuple: str
+
+
+HIDDEN_STATES = Layered(
+    name="hidden_states",
+    lowest="embedding output",
+    counted="hidden states",
+    of_tuple="select the layer first, then its tokens, as in hidden_states[{layer}][:, 0]",
+)
+ATTENTIONS = Layered(
+    name="attentions",
+    lowest="first block",
+    counted="blocks with attentions",
+    of_tuple="select the layer first, then its heads, as in attentions[{layer}].heads(0, 3)",
+)
+
+
 def selection_text(selection: Selection) -> str:
     """What stands between the brackets: `-1`, `[1, 6, 12]`, `-4:`."""
     return str(list(selection)) if isinstance(selection, tuple) else str(selection)
 
 
-def selection_of(key: object) -> Selection:
-    """The layers that `hidden_states[key]` selects.
+def selection_of(key: object, of: Layered = HIDDEN_STATES) -> Selection:
+    """The layers that `hidden_states[key]`, or another with layers, selects.
 
     Raises:
         FeatureError: a key that is not one layer, a list of layers or a slice, an empty or a repeated one.
     """
     if isinstance(key, slice):
-        bounds = [None if b is None else _number(b, key) for b in (key.start, key.stop, key.step)]
+        bounds = [None if b is None else _number(b, key, of) for b in (key.start, key.stop, key.step)]
         if bounds[2] == 0:
-            raise FeatureError(f"hidden_states[{key_text(key)}]: a step of 0 selects nothing")
+            raise FeatureError(f"{of.name}[{key_text(key)}]: a step of 0 selects nothing")
         return LayerSlice(*bounds)
     if isinstance(key, list):
-        layers = tuple(_number(layer, key) for layer in key)
+        layers = tuple(_number(layer, key, of) for layer in key)
         if not layers:
-            raise FeatureError("hidden_states[[]] selects nothing; name layers as in hidden_states[[1, 6, 12]]")
-        _refuse_repeated(layers, selection_text(layers))
+            raise FeatureError(f"{of.name}[[]] selects nothing; name layers as in {of.name}[[1, 6, 12]]")
+        _refuse_repeated(layers, selection_text(layers), of)
         return layers
     if isinstance(key, tuple):
-        raise FeatureError(_tuple_advice(key))
-    return _number(key, key)
+        raise FeatureError(_tuple_advice(key, of))
+    return _number(key, key, of)
 
 
-def _number(value: object, key: object) -> int:
+def _number(value: object, key: object, of: Layered) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise FeatureError(
-            f"hidden_states[{key_text(key)}]: layers are whole numbers: one (hidden_states[-1]), "
-            "a list (hidden_states[[1, 6, 12]]) or a slice (hidden_states[-4:])"
+            f"{of.name}[{key_text(key)}]: layers are whole numbers: one ({of.name}[-1]), "
+            f"a list ({of.name}[[1, 6, 12]]) or a slice ({of.name}[-4:])"
         ) from None
     if abs(number) > MAX_NUMBER:
-        raise FeatureError(f"hidden_states: a layer number of {number.bit_length()} bits; no model has that many")
+        raise FeatureError(f"{of.name}: a layer number of {number.bit_length()} bits; no model has that many")
     return number
 
 
-def _refuse_repeated(layers: tuple[int, ...], text: str) -> None:
+def _refuse_repeated(layers: tuple[int, ...], text: str, of: Layered) -> None:
     for layer in layers:
         if layers.count(layer) > 1:
-            raise FeatureError(f"hidden_states[{text}] selects layer {layer} more than once; name each layer once")
+            raise FeatureError(f"{of.name}[{text}] selects layer {layer} more than once; name each layer once")
 
 
-def _tuple_advice(key: tuple[object, ...]) -> str:
+def _tuple_advice(key: tuple[object, ...], of: Layered) -> str:
     text = key_text(key)
     if key and all(isinstance(layer, int) for layer in key):
-        return f"hidden_states[{text}]: a list of layers has its own brackets; write hidden_states[[{text}]]"
-    if key and isinstance(key[0], slice):
+        return f"{of.name}[{text}]: a list of layers has its own brackets; write {of.name}[[{text}]]"
+    if key and isinstance(key[0], slice) and of is HIDDEN_STATES:
         layers = key_text(key[0])
         return (
             f"hidden_states[{text}]: `[:, 0]` on several layers is not a feature; write hidden_states[{layers}].first "
             "for the first token of each of these layers, or hidden_states[-1][:, 0] for the last layer's"
         )
     layer = key_text(key[0]) if key else "-1"
-    return f"hidden_states[{text}]: select the layer first, then its tokens, as in hidden_states[{layer}][:, 0]"
+    return f"{of.name}[{text}]: {of.of_tuple.format(layer=layer)}"
 
 
-def resolve(selection: Selection, num_states: int) -> tuple[int, ...]:
-    """The selected layers as numbers 0..num_states-1, in the order asked.
+def resolve(selection: Selection, num_states: int, of: Layered = HIDDEN_STATES) -> tuple[int, ...]:
+    """The selected layers as numbers 0..num_states-1, in the order asked; `num_states` is how many there are.
 
     Raises:
         FeatureError: out of range (never clamped), empty, or repeated.
     """
     text, top = selection_text(selection), num_states - 1
-    valid = f"0 (embedding output) to {top} (last), or -1 to -{num_states}"
+    valid = f"0 ({of.lowest}) to {top} (last), or -1 to -{num_states}"
     if isinstance(selection, LayerSlice):
         low, high = -num_states, num_states
         for bound in (selection.start, selection.stop):
             if bound is not None and not low <= bound <= high:
                 raise FeatureError(
-                    f"hidden_states[{text}]: {bound} is out of range; this model has {num_states} hidden states, "
+                    f"{of.name}[{text}]: {bound} is out of range; this model has {num_states} {of.counted}, "
                     f"and slice bounds go from {low} to {high}"
                 )
         layers = tuple(range(num_states)[selection.start : selection.stop : selection.step])
         if not layers:
-            raise FeatureError(f"hidden_states[{text}] selects no layer; this model's are {valid}")
+            raise FeatureError(f"{of.name}[{text}] selects no layer; this model's are {valid}")
         return layers
     asked = selection if isinstance(selection, tuple) else (selection,)
     for layer in asked:
         if not -num_states <= layer <= top:
-            raise FeatureError(f"hidden_states[{text}]: {layer} is out of range; this model's layers are {valid}")
+            raise FeatureError(f"{of.name}[{text}]: {layer} is out of range; this model's layers are {valid}")
     layers = tuple(layer % num_states for layer in asked)
-    _refuse_repeated(layers, text)
+    _refuse_repeated(layers, text, of)
     return layers
 
 

@@ -12,10 +12,9 @@ from typing import NoReturn, get_args
 
 from layertap.errors import FeatureError, FeatureSyntaxError
 from layertap.features import expr as nodes
-from layertap.features.expr import HIDDEN_STATES_ADVICE, MAX_TEXT, Expr
+from layertap.features.expr import MAX_TEXT, Expr, Unselected
 from layertap.features.grammar import STEPS, Kind, UnitOp, steps_after
 from layertap.features.spelling import (
-    LATER,
     MISTAKEN_SOURCES,
     MISTAKEN_STEPS,
     NUMBER,
@@ -28,9 +27,12 @@ SOURCES: dict[str, Expr] = {
     "pooler_output": nodes.pooler_output,
     "sentence_embedding": nodes.sentence_embedding,
 }
+# sources that need their layers in brackets
+LAYERED: dict[str, Unselected] = {"hidden_states": nodes.hidden_states, "attentions": nodes.attentions}
 # steps that need an argument -> what that looks like
 EXAMPLES: dict[str, str] = {
     "layer_mix": "layer_mix(0.5, 0.5)",
+    "heads": "heads(0, 3)",
     "words": "words(mean)",
     "spans": "spans(mean)",
     "truncate": "truncate(128)",
@@ -141,29 +143,29 @@ class _Statement:
 
     def source(self, node: ast.expr) -> Expr:
         if isinstance(node, ast.Subscript):
-            key = self.key(node.slice)
-            return self.made(node.slice, lambda: nodes.hidden_states[key])
+            assert isinstance(node.value, ast.Name)
+            key, layered = self.key(node.slice), LAYERED[node.value.id]
+            return self.made(node.slice, lambda: layered[key])
         if isinstance(node, ast.Name):
             if node.id in SOURCES:
                 return SOURCES[node.id]
             self.refuse_source(node)
         if isinstance(node, ast.Call):
             return self.call(node)
-        expected = ", ".join(("hidden_states[...]", *SOURCES, "concat(...)"))
+        expected = ", ".join((*(f"{name}[...]" for name in LAYERED), *SOURCES, "concat(...)"))
         raise self.error(f"expected a feature: {expected}", node)
 
     def refuse_source(self, node: ast.Name) -> NoReturn:
         name = node.id
-        if name == "hidden_states":
-            raise self.error(HIDDEN_STATES_ADVICE, _end(self.text, node))
-        if name in LATER:
-            raise self.error(f"{name} is not available in this version", node)
+        if name in LAYERED:
+            raise self.error(LAYERED[name].advice, _end(self.text, node))
         if name in MISTAKEN_SOURCES:
             raise self.error(f"{name!r} is not a feature; {MISTAKEN_SOURCES[name]}", node)
         if name in STEPS:
-            instead = {"layer": "hidden_states[-4:]."}.get(name.split("_")[0], "last_hidden_state.")
+            before = {"layer": "hidden_states[-4:].", "heads": "attentions[0]."}
+            instead = before.get(name.split("_")[0], "last_hidden_state.")
             raise self.error(f"{name!r} is a step; it follows what it works on, as in {instead}{name}", node)
-        known = (*SOURCES, "hidden_states", "concat")
+        known = (*SOURCES, *LAYERED, "concat")
         raise self.error(
             f"unknown {name!r}{_nearest(name, known)}; a feature starts with one of {', '.join(known)}", node
         )
@@ -177,7 +179,7 @@ class _Statement:
         if isinstance(node.func, ast.Name):
             if node.func.id == "sentence_embedding":
                 return self.sentence_embedding(node)
-            if node.func.id in SOURCES or node.func.id == "hidden_states":
+            if node.func.id in SOURCES or node.func.id in LAYERED:
                 raise self.error(f"{node.func.id} takes no parentheses", _end(self.text, node.func))
             self.refuse_source(node.func)
         raise self.error("this cannot be called; only steps and concat take parentheses", _end(self.text, node.func))
@@ -214,8 +216,6 @@ class _Statement:
         return self.made(begin, make)
 
     def refuse_step(self, feature: Expr, name: str, begin: int) -> NoReturn:
-        if name in LATER:
-            raise self.error(f".{name} is not available in this version", begin)
         if name in MISTAKEN_STEPS:
             raise self.error(f"unknown step {name!r}; {MISTAKEN_STEPS[name]}", begin)
         can = steps_after(feature.form)
@@ -231,6 +231,9 @@ class _Statement:
         if name == "layer_mix":
             weights = [self.number(argument) for argument in node.args]
             return lambda: feature.layer_mix(*weights)
+        if name == "heads":
+            heads = [self.number(argument) for argument in node.args]
+            return lambda: feature.heads(*heads)  # type: ignore[arg-type]
         if name == "truncate":
             sizes = [self.number(argument) for argument in self.one(name, node)]
             return lambda: feature.truncate(sizes[0])  # type: ignore[arg-type]
@@ -316,7 +319,7 @@ def _number(node: ast.expr) -> int | float | None:
 
 
 def _is_layers(node: ast.Subscript) -> bool:
-    return isinstance(node.value, ast.Name) and node.value.id == "hidden_states"
+    return isinstance(node.value, ast.Name) and node.value.id in LAYERED
 
 
 def _check_characters(text: str, plain: str) -> None:

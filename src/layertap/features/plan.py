@@ -172,7 +172,7 @@ def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules =
     layers = facts.spec.num_hidden_layers
     schemas: list[FeatureSchema] = []
     for name, expr in resolved.items():
-        schemas.extend(type_of(expr, facts.spec.hidden_size).schemas(name))
+        schemas.extend(type_of(expr, facts.spec).schemas(name))
     _refuse_same_names(schemas)
     return Plan(
         features=dict(features),

@@ -15,8 +15,10 @@ from layertap.errors import FeatureError, UntrainedPoolerError
 from layertap.features.expr import (
     STEP_NODES,
     Apply,
+    AttentionLayers,
     Concat,
     Expr,
+    Heads,
     HiddenLayers,
     LastHiddenState,
     Pool,
@@ -27,7 +29,7 @@ from layertap.features.expr import (
     concat,
     last_hidden_state,
 )
-from layertap.features.indexing import resolve
+from layertap.features.indexing import ATTENTIONS, resolve
 from layertap.features.schema import ModelFacts
 from layertap.models.sentence import SentenceEmbeddingSpec, SentencePooling
 
@@ -111,7 +113,7 @@ def _pooled(states: Expr, pooling: SentencePooling, prompt: bool) -> Pool:
 
 
 def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
-    """Every layer by its number 0..L: one, or a tuple in the order asked."""
+    """Every layer by its number 0..L, of attentions 0..L-1: one, or a tuple in the order asked."""
 
     def numbered(source: Expr) -> Expr:
         if isinstance(source, LastHiddenState):
@@ -119,6 +121,9 @@ def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
         if isinstance(source, HiddenLayers):
             layers = resolve(source.selection, facts.spec.num_states)
             return HiddenLayers(selection=layers[0] if isinstance(source.selection, int) else layers)
+        if isinstance(source, AttentionLayers):
+            layers = resolve(source.selection, facts.spec.num_hidden_layers, ATTENTIONS)
+            return AttentionLayers(selection=layers[0] if isinstance(source.selection, int) else layers)
         if isinstance(source, PoolerOutput):
             _check_pooler(facts)
         return source
@@ -128,6 +133,8 @@ def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
             _check_cls(step, facts)
         elif isinstance(step, Unnormed):
             _check_unnormed(step, facts)
+        elif isinstance(step, Heads):
+            _check_heads(step, facts)
 
     return _map_sources(expr, numbered, check)
 
@@ -150,6 +157,13 @@ def _check_pooler(facts: ModelFacts) -> None:
 def _check_cls(pool: Pool, facts: ModelFacts) -> None:
     if pool.op == "cls" and not facts.has_cls:
         raise FeatureError(f"{pool}: this model's template has no CLS token; use .first or .last")
+
+
+def _check_heads(heads: Heads, facts: ModelFacts) -> None:
+    last = facts.spec.num_attention_heads - 1
+    for head in heads.selection:
+        if head > last:
+            raise FeatureError(f"{heads}: {head} is out of range; this model's heads are 0 to {last}")
 
 
 def _check_unnormed(unnormed: Unnormed, facts: ModelFacts) -> None:

@@ -9,8 +9,11 @@ from layertap.errors import FeatureError, OptionError
 from layertap.features.expr import (
     Apply,
     AsType,
+    AttentionLayers,
     Concat,
     Expr,
+    Heads,
+    HeadsMean,
     HiddenLayers,
     LayerFold,
     Normalize,
@@ -78,12 +81,12 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureType:
-    """The type of one text's value: [layers, size] or [size], of each `unit`.
+    """The type of one text's value: [layers, size] or [size], of each `unit`; of maps [layers, size, T, T].
 
     Attributes:
         dtype: as in the language; `binary` is stored as uint8, eight signs a byte.
         layers: size of the layers axis, or None where there is none.
-        size: numbers a vector, before bits are packed.
+        size: numbers a vector, before bits are packed; of attentions their heads, 0 for the mean over heads.
         unit: what there is a value of; "text": one in all.
     """
 
@@ -95,11 +98,15 @@ class FeatureType:
     @property
     def ragged(self) -> bool:
         """One value a token, word or span."""
-        return self.unit != "text"
+        return self.unit not in ("text", "maps")
 
     def schemas(self, name: str) -> tuple[FeatureSchema, ...]:
         """The schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
         leading = () if self.layers is None else (self.layers,)
+        if self.unit == "maps":
+            heads = (self.size,) if self.size else ()
+            assert self.dtype in ("float32", "float16")
+            return (FeatureSchema(name=name, dtype=self.dtype, shape=(*leading, *heads), ragged=False, maps=True),)
         shape = (*leading, self.size // 8 if self.dtype == "binary" else self.size)
         stored: Literal["float32", "float16", "int8", "uint8"] = "uint8" if self.dtype == "binary" else self.dtype
         value = FeatureSchema(name=name, dtype=stored, shape=shape, ragged=self.ragged)
@@ -108,12 +115,12 @@ class FeatureType:
         return (value, FeatureSchema(name=f"{name}.scale", dtype="float32", shape=leading, ragged=self.ragged))
 
 
-def type_of(expr: Expr, hidden_size: int) -> FeatureType:
+def type_of(expr: Expr, spec: EncoderSpec) -> FeatureType:
     """The type of a feature.
 
     Args:
         expr: a feature as `rewrite.rewrite` leaves it: every layer numbered, `sentence_embedding` expanded.
-        hidden_size: H.
+        spec: the encoder.
 
     Raises:
         FeatureError: a size that does not fit, with the valid range.
@@ -121,27 +128,33 @@ def type_of(expr: Expr, hidden_size: int) -> FeatureType:
     match expr:
         case HiddenLayers(selection=selection):
             layers = len(selection) if isinstance(selection, tuple) else None
-            return FeatureType(dtype="float32", layers=layers, size=hidden_size, unit="tokens")
+            return FeatureType(dtype="float32", layers=layers, size=spec.hidden_size, unit="tokens")
+        case AttentionLayers(selection=selection):
+            layers = len(selection) if isinstance(selection, tuple) else None
+            return FeatureType(dtype="float32", layers=layers, size=spec.num_attention_heads, unit="maps")
         case PoolerOutput():
-            return FeatureType(dtype="float32", layers=None, size=hidden_size, unit="text")
+            return FeatureType(dtype="float32", layers=None, size=spec.hidden_size, unit="text")
+        case Heads() | HeadsMean():
+            heads = len(expr.selection) if isinstance(expr, Heads) else 0
+            return replace(type_of(expr.of, spec), size=heads)
         case LayerFold():
-            return _folded(expr, type_of(expr.of, hidden_size))
+            return _folded(expr, type_of(expr.of, spec))
         case Unnormed():
-            return type_of(expr.of, hidden_size)
+            return type_of(expr.of, spec)
         case Tokens() | Units():
-            return replace(type_of(expr.of, hidden_size), unit=expr.form.unit)
+            return replace(type_of(expr.of, spec), unit=expr.form.unit)
         case Pool():
-            return replace(type_of(expr.of, hidden_size), unit="text")
+            return replace(type_of(expr.of, spec), unit="text")
         case Normalize():
-            return type_of(expr.of, hidden_size)
+            return type_of(expr.of, spec)
         case Apply(step=step):
-            return replace(type_of(expr.of, hidden_size), size=step.size)
+            return replace(type_of(expr.of, spec), size=step.size)
         case Truncate():
-            return _truncated(expr, type_of(expr.of, hidden_size))
+            return _truncated(expr, type_of(expr.of, spec))
         case AsType():
-            return _stored(expr, type_of(expr.of, hidden_size))
+            return _stored(expr, type_of(expr.of, spec))
         case Concat():
-            parts = [type_of(part, hidden_size) for part in expr.parts]
+            parts = [type_of(part, spec) for part in expr.parts]
             return replace(parts[0], size=sum(part.size for part in parts))
     raise AssertionError(f"{expr!r} was not rewritten for a model")
 

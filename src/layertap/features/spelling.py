@@ -39,12 +39,17 @@ WIDE: dict[str, str] = {
     "\u3000": " ",
 }
 
-# Parts of the language that other versions have.
-LATER = frozenset({"attentions", "heads", "heads_mean"})
-
 _OUTPUTS = "name the output itself: last_hidden_state, hidden_states[-1] or pooler_output"
+_ATTENTIONS = "write attentions[i] for block i, counted from 0, or attentions[:] for all"
 MISTAKEN_SOURCES: dict[str, str] = {
     "all_hidden_states": "write hidden_states[:] for all layers",
+    "attention": _ATTENTIONS,
+    "attention_maps": _ATTENTIONS,
+    "attention_probs": _ATTENTIONS,
+    "attention_scores": _ATTENTIONS,
+    "attention_weights": _ATTENTIONS,
+    "attn": _ATTENTIONS,
+    "attn_weights": _ATTENTIONS,
     "cls": "write last_hidden_state.cls",
     "cls_token": "write last_hidden_state.cls",
     "embedding_output": "write hidden_states[0]",
@@ -57,7 +62,8 @@ MISTAKEN_SOURCES: dict[str, str] = {
     "mean_pooling": "write last_hidden_state.mean",
     "model_output": _OUTPUTS,
     "output": _OUTPUTS,
-    "output_attentions": "attentions are not available in this version",
+    "output_attentions": "nothing is switched on here; name the layers: attentions[:] for all, attentions[-1] for the "
+    "last",
     "output_hidden_states": "nothing is switched on here; name the layers: hidden_states[:] for all, "
     "hidden_states[-1] for the last",
     "outputs": _OUTPUTS,
@@ -81,6 +87,10 @@ MISTAKEN_STEPS: dict[str, str] = {
     "concat": "write layer_concat for layers, or concat(f, g) for features",
     "dtype": "write astype(float16), astype(int8) or astype(binary)",
     "float16": "write astype(float16)",
+    "attentions": "attentions is a source of its own: write attentions[0], without what is before it",
+    "head": "write heads(0) for the first head",
+    "head_mean": "write heads_mean",
+    "mean_heads": "write heads_mean",
     "half": "write astype(float16)",
     "int8": "write astype(int8)",
     "l2": "write normalize",

@@ -5,7 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from layertap.features.expr import Concat, Expr, HiddenLayers, LayerFold, Pool, PoolerOutput, Tokens, Units, Unnormed
+from layertap.features.expr import (
+    AttentionLayers,
+    Concat,
+    Expr,
+    Heads,
+    HeadsMean,
+    HiddenLayers,
+    LayerFold,
+    Pool,
+    PoolerOutput,
+    Tokens,
+    Units,
+    Unnormed,
+)
 from layertap.features.grammar import LayerOp, PoolOp, Unit, UnitOp
 from layertap.features.program import Capture, Reduce, SegmentKind
 
@@ -27,7 +40,7 @@ class Tap:
     """The part of a feature that stands before its vector steps.
 
     Attributes:
-        layers: 0..L in the order asked; (L,) for the pooler.
+        layers: 0..L in the order asked; (L,) for the pooler; of attentions their blocks 1..L.
         fold: what becomes of the layers axis; None: one layer, or an axis that is kept (`stacked`).
         weights: for the fold `mix`, one a layer.
         stacked: the value keeps a layers axis.
@@ -37,6 +50,8 @@ class Tap:
         unit: what the value has a vector for.
         pooler: the value is the pooler's.
         unnormed: the highest of `layers` is L, as it is before the final norm.
+        attention: the value is attentions: of heads, or their mean.
+        heads: which, in the order asked; None: all.
     """
 
     layers: tuple[int, ...]
@@ -48,6 +63,8 @@ class Tap:
     unit: Unit = "tokens"
     pooler: bool = False
     unnormed: bool = False
+    attention: Literal["heads", "mean"] | None = None
+    heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +89,8 @@ class Reading:
         kinds = {capture.segments for capture in self.captures}
         if self.tap.pooling is not None:
             kinds.add(self.tap.pooling.segments)
-        elif self.tap.unit in ("tokens", "content"):
-            kinds.add("tokens" if self.tap.unit == "tokens" else "content")
+        elif self.tap.unit in ("tokens", "content", "maps"):
+            kinds.add("content" if self.tap.unit == "content" else "tokens")
         return frozenset(kind for kind in kinds if kind is not None)
 
 
@@ -114,6 +131,8 @@ def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
         head = Reduction(segments="windows", reduce="first")
         return Tap(layers=(num_hidden_layers,), pooler=True, pooling=head, again="mean", unit="text")
     unit = expr.form.unit
+    if unit == "maps":
+        return _tap_of_attentions(expr)
     pool, expr = (expr, expr.of) if isinstance(expr, Pool) else (None, expr)
     units, expr = (expr, expr.of) if isinstance(expr, Units) else (None, expr)
     pooling: Reduction | None = None
@@ -150,6 +169,24 @@ def _again(units: Units | None, pool: Pool | None) -> PoolOp | None:
     return pool.op if units is not None and pool is not None else None
 
 
+def _tap_of_attentions(expr: Expr) -> Tap:
+    mean, expr = (expr, expr.of) if isinstance(expr, HeadsMean) else (None, expr)
+    heads, expr = (expr, expr.of) if isinstance(expr, Heads) else (None, expr)
+    fold, source = (expr, expr.of) if isinstance(expr, LayerFold) else (None, expr)
+    assert isinstance(source, AttentionLayers)
+    assert isinstance(source.selection, int | tuple), "not rewritten for a model"
+    several = isinstance(source.selection, tuple)
+    layers = source.selection if isinstance(source.selection, tuple) else (source.selection,)
+    return Tap(
+        layers=tuple(layer + 1 for layer in layers),
+        fold=fold.op if fold is not None else None,
+        stacked=several and fold is None,
+        unit="maps",
+        attention="heads" if mean is None else "mean",
+        heads=heads.selection if heads is not None else None,
+    )
+
+
 def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
     """The taps of a rewritten feature, from left to right."""
     if isinstance(expr, Concat):
@@ -159,9 +196,12 @@ def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
     return taps(expr.of, num_hidden_layers)  # type: ignore[attr-defined]
 
 
+TAPPED = (HiddenLayers, AttentionLayers, PoolerOutput, Unnormed, LayerFold, Heads, HeadsMean, Tokens, Units, Pool)
+
+
 def is_tap(expr: Expr) -> bool:
     """Whether a feature has no vector step and no join."""
-    return isinstance(expr, HiddenLayers | PoolerOutput | Unnormed | LayerFold | Tokens | Units | Pool)
+    return isinstance(expr, TAPPED)
 
 
 def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
@@ -174,6 +214,10 @@ def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
     """
     if tap.pooler:
         return Reading(tap=tap, captures=(pooler_capture(tap.layers[0]),), folded=False, reduced=True)
+    if tap.attention is not None:
+        wanted = {"attention": tap.attention, "heads": tap.heads} if capture else {"attention": "heads"}
+        captures = tuple(Capture(layers=(i,), **wanted) for i in tap.layers)
+        return Reading(tap=tap, captures=captures, folded=False, reduced=capture)
     # so that lower layers are one capture with those of the normed feature
     raw = max(tap.layers) if tap.unnormed else None
     if not capture:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +36,12 @@ def finish(
     Args:
         plan: the plan whose program ran.
         name: which of its features.
-        captures: what the backend handed over: float32 [S, H] where reduced, [T, H] where not.
+        captures: what the backend handed over: float32 [S, H] where reduced, [T, H] where not, [M] of attention.
         segments: every kind that `plan.segment_kinds` names.
 
     Returns:
         The feature under its name, and `<name>.scale` for int8: [N, ...] where dense, token-major [M, ...] where
-        ragged (`unit_counts` says how many of the M are each text's). Arrays may share memory with `captures`.
+        ragged, flat [M] of attentions (`unit_counts` says how many of the M are each text's). Arrays may share memory with `captures`.
     """
     readings = iter(plan.readings[name])
     value = _evaluate(plan.resolved[name], readings, captures, segments)
@@ -66,6 +67,9 @@ def unit_counts(plan: Plan, name: str, segments: Mapping[SegmentKind, Segments])
             texts = segments[unit].texts
             assert texts is not None
             return np.diff(texts).astype(np.int64)
+        case "maps":
+            shape = next(schema.shape for schema in plan.schemas if schema.name == name)
+            return np.square(segments["tokens"].counts()) * math.prod(shape)
         case _:
             return None
 
@@ -98,6 +102,11 @@ def tapped(reading: Reading, captures: Mapping[Capture, Floats], segments: Mappi
     """A tap's value, float32 [X, H] or [X, L, H]: what the backend left to do of folding, reducing, dividing."""
     tap = reading.tap
     parts = [captures[capture] for capture in reading.captures]
+    if tap.attention is not None:
+        lengths = segments["tokens"].counts()
+        if not reading.reduced:
+            parts = [select_heads(part, tap, lengths) for part in parts]
+        return stack_maps(parts, lengths) if tap.stacked else fold_layers(parts, tap)
     value = _mean_over(parts[0], tap) if reading.folded else fold_layers(parts, tap)
     if tap.pooling is None:
         return select_rows(value, segments["content" if tap.unit == "content" else "tokens"])
@@ -122,6 +131,24 @@ def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
         else:
             total = total + (part * np.float32(tap.weights[i]) if tap.weights else part)
     return _mean_over(total, tap)
+
+
+def select_heads(maps: Floats, tap: Tap, lengths: npt.NDArray[np.int64]) -> Floats:
+    """float32 [M], maps of all heads of each text -> those of some of them, or of their mean, the plain way."""
+    squares = np.square(lengths)
+    num_heads = len(maps) // int(squares.sum())
+    heads = list(range(num_heads) if tap.heads is None else tap.heads)
+    texts = np.split(maps, np.cumsum(squares[:-1]) * num_heads)
+    selected = [text.reshape(num_heads, -1)[heads] for text in texts]
+    return np.concatenate([(own.mean(axis=0) if tap.attention == "mean" else own).ravel() for own in selected])
+
+
+def stack_maps(parts: Sequence[Floats], lengths: npt.NDArray[np.int64]) -> Floats:
+    """One array [M] a layer, text after text -> [L * M]: text after text, all layers of each."""
+    if len(lengths) == 1 or len(parts) == 1:
+        return np.concatenate(parts)
+    ends = np.cumsum(np.square(lengths)) * (len(parts[0]) // int(np.square(lengths).sum()))
+    return np.concatenate([part[begin:end] for begin, end in pairwise([0, *ends.tolist()]) for part in parts])
 
 
 def _mean_over(total: Floats, tap: Tap) -> Floats:
