@@ -12,7 +12,7 @@ from layertap.engine.preparing import PreparedText
 from layertap.engine.units import given_chars
 from layertap.errors import OptionError
 from layertap.packing import IntArray, simple_segments
-from layertap.records import Array, FeatureSchema, Ragged
+from layertap.records import Array, Feature, FeatureSchema, Ragged
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 
@@ -56,9 +56,9 @@ class Details:
             for name in self.names
         )
 
-    def of(self, texts: Sequence[PreparedText]) -> dict[str, Array | Ragged]:
+    def of(self, texts: Sequence[PreparedText]) -> dict[str, Feature]:
         """Name -> array or `Ragged`, for consecutive records."""
-        found: dict[str, Array | Ragged] = {}
+        found: dict[str, Feature] = {}
         for name in self.names:
             values = [self._value(name, text) for text in texts]
             if name in RECORD_DETAILS:

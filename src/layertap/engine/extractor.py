@@ -26,7 +26,7 @@ from layertap.features.explain import explain
 from layertap.features.expr import Expr
 from layertap.features.naming import Features
 from layertap.features.plan import Plan, Rules
-from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import Feature, FeatureBatch, FeatureSchema, Record
 
 Text: TypeAlias = str | tuple[str, str] | list[str] | Record
 """One text: as it is, as a pair, as words, or as a record."""
@@ -167,7 +167,7 @@ class Extractor:
         *,
         details: bool | Sequence[str] = False,
         progress: bool = False,
-    ) -> Array | Ragged | dict[str, Array | Ragged]:
+    ) -> Feature | dict[str, Feature]:
         """Computes features of texts.
 
         Args:

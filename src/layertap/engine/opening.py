@@ -10,6 +10,7 @@ from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.engine.cutting import Cutting
 from layertap.engine.options import ModelReference, Semantics
+from layertap.errors import OptionError
 from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
 from layertap.features.schema import ModelFacts
@@ -115,6 +116,12 @@ def plan_features(
         OptionError: a window or an overlap that does not fit a limit.
     """
     plan = make_plan(named(features, facts), facts, rules=rules)
+    maps = next((schema.name for schema in plan.schemas if schema.maps), None)
+    if maps is not None and semantics.long == "window":
+        raise OptionError(
+            f"{maps}: attentions of windows are not defined, since tokens of two windows never attend to each other; "
+            "leave out long='window' (--long window), or the attentions"
+        )
     cutting = Cutting.of(semantics)
     for seen in plan.inputs:
         cutting.check(seen.max_length, tokenizer.num_special_tokens)

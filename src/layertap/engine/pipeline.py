@@ -6,6 +6,7 @@ input order. Its size is bounded in tokens and in bytes of results, not in recor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,7 +27,7 @@ from layertap.features.program import Capture, SegmentKind
 from layertap.features.vectors import finish, unit_counts
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
-from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 CHUNK_BATCHES = 16
 """Token budgets a chunk: enough texts of each length to fill batches with nearly equal ones."""
@@ -129,19 +130,17 @@ class Pipeline:
 
     def _chunks(self, texts: Iterable[PreparedText]) -> Iterator[list[PreparedText]]:
         max_tokens = self.batch_tokens * CHUNK_BATCHES
-        per_token, per_record = _result_bytes(self.schemas)
         chunk: list[PreparedText] = []
-        tokens = 0
+        tokens = result_bytes = 0
         for text in texts:
             length = text.num_tokens
-            too_big = tokens + length > max_tokens or (
-                (tokens + length) * per_token + (len(chunk) + 1) * per_record > CHUNK_RESULT_BYTES
-            )
-            if chunk and too_big:
+            own_bytes = _result_bytes(self.schemas, length)
+            if chunk and (tokens + length > max_tokens or result_bytes + own_bytes > CHUNK_RESULT_BYTES):
                 yield chunk
-                chunk, tokens = [], 0
+                chunk, tokens, result_bytes = [], 0, 0
             chunk.append(text)
             tokens += length
+            result_bytes += own_bytes
         if chunk:
             yield chunk
 
@@ -164,7 +163,7 @@ class ChunkResults:
         """Puts arrays of one batch in.
 
         Args:
-            arrays: [N, ...] where dense, token-major [M, ...] where ragged.
+            arrays: [N, ...] where dense, token-major [M, ...] where ragged, [M] of maps.
             record_index: int64 [N], whose they are.
             counts: int64 [N], how many of the M are each record's; None where dense.
         """
@@ -180,12 +179,18 @@ class ChunkResults:
             for index, (begin, end) in zip(record_index, pairwise([0, *ends.tolist()]), strict=True):
                 self._rows[name][index] = array[begin:end]
 
-    def features(self) -> dict[str, Array | Ragged]:
-        """Name -> array or `Ragged`, in the order of the schemas."""
-        return {
-            name: Ragged.from_rows(self._rows[name]) if schema.ragged else self._dense[name]
-            for name, schema in self._schemas.items()
-        }
+    def features(self) -> dict[str, Feature]:
+        """Name -> array, `Ragged` or `AttentionMaps`, in the order of the schemas."""
+        return {name: self._feature(schema) for name, schema in self._schemas.items()}
+
+    def _feature(self, schema: FeatureSchema) -> Feature:
+        if schema.ragged:
+            return Ragged.from_rows(self._rows[schema.name])
+        if not schema.maps:
+            return self._dense[schema.name]
+        maps = self._rows[schema.name]
+        lengths = np.array([math.isqrt(len(own) // math.prod(schema.shape)) for own in maps], dtype=np.int64)
+        return AttentionMaps(np.concatenate(maps), lengths, schema.shape)
 
 
 def refuse_non_finite_capture(
@@ -198,6 +203,12 @@ def refuse_non_finite_capture(
     """Raises `NonFiniteError` if the model itself gave NaN or infinity: stored as bits it would not show."""
     if np.isfinite(values).all():
         return
+    if capture.attention is not None:
+        squares = np.square(batch.lengths.astype(np.int64))
+        ends = np.cumsum(squares) * (len(values) // int(squares.sum()))
+        texts = np.searchsorted(ends, np.flatnonzero(~np.isfinite(values)), side="right")
+        layer = capture.layers[0] - 1
+        raise _non_finite(f"attentions[{layer}]", [records[i] for i in np.unique(batch.record_index[texts])])
     rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if capture.segments is None:
         sequences = np.searchsorted(batch.cu_seqlens, rows, side="right") - 1
@@ -209,10 +220,10 @@ def refuse_non_finite_capture(
     raise _non_finite(f"hidden_states[{layers}]", [records[i] for i in np.unique(batch.record_index[texts])])
 
 
-def refuse_non_finite(records: Sequence[Record], features: dict[str, Array | Ragged]) -> None:
+def refuse_non_finite(records: Sequence[Record], features: dict[str, Feature]) -> None:
     """Raises `NonFiniteError` if a floating-point result holds NaN or infinity, as float16 does beyond 65,504."""
     for name, result in features.items():
-        values = result.values if isinstance(result, Ragged) else result
+        values = result.values if isinstance(result, Ragged | AttentionMaps) else result
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             raise _non_finite(name, [records[i] for i in range(len(records)) if not np.isfinite(result[i]).all()])
 
@@ -225,14 +236,10 @@ def _non_finite(what: str, bad: Sequence[Record]) -> NonFiniteError:
     )
 
 
-def _result_bytes(schemas: Sequence[FeatureSchema]) -> tuple[int, int]:
-    """Bytes a token and bytes a record; of words, spans and strings what tokens would have."""
-    per_token = per_record = 0
+def _result_bytes(schemas: Sequence[FeatureSchema], length: int) -> int:
+    """Bytes of a text of this many tokens; of words, spans and strings what tokens would have."""
+    total = 0
     for schema in schemas:
         item = 16 if schema.dtype == "str" else np.dtype(schema.dtype).itemsize
-        size = int(np.prod(schema.shape, dtype=np.int64)) * item
-        if schema.ragged:
-            per_token += size
-        else:
-            per_record += size
-    return per_token, per_record
+        total += math.prod(schema.shape) * item * (length**2 if schema.maps else length if schema.ragged else 1)
+    return total

@@ -7,33 +7,43 @@ from typing import TypeAlias
 
 import numpy as np
 
-from layertap.records import Array, FeatureBatch, FeatureSchema, Ragged
+from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged
 
-Collected: TypeAlias = dict[str, Array | Ragged]
+Collected: TypeAlias = dict[str, Feature]
 
 
 def collect(batches: Iterable[FeatureBatch], schemas: Sequence[FeatureSchema], *, num_records: int) -> Collected:
-    """Name -> [N, ...] or `Ragged` of N, from batches that hold N records in all."""
-    dense = {s.name: np.empty((num_records, *s.shape), dtype=s.dtype) for s in schemas if not s.ragged}
-    values: dict[str, list[Array]] = {s.name: [np.empty((0, *s.shape), dtype=_dtype(s))] for s in schemas if s.ragged}
-    lengths: dict[str, list[Array]] = {name: [np.zeros(1, dtype=np.int64)] for name in values}
+    """Name -> [N, ...], `Ragged` or `AttentionMaps` of N, from batches that hold N records in all."""
+    flat = [schema for schema in schemas if schema.ragged or schema.maps]
+    dense = {s.name: np.empty((num_records, *s.shape), dtype=s.dtype) for s in schemas if s not in flat}
+    values: dict[str, list[Array]] = {s.name: [_nothing(s)] for s in flat}
+    lengths: dict[str, list[Array]] = {s.name: [np.zeros(0, dtype=np.int64)] for s in flat}
     done = 0
     for batch in batches:
         for name, result in batch.features.items():
-            if isinstance(result, Ragged):
+            if isinstance(result, Ragged | AttentionMaps):
                 values[name].append(result.values)
-                lengths[name].append(np.diff(result.offsets))
+                lengths[name].append(np.diff(result.offsets) if isinstance(result, Ragged) else result.lengths)
             else:
                 dense[name][done : done + len(batch)] = result
         done += len(batch)
     assert done == num_records
-    return {
-        s.name: Ragged(np.concatenate(values.pop(s.name)), np.cumsum(np.concatenate(lengths[s.name])))
-        if s.ragged
-        else dense[s.name]
-        for s in schemas
-    }
+    found: Collected = {}
+    for schema in schemas:
+        name = schema.name
+        if name in dense:
+            found[name] = dense[name]
+            continue
+        every, each = np.concatenate(values.pop(name)), np.concatenate(lengths[name])
+        if schema.maps:
+            found[name] = AttentionMaps(every, each, schema.shape)
+        else:
+            found[name] = Ragged(every, np.concatenate([[0], np.cumsum(each)]))
+    return found
 
 
-def _dtype(schema: FeatureSchema) -> str:
-    return "object" if schema.dtype == "str" else schema.dtype
+def _nothing(schema: FeatureSchema) -> Array:
+    """The values of no record."""
+    return np.empty(
+        (0,) if schema.maps else (0, *schema.shape), dtype="object" if schema.dtype == "str" else schema.dtype
+    )
