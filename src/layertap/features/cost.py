@@ -161,7 +161,7 @@ def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
 
 
 def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Bytes handed over for one text of n tokens; words and spans count as one a token, which they are at most as a rule."""
+    """Bytes handed over for one text of n tokens; words and spans count as one a token, the most as a rule."""
     if capture.attention is not None:
         heads = spec.num_attention_heads if capture.heads is None else len(capture.heads)
         return STATE_BYTES * n * n * (heads if capture.attention == "heads" else 1)

@@ -41,7 +41,8 @@ def finish(
 
     Returns:
         The feature under its name, and `<name>.scale` for int8: [N, ...] where dense, token-major [M, ...] where
-        ragged, flat [M] of attentions (`unit_counts` says how many of the M are each text's). Arrays may share memory with `captures`.
+        ragged, flat [M] of attentions (`unit_counts` says how many of the M are each text's). Arrays may share memory
+        with `captures`.
     """
     readings = iter(plan.readings[name])
     value = _evaluate(plan.resolved[name], readings, captures, segments)

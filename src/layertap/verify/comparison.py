@@ -255,7 +255,7 @@ class _Comparison:
         outputs: list[Array] = list(by_layer)
         if "pooler" in self._features:
             pooled = found["pooler"]
-            assert not isinstance(pooled, Ragged)
+            assert isinstance(pooled, np.ndarray)
             outputs.append(pooled[place])
         return outputs
 
