@@ -73,7 +73,9 @@ def _type(plan: Plan, schema: FeatureSchema) -> str:
 
 def _unit(plan: Plan, schema: FeatureSchema) -> str:
     name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
-    return {"text": "text", "words": "word", "spans": "span", "maps": "text"}.get(plan.features[name].form.unit, "token")
+    return {"text": "text", "words": "word", "spans": "span", "maps": "text"}.get(
+        plan.features[name].form.unit, "token"
+    )
 
 
 def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
