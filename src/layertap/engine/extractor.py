@@ -12,6 +12,7 @@ from layertap import __version__
 from layertap.backends.base import Backend, open_backend
 from layertap.engine.cutting import Cutting
 from layertap.engine.details import WITH_WORDS, Details, checked_names
+from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
 from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import Pipeline, ProgressCallback
@@ -167,6 +168,7 @@ class Extractor:
         *,
         details: bool | Sequence[str] = False,
         progress: bool = False,
+        max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> Feature | dict[str, Feature]:
         """Computes features of texts.
 
@@ -178,6 +180,7 @@ class Extractor:
             details: what to say of tokens and words beside the features, names of `layertap.engine.details.NAMES`, or
                 True: all of it.
             progress: draw a progress bar on standard error.
+            max_output_bytes: results that would take more are refused before anything runs (8 GiB).
 
         Returns:
             For one feature its array; for a list or mapping, and with details, a dict of name -> array. An int8
@@ -187,6 +190,7 @@ class Extractor:
 
         Raises:
             UsageError: a feature that does not parse or that this model does not have; texts that are no list.
+            OptionError: results past `max_output_bytes`.
             InputError: an item that is not a text.
             NonFiniteError: NaN or infinity in a result.
         """
@@ -196,6 +200,7 @@ class Extractor:
         _check_iterable(several_texts)
         listed = list(_as_records(several_texts))
         pipeline = self._pipeline(plan, details)
+        pipeline.refuse_past(checked_limit(max_output_bytes), listed)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
             batches = pipeline.run(listed, pipeline.new_summary(), on_progress)
             found: Collected = collect(batches, pipeline.schemas, num_records=len(listed))

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from layertap.backends.base import Backend
 from layertap.engine.batching import PlannedText, batches_of, pack_texts, unit_rows
 from layertap.engine.details import Details
+from layertap.engine.forecast import Forecast, result_bytes
 from layertap.engine.parts import run_in_parts
 from layertap.engine.preparing import Preparation, PreparedText, label
 from layertap.engine.segments import segments_of
@@ -65,6 +66,19 @@ class Pipeline:
     def schemas(self) -> tuple[FeatureSchema, ...]:
         """Of the features and the details, in output order."""
         return (*self.plan.schemas, *self.details.schemas)
+
+    def refuse_past(self, limit: int, records: Sequence[Record]) -> None:
+        """Refuses records whose results would take more bytes than the limit; tokenizes them only if they might.
+
+        Raises:
+            OptionError: they would.
+        """
+        if self.preparation.cutting.long != "window":
+            longest = max(seen.max_length for seen in self.plan.inputs)
+            if result_bytes(self.schemas, longest) * len(records) <= limit:
+                return
+        lengths = (text.longest for text in self.preparation.prepare(records))
+        Forecast.of(self.schemas, lengths).refuse_past(limit)
 
     def new_summary(self) -> RunSummary:
         """A summary with nothing counted yet."""
@@ -131,16 +145,16 @@ class Pipeline:
     def _chunks(self, texts: Iterable[PreparedText]) -> Iterator[list[PreparedText]]:
         max_tokens = self.batch_tokens * CHUNK_BATCHES
         chunk: list[PreparedText] = []
-        tokens = result_bytes = 0
+        tokens = held = 0
         for text in texts:
             length = text.num_tokens
-            own_bytes = _result_bytes(self.schemas, length)
-            if chunk and (tokens + length > max_tokens or result_bytes + own_bytes > CHUNK_RESULT_BYTES):
+            own_bytes = result_bytes(self.schemas, text.longest)
+            if chunk and (tokens + length > max_tokens or held + own_bytes > CHUNK_RESULT_BYTES):
                 yield chunk
-                chunk, tokens, result_bytes = [], 0, 0
+                chunk, tokens, held = [], 0, 0
             chunk.append(text)
             tokens += length
-            result_bytes += own_bytes
+            held += own_bytes
         if chunk:
             yield chunk
 
@@ -234,12 +248,3 @@ def _non_finite(what: str, bad: Sequence[Record]) -> NonFiniteError:
         f"{what}: NaN or infinity in the result of record {named}; a wider precision may help, "
         "non_finite='keep' (--non-finite keep) hands it over as it is"
     )
-
-
-def _result_bytes(schemas: Sequence[FeatureSchema], length: int) -> int:
-    """Bytes of a text of this many tokens; of words, spans and strings what tokens would have."""
-    total = 0
-    for schema in schemas:
-        item = 16 if schema.dtype == "str" else np.dtype(schema.dtype).itemsize
-        total += math.prod(schema.shape) * item * (length**2 if schema.maps else length if schema.ragged else 1)
-    return total

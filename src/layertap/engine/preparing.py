@@ -45,6 +45,11 @@ class PreparedText:
         """Of all different sequences."""
         return sum(cut.num_tokens for cut in {id(cut): cut for cut in self.cuts.values()}.values())
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest of these, of a text in windows of all its windows."""
+        return max(cut.num_tokens for cut in self.cuts.values())
+
     def planned(self, index: int) -> Iterator[PlannedText]:
         """The record once for every different sequence of ids that the inputs see of it."""
         inputs: dict[int, set[int]] = {}

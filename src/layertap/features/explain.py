@@ -157,13 +157,13 @@ def _spans(layers: Sequence[int]) -> str:
 def _costs(plan: Plan, cost: Cost, counts: Sequence[float], num_records: int | None) -> list[str]:
     rows = [
         ("computed", f"{_flop(cost.flop)} a text of {cost.tokens:.0f} tokens", _total(_flop, cost.flop, num_records)),
-        ("handed over", f"{_bytes(cost.handed_over)} a text", _total(_bytes, cost.handed_over, num_records)),
+        ("handed over", f"{in_bytes(cost.handed_over)} a text", _total(in_bytes, cost.handed_over, num_records)),
     ]
     for schema in plan.schemas:
         size = schema_bytes(schema, plan, counts)
-        rows.append((schema.name, f"{_bytes(size)} a text", _total(_bytes, size, num_records)))
+        rows.append((schema.name, f"{in_bytes(size)} a text", _total(in_bytes, size, num_records)))
     if len(plan.schemas) > 1:
-        rows.append(("all features", f"{_bytes(cost.result)} a text", _total(_bytes, cost.result, num_records)))
+        rows.append(("all features", f"{in_bytes(cost.result)} a text", _total(in_bytes, cost.result, num_records)))
     return ["estimates", *_table(rows), ""]
 
 
@@ -175,7 +175,7 @@ def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
             continue
         saved = saving(plan, facts, counts, rule)
         parts = [_flop(saved.flop)] if saved.flop >= 0.5 else []
-        parts += [f"{_bytes(saved.handed_over)} handed over"] if saved.handed_over >= 0.5 else []
+        parts += [f"{in_bytes(saved.handed_over)} handed over"] if saved.handed_over >= 0.5 else []
         rows.append((rule, MEANING[rule], f"saves {' and '.join(parts)} a text" if parts else "nothing to save here"))
     return ["rules", *_table(rows)]
 
@@ -188,7 +188,8 @@ def _flop(value: float) -> str:
     return _scaled(value, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
 
 
-def _bytes(value: float) -> str:
+def in_bytes(value: float) -> str:
+    """`999 bytes`, `17.2 MB`; thousands, not 1,024s."""
     return _scaled(value, 1000, ("bytes", "kB", "MB", "GB", "TB", "PB"))
 
 

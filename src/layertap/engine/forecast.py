@@ -1,0 +1,102 @@
+"""How many bytes results will take, and the limit past which nothing is started."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from layertap.errors import OptionError
+from layertap.features.explain import in_bytes
+from layertap.records import FeatureSchema
+
+MAX_OUTPUT_BYTES = 8 << 30
+"""Results larger than this are asked for by accident more often than not."""
+
+STRING_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """What results will take in memory, before anything runs.
+
+    Words and spans count as one a token, which is the most that they are as a rule.
+
+    Attributes:
+        by_name: bytes of each result.
+        num_records: of how many texts.
+    """
+
+    by_name: Mapping[str, int]
+    num_records: int
+
+    @classmethod
+    def of(
+        cls, schemas: Sequence[FeatureSchema], lengths: Iterable[int], *, num_records: int | None = None
+    ) -> Forecast:
+        """The forecast for texts of these lengths.
+
+        Args:
+            schemas: of the results.
+            lengths: tokens of each text as features see it; at least one where `num_records` is above 0.
+            num_records: texts in all, of which `lengths` are a sample; None: they are all.
+        """
+        counts = np.fromiter(lengths, dtype=np.int64)
+        number = len(counts) if num_records is None else num_records
+        share = number / len(counts) if len(counts) else 0.0
+        sums = {False: int(counts.sum()), True: int(np.square(counts).sum())}
+        return cls(
+            by_name={
+                schema.name: round(
+                    share * _item_bytes(schema) * (sums[schema.maps] if schema.ragged or schema.maps else len(counts))
+                )
+                for schema in schemas
+            },
+            num_records=number,
+        )
+
+    @property
+    def total(self) -> int:
+        """Bytes of all results."""
+        return sum(self.by_name.values())
+
+    def refuse_past(self, limit: int) -> None:
+        """Refuses results of more bytes than the limit.
+
+        Raises:
+            OptionError: they are; it says what takes how much, and what to do.
+        """
+        if self.total <= limit:
+            return
+        largest = sorted(self.by_name, key=lambda name: -self.by_name[name])[:3]
+        parts = ", ".join(f"{name} {in_bytes(self.by_name[name])}" for name in largest)
+        raise OptionError(
+            f"the results would take about {in_bytes(self.total)} for {self.num_records:,} texts ({parts}), past the "
+            f"limit of {in_bytes(limit)}; ask for less (fewer layers, a pooling, astype(float16), of attentions "
+            "heads_mean), or raise the limit: max_output_bytes=... (--max-output-size 20GB)"
+        )
+
+
+def result_bytes(schemas: Sequence[FeatureSchema], length: int) -> int:
+    """Bytes of the results of a text of so many tokens; see `Forecast`."""
+    return sum(
+        _item_bytes(schema) * (length**2 if schema.maps else length if schema.ragged else 1) for schema in schemas
+    )
+
+
+def checked_limit(max_output_bytes: int) -> int:
+    """The user's limit.
+
+    Raises:
+        OptionError: it is no whole number of at least 1.
+    """
+    if isinstance(max_output_bytes, bool) or not isinstance(max_output_bytes, int) or max_output_bytes < 1:
+        raise OptionError(f"max_output_bytes {max_output_bytes!r}: expected a whole number of at least 1")
+    return max_output_bytes
+
+
+def _item_bytes(schema: FeatureSchema) -> int:
+    item = STRING_BYTES if schema.dtype == "str" else np.dtype(schema.dtype).itemsize
+    return math.prod(schema.shape) * item
