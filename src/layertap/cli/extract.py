@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,8 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
-from layertap.cli.survey import CountedRecords, count_records
-from layertap.cli.units import counted
+from layertap.cli.survey import CountedRecords, count_records, survey
+from layertap.cli.units import bytes_of, counted
 from layertap.errors import OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -43,6 +44,12 @@ if TYPE_CHECKING:
     from layertap.engine.summary import RunSummary
 
 STANDARD_STREAM = "-"
+
+FORECAST_CHARACTERS = 64
+"""Characters a token, more than which a forecast does not look at."""
+
+FORECAST_SAMPLE = 1 << 21
+"""Characters of the first texts that a forecast tokenizes, a second's work."""
 
 DESCRIPTION = """\
 Computes features of every text of INPUT and writes them to OUTPUT, in the order of the input.
@@ -100,6 +107,11 @@ def add_to(commands: Commands) -> None:
         "token_ids, token_offsets, token_special, token_words, token_strings, word_offsets, word_texts, "
         "cut_tokens, num_windows, or all",
     )
+    group.add_argument(
+        "--max-output-size",
+        metavar="SIZE",
+        help="results that would take more are refused before anything runs, as 20GB or 500MB (default: 8GiB)",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
     group.add_argument(
         "--non-finite",
@@ -141,6 +153,7 @@ class Job:
         overwrite: whether it may replace what is there.
         quiet: whether nothing is said but errors.
         threads: processor threads, or None.
+        max_output_bytes: results may take this much, or None: the default.
     """
 
     features: list[str] | None
@@ -154,6 +167,7 @@ class Job:
     overwrite: bool
     quiet: bool
     threads: int | None
+    max_output_bytes: int | None
 
     @property
     def error_list(self) -> Path:
@@ -175,6 +189,7 @@ def run(options: argparse.Namespace) -> None:
             # Before the backend is loaded, which takes a second: does the model have these features?
             plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
             extractor = _start(job, opened)
+        _refuse_too_large(job, extractor, num_records)
         ready = time.perf_counter()
         summary = _extract(job, extractor, reader, num_records, column_types)
         ended = time.perf_counter()
@@ -230,6 +245,9 @@ def _checked(options: argparse.Namespace) -> Job:
         overwrite=options.overwrite,
         quiet=options.quiet,
         threads=options.threads,
+        max_output_bytes=None
+        if options.max_output_size is None
+        else bytes_of(options.max_output_size, "--max-output-size"),
     )
     _check_places(job)
     return job
@@ -289,6 +307,28 @@ def _start(job: Job, opened: OpenedModel) -> Extractor:
 
         set_num_threads(job.threads)
     return Extractor.of(opened, job.semantics, job.runtime)
+
+
+def _refuse_too_large(job: Job, extractor: Extractor, num_records: int | None) -> None:
+    """Refuses an input whose results would pass the limit, as far as its first texts tell; of a pipe they do not."""
+    from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast, result_bytes
+
+    if job.source.source == STANDARD_STREAM:
+        return
+    limit = job.max_output_bytes or MAX_OUTPUT_BYTES
+    schemas, windows = extractor.schema(job.features, details=job.details), job.semantics.long == "window"
+    longest = max(seen.max_length for seen in extractor.plan(job.features).inputs)
+    if num_records is not None and not windows and num_records * result_bytes(schemas, longest) <= limit:
+        return
+    with job.source.open() as reader:
+        found = survey(reader)
+    if found.texts and found.num_records is not None:
+        # Of a text that is cut, what is far beyond the limit need not be tokenized.
+        texts = found.texts if windows else tuple(text[: longest * FORECAST_CHARACTERS] for text in found.texts)
+        within = sum(total <= FORECAST_SAMPLE for total in accumulate(map(len, texts)))
+        lengths = [len(text) for text in extractor.tokenizer.encode(texts[: max(1, within)])]
+        seen = lengths if windows else [min(length, longest) for length in lengths]
+        Forecast.of(schemas, seen, num_records=found.num_records).refuse_past(limit)
 
 
 def _extract(

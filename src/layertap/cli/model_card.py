@@ -67,7 +67,7 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
 
 def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
     """Each source of the feature language: its shape a text (T: tokens), whether it can be had, and what it is."""
-    size, last = facts.spec.hidden_size, facts.spec.num_hidden_layers
+    size, last, heads = facts.spec.hidden_size, facts.spec.num_hidden_layers, facts.spec.num_attention_heads
     normed = ", after the final norm" if facts.spec.final_norm else ""
     before = [_output(f"hidden_states[{last}].unnormed", ["T", size], "before the final norm")]
     pooler = POOLERS[facts.pooler] if facts.spec.pooler else "absent: this architecture has none"
@@ -76,6 +76,7 @@ def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
         *(before if facts.spec.final_norm else ()),
         _output("hidden_states[i]", ["T", size], f"i from 0 (embedding output) to {last}, or -1 to -{last + 1}"),
         _output("hidden_states[:]", [last + 1, "T", size], "all of them"),
+        _output("attentions[i]", [heads, "T", "T"], f"i from 0 (first block) to {last - 1}, or -1 to -{last}"),
         _output("pooler_output", [size], pooler, usable=facts.usable_pooler),
         _sentence_output(facts),
     ]

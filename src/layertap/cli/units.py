@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from layertap.errors import OptionError
 
 if TYPE_CHECKING:
     from layertap.records import FeatureSchema
@@ -19,6 +22,22 @@ def in_bytes(count: float) -> str:
     return f"{count:,.{1 if power and count < 99.95 else 0}f} {BYTE_UNITS[power]}"
 
 
+def bytes_of(text: str, option: str) -> int:
+    """How many bytes `20GB`, `1.5 TB`, `8GiB` or `1000000` are.
+
+    Raises:
+        OptionError: it is no size; naming the option.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt])(i?))?b?", text.strip().lower())
+    if found is None:
+        raise OptionError(f"{option} {text!r}: expected a size, as 20GB, 500MB or 8GiB")
+    number, unit, binary = found.groups()
+    size = int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
+    if size < 1:
+        raise OptionError(f"{option} {text!r}: expected a size of at least one byte")
+    return size
+
+
 def a_second(count: float, seconds: float) -> str:
     """`3.2`, `1,250`: how many a second."""
     rate = count / seconds
@@ -32,7 +51,8 @@ def counted(count: int, noun: str) -> str:
 
 def in_shape(schema: FeatureSchema) -> str:
     """`float32 [384] a text`."""
-    shape = f" [{', '.join(map(str, schema.shape))}]" if schema.shape else ""
+    axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
+    shape = f" [{', '.join(axes)}]" if axes else ""
     return f"{schema.dtype}{shape} a {'token' if schema.ragged else 'text'}"
 
 
