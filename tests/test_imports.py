@@ -95,7 +95,7 @@ reference = ModelReference(name=sys.argv[1], revision=None, cache_dir=None, loca
 opened = open_reference(reference)
 facts = opened.facts(Semantics())
 feature = layertap.parse("hidden_states[-2:].layer_mean.mean")
-plan = plan_features([feature, "pooler_output"], facts, opened.tokenizer, layertap.Rules())
+plan = plan_features([feature, "pooler_output"], facts, opened.tokenizer, layertap.Rules(), Semantics())
 assert [schema.shape for schema in plan.schemas] == [(32,), (32,)]
 assert "blocks" in explain(plan, facts, lengths=64, num_records=None, precision="float32")
 assert len(opened.tokenizer.encode(["the film"])[0]) == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,12 +73,31 @@ def test_refused_before_anything_is_written(
         monkeypatch.setattr(survey, "SURVEY_BYTES", 20_000)
     asked = ("extract", source, "-o", output, "-m", model, "-f", "a = attentions[:]", "--threads", "1")
     needed = 3000 * 3 * 4 * 6 * 6 * 4
+    ends = 3000 * 8 * 5
     message = refused(2, *asked, "--max-output-size", "5MB")
-    assert message.startswith("the results would take about 5.18 MB for 3,000 texts (a 5.18 MB), past the limit")
+    assert message.startswith("the results would take about 5.30 MB for 3,000 texts (a 5.30 MB), past the limit")
     assert "--max-output-size 20GB" in message
     assert list(tmp_path.iterdir()) == [source]
-    assert layertap(*asked, "--max-output-size", str(needed)).code == 0
+    assert layertap(*asked, "--max-output-size", str(needed + ends)).code == 0
     assert np.load(output)["a"].nbytes == needed
+
+
+def test_refused_where_the_disk_has_no_room(
+    refused: Run, layertap: Run, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out" / "o.npz"
+    output.parent.mkdir()
+    asked = ("extract", texts, "-o", output, "-m", model, "-f", "attentions[:]", "--threads", "1")
+    assert layertap(*asked).code == 0
+    size = np.load(output)["attentions[:]"].nbytes
+    output.unlink()
+    room = SimpleNamespace(free=size)  # not twice as much
+    monkeypatch.setattr("shutil.disk_usage", lambda _: room)
+    message = refused(1, *asked)
+    assert "are needed" in message
+    assert not output.exists()
+    room.free = 3 * size
+    assert layertap(*asked).code == 0
 
 
 def test_an_unreadable_size(refused: Run, model: Path, texts: Path, tmp_path: Path) -> None:

@@ -31,7 +31,10 @@ def test_the_forecast_is_what_results_take(extractor, random_texts):
     schemas = extractor.schema(FEATURES)
     found = extractor.extract(texts, FEATURES)
     forecast = Forecast.of(schemas, lengths)
-    assert forecast.by_name == {name: nbytes(value) for name, value in found.items()}
+    for name, value in found.items():
+        # where each record's values end, and of maps their shape, comes to it
+        ends = 16 * 8 * (3 + len(value.leading) if isinstance(value, AttentionMaps) else isinstance(value, Ragged))
+        assert forecast.by_name[name] == nbytes(value) + ends, name
     assert forecast.total == sum(result_bytes(schemas, length) for length in lengths)
     assert forecast.num_records == 16
 
@@ -42,14 +45,15 @@ def test_a_sample_stands_for_all():
         FeatureSchema(name="v", dtype="float16", shape=(8,), ragged=False),
     )
     forecast = Forecast.of(schemas, [1, 3], num_records=100)
-    assert forecast.by_name == {"a": 4 * 2 * 5 * 100, "v": 2 * 8 * 100}
+    assert forecast.by_name == {"a": (4 * 2 * 5 + 8 * 4) * 100, "v": 2 * 8 * 100}
     assert Forecast.of(schemas, [], num_records=0).total == 0
 
 
 def test_refused_past_the_limit_and_not_before(extractor, random_texts, monkeypatch):
     texts = random_texts(10)
     found = extractor.extract(texts, FEATURES)
-    exact = sum(map(nbytes, found.values()))
+    lengths = [len(text) for text in extractor.tokenizer.encode(texts)]
+    exact = Forecast.of(extractor.schema(FEATURES), lengths).total
     assert list(extractor.extract(texts, FEATURES, max_output_bytes=exact)) == list(found)
 
     def never(*_):
@@ -72,7 +76,7 @@ def test_texts_are_tokenized_for_it_only_where_they_might_pass(extractor, random
     texts = random_texts(10)
     extractor.extract(texts, attentions[0])
     assert len(prepared) == 1
-    at_most = 10 * 4 * 4 * 64 * 64  # were each of them at the limit
+    at_most = 10 * (4 * 4 * 64 * 64 + 8 * 4)  # were each of them at the limit
     extractor.extract(texts, attentions[0], max_output_bytes=at_most)
     assert len(prepared) == 2
     extractor.extract(texts, attentions[0], max_output_bytes=at_most - 1)

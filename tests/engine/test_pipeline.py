@@ -126,7 +126,7 @@ def test_a_stream_takes_no_more_than_a_chunk_ahead(make_pipeline):
 
 def test_a_chunk_is_bounded_in_bytes_of_results(make_pipeline, monkeypatch):
     records = records_of(["the film was good"] * 50)
-    bytes_a_text = 4 * 6 * 4 * 32
+    bytes_a_text = 4 * 6 * 4 * 32 + 8  # and where its values end
     monkeypatch.setattr(pipeline_module, "CHUNK_RESULT_BYTES", 10 * bytes_a_text)
     pipeline = make_pipeline("hidden_states[:]", batch_tokens=10**6)
     assert [len(batch) for batch in run(pipeline, records)[0]] == [10] * 5

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.data import Reader, RowError, WriteFormat
     from layertap.engine.extractor import Extractor
+    from layertap.engine.forecast import Forecast
     from layertap.engine.opening import OpenedModel
     from layertap.engine.options import ModelReference, Runtime, Semantics
     from layertap.engine.summary import RunSummary
@@ -189,7 +190,7 @@ def run(options: argparse.Namespace) -> None:
             # Before the backend is loaded, which takes a second: does the model have these features?
             plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
             extractor = _start(job, opened)
-        _refuse_too_large(job, extractor, num_records)
+        _check_size(job, extractor, num_records)
         ready = time.perf_counter()
         summary = _extract(job, extractor, reader, num_records, column_types)
         ended = time.perf_counter()
@@ -309,17 +310,23 @@ def _start(job: Job, opened: OpenedModel) -> Extractor:
     return Extractor.of(opened, job.semantics, job.runtime)
 
 
-def _refuse_too_large(job: Job, extractor: Extractor, num_records: int | None) -> None:
-    """Refuses an input whose results would pass the limit, as far as its first texts tell; of a pipe they do not."""
-    from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast, result_bytes
+def _check_size(job: Job, extractor: Extractor, num_records: int | None) -> None:
+    """Refuses an input whose results would pass the limit, or the disk's room, as far as its first texts tell.
+
+    Of a pipe they tell nothing.
+    """
+    from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast
 
     if job.source.source == STANDARD_STREAM:
         return
-    limit = job.max_output_bytes or MAX_OUTPUT_BYTES
     schemas, windows = extractor.schema(job.features, details=job.details), job.semantics.long == "window"
     longest = max(seen.max_length for seen in extractor.plan(job.features).inputs)
-    if num_records is not None and not windows and num_records * result_bytes(schemas, longest) <= limit:
-        return
+    limit = job.max_output_bytes or MAX_OUTPUT_BYTES
+    if num_records is not None and not windows:
+        at_most = Forecast.of(schemas, [longest], num_records=num_records)
+        with suppress(OptionError, OutputError):
+            _check_forecast(job, at_most, limit)
+            return
     with job.source.open() as reader:
         found = survey(reader)
     if found.texts and found.num_records is not None:
@@ -328,7 +335,15 @@ def _refuse_too_large(job: Job, extractor: Extractor, num_records: int | None) -
         within = sum(total <= FORECAST_SAMPLE for total in accumulate(map(len, texts)))
         lengths = [len(text) for text in extractor.tokenizer.encode(texts[: max(1, within)])]
         seen = lengths if windows else [min(length, longest) for length in lengths]
-        Forecast.of(schemas, seen, num_records=found.num_records).refuse_past(limit)
+        _check_forecast(job, Forecast.of(schemas, seen, num_records=found.num_records), limit)
+
+
+def _check_forecast(job: Job, forecast: Forecast, limit: int) -> None:
+    from layertap.data.forecast import check_space
+
+    forecast.refuse_past(limit)
+    largest = max(forecast.by_name.values())
+    check_space(job.output, forecast.total, format=job.format.name, largest_bytes=largest)
 
 
 def _extract(

@@ -185,8 +185,9 @@ class Extractor:
         Returns:
             For one feature its array; for a list or mapping, and with details, a dict of name -> array. An int8
             feature always comes as a dict, with `<name>.scale` beside it. Arrays are float32 [N, ...] unless `astype`
-            says otherwise ([N, L, H] with several layers); per token, word or span they are `Ragged` of N. For one
-            text (a `str`) they have no N axis: [H], [L, H], [T, H] or [L, T, H].
+            says otherwise ([N, L, H] with several layers); per token, word or span they are `Ragged` of N, attentions
+            `AttentionMaps` of N. For one text (a `str`) they have no N axis: [H], [L, H], [T, H], [L, T, H], and of
+            attentions [A, T, T].
 
         Raises:
             UsageError: a feature that does not parse or that this model does not have; texts that are no list.

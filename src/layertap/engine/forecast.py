@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from layertap.data.forecast import feature_bytes
 from layertap.errors import OptionError
 from layertap.features.explain import in_bytes
 from layertap.records import FeatureSchema
@@ -15,12 +15,10 @@ from layertap.records import FeatureSchema
 MAX_OUTPUT_BYTES = 8 << 30
 """Results larger than this are asked for by accident more often than not."""
 
-STRING_BYTES = 16
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What results will take in memory, before anything runs.
+    """What results will take in memory, or in a file of numbers, before anything runs.
 
     Words and spans count as one a token, which is the most that they are as a rule.
 
@@ -46,13 +44,10 @@ class Forecast:
         counts = np.fromiter(lengths, dtype=np.int64)
         number = len(counts) if num_records is None else num_records
         share = number / len(counts) if len(counts) else 0.0
-        sums = {False: int(counts.sum()), True: int(np.square(counts).sum())}
+        tokens, squares = share * int(counts.sum()), share * int(np.square(counts).sum())
         return cls(
             by_name={
-                schema.name: round(
-                    share * _item_bytes(schema) * (sums[schema.maps] if schema.ragged or schema.maps else len(counts))
-                )
-                for schema in schemas
+                schema.name: feature_bytes(schema, records=number, values=tokens, squares=squares) for schema in schemas
             },
             num_records=number,
         )
@@ -81,9 +76,7 @@ class Forecast:
 
 def result_bytes(schemas: Sequence[FeatureSchema], length: int) -> int:
     """Bytes of the results of a text of so many tokens; see `Forecast`."""
-    return sum(
-        _item_bytes(schema) * (length**2 if schema.maps else length if schema.ragged else 1) for schema in schemas
-    )
+    return sum(feature_bytes(schema, records=1, values=length, squares=length**2) for schema in schemas)
 
 
 def checked_limit(max_output_bytes: int) -> int:
@@ -95,8 +88,3 @@ def checked_limit(max_output_bytes: int) -> int:
     if isinstance(max_output_bytes, bool) or not isinstance(max_output_bytes, int) or max_output_bytes < 1:
         raise OptionError(f"max_output_bytes {max_output_bytes!r}: expected a whole number of at least 1")
     return max_output_bytes
-
-
-def _item_bytes(schema: FeatureSchema) -> int:
-    item = STRING_BYTES if schema.dtype == "str" else np.dtype(schema.dtype).itemsize
-    return math.prod(schema.shape) * item
