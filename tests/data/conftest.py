@@ -33,8 +33,6 @@ SCHEMAS = (
     FeatureSchema(name="heads_mean", dtype="float16", shape=(), ragged=False, maps=True),
 )
 
-STRINGS = FeatureSchema(name="token_strings", dtype="str", shape=(), ragged=True)
-
 
 def make_batches(sizes: Sequence[int] = (5,), columns: Sequence[Mapping[str, Any]] = ()) -> list[FeatureBatch]:
     """Batches over the same records, whatever the sizes."""

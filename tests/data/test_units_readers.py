@@ -367,10 +367,32 @@ def test_conllu_options_that_do_not_fit(tmp_path: Path) -> None:
         ({"columns": ["pos"]}, r"no column 'pos'; conllu has 'text', 'form', 'lemma', 'upos'"),
         ({"words_column": "token"}, r"the words column is 'token'; it can be 'form' or 'lemma'"),
         ({"id_column": "newdoc"}, r"the id column is 'newdoc'; conllu has 'sent_id'"),
-        ({"text_column": "text"}, r"the text column 'text' asked for has no place there"),
+        ({"text_column": "form"}, r"the text column is 'form'; conllu has 'text'"),
+        ({"spans_column": "form"}, r"the spans column 'form' asked for has no place there"),
     ):
         with pytest.raises(UsageError, match=message):
             open_reader(path, **options)
+
+
+def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.conllu", CONLLU)
+    found = records(path, text_column="text", on_error="skip")
+    (record,) = found  # the text of the second has two spaces where its word has one
+    assert (record.text, record.words) == ("V\u00e1monos, ya.", None)
+    spans = record.spans or ()
+    assert [record.text[b:e] for b, e in spans] == ["V\u00e1monos", "V\u00e1monos", ",", "ya", "."]
+    assert record.columns == {"upos": ["VERB", "PRON", "PUNCT", "ADV", "PUNCT"]}
+    gonna = CONLLU.replace("V\u00e1monos", "Vamosnos")
+    (record,) = records(write(tmp_path, "b.conllu", gonna), text_column="text", on_error="skip")
+    assert [record.text[b:e] for b, e in record.spans or ()] == ["Vamos", "nos", ",", "ya", "."]
+    for old, new, reason in (
+        ("# text = V", "# txt = V", "there is no comment '# text = ...'"),
+        ("monos, ya", "monos; ya", r"word 3, ',', is not in '# text' at character 7"),
+        ("1-2\t", "1-7\t", "the multiword token 1-7 is of more words than there are"),
+        ("3\t,\t", "3\t\t", r"the form is empty \(line 9\)"),
+    ):
+        with pytest.raises(InputError, match=f"line 1: {reason}"):
+            records(write(tmp_path, "c.conllu", CONLLU.replace(old, new)), text_column="text")
 
 
 @pytest.mark.parametrize(
@@ -421,6 +443,13 @@ def test_treebanks_are_read_whole(name: str, sentences: int, words: int) -> None
         assert tuple(record.columns["form"]) == record.words
         if "chinese" in name:  # no multiword tokens: the words are the text
             assert record.columns["text"].replace(" ", "") == "".join(record.words or ()).replace(" ", "")
+
+
+@pytest.mark.parametrize("language", ["ud_english_ewt/en_ewt", "ud_chinese_gsdsimp/zh_gsdsimp"])
+def test_every_gold_word_has_its_place_in_the_raw_text(language: str) -> None:
+    for part in ("dev", "test"):
+        for record in records(real(f"{language}-ud-{part}.conllu"), text_column="text", columns=["form"]):
+            assert [record.text[b:e] for b, e in record.spans or ()] == record.columns["form"]
 
 
 @pytest.mark.parametrize(

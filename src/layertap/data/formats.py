@@ -120,7 +120,7 @@ def open_reader(
     Args:
         source: a file, or `-` for standard input. Text formats may be gzipped (`.jsonl.gz`).
         format: a name of `READ_FORMATS`; None: by the file's ending, txt for standard input.
-        text_column: the column with the texts; None: `text`.
+        text_column: the column with the texts; None: `text`. (conllu: `text` takes the raw sentences, words as spans.)
         words_column: a column with lists of words (jsonl, parquet); they are the text then, with a space between,
             and there is no text column. conll and conllu have words in any case: column 0, `form`.
         pair_column: a column with second texts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from layertap.data.readers.base import BadRowError, ReadOptions, refuse_roles
@@ -32,6 +33,10 @@ class ConlluReader(SentenceReader):
     Lines of multiword tokens (`1-2`) and empty nodes (`8.1`) are no words. `# sent_id` is the id and `# text` the
     column `text`, where the first sentence has them. Of the other columns, `upos` is carried, or those named:
     lists of strings, `head` a list of whole numbers (null for `_`).
+
+    With `text_column` "text" the record's text is the raw sentence of `# text` instead, and each syntactic word is a
+    span of it: forms must follow one another there with nothing but white space between. `gonna` is `gon` and `na`;
+    of a multiword token that is not its words written together (`du`: `de`, `le`) each word has the whole.
     """
 
     comment: ClassVar[bytes | None] = b"#"
@@ -40,10 +45,12 @@ class ConlluReader(SentenceReader):
         super().__init__(source, options)
         refuse_roles(
             options,
-            {"text_column": "text column", "pair_column": "pair column", "spans_column": "spans column"},
+            {"pair_column": "pair column", "spans_column": "spans column"},
             file=source.name,
             why="conllu, a word a line, and {role} asked for has no place there; leave it out",
         )
+        if options.text_column not in (None, TEXT_COLUMN):
+            raise UsageError(f"{source.name}: the text column is {options.text_column!r}; conllu has {TEXT_COLUMN!r}")
         if options.id_column not in (None, SENT_ID):
             raise UsageError(f"{source.name}: the id column is {options.id_column!r}; conllu has {SENT_ID!r}")
         words = options.words_column or WORDS[0]
@@ -66,23 +73,34 @@ class ConlluReader(SentenceReader):
     def _parse(self, row: int, raw: Lines) -> Record:
         first = raw[0][0]
         rows: list[list[str]] = []
+        tokens: list[list[str]] = []
         for number, line in decoded([entry for entry in raw if not _is_comment(entry)], first=first):
             fields = line.split("\t")
             if len(fields) != len(FIELDS):
                 reason = f"{len(fields)} columns separated by tabs, and CoNLL-U has {len(FIELDS)}"
                 raise at_line(reason, number, first)
+            if not fields[PLACES["form"]]:
+                raise at_line("the form is empty", number, first)
             if fields[0] == str(len(rows) + 1):
                 rows.append(fields)
+                tokens.append(fields)
+            elif "-" in fields[0] and OTHER_LINE.fullmatch(fields[0]):
+                tokens.append(fields)
             elif OTHER_LINE.fullmatch(fields[0]) is None:
                 raise at_line(f"the id is {fields[0]!r}, and the next word is {len(rows) + 1}", number, first)
         if not rows:
             raise BadRowError("there is no word: no line's id is a whole number")
-        comments = _comments(raw) if self._has_ids or TEXT_COLUMN in self._columns else {}
+        comments = _comments(raw)
         columns: dict[str, Any] = {}
         for name in self._columns:
             columns[name] = comments.get(TEXT_COLUMN) if name == TEXT_COLUMN else _column(rows, name)
         found_id = comments.get(SENT_ID) if self._has_ids else None
-        return Record.of_words(row, [fields[self._words] for fields in rows], id=found_id, columns=columns)
+        if self._options.text_column is None:
+            return Record.of_words(row, [fields[self._words] for fields in rows], id=found_id, columns=columns)
+        if TEXT_COLUMN not in comments:
+            raise BadRowError("there is no comment '# text = ...'")
+        text = comments[TEXT_COLUMN]
+        return Record(row=row, text=text, id=found_id, columns=columns, spans=_word_ranges(text, tokens))
 
     def _first_comments(self) -> dict[str, str]:
         for lines in self._peek():
@@ -94,7 +112,7 @@ class ConlluReader(SentenceReader):
 
     def _carried_columns(self, *, has_text: bool) -> tuple[str, ...]:
         if self._options.columns is None:
-            return DEFAULT_COLUMNS if has_text else DEFAULT_COLUMNS[1:]
+            return DEFAULT_COLUMNS if has_text and self._options.text_column is None else DEFAULT_COLUMNS[1:]
         unknown = [name for name in self._options.columns if name not in PLACES and name != TEXT_COLUMN]
         if unknown:
             raise UsageError(
@@ -114,6 +132,38 @@ def _column(rows: list[list[str]], name: str) -> list[Any]:
             raise BadRowError(f"the head of word {number} is {value!r}, not the number of a word or 0")
         heads.append(None if value == "_" else int(value))
     return heads
+
+
+def _word_ranges(text: str, tokens: list[list[str]]) -> tuple[tuple[int, int], ...]:
+    """Where each syntactic word stands in the raw sentence, of word lines and the ranges that stand before theirs."""
+    spans: list[tuple[int, int]] = []
+    position = covered = 0
+    for place, fields in enumerate(tokens):
+        first, _, last = fields[0].partition("-")
+        if int(first) <= covered:
+            continue  # a word of a multiword token
+        covered = int(last or first)
+        form = fields[PLACES["form"]]
+        if not text.startswith(form, position):
+            raise BadRowError(f"word {first}, {form!r}, is not in '# text' at character {position}")
+        end = position + len(form)
+        count = covered - int(first) + 1
+        words = [word[PLACES["form"]] for word in tokens[place + 1 : place + 1 + count]] if last else [form]
+        if len(words) != count:
+            raise BadRowError(f"the multiword token {fields[0]} is of more words than there are")
+        spans.extend(_parts(form, words, position))
+        position = end
+        while position < len(text) and text[position].isspace():
+            position += 1
+    return tuple(spans)
+
+
+def _parts(form: str, words: list[str], begin: int) -> list[tuple[int, int]]:
+    """Ranges of the words of a multiword token: their own where they make it up, else the whole."""
+    if "".join(words) != form:
+        return [(begin, begin + len(form))] * len(words)
+    ends = list(accumulate(map(len, words), initial=begin))
+    return list(pairwise(ends))
 
 
 def _comments(lines: Lines) -> dict[str, str]:
