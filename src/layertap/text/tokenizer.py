@@ -18,6 +18,7 @@ from layertap.errors import TokenizerError, UsageError
 from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
+from layertap.text.pieces import PIECE, joined, may_be_cut, pieces_of
 from layertap.text.template import Template
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ class TextTokenizer:
     ) -> list[EncodedText]:
         """Texts -> ids, one `EncodedText` each, without a limit.
 
-        An empty text is the template alone. A lone surrogate becomes U+FFFD. Many texts at once run on the
+        An empty text is the template alone. A lone surrogate becomes U+FFFD. Of a batch with a text of more than a
+        million characters, texts are encoded one after the other, and such a text in pieces where that gives the
+        same ids (`pieces.may_be_cut`), so that memory stays at a few hundred megabytes. Many texts at once run on the
         Rust library's threads (its own `TOKENIZERS_PARALLELISM` and `RAYON_NUM_THREADS` steer them).
 
         Args:
@@ -157,7 +160,15 @@ class TextTokenizer:
         texts = _checked(texts)
         items = texts if pairs is None else _paired(texts, pairs)
         run = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        if any(isinstance(item, str) and len(item) > PIECE for item in items) and may_be_cut(self.backend):
+            return [self._encode_in_pieces(item, run, offsets=offsets) for item in items]
         return self._encode(items, run, offsets=offsets)
+
+    def _encode_in_pieces(self, item: Item, run: Run, *, offsets: bool) -> EncodedText:
+        if not isinstance(item, str):
+            return self._encode([item], run, offsets=offsets)[0]
+        pieces = list(pieces_of(item, PIECE))
+        return joined([self._encode([piece], run, offsets=offsets)[0] for piece in pieces], pieces)
 
     def encode_words(self, words: Sequence[Sequence[str]], *, offsets: bool = True) -> list[EncodedText]:
         """Given words -> ids, one `EncodedText` a list of words, as transformers with `is_split_into_words=True`.
