@@ -13,6 +13,7 @@ from layertap.engine.batching import PlannedText, batches_of, own_rows, pack_tex
 from layertap.engine.cutting import Cutting
 from layertap.engine.segments import segments_of
 from layertap.engine.units import RecordUnits
+from layertap.features.schema import WindowSize
 from layertap.models.spec import PositionTable
 from layertap.text.encoded import EncodedText
 
@@ -41,7 +42,9 @@ LENGTHS = st.lists(st.integers(0, 12), max_size=12)
 
 @st.composite
 def plans(draw, least: int = 0) -> list[PlannedText]:
-    cutting = draw(st.sampled_from([Cutting(), Cutting(long="window"), Cutting(long="window", overlap=0)]))
+    cutting = draw(
+        st.sampled_from([Cutting(), Cutting(long="window"), Cutting(long="window", window=WindowSize(overlap=0))])
+    )
     limit = draw(st.integers(3, 16))
     lengths = draw(st.lists(st.integers(0, 40), min_size=least, max_size=8))
     return [planned(encoded(i, n), i, cutting, limit) for i, n in enumerate(lengths)]
@@ -101,7 +104,7 @@ def rows_of(segments, s: int) -> list[int]:
 )
 def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
     overlap = data.draw(st.integers(0, limit - 3))
-    cutting = Cutting(long="window", overlap=overlap)
+    cutting = Cutting(long="window", window=WindowSize(overlap=overlap))
     batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
     prompt_rows = data.draw(st.integers(0, 3))
     kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
@@ -126,7 +129,9 @@ def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(4, 16), st.data())
 def test_units_are_the_rows_of_their_tokens(lengths, limit, data):
     cutting = data.draw(
-        st.sampled_from([Cutting(), Cutting(truncate_side="left"), Cutting(long="window", overlap=limit // 4)])
+        st.sampled_from(
+            [Cutting(), Cutting(truncate_side="left"), Cutting(long="window", window=WindowSize(overlap=limit // 4))]
+        )
     )
     texts, ranges = [], []
     for i, n in enumerate(lengths):

@@ -49,7 +49,7 @@ def test_no_rule_costs_more_than_it_saves(naive, facts, data):
 
 def test_which_inputs_run_together():
     inputs = (Input(max_length=64), Input(max_length=20))
-    both, long, short = runs(inputs, [10, 20, 50, 100])
+    both, long, short = runs(inputs, [10, 20, 50, 100], None)
     assert (both.inputs, both.lengths, both.share) == (frozenset({0, 1}), (10, 20), 0.5)
     assert (long.inputs, long.lengths) == (frozenset({0}), (50, 64))
     assert (short.inputs, short.lengths) == (frozenset({1}), (20, 20))

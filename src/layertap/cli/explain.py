@@ -21,6 +21,7 @@ from layertap.cli.units import counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
+    from layertap.records import Record
 
 ASSUMED_TOKENS = 64
 
@@ -56,27 +57,28 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from layertap.engine.opening import open_reference, plan_features
+    from layertap.engine.wording import lengths_of
     from layertap.features.explain import explain
 
     features, semantics, rules = features_of(options), semantics_of(options), rules_of(options)
-    texts, num_records, source = _texts(options)
+    sample, num_records, source = _sample(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
     plan = plan_features(features, facts, opened.tokenizer, rules, semantics)
-    lengths = [len(text) for text in opened.tokenizer.encode(texts)] if texts else ASSUMED_TOKENS
+    lengths = lengths_of(opened.tokenizer, sample) if sample else ASSUMED_TOKENS
     print(explain(plan, facts, lengths=lengths, num_records=num_records, precision=semantics.precision))
     print(source)
 
 
-def _texts(options: argparse.Namespace) -> tuple[tuple[str, ...], int | None, str]:
-    """Texts to take lengths from, how many there are in all, and where both come from, in words."""
+def _sample(options: argparse.Namespace) -> tuple[tuple[Record, ...], int | None, str]:
+    """Records to take lengths from, how many there are in all, and where both come from, in words."""
     if options.input is None:
         return (), None, f"lengths: texts of {ASSUMED_TOKENS} tokens are assumed; name an input for its own"
     with input_of(options, columns=()).open() as reader:
         found = survey(reader)
-    if not found.texts:
+    if not found.sample:
         return (), 0, f"lengths: {options.input} has no texts; texts of {ASSUMED_TOKENS} tokens are assumed"
-    words = f"lengths: from the first {counted(len(found.texts), 'text')} of {options.input}"
+    words = f"lengths: from the first {counted(len(found.sample), 'text')} of {options.input}"
     if found.estimated:
         words += f"; the {found.num_records:,} in all are estimated from its size"
-    return found.texts, found.num_records, words
+    return found.sample, found.num_records, words

@@ -329,9 +329,10 @@ def _check_size(job: Job, extractor: Extractor, num_records: int | None) -> None
             return
     with job.source.open() as reader:
         found = survey(reader)
-    if found.texts and found.num_records is not None:
+    if found.sample and found.num_records is not None:
         # Of a text that is cut, what is far beyond the limit need not be tokenized.
-        texts = found.texts if windows else tuple(text[: longest * FORECAST_CHARACTERS] for text in found.texts)
+        room = None if windows else longest * FORECAST_CHARACTERS
+        texts = [record.text[:room] for record in found.sample]
         within = sum(total <= FORECAST_SAMPLE for total in accumulate(map(len, texts)))
         lengths = [len(text) for text in extractor.tokenizer.encode(texts[: max(1, within)])]
         seen = lengths if windows else [min(length, longest) for length in lengths]

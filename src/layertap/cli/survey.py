@@ -26,27 +26,27 @@ class Survey:
     """What a first look at an input shows.
 
     Attributes:
-        texts: the first ones.
+        sample: the first ones.
         num_records: records in all, or None: not known.
         estimated: whether `num_records` was worked out from the size of the file.
     """
 
-    texts: tuple[str, ...]
+    sample: tuple[Record, ...]
     num_records: int | None
     estimated: bool
 
 
 def survey(reader: Reader) -> Survey:
     """Reads a small input through, of a large one some, of a pipe the first texts."""
-    texts: list[str] = []
+    sample: list[Record] = []
     count = 0
     for record in reader:
-        if len(texts) < SAMPLE_TEXTS:
-            texts.append(record.text)
+        if len(sample) < SAMPLE_TEXTS:
+            sample.append(record)
         count += 1
         if count >= SAMPLE_TEXTS and _is_enough(reader, count):
-            return Survey(texts=tuple(texts), num_records=extrapolated(reader, count), estimated=True)
-    return Survey(texts=tuple(texts), num_records=count, estimated=False)
+            return Survey(sample=tuple(sample), num_records=extrapolated(reader, count), estimated=True)
+    return Survey(sample=tuple(sample), num_records=count, estimated=False)
 
 
 def count_records(options: InputOptions, reader: Reader) -> int | None:

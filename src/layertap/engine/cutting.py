@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -10,11 +10,9 @@ import numpy.typing as npt
 
 from layertap.engine.options import Semantics
 from layertap.errors import OptionError
+from layertap.features.schema import WindowSize
 from layertap.text.encoded import EncodedText
 from layertap.text.windows import Window, plan_windows
-
-OVERLAP_SHARE = 8
-"""Without an overlap of the user's own, neighbouring windows share this part of one."""
 
 
 class TooLongError(Exception):
@@ -46,8 +44,7 @@ class Cutting:
 
     long: Literal["truncate", "window", "error"] = "truncate"
     truncate_side: Literal["right", "left"] = "right"
-    window: int | None = None
-    overlap: int | None = None
+    window: WindowSize = field(default_factory=WindowSize)
 
     @classmethod
     def of(cls, semantics: Semantics) -> Cutting:
@@ -55,13 +52,12 @@ class Cutting:
         return cls(
             long=semantics.long,
             truncate_side=semantics.truncate_side,
-            window=semantics.window,
-            overlap=semantics.overlap,
+            window=WindowSize(size=semantics.window, overlap=semantics.overlap),
         )
 
     def size(self, max_length: int) -> int:
         """Tokens a sequence at most, under a limit."""
-        return max_length if self.window is None else min(self.window, max_length)
+        return self.window.under(max_length)[0]
 
     def check(self, max_length: int, num_special_tokens: int) -> None:
         """Refuses options that do not fit a limit, whatever the texts are.
@@ -70,21 +66,22 @@ class Cutting:
             OptionError: a window above the limit or without room for a token, an overlap that is no less than the
                 window's own tokens.
         """
-        if self.window is not None and self.window > max_length:
+        wanted, overlap = self.window.size, self.window.overlap
+        if wanted is not None and wanted > max_length:
             raise OptionError(
-                f"window {self.window} is out of range: a sequence has at most {max_length} tokens here, special "
+                f"window {wanted} is out of range: a sequence has at most {max_length} tokens here, special "
                 "tokens included"
             )
         room = self.size(max_length) - num_special_tokens
         if room < 1:
             raise OptionError(
-                f"{'window' if self.window else 'max_length'} {self.size(max_length)} is too small: this tokenizer "
+                f"{'window' if wanted else 'max_length'} {self.size(max_length)} is too small: this tokenizer "
                 f"adds {num_special_tokens} special tokens to every text, so at least {num_special_tokens + 1} are "
                 "needed"
             )
-        if self.overlap is not None and self.overlap >= room:
+        if overlap is not None and overlap >= room:
             raise OptionError(
-                f"overlap {self.overlap} is out of range: a window has room for {room} tokens of a text, so that 0 to "
+                f"overlap {overlap} is out of range: a window has room for {room} tokens of a text, so that 0 to "
                 f"{room - 1} can overlap"
             )
 
@@ -115,7 +112,7 @@ class Cutting:
         assert edges is not None
         begin, end = text.content
         room = size - (len(text) - (end - begin))
-        overlap = min(size // OVERLAP_SHARE, room - 1) if self.overlap is None else self.overlap
+        overlap = min(self.window.under(max_length)[1], room - 1)
         windows = plan_windows(end - begin, capacity=room, overlap=overlap, edges=edges)
         return CutText(sequences=tuple(text.windowed(window) for window in windows), windows=windows)
 

@@ -21,7 +21,7 @@ from layertap.engine.progress import progress_on
 from layertap.engine.results import Collected, collect
 from layertap.engine.summary import RunSummary
 from layertap.engine.units import UnitFinder
-from layertap.engine.wording import Wordings
+from layertap.engine.wording import Wordings, lengths_of
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
@@ -241,7 +241,7 @@ class Extractor:
         self,
         features: Features | None = None,
         *,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[Text] | None = None,
         num_records: int | None = None,
     ) -> str:
         """The plan for these features as text, with estimates of operations and bytes.
@@ -251,7 +251,7 @@ class Extractor:
             texts: texts to take lengths from; None: texts of 64 tokens are assumed.
             num_records: texts in all, for totals; None: as many as `texts`.
         """
-        lengths = [len(text) for text in self.tokenizer.encode(texts)] if texts else 64
+        lengths = lengths_of(self.tokenizer, list(_as_records(texts))) if texts else 64
         return explain(
             self.plan(features),
             self.facts,

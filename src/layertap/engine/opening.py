@@ -13,7 +13,7 @@ from layertap.engine.options import ModelReference, Semantics
 from layertap.errors import OptionError
 from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
-from layertap.features.schema import ModelFacts
+from layertap.features.schema import ModelFacts, WindowSize
 from layertap.models.config import ConfigReader
 from layertap.models.spec import PositionTable
 from layertap.text.tokenizer import TextTokenizer
@@ -59,6 +59,9 @@ class OpenedModel:
             sentence_embedding=self.files.sentence_embedding,
             max_length=min(self.limits.values()),
             max_length_override=semantics.max_length,
+            windows=WindowSize(size=semantics.window, overlap=semantics.overlap)
+            if semantics.long == "window"
+            else None,
         )
 
 

@@ -11,6 +11,12 @@ from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 
 
+def lengths_of(tokenizer: TextTokenizer, records: Sequence[Record]) -> list[int]:
+    """Tokens of each record, special tokens included and nothing cut."""
+    plain = Wordings(inputs=(Input(max_length=1),), tokenizer=tokenizer, lowercased=None)
+    return [len(text) for (text,) in plain.encode(records)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Wordings:
     """The different wordings among a plan's inputs, each tokenised once a text.

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from layertap.errors import OptionError
 from layertap.features.plan import Input, Plan, make_plan
 from layertap.features.program import Capture, Program
-from layertap.features.schema import ModelFacts
+from layertap.features.schema import ModelFacts, WindowSize
 from layertap.models.spec import Disentangled, EncoderSpec
 from layertap.records import FeatureSchema
 
+TEMPLATE_TOKENS = 2  # of nearly every template, a first and a last
 STATE_BYTES = 4  # captures are float32, whatever the precision
 ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
 
@@ -45,12 +46,14 @@ class Run:
 
     Attributes:
         inputs: indices into `Plan.inputs`.
-        lengths: tokens of each such text as the run sees it.
+        lengths: tokens of each sequence of these texts; a text has several where it is run in windows.
+        texts: how many they are.
         share: of all texts, 0..1.
     """
 
     inputs: frozenset[int]
     lengths: tuple[float, ...]
+    texts: int
     share: float
 
 
@@ -66,28 +69,48 @@ def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
     return counts
 
 
-def runs(inputs: tuple[Input, ...], counts: Sequence[float]) -> tuple[Run, ...]:
+def runs(inputs: tuple[Input, ...], counts: Sequence[float], windows: WindowSize | None) -> tuple[Run, ...]:
     """Which inputs run together: a text within several limits has the same tokens under each, worded alike.
 
     A prompt's own tokens are not counted.
     """
-    found: dict[frozenset[int], list[float]] = {}
+    found: dict[frozenset[int], list[tuple[float, ...]]] = {}
     for count in counts:
-        cut = [(given.wording, min(count, given.max_length)) for given in inputs]
+        cut = [(given.wording, sequences_of(count, given.max_length, windows)) for given in inputs]
         for seen in dict.fromkeys(cut):
             group = frozenset(i for i, other in enumerate(cut) if other == seen)
             found.setdefault(group, []).append(seen[1])
-    return tuple(Run(inputs=group, lengths=tuple(cut), share=len(cut) / len(counts)) for group, cut in found.items())
+    return tuple(
+        Run(
+            inputs=group,
+            lengths=tuple(length for text in texts for length in text),
+            texts=len(texts),
+            share=len(texts) / len(counts),
+        )
+        for group, texts in found.items()
+    )
+
+
+def sequences_of(count: float, limit: int, windows: WindowSize | None) -> tuple[float, ...]:
+    """Tokens of each sequence that a text of `count` tokens is run as; the edges of words are not known here."""
+    if windows is None:
+        return (min(count, limit),)
+    size, overlap = windows.under(limit)
+    if count <= size:
+        return (count,)
+    step = max(1, size - TEMPLATE_TOKENS - overlap)
+    full, rest = divmod(count - TEMPLATE_TOKENS - overlap, step)
+    return (float(size),) * int(full) + ((TEMPLATE_TOKENS + overlap + rest,) if rest else ())
 
 
 def estimate(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> Cost:
     """What a text costs on average."""
     flop = handed_over = 0.0
-    for run in runs(plan.inputs, counts):
+    for run in runs(plan.inputs, counts, facts.windows):
         for program in plan.programs(run.inputs):
             flop += sum(program_flop(program, facts.spec, n) for n in run.lengths)
             handed_over += sum(capture_bytes(c, facts.spec, n) for c in program.captures for n in run.lengths)
-    result = sum(schema_bytes(schema, plan, counts) for schema in plan.schemas)
+    result = sum(schema_bytes(schema, plan, facts, counts) for schema in plan.schemas)
     texts = len(counts)
     return Cost(flop=flop / texts, handed_over=handed_over / texts, result=result, tokens=sum(counts) / texts)
 
@@ -169,7 +192,7 @@ def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
     return STATE_BYTES * spec.hidden_size * (1 if one else n)
 
 
-def schema_bytes(schema: FeatureSchema, plan: Plan, counts: Sequence[float]) -> float:
+def schema_bytes(schema: FeatureSchema, plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> float:
     """Bytes of one result array a text; words and spans count as one a token."""
     size = ITEM_BYTES[schema.dtype]
     for length in schema.shape:
@@ -179,4 +202,5 @@ def schema_bytes(schema: FeatureSchema, plan: Plan, counts: Sequence[float]) -> 
     name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
     limit = plan.inputs[plan.input_of[name]].max_length
     power = 2 if schema.maps else 1
-    return size * sum(min(n, limit) ** power for n in counts) / len(counts)
+    seen = counts if facts.windows is not None else [min(n, limit) for n in counts]
+    return size * sum(n**power for n in seen) / len(counts)

@@ -45,10 +45,10 @@ def explain(
     spec, cost = facts.spec, estimate(plan, facts, counts)
     lines = [f"{spec.architecture}: {spec.num_hidden_layers} blocks, hidden size {spec.hidden_size}, {precision}", ""]
     lines += _features(plan)
-    for run in runs(plan.inputs, counts):
+    for run in runs(plan.inputs, counts, facts.windows):
         for i, program in enumerate(plan.programs(run.inputs)):
             lines += _run(plan, run, program, i)
-    lines += _costs(plan, cost, counts, num_records)
+    lines += _costs(plan, facts, cost, counts, num_records)
     lines += _rules(plan, facts, counts)
     return "\n".join(lines) + "\n"
 
@@ -82,6 +82,8 @@ def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
     whose = "every text" if run.share == 1 else f"{run.share:.0%} of texts"
     tokens = sum(run.lengths) / len(run.lengths)
     title = f"run over {whose}, {tokens:.0f} tokens on average"
+    if len(run.lengths) > run.texts:
+        title = f"run over {whose} in {len(run.lengths) / run.texts:.1f} windows of {tokens:.0f} tokens on average"
     if len(plan.inputs) > 1 or not plan.rules.share:
         names = plan.features_of(run.inputs)
         title += f", for {', '.join(names if plan.rules.share else names[i : i + 1])}"
@@ -154,13 +156,13 @@ def _spans(layers: Sequence[int]) -> str:
     return ", ".join(str(span[0]) if len(span) == 1 else f"{span[0]}-{span[-1]}" for span in spans)
 
 
-def _costs(plan: Plan, cost: Cost, counts: Sequence[float], num_records: int | None) -> list[str]:
+def _costs(plan: Plan, facts: ModelFacts, cost: Cost, counts: Sequence[float], num_records: int | None) -> list[str]:
     rows = [
         ("computed", f"{_flop(cost.flop)} a text of {cost.tokens:.0f} tokens", _total(_flop, cost.flop, num_records)),
         ("handed over", f"{in_bytes(cost.handed_over)} a text", _total(in_bytes, cost.handed_over, num_records)),
     ]
     for schema in plan.schemas:
-        size = schema_bytes(schema, plan, counts)
+        size = schema_bytes(schema, plan, facts, counts)
         rows.append((schema.name, f"{in_bytes(size)} a text", _total(in_bytes, size, num_records)))
     if len(plan.schemas) > 1:
         rows.append(("all features", f"{in_bytes(cost.result)} a text", _total(in_bytes, cost.result, num_records)))

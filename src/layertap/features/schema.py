@@ -31,6 +31,24 @@ from layertap.records import FeatureSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WindowSize:
+    """How texts over the limit are run in windows.
+
+    Attributes:
+        size: tokens a window, special tokens included, or None: the limit.
+        overlap: tokens that neighbouring windows share, or None: an eighth of the window.
+    """
+
+    size: int | None = None
+    overlap: int | None = None
+
+    def under(self, max_length: int) -> tuple[int, int]:
+        """(size, overlap) under a limit."""
+        size = max_length if self.size is None else min(self.size, max_length)
+        return size, size // 8 if self.overlap is None else self.overlap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
     """What the feature language needs to know of a model and the options it is used with.
 
@@ -42,6 +60,7 @@ class ModelFacts:
         sentence_embedding: what a sentence-transformers folder declares, or None.
         max_length: the model's own limit in tokens, special tokens included.
         max_length_override: the user's limit for every feature, or None.
+        windows: how texts over the limit are run, or None: they are cut.
     """
 
     spec: EncoderSpec
@@ -51,6 +70,7 @@ class ModelFacts:
     sentence_embedding: SentenceEmbeddingSpec | None
     max_length: int
     max_length_override: int | None
+    windows: WindowSize | None = None
 
     @property
     def usable_pooler(self) -> bool:
