@@ -316,3 +316,43 @@ def test_details_have_the_types_that_the_schema_says(extractor):
         extractor.extract(texts, feature, details=["tokens"])
     with pytest.raises(OptionError, match="is the name of a feature"):
         extractor.extract(texts, {"token_ids": feature}, details=True)
+
+
+def test_more_tokens_than_a_relative_model_was_trained_for(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    values = {
+        "vocab_size": 60,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+        "max_position_embeddings": 16,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    }
+    torch.manual_seed(0)
+    model = transformers.DebertaV2Model(transformers.DebertaV2Config(**values)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = Tokenizer(
+        models.WordLevel({letter: i + 5 for i, letter in enumerate("abcdef")} | {"[UNK]": 3}, "[UNK]")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
+    special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    text = "a b c d e f " * 6
+    found = Extractor.from_pretrained(tmp_path, max_length=40).extract(text, "last_hidden_state")
+    ids = Extractor.from_pretrained(tmp_path).tokenizer.encode([text])[0].input_ids
+    wanted = model(torch.as_tensor(ids, dtype=torch.long)[None]).last_hidden_state[0].detach().numpy()
+    assert found.shape == (38, 32)
+    assert error(found, wanted) < 2e-5

@@ -38,6 +38,9 @@ def report(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
     )
     notes = [*extractor.tokenizer.notes, *run.notes()]
+    asked, trained = extractor.semantics.max_length, extractor.facts.max_length
+    if asked is not None and asked > trained:
+        notes.append(f"texts of up to {asked} tokens were taken; the model was trained on {trained} and fewer")
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     if skipped:
         rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))

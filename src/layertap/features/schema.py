@@ -91,7 +91,7 @@ class ModelFacts:
         override = self.max_length_override
         if override is None:
             return self.max_length if own is None else min(own, self.max_length)
-        if not 1 <= override <= self.max_length:
+        if override < 1 or (override > self.max_length and not self.spec.any_length):
             raise OptionError(
                 f"max_length {override} is out of range; this model takes 1 to {self.max_length} tokens, "
                 "special tokens included"

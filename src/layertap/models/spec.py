@@ -266,6 +266,11 @@ class EncoderSpec:
         """Hidden state L is normed after the last block."""
         return self.norm_position == "pre"
 
+    @property
+    def any_length(self) -> bool:
+        """Sequences may be longer than the model was trained for: what is farther than its table counts as its end."""
+        return isinstance(self.relative, Disentangled) and isinstance(self.positions, PlainPositions)
+
     def block_of(self, layer: int) -> int:
         """The block of weights that layer 0..L-1 uses."""
         return self.blocks[layer] if self.blocks else layer
