@@ -361,7 +361,7 @@ def test_hooks_on_blocks_are_called(models):
         ({"input_ids": torch.tensor([[1, 999]])}, TokenizerError, "ids from 1 to 999"),
         ({"input_ids": torch.tensor([[1, -1]])}, TokenizerError, "ids from -1"),
         ({"input_ids": torch.ones(1, 65, dtype=torch.long)}, OptionError, "at most 64 tokens"),
-        ({"output_attentions": True}, OptionError, "output_attentions=True is not supported: attention prob"),
+        ({"output_attentions": True}, OptionError, "output_attentions=True is not supported: layertap.Extractor gives"),
         ({"head_mask": torch.ones(3, 4)}, OptionError, "head_mask=a Tensor is not supported"),
         ({"encoder_hidden_states": torch.ones(1, 3, 32)}, OptionError, "cross-attention"),
         ({"labels": torch.ones(1)}, OptionError, "labels"),

@@ -125,7 +125,7 @@ DISTILBERT: Mapping[str, Any] = MappingProxyType(
 # What changes the outputs or the computation and layertap does not do: field -> (values that ask for nothing, why).
 NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
     {
-        "output_attentions": ((None, False), "attention probabilities are never formed on packed batches"),
+        "output_attentions": ((None, False), "layertap.Extractor gives attentions, as attentions[0]"),
         "chunk_size_feed_forward": ((None, 0), "the feed-forward is not cut into chunks; packed batches need less"),
         "gradient_checkpointing": ((None, False), "activations are not recomputed; train with smaller batches"),
         "torchscript": ((None, False), "a packed batch has no fixed shape to trace"),

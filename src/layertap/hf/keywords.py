@@ -90,7 +90,7 @@ MODEL_CALL: Table = MappingProxyType(
         # transformers ignores it in encoders too
         "use_cache": (_ANY_FLAG, "encoders keep no cache"),
         "head_mask": ((None,), "heads cannot be masked; zero the rows of attention.output.dense instead"),
-        "output_attentions": ((None, False), "attention probabilities are never formed on packed batches"),
+        "output_attentions": ((None, False), "layertap.Extractor gives attentions, as attentions[0]"),
         "is_causal": ((None, False), "layertap runs encoders: every token attends to both sides"),
         "labels": ((None,), "put a head on the outputs and compute the loss there"),
     }
