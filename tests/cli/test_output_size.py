@@ -82,6 +82,16 @@ def test_refused_before_anything_is_written(
     assert np.load(output)["a"].nbytes == needed
 
 
+def test_pairs_count_with_both_texts(refused: Run, layertap: Run, model: Path, tmp_path: Path) -> None:
+    source, output = tmp_path / "pairs.jsonl", tmp_path / "out.npz"
+    source.write_text('{"text": "the film", "pair": "was good"}\n' * 50)
+    asked = ("extract", source, "-o", output, "-m", model, "--pair-column", "pair", "-f", "a = attentions[0]")
+    needed = 50 * (4 * 7 * 7 * 4 + 8 * 4)  # CLS the film SEP was good SEP
+    assert "50 texts" in refused(2, *asked, "--max-output-size", str(needed - 1), "--threads", "1")
+    assert layertap(*asked, "--max-output-size", str(needed), "--threads", "1").code == 0
+    assert np.load(output)["a"].size == 50 * 4 * 7 * 7
+
+
 def test_refused_where_the_disk_has_no_room(
     refused: Run, layertap: Run, model: Path, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

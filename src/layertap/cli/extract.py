@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -316,6 +316,7 @@ def _check_size(job: Job, extractor: Extractor, num_records: int | None) -> None
     Of a pipe they tell nothing.
     """
     from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast
+    from layertap.engine.wording import lengths_of
 
     if job.source.source == STANDARD_STREAM:
         return
@@ -332,9 +333,13 @@ def _check_size(job: Job, extractor: Extractor, num_records: int | None) -> None
     if found.sample and found.num_records is not None:
         # Of a text that is cut, what is far beyond the limit need not be tokenized.
         room = None if windows else longest * FORECAST_CHARACTERS
-        texts = [record.text[:room] for record in found.sample]
-        within = sum(total <= FORECAST_SAMPLE for total in accumulate(map(len, texts)))
-        lengths = [len(text) for text in extractor.tokenizer.encode(texts[: max(1, within)])]
+        sample = [
+            replace(record, text=record.text[:room], pair=None if record.pair is None else record.pair[:room])
+            for record in found.sample
+        ]
+        characters = accumulate(len(record.text) + len(record.pair or "") for record in sample)
+        within = sum(total <= FORECAST_SAMPLE for total in characters)
+        lengths = lengths_of(extractor.tokenizer, sample[: max(1, within)])
         seen = lengths if windows else [min(length, longest) for length in lengths]
         _check_forecast(job, Forecast.of(schemas, seen, num_records=found.num_records), limit)
 
