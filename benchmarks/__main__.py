@@ -31,9 +31,10 @@ from benchmarks.workload import (
     Workload,
     calibration_texts,
     make_workloads,
+    read_treebank,
 )
 
-PARTS = ("speed", "memory", "startup", "selection", "accuracy", "corpus")
+PARTS = ("speed", "memory", "startup", "selection", "words", "accuracy", "corpus")
 MAX_LENGTH = 512
 _RESULTS = Path(__file__).with_name("results")
 _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -138,6 +139,11 @@ def _other_sections(
         for precision in _PRECISIONS:
             table = measure_selection(mixture, settings, precision=precision, rounds=options.rounds, say=_say)
             yield report.selection_section(model, table)
+    if "words" in parts:
+        table = measure_selection(
+            read_treebank(options.data), settings, precision="float32", rounds=options.rounds, words=True, say=_say
+        )
+        yield report.selection_section(model, table)
     if "accuracy" in parts:
         for precision in _PRECISIONS:
             yield report.accuracy_section(model, measure_accuracy(mixture, settings, precision=precision, say=_say))

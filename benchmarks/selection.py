@@ -1,9 +1,9 @@
-"""What asking for less, or for more, costs: layers 1 to L alone, all layers pooled, the first token only."""
+"""What asking for less, or for more, costs: layers 1 to L alone, all layers pooled, the first token only, words."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,6 +16,11 @@ from benchmarks.workload import Workload
 WHOLE = "last_hidden_state.mean"
 ALL_LAYERS = "hidden_states[:].mean"
 FIRST_TOKEN = "last_hidden_state.cls"
+WORDS = (
+    "last_hidden_state.words(mean)",
+    "last_hidden_state.words(first)",
+    "hidden_states[:].layer_mean.words(mean)",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,17 +38,34 @@ def measure_selection(
     *,
     precision: Literal["float32", "bfloat16"],
     rounds: int,
+    words: bool = False,
     say: Callable[[str], None],
 ) -> SelectionTable:
-    """Every feature in turn, all on one extractor, in a process of its own."""
-    say(f"selection: {precision}")
+    """Every feature in turn, all on one extractor, in a process of its own.
+
+    Args:
+        workload: what to run.
+        settings: of the run.
+        precision: of the model.
+        rounds: timings a feature.
+        words: features of words, instead of layers and tokens.
+        say: told what is measured.
+    """
+    say(f"{'words' if words else 'selection'}: {precision}")
+    layers = read_shape(settings.folder).num_hidden_layers
+    single = [f"hidden_states[{layer}].mean" for layer in range(1, layers)]
+    features = (WHOLE, *WORDS) if words else (*single, WHOLE, ALL_LAYERS, FIRST_TOKEN)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        seconds = pool.submit(_measure, workload, settings, precision, rounds).result()
+        seconds = pool.submit(_measure, workload, settings, precision, rounds, features).result()
     return SelectionTable(precision=precision, workload=workload, seconds=seconds)
 
 
 def _measure(
-    workload: Workload, settings: Settings, precision: Literal["float32", "bfloat16"], rounds: int
+    workload: Workload,
+    settings: Settings,
+    precision: Literal["float32", "bfloat16"],
+    rounds: int,
+    features: Sequence[str],
 ) -> dict[str, tuple[float, ...]]:
     import torch
 
@@ -51,8 +73,6 @@ def _measure(
 
     torch.set_num_threads(settings.threads)
     extractor = Extractor.from_pretrained(settings.folder, precision=precision, max_length=settings.max_length)
-    layers = read_shape(settings.folder).num_hidden_layers
-    features = [f"hidden_states[{layer}].mean" for layer in range(1, layers)] + [WHOLE, ALL_LAYERS, FIRST_TOKEN]
     seconds: dict[str, list[float]] = {feature: [] for feature in features}
     for turn in range(rounds + 1):
         for feature in features:

@@ -57,6 +57,23 @@ def read_documents(data: Path) -> list[str]:
         return [archive.read(name).decode("utf-8").strip() for name in names]
 
 
+def read_treebank(data: Path) -> Workload:
+    """The sentences of UD English EWT, training part, as raw text.
+
+    Raises:
+        DataNotFoundError: they are not there.
+    """
+    file = data / "ud_english_ewt" / "en_ewt-ud-train.conllu"
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except OSError as error:
+        raise DataNotFoundError(
+            f"no treebank at {file} ({error}); say where the data is with --data FOLDER."
+        ) from error
+    texts = tuple(line.removeprefix("# text = ") for line in lines if line.startswith("# text = "))
+    return Workload(name="treebank", description=f"{len(texts)} sentences of UD English EWT", texts=texts)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
     name: str

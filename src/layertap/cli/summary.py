@@ -51,10 +51,10 @@ def report(
 
 
 def _features(extractor: Extractor, features: Sequence[str] | None) -> list[str]:
-    asked = extractor.plan(features).features
+    plan = extractor.plan(features)
     rows = []
-    for schema in extractor.schema(features):
-        text = str(asked[schema.name]) if schema.name in asked else ""
+    for schema in plan.schemas:
+        text = str(plan.features[schema.name]) if schema.name in plan.features else ""
         said = "the default feature" if features is None else f"= {text}" if text not in ("", schema.name) else ""
-        rows.append((schema.name, in_shape(schema), said))
+        rows.append((schema.name, in_shape(schema, plan.unit_of(schema.name)), said))
     return aligned(rows, indent="")

@@ -49,11 +49,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
-def in_shape(schema: FeatureSchema) -> str:
-    """`float32 [384] a text`."""
+def in_shape(schema: FeatureSchema, unit: str) -> str:
+    """`float32 [384] a text`; `unit` is what there is a value for."""
     axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
     shape = f" [{', '.join(axes)}]" if axes else ""
-    return f"{schema.dtype}{shape} a {'token' if schema.ragged else 'text'}"
+    return f"{schema.dtype}{shape} a {unit}"
 
 
 def aligned(rows: Sequence[tuple[str, ...]], *, indent: str = "  ") -> list[str]:

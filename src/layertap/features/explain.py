@@ -68,14 +68,7 @@ def _features(plan: Plan) -> list[str]:
 def _type(plan: Plan, schema: FeatureSchema) -> str:
     axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
     shape = ", ".join(axes)
-    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + f" a {_unit(plan, schema)}"
-
-
-def _unit(plan: Plan, schema: FeatureSchema) -> str:
-    name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
-    return {"text": "text", "words": "word", "spans": "span", "maps": "text"}.get(
-        plan.features[name].form.unit, "token"
-    )
+    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + f" a {plan.unit_of(schema.name)}"
 
 
 def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:

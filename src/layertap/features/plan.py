@@ -111,6 +111,11 @@ class Plan:
     num_hidden_layers: int
     extra_captures: tuple[Capture, ...]
 
+    def unit_of(self, name: str) -> str:
+        """What a result has a value for: "text", "token", "word" or "span"; a companion as its feature."""
+        feature = self.features[name if name in self.features else name.removesuffix(".scale")]
+        return {"content": "token", "maps": "text"}.get(feature.form.unit, feature.form.unit.removesuffix("s"))
+
     @property
     def units(self) -> frozenset[SegmentKind]:
         """Which rows of texts features are made of, words and spans among them."""
