@@ -21,7 +21,8 @@ MODULES = sorted(
     if not module.name.endswith("__main__")
 )
 NEED_TORCH = [name for name in MODULES if f"{name}.".startswith(TORCH_ROOMS) and name != "layertap.backends.torch"]
-LIGHT = [name for name in MODULES if name not in NEED_TORCH]
+NEED_SKLEARN = ["layertap.learn.text_features"]  # scikit-learn in turn imports pandas, and that pyarrow, where they are
+LIGHT = [name for name in MODULES if name not in (*NEED_TORCH, *NEED_SKLEARN)]
 REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "text"})
 HEAVY = ("torch", "transformers", "sentence_transformers", "pyarrow", "tokenizers", "huggingface_hub")
 
@@ -78,6 +79,12 @@ def test_every_module_of_the_torch_rooms_imports_alone():
     pytest.importorskip("torch")
     assert len(NEED_TORCH) > 10
     assert failures(["torch"], ("transformers", "sentence_transformers"), NEED_TORCH) == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_every_module_for_scikit_learn_imports_alone():
+    pytest.importorskip("sklearn")
+    assert failures(["sklearn.base"], ("torch", "transformers", "tokenizers", "huggingface_hub"), NEED_SKLEARN) == ""
 
 
 def test_the_whole_language_works_without_torch(tmp_path, make_checkpoint):

@@ -141,7 +141,7 @@ def _put(path: Path, content: bytes) -> None:
     try:
         file = parts.create()
         file.write(content)
-        parts.commit(file, provenance=b"")
+        parts.commit(file)
     finally:
         parts.discard()
 
