@@ -231,6 +231,18 @@ def test_what_is_no_list_of_texts_is_refused(extractor, texts):
         extractor.stream(texts, "pooler_output")
 
 
+@pytest.mark.parametrize("texts", [{"a", "b"}, frozenset({"a"}), np.array("a")])
+def test_texts_without_an_order_or_an_axis_are_refused(extractor, texts):
+    with pytest.raises(UsageError, match="texts: expected a list of texts, found"):
+        extractor.extract(texts, "pooler_output")
+
+
+@pytest.mark.parametrize("device", [5, None, object(), "tpu"])
+def test_a_device_is_a_text(bert_folder, device):
+    with pytest.raises(OptionError, match="device"):
+        Extractor.from_pretrained(bert_folder, device=device)
+
+
 def test_one_text_is_no_stream(extractor):
     with pytest.raises(UsageError, match="expected a list of texts, found str"):
         extractor.stream("the film", "pooler_output")

@@ -398,7 +398,7 @@ def _what_is_there(job: Job, records: int, *, is_told: bool) -> str:
     """What was done before a run ended early, and what is left of it; `is_told`: the error says that nothing is."""
     done = f"{counted(records, 'text')} {'was' if records == 1 else 'were'} done"
     if job.output == STANDARD_STREAM:
-        return f"{done}; standard output has the first of them"
+        return f"{done}; standard output has what was written before"
     if Path(job.output).exists():
         return f"{done}; {job.output} is as it was"
     return done if is_told else f"{done}; {job.output} was not written"

@@ -348,9 +348,11 @@ def _open(reference: ModelReference, semantics: Semantics, runtime: Runtime) -> 
 
 
 def _check_iterable(texts: object) -> None:
-    # A str is an iterable of texts, too: of its characters.
-    if not isinstance(texts, Iterable) or isinstance(texts, str | bytes | Mapping):
+    # A str is an iterable of texts, too: of its characters. A set has no order that results could follow.
+    if not isinstance(texts, Iterable) or isinstance(texts, str | bytes | Mapping | set | frozenset):
         raise UsageError(f"texts: expected a list of texts, found {type(texts).__name__}")
+    if getattr(texts, "shape", None) == ():
+        raise UsageError("texts: expected a list of texts, found an array without an axis; its .item() is one text")
 
 
 def _as_records(items: Iterable[Text]) -> Iterator[Record]:

@@ -110,6 +110,8 @@ class Runtime:
 
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, ("auto", "torch"))
+        if not isinstance(self.device, str):
+            raise OptionError(f"device {self.device!r}: expected a text: 'cpu', 'cuda' or 'cuda:N'")
         if self.batch_tokens is not None:
             _whole_number("batch_tokens", self.batch_tokens)
 
