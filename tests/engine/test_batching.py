@@ -106,7 +106,7 @@ def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
     overlap = data.draw(st.integers(0, limit - 3))
     cutting = Cutting(long="window", window=WindowSize(overlap=overlap))
     batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
-    prompt_rows = data.draw(st.integers(0, 3))
+    prompt_rows = data.draw(st.integers(0, 30))
     kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
     for n, length in enumerate(lengths):
         whole = [CLS, *range(length), SEP]
@@ -114,8 +114,7 @@ def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
         for kind, segments in kinds.items():
             rows = rows_of(segments, n)
             ids = expected[kind.removesuffix("_by_position")]
-            if "after_prompt" not in kind or length + 2 <= limit:
-                assert batch.input_ids[rows].tolist() == ids
+            assert batch.input_ids[rows].tolist() == ids
             if kind == "tokens_by_position":
                 assert segments.weights[rows].tolist() == list(range(1, len(ids) + 1))
             if kind == "content_by_position":
@@ -124,6 +123,22 @@ def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
         segments = segments_of(batch, kind)
         assert segments.texts.tolist() == batch.sequences.tolist()
         assert [rows_of(segments, b)[0] for b in range(len(batch))] == batch.cls_rows.tolist()
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(4, 16), st.integers(1, 30))
+def test_what_is_left_of_a_text_is_counted_from_its_beginning(lengths, limit, prompt_rows):
+    cutting = Cutting(truncate_side="left")
+    batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
+    kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
+    for n, length in enumerate(lengths):
+        own = list(range(max(0, length - limit + 2), length))
+        after = [CLS, *range(length), SEP][max(prompt_rows, 1 + length - len(own)) :]
+        expected = {"tokens": [CLS, *own, SEP], "content": own, "after_prompt": after}
+        for kind, segments in kinds.items():
+            rows = rows_of(segments, n)
+            assert batch.input_ids[rows].tolist() == expected[kind.removesuffix("_by_position")], kind
+            if kind in ("tokens_by_position", "content_by_position"):
+                assert segments.weights[rows].tolist() == list(range(1, len(rows) + 1))
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(4, 16), st.data())

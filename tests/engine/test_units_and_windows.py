@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,6 +125,72 @@ def test_spans(extractor):
     assert error(found["s"][0], wanted) < 2e-6
     assert found["s"][1].shape == (0, H)
     assert not found["p"][1].any()
+
+
+def prompted(sentence_folder, folder, *, include_prompt: bool):
+    """A sentence-transformers folder with prompts, 12 tokens at most."""
+    shutil.copytree(sentence_folder, folder)
+    prompts = {"p": "the bank was ", "long": "the good bank " * 12}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    pooling = json.loads((folder / "1_Pooling/config.json").read_text())
+    (folder / "1_Pooling/config.json").write_text(json.dumps(pooling | {"include_prompt": include_prompt}))
+    return folder, prompts
+
+
+def unit(vector) -> np.ndarray:
+    return vector / np.linalg.norm(vector)
+
+
+def test_units_and_details_are_those_of_hidden_states(sentence_folder, tmp_path):
+    folder, _ = prompted(sentence_folder, tmp_path / "prompted", include_prompt=True)
+    extractor = Extractor.from_pretrained(folder)
+    record = Record(row=0, text="the film was unfunny " * 4, spans=((13, 20), (76, 83)))
+    own = {"t": "last_hidden_state", "w": "last_hidden_state.words(mean)", "s": "last_hidden_state.spans(max)"}
+    wanted = extractor.extract([record], own, details=True)
+    for before in ("sentence_embedding(prompt=p)", "sentence_embedding"):
+        found = extractor.extract([record], {"e": before, **own}, details=True)
+        assert len(found["t"][0]) == len(found["token_ids"][0]) > 12
+        for name, value in wanted.items():
+            given, value = (found[name][0], value[0])
+            assert given.tolist() == value.tolist() if given.dtype.kind != "f" else error(given, value) < 2e-6, name
+
+
+def test_details_of_prompted_texts_are_of_the_text_without_its_prompt(sentence_folder, tmp_path):
+    folder, _ = prompted(sentence_folder, tmp_path / "prompted", include_prompt=True)
+    extractor = Extractor.from_pretrained(folder, max_length=64)
+    found = extractor.extract(["the film", ["was", "unfunny"]], "sentence_embedding(prompt=p)", details=True)
+    for i, text in enumerate(("the film", "was unfunny")):
+        tokens = [text[begin:end] for begin, end in found["token_offsets"][i]]
+        assert "".join(tokens) == text.replace(" ", "")
+        assert tokens[:4] == [""] * 4  # the template's and the prompt's
+        words = [text[begin:end] for begin, end in found["word_offsets"][i]]
+        assert words == found["word_texts"][i].tolist() == text.split()
+        for owner, token in zip(found["token_words"][i], tokens, strict=True):
+            assert token in words[owner] if owner >= 0 else token == ""
+
+
+@pytest.mark.parametrize("name", ["p", "long"])
+@pytest.mark.parametrize(
+    "options", [{"long": "window", "window": 10, "overlap": 3}, {"truncate_side": "left", "max_length": 16}]
+)
+def test_prompts_are_left_out_of_long_texts(sentence_folder, tmp_path, name, options):
+    folder, prompts = prompted(sentence_folder, tmp_path / "prompted", include_prompt=False)
+    extractor = Extractor.from_pretrained(folder, **options)
+    text = "film river money hello world " * 3
+    found = extractor.extract([text], f"sentence_embedding(prompt={name})")[0]
+    whole = extractor.extract([prompts[name] + text], {"t": "last_hidden_state"}, details=["token_ids"])
+    states = whole["t"][0][-16:]  # the text's own fifteen tokens and the last special one
+    if "max_length" in options:
+        states = states[-15:]
+        if name == "p":
+            assert len(whole["t"][0]) == 16
+    assert error(found, unit(states.mean(axis=0))) < 1e-5
+
+
+def test_given_words_beside_a_second_text_are_refused(extractor):
+    record = Record(row=3, text="a b", words=("a", "b"), pair="c")
+    with pytest.raises(InputError, match="row 3: it has given words and a second text"):
+        extractor.extract([record], "last_hidden_state.mean")
 
 
 @pytest.mark.parametrize(
@@ -294,6 +363,10 @@ def test_a_word_pattern(extractor):
     found = patterned.extract(["river,bank !"], {"w": "last_hidden_state.words(mean)"}, details=["word_texts"])
     assert found["word_texts"][0].tolist() == ["river", ",", "bank", "!"]
     assert patterned.provenance("last_hidden_state.words(mean)")["word_pattern"] == r"\w+|[^\w\s]"
+    assert "word_pattern" not in patterned.provenance("last_hidden_state.mean")
+    folder = extractor.files.checkpoint.folder
+    windowed = Extractor.from_pretrained(folder, word_pattern=r"\w", long="window")
+    assert windowed.provenance("last_hidden_state.mean")["word_pattern"] == r"\w"
 
 
 def test_details_have_the_types_that_the_schema_says(extractor):

@@ -10,6 +10,7 @@ import numpy as np
 
 from layertap.engine.preparing import PreparedText
 from layertap.engine.units import given_chars
+from layertap.engine.wording import Shown
 from layertap.errors import OptionError
 from layertap.packing import IntArray, simple_segments
 from layertap.records import Array, Feature, FeatureSchema, Ragged
@@ -29,19 +30,17 @@ _DTYPES: dict[str, Literal["bool", "str"]] = {"token_special": "bool", "token_st
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Details:
-    """Details of texts as one input of the plan sees them.
+    """Details of texts as one input of the plan sees them (`Wordings.shown`).
 
     Attributes:
         names: which, in output order.
         tokenizer: what made the tokens.
-        number: of the input, in `Plan.inputs`.
-        wording: of its wording, in `PreparedText.texts`.
+        shown: that input.
     """
 
     names: tuple[str, ...]
     tokenizer: TextTokenizer
-    number: int = 0
-    wording: int = 0
+    shown: Shown
 
     @property
     def schemas(self) -> tuple[FeatureSchema, ...]:
@@ -73,8 +72,8 @@ class Details:
 
     def _tokens(self, text: PreparedText) -> EncodedText:
         """The tokens that features see: of a text in windows all of them, as if it was one sequence."""
-        sequences = text.cuts[self.number].sequences
-        return sequences[0] if len(sequences) == 1 else text.texts[self.wording]
+        sequences = text.cuts[self.shown.number].sequences
+        return sequences[0] if len(sequences) == 1 else text.texts[self.shown.place]
 
     def _token_ids(self, text: PreparedText) -> IntArray:
         return self._tokens(text).input_ids
@@ -89,8 +88,9 @@ class Details:
     def _token_offsets(self, text: PreparedText) -> IntArray:
         tokens = self._tokens(text)
         assert tokens.offsets is not None
-        if tokens.word_ids is None:
-            return tokens.offsets
+        if tokens.word_ids is None:  # (0, 0) for the prompt's tokens, too
+            unprompted: IntArray = np.maximum(tokens.offsets - np.int32(self.shown.shift), 0)
+            return unprompted
         begins = np.concatenate(
             [given_chars(text.record.words or ())[:, 0], [0]]
         )  # the last one for the template's, -1
@@ -101,13 +101,13 @@ class Details:
         tokens = self._tokens(text)
         assert text.units is not None
         assert text.units.words is not None
-        whole = text.texts[self.wording]
+        whole = text.texts[self.shown.place]
         word_of = np.full(whole.content[1] - whole.content[0], -1, dtype=np.int32)
         rows = simple_segments(text.units.words[:, 0], text.units.words[:, 1])
         owners = np.repeat(np.arange(len(rows)), rows.counts())
         word_of[rows.rows()[::-1]] = owners[::-1]  # of words that share a token the first one counts
         begin, end = tokens.content
-        windows = text.cuts[self.number].windows
+        windows = text.cuts[self.shown.number].windows
         first = windows[0].begin if len(windows) == 1 else 0
         words = np.full(len(tokens), -1, dtype=np.int32)
         words[begin:end] = word_of[first : first + end - begin]
@@ -131,11 +131,11 @@ class Details:
         return found
 
     def _cut_tokens(self, text: PreparedText) -> int:
-        cut = text.cuts[self.number]
+        cut = text.cuts[self.shown.number]
         return sum(sequence.cut_tokens for sequence in cut.sequences) if len(cut.sequences) == 1 else 0
 
     def _num_windows(self, text: PreparedText) -> int:
-        return len(text.cuts[self.number].sequences)
+        return len(text.cuts[self.shown.number].sequences)
 
 
 def checked_names(details: bool | Sequence[str]) -> tuple[str, ...]:

@@ -271,8 +271,8 @@ class Extractor:
 
         Keys: `layertap` (version), `model`, `commit`, `architecture`, `features` (name -> canonical text),
         `max_length` (name -> limit in tokens), `prompt` (name -> what is put before texts, where that is anything),
-        `untrained_pooler`, `long` and what belongs to it, `word_pattern` where words are wanted, `precision`,
-        `backend`, `instruction_set`, `sha256` (file -> hash).
+        `untrained_pooler`, `long` and what belongs to it, `word_pattern` where words are wanted or windows keep them
+        whole, `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
         """
         plan = self.plan(features)
         checkpoint = self.files.checkpoint
@@ -299,7 +299,7 @@ class Extractor:
             found["truncate_side"] = semantics.truncate_side
         elif semantics.long == "window":
             found |= {"window": semantics.window, "overlap": semantics.overlap}
-        if "words" in plan.units:
+        if "words" in plan.units or semantics.long == "window":
             found["word_pattern"] = semantics.word_pattern
         return found
 
@@ -315,18 +315,11 @@ class Extractor:
         )
         offsets = finder.words or finder.spans or "token_offsets" in names or self.semantics.long == "window"
         wordings = Wordings(inputs=plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased, offsets=offsets)
-        plain = [number for number, seen in enumerate(plan.inputs) if not seen.prompt and not seen.lowercase]
-        number = plain[0] if plain else 0
         return Pipeline(
             plan=plan,
             spec=self.files.spec,
             preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
-            details=Details(
-                names=names,
-                tokenizer=self.tokenizer,
-                number=number,
-                wording=list(wordings.groups).index(plan.inputs[number].wording),
-            ),
+            details=Details(names=names, tokenizer=self.tokenizer, shown=wordings.shown),
             backend=self.backend,
             batch_tokens=self.runtime.token_budget,
             keep_non_finite=self.semantics.non_finite == "keep",

@@ -97,8 +97,9 @@ class Pipeline:
             InputError: a record that cannot be had as asked.
             NonFiniteError: NaN or infinity in a result, naming the first records.
         """
-        wordings = self.preparation.wordings
-        prompt_rows = [wordings.prompt_rows(number) for number in range(len(self.plan.inputs))]
+        wordings, cutting = self.preparation.wordings, self.preparation.cutting
+        cut = cutting.long == "truncate" and cutting.truncate_side == "right"
+        prompt_rows = [wordings.prompt_rows(number, cut=cut) for number in range(len(self.plan.inputs))]
         for chunk in self._chunks(self.preparation.prepare(records)):
             chunk_records = [text.record for text in chunk]
             summary.count_texts(chunk, self.plan.inputs)

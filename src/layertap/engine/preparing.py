@@ -11,7 +11,7 @@ import numpy.typing as npt
 from layertap.engine.batching import PlannedText
 from layertap.engine.cutting import CutText, Cutting, TooLongError
 from layertap.engine.units import RecordUnits, UnitFinder, edges_of
-from layertap.engine.wording import Wordings
+from layertap.engine.wording import Shown, Wordings
 from layertap.errors import InputError
 from layertap.features.plan import Input
 from layertap.records import Record
@@ -80,16 +80,19 @@ class Preparation:
             InputError: a record that the wanted units or the limit do not allow, or without any token.
         """
         groups = list(self.wordings.groups.values())
+        shown = self.wordings.shown
         for chunk in _chunks(records):
             for record in chunk:
                 self._check(record)
             for record, texts in zip(chunk, self.wordings.encode(chunk), strict=True):
                 try:
-                    yield self._prepared(record, texts, groups)
+                    yield self._prepared(record, texts, groups, shown)
                 except TooLongError as error:
                     raise InputError(f"record {label(record)}: {error}") from None
 
-    def _prepared(self, record: Record, texts: tuple[EncodedText, ...], groups: list[dict[int, Input]]) -> PreparedText:
+    def _prepared(
+        self, record: Record, texts: tuple[EncodedText, ...], groups: list[dict[int, Input]], shown: Shown
+    ) -> PreparedText:
         cuts: dict[int, CutText] = {}
         for text, inputs in zip(texts, groups, strict=True):
             if len(text) == 0:
@@ -103,7 +106,7 @@ class Preparation:
                     by_size[size] = self._cut(record, text, seen)
                 cuts[number] = by_size[size]
         wanted = self.finder.words or self.finder.spans
-        units = self.finder.find(record, texts[0]) if wanted else None
+        units = self.finder.find(record, texts[shown.place], shift=shown.shift) if wanted else None
         return PreparedText(record=record, texts=texts, units=units, cuts=cuts)
 
     def _cut(self, record: Record, text: EncodedText, seen: Input) -> CutText:
@@ -129,7 +132,7 @@ def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     characters = 0
     for record in records:
         chunk.append(record)
-        characters += len(record.text)
+        characters += len(record.text) + len(record.pair or "")
         if len(chunk) == TEXTS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
             yield chunk
             chunk, characters = [], 0

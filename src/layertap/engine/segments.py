@@ -40,7 +40,8 @@ def segments_of(
     Args:
         batch: the sequences.
         kind: which rows.
-        prompt_rows: how many rows of each text are the prompt and what the template puts before it.
+        prompt_rows: how many rows of each text are the prompt and what the template puts before it; of a text that is
+            cut on the left, or of a later window, those of them that it still has.
         units: the words or spans of its texts, where `kind` is one of these.
     """
     if kind in ("words", "spans"):
@@ -57,9 +58,9 @@ def segments_of(
     if kind in ("content", "content_by_position"):
         begin, end, offsets = _content(batch)
     elif kind in ("after_prompt", "after_prompt_by_position"):
-        prompt_end = batch.cu_seqlens[:-1].copy()
-        prompt_end[batch.sequences[:-1]] += np.int32(prompt_rows)
-        begin = np.minimum(np.maximum(begin, prompt_end), end)
+        template = np.minimum(prompt_rows, batch.content_begin - batch.cu_seqlens[:-1])
+        prompt_end = batch.cu_seqlens[:-1] + np.maximum(prompt_rows - batch.content_offset, template)
+        begin = np.minimum(np.maximum(begin, prompt_end), end).astype(np.int32)
     weights = _positions(batch, content=kind == "content_by_position") if kind.endswith("by_position") else None
     return _by_text(begin, end, offsets, weights=weights)
 
@@ -91,15 +92,20 @@ def _content(batch: PackedBatch) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def _positions(batch: PackedBatch, *, content: bool) -> npt.NDArray[np.float32]:
-    """float32 [T], a row's number in its text, from 1; of `content` the template's tokens are not counted."""
+    """float32 [T], a row's number in its text, from 1.
+
+    Tokens that were cut off do not count, nor, of `content`, the template's.
+    """
     first = batch.content_begin if content else batch.cu_seqlens[:-1]
-    shift = first - batch.content_offset
+    cut = np.repeat(batch.content_offset[batch.sequences[:-1]], np.diff(batch.sequences))
+    shift = first - (batch.content_offset - cut)
     positions = np.arange(1, batch.num_tokens + 1, dtype=np.int64) - np.repeat(shift, batch.lengths)
     if content and batch.pair_begin is not None:
         gap = batch.pair_begin - batch.content_end
         after = np.arange(batch.num_tokens) >= np.repeat(batch.pair_begin, batch.lengths)
         positions = positions - np.repeat(gap, batch.lengths) * after
-    return positions.astype(np.float32)
+    weights: npt.NDArray[np.float32] = positions.astype(np.float32)
+    return weights
 
 
 def _units(batch: PackedBatch, units: UnitRows) -> Segments:

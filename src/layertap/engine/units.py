@@ -44,20 +44,21 @@ class UnitFinder:
     spans: bool = False
     pattern: re.Pattern[str] | None = None
 
-    def find(self, record: Record, text: EncodedText) -> RecordUnits:
+    def find(self, record: Record, text: EncodedText, *, shift: int = 0) -> RecordUnits:
         """The units of a record.
 
         Args:
             record: its spans have been checked (`check`).
             text: its tokens without a limit, with offsets.
+            shift: characters of the prompt before it.
         """
         word_chars = words = spans = None
         if self.words:
             word_chars = self.word_chars(record)
-            words = self._rows(word_chars, text) if text.word_ids is None else _given(text, len(word_chars))
+            words = self._rows(word_chars + shift, text) if text.word_ids is None else _given(text, len(word_chars))
         if self.spans:
             ranges = np.array(record.spans or (), dtype=np.int32).reshape(-1, 2)
-            spans = self._rows(ranges, text)
+            spans = self._rows(ranges + shift, text)
         return RecordUnits(word_chars=word_chars, words=words, spans=spans)
 
     def word_chars(self, record: Record) -> IntArray:
@@ -72,6 +73,8 @@ class UnitFinder:
         Raises:
             InputError: saying why; the caller names the record.
         """
+        if record.pair is not None and record.words is not None:
+            raise InputError("it has given words and a second text; pairs are of texts")
         if record.pair is not None and (self.words or self.spans):
             raise InputError("it is a pair; words and spans, and details of them, are of single texts")
         if not self.spans:

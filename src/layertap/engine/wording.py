@@ -17,6 +17,21 @@ def lengths_of(tokenizer: TextTokenizer, records: Sequence[Record]) -> list[int]
     return [len(text) for (text,) in plain.encode(records)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The input of a plan in which words and spans are found, and which details are of.
+
+    Attributes:
+        number: its index in `Plan.inputs`.
+        place: which of the texts that `Wordings.encode` gives for a record is its wording.
+        shift: characters of its prompt.
+    """
+
+    number: int = 0
+    place: int = 0
+    shift: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Wordings:
     """The different wordings among a plan's inputs, each tokenised once a text.
@@ -45,19 +60,36 @@ class Wordings:
         """One tuple a record: its ids in each wording, in the order of `groups`; no limit."""
         return list(zip(*(self._encode(wording, records) for wording in self.groups), strict=True))
 
-    def prompt_rows(self, number: int) -> int:
-        """Rows that an input's prompt takes in every sequence, with what the template puts before it.
+    def prompt_rows(self, number: int, *, cut: bool) -> int:
+        """Rows that an input's prompt takes of every text, with what the template puts before it.
 
-        Counted as sentence-transformers does: the prompt is tokenised alone, cut to the limit, and one special token
-        at its end is not counted. Where a tokenizer joins the prompt's end with the text's beginning, the joint token
-        counts as the prompt's.
+        Counted as sentence-transformers does: the prompt is tokenised alone, cut to the limit where texts are (`cut`:
+        on the right), and one special token at its end is not counted. Where a tokenizer joins the prompt's end with
+        the text's beginning, the joint token counts as the prompt's.
         """
         seen = self.inputs[number]
         if not seen.prompt:
             return 0
         tokenizer = self._tokenizer(seen.wording)
-        ids = tokenizer.encode([seen.prompt])[0].limited(seen.max_length).input_ids
+        prompt = tokenizer.encode([seen.prompt])[0]
+        ids = (prompt.limited(seen.max_length) if cut else prompt).input_ids
         return len(ids) - int(int(ids[-1]) in tokenizer.special_ids)
+
+    @property
+    def shown(self) -> Shown:
+        """That of hidden states, where any are asked for.
+
+        Only `sentence_embedding` has a prompt, lower-casing or a smaller limit.
+        """
+        inputs = self.inputs
+        number = max(
+            range(len(inputs)), key=lambda i: (not inputs[i].prompt, not inputs[i].lowercase, inputs[i].max_length, -i)
+        )
+        return Shown(
+            number=number,
+            place=list(self.groups).index(inputs[number].wording),
+            shift=len(inputs[number].prompt),
+        )
 
     def _encode(self, wording: Wording, records: Sequence[Record]) -> list[EncodedText]:
         """Given words are tokenised one by one, but after a prompt: there they are a text with spaces between."""
