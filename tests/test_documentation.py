@@ -1,0 +1,264 @@
+"""The documentation holds what is so: commands and code run as they stand there, and shapes are those that it says.
+
+In a python block, a comment after an expression that begins with a dtype and a shape, or that is Python, is compared
+with its value. `feature` blocks are features with their shapes, `refused` blocks features with a part of the message.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from layertap.cli.main import main
+from layertap.errors import UsageError
+from layertap.features.parse import parse
+from layertap.features.plan import make_plan
+from layertap.features.schema import ModelFacts
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture
+from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.records import AttentionMaps, FeatureSchema, Ragged
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("README.md", "docs/features.md")
+CHINESE = "README.zh-CN.md"
+SHAPED = re.compile(r"(float32|float16|int8|uint8|int32|int64|bool) \[([\w, ]*)\]")
+
+FILES = {
+    "texts.txt": "a good film\nThe river bank.\n\nIt's an unbelievably dull one.\n",
+    "corpus.txt": "one\ntwo\n",
+    "texts.jsonl": '{"id": "a", "text": "a good film"}\n{"id": "b", "text": "a dull one"}\n',
+    "reviews.csv": "id,review,stars\n1,a good film,5\n2,a dull one,1\n",
+    "tweets.conll": "Hello\tO\nParis\tB-location\n\nunbelievable\tO\n\n",
+    "questions.jsonl": '{"id": "q0", "text": "Paris is a city.", "spans": [[0, 5]]}\n'
+    '{"id": "q1", "text": "So is Rome.", "spans": [{"begin": 0, "end": 2}, [6, 10]]}\n',
+    "pairs.tsv": "sentence_A\tsentence_B\nA man eats.\tSomeone eats.\n",
+    "book.txt": "It was a dark and stormy night, " * 200 + "\n",
+}
+
+# of the size of all-MiniLM-L6-v2
+CONFIG = {
+    "model_type": "bert",
+    "vocab_size": 30522,
+    "hidden_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 12,
+    "intermediate_size": 1536,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "attention_probs_dropout_prob": 0.1,
+    "max_position_embeddings": 512,
+    "type_vocab_size": 2,
+    "layer_norm_eps": 1e-12,
+    "pad_token_id": 0,
+}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Contents of the fenced blocks of a language, without those between HTML comments, which CI runs."""
+    text = re.sub(r"<!-- (\S+) -->.*?<!-- /\1 -->", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commented(page: str, language: str) -> list[tuple[str, str]]:
+    """The lines of such blocks, what stands before the comment and the comment."""
+    lines = [line for block in blocks(page, language) for line in block.splitlines()]
+    return [(code.strip(), comment.strip()) for code, _, comment in (line.partition(" # ") for line in lines)]
+
+
+def facts() -> ModelFacts:
+    return ModelFacts(
+        spec=architecture("bert").spec(ConfigReader(CONFIG)),
+        has_cls=True,
+        pooler="trained",
+        use_untrained_pooler=False,
+        sentence_embedding=SentenceEmbeddingSpec(poolings=("mean",), steps=("normalize",), prompts={"query": "q: "}),
+        max_length=512,
+        max_length_override=None,
+    )
+
+
+def described(schema: FeatureSchema, unit: str) -> str:
+    """`float16 [4, T, 384]`; float32 is not said."""
+    letter = {"tokens": "T", "content": "T", "words": "W", "spans": "S"}.get(unit)
+    axes: list[Any] = list(schema.shape)
+    if letter is not None:
+        axes.insert(len(axes) - 1, letter)
+    axes += ["T", "T"] if schema.maps else []
+    return ("" if schema.dtype == "float32" else f"{schema.dtype} ") + f"[{', '.join(map(str, axes))}]"
+
+
+@pytest.mark.parametrize(("text", "shape"), commented("docs/features.md", "feature"))
+def test_a_feature_has_the_shape_that_the_page_says(text, shape):
+    feature = parse(text)
+    schema = make_plan({"v": feature}, facts()).schemas[0]
+    assert described(schema, feature.form.unit) == shape
+
+
+@pytest.mark.parametrize(("text", "reason"), commented("docs/features.md", "refused"))
+def test_a_feature_is_refused_as_the_page_says(text, reason):
+    with pytest.raises(UsageError) as refused:
+        make_plan({"v": parse(text)}, facts())
+    assert reason in str(refused.value)
+
+
+def test_the_details_are_those_of_the_page():
+    from layertap.engine.details import NAMES, Details
+
+    text = (ROOT / "docs/features.md").read_text(encoding="utf-8").partition("## Details")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| \w+ \| (\w+(?: \[2\])?) \|", text, re.MULTILINE))
+    schemas = Details(names=NAMES, tokenizer=None).schemas  # type: ignore[arg-type]
+    assert rows == {s.name: s.dtype + (" [2]" if s.shape else "") for s in schemas}
+
+
+def test_the_families_are_those_of_the_table():
+    from layertap.models.registry import ARCHITECTURES
+
+    names = {
+        "bert": "BERT",
+        "roberta": "RoBERTa",
+        "xlm-roberta": "XLM-R",
+        "camembert": "CamemBERT",
+        "distilbert": "DistilBERT",
+        "electra": "ELECTRA",
+        "albert": "ALBERT",
+        "mpnet": "MPNet",
+        "deberta-v2": "DeBERTa v2 and v3",
+        "modernbert": "ModernBERT",
+        "eurobert": "EuroBERT",
+        "nomic_bert": "NomicBERT",
+        "gte": "GTE",
+        "megatron-bert": "MegatronBERT",
+        "xlm-roberta-xl": "XLM-RoBERTa-XL",
+        "roberta-prelayernorm": "RoBERTa-PreLayerNorm",
+    }
+    assert set(names) == set(ARCHITECTURES)
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Models")[2].partition("\n## ")[0]
+    listed = " ".join(section.split()).partition(", and all that")[0]
+    assert listed == ", ".join(names.values())
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, minilm_folder) -> Path:
+    """A clean folder with the files that the pages name."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    # Both are set by the program, for its whole process.
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """The arguments of every `layertap` command of a page."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:1] == ["layertap"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_run(page, folder, capsys):
+    found = list(commands(page))
+    assert found
+    for arguments in found:
+        if arguments[0] == "verify":
+            pytest.importorskip("transformers")
+            arguments = [*arguments, "--input", "texts.txt", "--max-texts", "2", "--precision", "float32"]
+        if arguments[0] == "inspect":
+            arguments = ["inspect"]  # the hub's name of the model that is installed
+        assert main(arguments) == 0, (arguments, capsys.readouterr().err)
+        for place, argument in enumerate(arguments):
+            if argument in ("-o", "--output"):
+                assert (folder / arguments[place + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs_and_gives_what_it_says(page, folder, make_checkpoint):
+    small = make_checkpoint(folder / "bert")
+    for arguments in commands(page):
+        if arguments[0] == "extract" and arguments[arguments.index("-o") + 1] in ("words.parquet", "answers.parquet"):
+            assert main(arguments) == 0
+    names: dict[str, Any] = {}
+    found = blocks(page, "python")
+    assert found
+    for block in found:
+        if "sklearn" in block:
+            pytest.importorskip("sklearn")
+        run(block.replace("path/to/bert-base-uncased", str(small)), names)
+
+
+def test_the_chinese_page_has_the_same_commands_and_code():
+    assert list(commands(CHINESE)) == list(commands("README.md"))
+    english, chinese = ([ast.dump(ast.parse(block)) for block in blocks(p, "python")] for p in ("README.md", CHINESE))
+    assert chinese == english
+
+
+def run(block: str, names: dict[str, Any]) -> None:
+    """Runs a block statement by statement, and compares what expressions give with their comments."""
+    lines = block.splitlines()
+    for statement in ast.parse(block).body:
+        source = ast.get_source_segment(block, statement)
+        assert source is not None
+        compare = [inner for inner in [statement, *getattr(statement, "body", [])] if isinstance(inner, ast.Expr)]
+        if isinstance(statement, ast.With):
+            run_within(statement, lines, names)
+        elif compare:
+            assert statement.end_lineno is not None
+            check(eval(source, names), lines[statement.end_lineno - 1])
+        else:
+            exec(compile(ast.Module([statement], []), "<page>", "exec"), names)
+
+
+def run_within(statement: ast.With, lines: list[str], names: dict[str, Any]) -> None:
+    """The same for the statements of a `with`."""
+    watched = [inner for inner in statement.body if isinstance(inner, ast.Expr)]
+    check_name: Callable[[Any, int], Any] = lambda value, line: check(value, lines[line - 1])  # noqa: E731
+    names["_check"] = check_name
+    for inner in watched:
+        line = ast.Constant(inner.end_lineno)
+        inner.value = ast.Call(ast.Name("_check", ast.Load()), [inner.value, line], [])
+    module = ast.fix_missing_locations(ast.Module([statement], []))
+    exec(compile(module, "<page>", "exec"), names)
+
+
+def check(value: Any, line: str) -> None:
+    """Compares a value with the comment of its line, where that says what it is."""
+    comment = line.partition(" # ")[2].strip()
+    shaped = SHAPED.match(comment)
+    if shaped is not None:
+        assert not isinstance(value, Ragged | AttentionMaps | dict), line
+        assert f"{np.asarray(value).dtype} {list(np.shape(value))}" == shaped[0], line
+    elif comment.startswith(("(", "[", "{", "'", "Ragged(")):
+        assert repr(value) == comment, line
+
+
+def test_a_wrong_comment_is_found():
+    with pytest.raises(AssertionError):
+        run("x = 1\n[x]  # [2]\n", {})
+    with pytest.raises(AssertionError):
+        run("import numpy as np\nnp.zeros(3, np.float32)  # float32 [4]\n", {})
+    with pytest.raises(AssertionError):
+        run("import io\nwith io.StringIO('a') as f:\n    f.read()  # 'b'\n", {})
+    run("import io\nwith io.StringIO('a') as f:\n    f.read()  # 'a'\n", {})
+
+
+def test_links_lead_somewhere():
+    for page in (*PAGES, CHINESE, "docs/structure.md", "docs/learn.md", "CONTRIBUTING.md"):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in text.splitlines()}
+        for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
+            if target.startswith("#"):
+                assert target[1:] in headings, (page, target)
+            elif "://" not in target:
+                assert ((ROOT / page).parent / target.partition("#")[0]).exists(), (page, target)
