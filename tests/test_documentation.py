@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from layertap.cli.main import main
+from layertap.engine.extractor import Extractor
 from layertap.errors import UsageError
 from layertap.features.parse import parse
 from layertap.features.plan import make_plan
@@ -109,12 +110,12 @@ def test_a_feature_is_refused_as_the_page_says(text, reason):
     assert reason in str(refused.value)
 
 
-def test_the_details_are_those_of_the_page():
-    from layertap.engine.details import NAMES, Details
-
+def test_the_details_are_those_of_the_page(make_checkpoint, tmp_path):
+    pytest.importorskip("torch")
+    extractor = Extractor.from_pretrained(make_checkpoint(tmp_path / "bert"))
     text = (ROOT / "docs/features.md").read_text(encoding="utf-8").partition("## Details")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| \w+ \| (\w+(?: \[2\])?) \|", text, re.MULTILINE))
-    schemas = Details(names=NAMES, tokenizer=None).schemas  # type: ignore[arg-type]
+    _, *schemas = extractor.schema("v = last_hidden_state.mean", details=True)
     assert rows == {s.name: s.dtype + (" [2]" if s.shape else "") for s in schemas}
 
 
