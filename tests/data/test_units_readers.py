@@ -90,6 +90,8 @@ def test_text_and_words_both_named(tmp_path: Path) -> None:
         open_reader(path, text_column="text", words_column="w")
     (record,) = records(path, words_column="w")
     assert record.columns == {"text": "a b"}
+    with pytest.raises(OptionError, match=r"words column 'w' and pair column 'text' are both named, and pairs are"):
+        open_reader(path, words_column="w", pair_column="text")
 
 
 SPANS = [
@@ -164,7 +166,7 @@ def test_columns_of_the_wrong_type_are_refused_before_any_row(tmp_path: Path) ->
         ({"words_column": "text"}, r"column 'text' holds string, not lists of strings; those with them are 'w'"),
         ({"spans_column": "w"}, r"column 'w' holds list<.*>, not lists of \[begin, end\] pairs or objects.* are 's'"),
         ({"pair_column": "n"}, r"column 'n' holds int64, not strings; those with strings are 'text'"),
-        ({"words_column": "x", "pair_column": "y", "spans_column": "z"}, r"no column 'x', 'y', 'z'; its columns are"),
+        ({"pair_column": "y", "spans_column": "z"}, r"no column 'y', 'z'; its columns are"),
     ):
         with pytest.raises(UsageError, match=message):
             open_reader(path, **options)

@@ -351,6 +351,10 @@ def test_long_texts_are_cut_counted_or_refused(extractor):
         ({"long": "window", "window": 10, "overlap": 8}, "overlap 8 is out of range: .* 0 to 7"),
         ({"long": "window", "overlap": -1}, "overlap -1: expected a whole number of at least 0"),
         ({"word_pattern": "("}, "no regular expression"),
+        ({"word_pattern": "a{99999999999}"}, "no regular expression: the repetition number is too large"),
+        ({"word_pattern": "(" * 4000 + ")" * 4000}, "no regular expression"),
+        ({"word_pattern": ""}, "matches no character"),
+        ({"word_pattern": b"a"}, "expected a str, found bytes"),
     ],
 )
 def test_options_that_do_not_fit(extractor, options, answer):

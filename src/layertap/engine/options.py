@@ -8,6 +8,7 @@ from typing import Literal
 
 from layertap.errors import OptionError
 from layertap.features.plan import Rules
+from layertap.models.config import short
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -84,12 +85,17 @@ class Semantics:
         Raises:
             OptionError: it is no regular expression.
         """
-        if self.word_pattern is None:
+        pattern = self.word_pattern
+        if pattern is None:
             return None
+        if not isinstance(pattern, str):
+            raise OptionError(f"word_pattern {pattern!r}: expected a str, found {type(pattern).__name__}")
+        if not pattern:
+            raise OptionError(r"word_pattern '' matches no character; expected a regular expression, as '\w+'")
         try:
-            return re.compile(self.word_pattern)
-        except (re.error, TypeError) as error:
-            raise OptionError(f"word_pattern {self.word_pattern!r}: no regular expression: {error}") from None
+            return re.compile(pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise OptionError(f"word_pattern {short(pattern)}: no regular expression: {error}") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,11 @@ class ReadOptions:
                 f"text column {self.text_column!r} and words column {self.words_column!r} are both named, and the text "
                 "of given words is them with a space between; name one of the two"
             )
+        if self.pair_column is not None and self.words_column is not None:
+            raise OptionError(
+                f"words column {self.words_column!r} and pair column {self.pair_column!r} are both named, and pairs "
+                "are of texts, not of given words; name one of the two"
+            )
         if self.max_errors is not None and self.on_error == "raise":
             raise OptionError("max_errors is given and on_error is 'raise'; it goes with on_error 'skip'")
         if self.max_errors is not None and self.max_errors < 0:

@@ -151,9 +151,10 @@ def refuse_strings(options: WriterOptions) -> None:
     """Refuses features that are strings, for a format of numbers."""
     strings = [schema.name for schema in options.schemas if schema.dtype == "str"]
     if strings:
+        are, them = ("is", "it") if len(strings) == 1 else ("are", "them")
         raise OptionError(
-            f"{options.format} holds numbers, and {', '.join(map(repr, strings))} is text; "
-            "leave it out, or write parquet or jsonl"
+            f"{options.format} holds numbers, and {', '.join(map(repr, strings))} {are} text; leave {them} out, or "
+            "write parquet or jsonl"
         )
 
 
