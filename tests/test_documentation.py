@@ -176,8 +176,6 @@ def test_commands_run(page, folder, capsys):
         if arguments[0] == "verify":
             pytest.importorskip("transformers")
             arguments = [*arguments, "--input", "texts.txt", "--max-texts", "2", "--precision", "float32"]
-        if arguments[0] == "inspect":
-            arguments = ["inspect"]  # the hub's name of the model that is installed
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         for place, argument in enumerate(arguments):
             if argument in ("-o", "--output"):
