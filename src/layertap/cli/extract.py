@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from layertap.engine.opening import OpenedModel
     from layertap.engine.options import ModelReference, Runtime, Semantics
     from layertap.engine.summary import RunSummary
+    from layertap.learn.predicting import Predictor
 
 STANDARD_STREAM = "-"
 
@@ -81,6 +82,20 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file, or - for standard output")
     add_feature_options(parser)
     add_model_options(parser)
+    add_reading_options(parser)
+    group = add_output_options(parser)
+    group.add_argument(
+        "--non-finite",
+        choices=("raise", "keep"),
+        default="raise",
+        metavar="WHAT",
+        help="NaN or infinity in a result: raise (stop) or keep (default: raise)",
+    )
+    add_running_options(parser)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How to read an input whose rows go to an output."""
     group = add_input_options(parser)
     group.add_argument("--id-column", metavar="NAME", help="the column with the ids (default: id where there is one)")
     group.add_argument(
@@ -94,6 +109,10 @@ def add_to(commands: Commands) -> None:
         help="rows that cannot be read: raise (stop) or skip, and list them in OUTPUT.errors.jsonl (default: raise)",
     )
     group.add_argument("--max-errors", type=int, metavar="N", help="rows that skip bears (default: any number)")
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What to write, and how."""
     group = parser.add_argument_group("output")
     group.add_argument(
         "--output-format",
@@ -114,17 +133,11 @@ def add_to(commands: Commands) -> None:
         help="results that would take more are refused before anything runs, as 20GB or 500MB (default: 8GiB)",
     )
     group.add_argument("--overwrite", action="store_true", help="replace OUTPUT if it exists")
-    group.add_argument(
-        "--non-finite",
-        choices=("raise", "keep"),
-        default="raise",
-        metavar="WHAT",
-        help="NaN or infinity in a result: raise (stop) or keep (default: raise)",
-    )
-    _add_running_options(parser)
+    return group
 
 
-def _add_running_options(parser: argparse.ArgumentParser) -> None:
+def add_running_options(parser: argparse.ArgumentParser) -> None:
+    """What runs the model, and how much it may take."""
     group = parser.add_argument_group("running")
     group.add_argument(
         "--backend",
@@ -181,7 +194,7 @@ def run(options: argparse.Namespace) -> None:
     from layertap.engine.opening import open_reference, plan_features
 
     started = time.perf_counter()
-    job = _checked(options)
+    job = checked_job(options)
     with job.source.open() as reader:
         num_records = count_records(job.source, reader)
         column_types = reader.column_types
@@ -189,10 +202,10 @@ def run(options: argparse.Namespace) -> None:
             opened = open_reference(job.reference)
             # Before the backend is loaded, which takes a second: does the model have these features?
             plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
-            extractor = _start(job, opened)
-        _check_size(job, extractor, num_records)
+            extractor = start(job, opened)
+        check_size(job, extractor, num_records)
         ready = time.perf_counter()
-        summary = _extract(job, extractor, reader, num_records, column_types)
+        summary = write_output(job, extractor, reader, num_records, column_types)
         ended = time.perf_counter()
         if not job.quiet:
             from layertap.cli.summary import report
@@ -222,13 +235,15 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _checked(options: argparse.Namespace) -> Job:
+def checked_job(options: argparse.Namespace, semantics: Semantics | None = None) -> Job:
+    """The command line, checked as far as that goes without the model; `semantics` where no options give them."""
     from layertap.backends.here import require_torch
     from layertap.data import check_output
 
     limit_tokenizer_threads(options.threads)
     features = features_of(options)
-    semantics, runtime = semantics_of(options, non_finite=options.non_finite), runtime_of(options)
+    semantics = semantics or semantics_of(options, non_finite=options.non_finite)
+    runtime = runtime_of(options)
     require_torch()
     if options.quiet:
         # The hub's client draws bars of its own, and looks here when it is imported.
@@ -300,7 +315,8 @@ def _check_places(job: Job) -> None:
         raise OptionError(f"{job.output} is the input too; name another output")
 
 
-def _start(job: Job, opened: OpenedModel) -> Extractor:
+def start(job: Job, opened: OpenedModel) -> Extractor:
+    """The model, ready to run."""
     from layertap.engine.extractor import Extractor
 
     if job.threads is not None:
@@ -310,7 +326,7 @@ def _start(job: Job, opened: OpenedModel) -> Extractor:
     return Extractor.of(opened, job.semantics, job.runtime)
 
 
-def _check_size(job: Job, extractor: Extractor, num_records: int | None) -> None:
+def check_size(job: Job, extractor: Extractor | Predictor, num_records: int | None) -> None:
     """Refuses an input whose results would pass the limit, or the disk's room, as far as its first texts tell.
 
     Of a pipe they tell nothing.
@@ -352,13 +368,14 @@ def _check_forecast(job: Job, forecast: Forecast, limit: int) -> None:
     check_space(job.output, forecast.total, format=job.format.name, largest_bytes=largest)
 
 
-def _extract(
+def write_output(
     job: Job,
-    extractor: Extractor,
+    extractor: Extractor | Predictor,
     reader: Reader,
     num_records: int | None,
     column_types: Mapping[str, pa.DataType | None],
 ) -> RunSummary:
+    """Runs all records, and makes the output of what comes of them."""
     from layertap.data import open_writer
     from layertap.engine.progress import progress_on
 

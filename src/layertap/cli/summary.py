@@ -20,6 +20,7 @@ def report(
     error_list: Path,
     starting: float,
     running: float,
+    results: Sequence[str] | None = None,
 ) -> list[str]:
     """Lines for a terminal.
 
@@ -32,8 +33,10 @@ def report(
         error_list: the file that lists them.
         starting: seconds before the first text.
         running: seconds from then to the end.
+        results: what was made, in words; None: the features.
     """
-    rows = [("features" if i == 0 else "", line) for i, line in enumerate(_features(extractor, features))]
+    made = _features(extractor, features) if results is None else results
+    rows = [(("features" if results is None else "results") if i == 0 else "", line) for i, line in enumerate(made)]
     rows.append(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
     )

@@ -199,7 +199,7 @@ class Extractor:
         several = bool(details) or not (features is None or isinstance(features, str | Expr))
         several_texts = [texts] if isinstance(texts, str) else texts
         _check_iterable(several_texts)
-        listed = list(_as_records(several_texts))
+        listed = list(as_records(several_texts))
         pipeline = self._pipeline(plan, details)
         pipeline.refuse_past(checked_limit(max_output_bytes), listed)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
@@ -231,7 +231,7 @@ class Extractor:
         _check_iterable(records)
         pipeline = self._pipeline(self.plan(features), details)
         summary = pipeline.new_summary()
-        return Stream(pipeline.run(_as_records(records), summary, on_progress), summary)
+        return Stream(pipeline.run(as_records(records), summary, on_progress), summary)
 
     def plan(self, features: Features | None = None) -> Plan:
         """What would run for these features; refuses what the model cannot give."""
@@ -251,7 +251,7 @@ class Extractor:
             texts: texts to take lengths from; None: texts of 64 tokens are assumed.
             num_records: texts in all, for totals; None: as many as `texts`.
         """
-        lengths = lengths_of(self.tokenizer, list(_as_records(texts))) if texts else 64
+        lengths = lengths_of(self.tokenizer, list(as_records(texts))) if texts else 64
         return explain(
             self.plan(features),
             self.facts,
@@ -348,7 +348,8 @@ def _check_iterable(texts: object) -> None:
         raise UsageError("texts: expected a list of texts, found an array without an axis; its .item() is one text")
 
 
-def _as_records(items: Iterable[Text]) -> Iterator[Record]:
+def as_records(items: Iterable[Text]) -> Iterator[Record]:
+    """Texts as records, numbered from 0; raises InputError where one is none."""
     for row, item in enumerate(items):
         match item:
             case Record():

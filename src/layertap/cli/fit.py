@@ -1,0 +1,269 @@
+"""`layertap fit`: labelled texts in, a head on a frozen feature out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layertap.cli.extract import STANDARD_STREAM, add_running_options, uncollected
+from layertap.cli.options import (
+    InputOptions,
+    add_command,
+    add_feature_options,
+    add_input_options,
+    add_model_options,
+    features_of,
+    input_of,
+    limit_tokenizer_threads,
+    reference_of,
+    runtime_of,
+    semantics_of,
+)
+from layertap.cli.units import aligned, bytes_of, counted
+from layertap.errors import OptionError
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+    from layertap.engine.options import Semantics
+    from layertap.learn.fitting import FitOptions, Part
+    from layertap.learn.head import Head
+    from layertap.records import Record
+
+SCHEMES = ("auto", "bio", "io", "tags")
+
+DESCRIPTION = """\
+Fits a classifier to labelled texts, on a feature of a frozen model: logistic regression where the feature is
+a vector (hidden_states[4].mean), on a learned mix of layers where it is one a layer (hidden_states[:].mean).
+
+The label column holds a label a row, or a list of tags, one a word; then the feature is one a word
+(hidden_states[4].words(mean), hidden_states[:].words(mean)), and tags of the schemes BIO and IO mark entities.
+HEAD is a folder, for `layertap predict` and `layertap.learn.Head.load`; it appears when it is whole."""
+EPILOG = """\
+examples:
+  layertap fit train.csv --text-column review --label stars -o stars.head --test test.csv
+  layertap fit train.jsonl --label topic -o topic.head -f 'hidden_states[:].mean' --validation-share 0.1
+  layertap fit train.conll --label col1 -o ner.head -f 'hidden_states[4].words(mean)' --validation dev.conll
+  layertap fit train.conllu --label upos -o pos.head -f 'hidden_states[:].words(mean)' --test test.conllu"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "fit",
+        run,
+        summary="labelled texts in, a classifier on a feature out",
+        usage="layertap fit INPUT -o HEAD [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("input", metavar="INPUT", help="a file of labelled texts; it is read twice")
+    parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="the folder to make")
+    parser.add_argument("--overwrite", action="store_true", help="replace HEAD if it is one")
+    parser.add_argument("--json", action="store_true", help="print what was measured as JSON, not as a table")
+    add_feature_options(parser)
+    _add_fit_options(parser)
+    add_model_options(parser)
+    add_input_options(parser)
+    add_running_options(parser)
+
+
+def _add_fit_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("fitting")
+    group.add_argument(
+        "--label", metavar="COLUMN", default="label", help="the column with the labels, or tags (default: label)"
+    )
+    group.add_argument("--name", help="what the head's results are called (default: HEAD's name)")
+    group.add_argument("--validation", metavar="FILE", help="labelled texts to stop early by")
+    group.add_argument(
+        "--validation-share", type=float, metavar="X", help="or the share of INPUT to hold out for it, as 0.1"
+    )
+    group.add_argument("--test", metavar="FILE", help="labelled texts to measure on; all files are read alike")
+    group.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default="auto",
+        metavar="S",
+        help="of tags: bio, io (B- is learnt as I-), tags (no entities), or auto (default: auto)",
+    )
+    group.add_argument("--l2", type=float, default=1.0, metavar="X", help="1 / C of scikit-learn (default: 1)")
+    group.add_argument(
+        "--class-weight",
+        action="append",
+        metavar="W",
+        help="balanced, or LABEL=NUMBER, again for more; other labels weigh 1 (default: all 1)",
+    )
+    group.add_argument(
+        "--patience",
+        type=int,
+        default=10,
+        metavar="N",
+        help="iterations without a lower validation loss to stop after (default: 10)",
+    )
+    group.add_argument("--max-iterations", type=int, default=1000, metavar="N", help="at most (default: 1000)")
+    group.add_argument("--tolerance", type=float, default=1e-4, metavar="X", help="slope to stop at (default: 1e-4)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="chooses the share held out (default: 0)")
+    group.add_argument(
+        "--memory",
+        default="1GiB",
+        metavar="SIZE",
+        help="vectors beyond it are kept in a temporary file beside HEAD (default: 1GiB)",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelledInput:
+    """Records of a file, from the first each time they are asked for."""
+
+    options: InputOptions
+
+    def __call__(self) -> Iterator[Record]:
+        """The records."""
+        with self.options.open() as reader:
+            yield from reader
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command: labels are checked before a model is opened."""
+    from layertap.backends.here import require_torch, set_num_threads
+    from layertap.learn.fitting import canonical_feature, checked_task, fit_task
+    from layertap.learn.head import checked_schema
+    from layertap.learn.head_files import check_head_place
+    from layertap.learn.libraries import require_libraries
+
+    limit_tokenizer_threads(options.threads)
+    fit, semantics, runtime = fit_options(options), semantics_of(options), runtime_of(options)
+    place = Path(options.output)
+    check_head_place(place, overwrite=options.overwrite)
+    require_libraries("layertap fit", "sklearn")
+    require_torch()
+    train, validation, test = (
+        None if source is None else labelled_part(options, source, semantics)
+        for source in (options.input, options.validation, options.test)
+    )
+    assert train is not None
+    task = checked_task(train, validation, test, fit)
+    if task.scheme in ("bio", "io"):
+        require_libraries("measuring entities", "seqeval")
+    with uncollected():
+        from layertap.engine.extractor import Extractor
+        from layertap.engine.opening import open_reference
+
+        opened = open_reference(reference_of(options))
+        if options.threads is not None:
+            set_num_threads(options.threads)
+        extractor = Extractor.of(opened, semantics, runtime)
+    feature = canonical_feature(extractor, task, fit)
+    checked_schema(extractor.plan({"v": feature}), "v", train.labels.task)
+    head = fit_task(extractor, task, fit, folder=place.resolve().parent, progress=not options.quiet)
+    head.save(place, overwrite=options.overwrite)
+    if not options.quiet:
+        print("\n".join(aligned(_summary(head, options.output), indent="")), file=sys.stderr)
+    if options.json:
+        print(json.dumps(head.metrics, indent=2))
+    elif head.metrics:
+        print("\n".join(table(head.metrics)))
+
+
+def fit_options(options: argparse.Namespace) -> FitOptions:
+    """How to fit, as the command line says."""
+    from layertap.features.parse import parse_named
+    from layertap.learn.fitting import FitOptions
+    from layertap.learn.linear import Training
+
+    features = features_of(options) or []
+    if len(features) > 1:
+        raise OptionError(f"--feature: {len(features)} are named, and a head stands on one; concat(f, g) joins vectors")
+    if options.input == STANDARD_STREAM or STANDARD_STREAM in (options.validation, options.test):
+        raise OptionError("labelled texts are read twice, which standard input cannot be; name a file")
+    return FitOptions(
+        name=options.name or Path(options.output).resolve().name.removesuffix(".head"),
+        feature=str(parse_named(features[0])[1]) if features else None,
+        scheme=options.scheme,
+        class_weight=class_weights(options.class_weight),
+        validation_share=options.validation_share,
+        training=Training(
+            l2=options.l2,
+            max_iterations=options.max_iterations,
+            tolerance=options.tolerance,
+            patience=options.patience,
+        ),
+        seed=options.seed,
+        memory_bytes=bytes_of(options.memory, "--memory"),
+    )
+
+
+def class_weights(given: list[str] | None) -> Any:
+    """What `FitOptions.class_weight` takes."""
+    if given is None or given == ["balanced"]:
+        return None if given is None else "balanced"
+    weights: dict[str, float] = {}
+    for text in given:
+        label, equals, number = text.rpartition("=")
+        try:
+            weights[label] = float(number)
+        except ValueError:
+            equals = ""
+        if not equals:
+            raise OptionError(f"--class-weight {text!r}: expected balanced alone, or LABEL=NUMBER as in spam=3")
+    return weights
+
+
+def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
+    """The records of a file and their labels."""
+    from layertap.learn.fitting import Part, counter
+    from layertap.learn.labels import labels_of
+
+    options = argparse.Namespace(**(vars(options) | {"input": source}))
+    records = LabelledInput(options=input_of(options, columns=(options.label,)))
+    labels = labels_of(records(), options.label, source=source, count_words=counter(semantics))
+    return Part(records=records, labels=labels)
+
+
+def table(metrics: Mapping[str, Any]) -> list[str]:
+    """What was measured, for a terminal: a line a part, then the entities' types or the classes of the last part."""
+    named = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
+    rows = [("", *named.values())]
+    rows += [(part, *(f"{scores[key]:.4f}" for key in named)) for part, scores in metrics.items()]
+    entity_parts = [(part, scores["entities"]) for part, scores in metrics.items() if "entities" in scores]
+    if entity_parts:
+        rows = [
+            (*row, *more)
+            for row, more in zip(
+                rows,
+                [
+                    ("entity F1", "precision", "recall"),
+                    *((f"{it['f1']:.4f}", f"{it['precision']:.4f}", f"{it['recall']:.4f}") for _, it in entity_parts),
+                ],
+                strict=True,
+            )
+        ]
+    last, scores = list(metrics.items())[-1]
+    kinds = scores["entities"]["types"] if entity_parts else scores["classes"]
+    keys = ("precision", "recall", "f1")
+    each = [(last, "precision", "recall", "F1", "count")]
+    each += [(name, *(f"{it[key]:.4f}" for key in keys), f"{it['support']:,}") for name, it in kinds.items()]
+    return [*aligned(rows, indent=""), "", *aligned(each, indent="")]
+
+
+def _summary(head: Head, place: str) -> list[tuple[str, ...]]:
+    stated = head.options
+    unit = "tag a word" if head.task == "words" else "label a text"
+    scheme = f", scheme {head.scheme}" if head.scheme else ""
+    rows = [
+        ("head", f"{head.name}: a {unit}, {counted(len(head.labels), 'label')}{scheme}, on {head.feature}"),
+        (
+            "fit",
+            f"{counted(stated['records'], 'text')}, {counted(stated['iterations'], 'iteration')}, {stated['ended']}",
+        ),
+    ]
+    if head.mix is not None:
+        shares = " ".join(f"{share:.3f}" for share in stated["layer_shares"])
+        rows.append(("layers", f"{shares}, times {stated['scale']:.3f}"))
+    rows += [("note" if i == 0 else "", note) for i, note in enumerate(stated["notes"])]
+    return [*rows, ("output", place)]

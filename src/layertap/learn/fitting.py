@@ -1,0 +1,478 @@
+"""From labelled records to a `Head`: checked first, extracted once, fitted, measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.engine.extractor import Extractor, Text, as_records
+from layertap.engine.progress import progress_on
+from layertap.engine.units import UnitFinder
+from layertap.errors import InputError, OptionError, UsageError
+from layertap.learn.head import FittedOn, Head, canonical, checked_schema, default_feature
+from layertap.learn.labels import Labels, check_known, check_learnable, check_same_task, labels_of, listed
+from layertap.learn.linear import Examples, Fitted, Float32, Training, fit_linear
+from layertap.learn.metrics import Scores, class_scores, entity_scores
+from layertap.learn.predicting import Predictor
+from layertap.learn.tags import Scheme, in_scheme, scheme_of
+from layertap.learn.vector_store import MEMORY_BYTES, VectorSpace, vector_space
+from layertap.records import FeatureSchema, Ragged, Record
+
+Bools = npt.NDArray[np.bool_]
+
+ClassWeight: TypeAlias = Literal["balanced"] | Mapping[str, float] | None
+
+FEATURE = "v"
+LABEL = "label"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Labelled records: those to learn from, to stop early by, or to measure on.
+
+    Attributes:
+        records: gives them, from the first, each time it is called.
+        labels: theirs.
+    """
+
+    records: Callable[[], Iterable[Record]]
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """How to make a head.
+
+    Attributes:
+        name: what the head's results are called.
+        feature: text; None: for texts the extractor's default, for words `last_hidden_state.words(mean)`.
+        scheme: of tags, or "auto".
+        class_weight: what an example of a class counts: "balanced" (each class the same in all), a mapping (those not
+            named 1), or None: 1.
+        validation_share: of the training records, held out for early stopping; None: none.
+        training: of the linear layer.
+        seed: of the choice of held-out records.
+        memory_bytes: vectors beyond it are kept in a temporary file.
+    """
+
+    name: str = "head"
+    feature: str | None = None
+    scheme: str = "auto"
+    class_weight: ClassWeight = None
+    validation_share: float | None = None
+    training: Training = field(default_factory=Training)
+    seed: int = 0
+    memory_bytes: int = MEMORY_BYTES
+
+    def __post_init__(self) -> None:
+        training = self.training
+        if not self.name or self.name != self.name.strip():
+            raise OptionError(f"name {self.name!r}: a head's name is what its results are called")
+        for what, value in (("l2", training.l2), ("tolerance", training.tolerance)):
+            if not math.isfinite(value) or value < 0 or (what == "tolerance" and value == 0):
+                raise OptionError(f"{what} {value!r}: expected a number above 0" + (", or 0" * (what == "l2")))
+        for what, number in (("max_iterations", training.max_iterations), ("patience", training.patience)):
+            if number < 1:
+                raise OptionError(f"{what} {number!r}: expected a whole number of at least 1")
+        if self.seed < 0:
+            raise OptionError(f"seed {self.seed!r}: expected a whole number, 0 or above")
+        share = self.validation_share
+        if share is not None and not 0 < share < 1:
+            raise OptionError(
+                f"validation share {share!r}: expected a part of the training records, above 0 and below 1"
+            )
+        if isinstance(self.class_weight, str) and self.class_weight != "balanced":
+            raise OptionError(f"class_weight {self.class_weight!r}: expected balanced, or a weight for each label")
+        weights = self.class_weight if isinstance(self.class_weight, Mapping) else {}
+        for label, weight in weights.items():
+            if not math.isfinite(weight) or weight <= 0:
+                raise OptionError(f"class weight {weight!r} of {label!r}: expected a number above 0")
+
+    def stated(self) -> dict[str, Any]:
+        """As JSON, for the head."""
+        training = self.training
+        weights = self.class_weight
+        return {
+            "l2": training.l2,
+            "class_weight": dict(weights) if isinstance(weights, Mapping) else weights,
+            "validation_share": self.validation_share,
+            "patience": training.patience,
+            "max_iterations": training.max_iterations,
+            "tolerance": training.tolerance,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """Parts that have been checked against each other.
+
+    Attributes:
+        train, validation, test: what there is of them.
+        held_out: bool [N], the training records held out for validation; None: none are.
+        scheme: of tags; None where labels are of texts.
+        classes: sorted.
+    """
+
+    train: Part
+    validation: Part | None
+    test: Part | None
+    held_out: Bools | None
+    scheme: Scheme | None
+    classes: tuple[str, ...]
+
+    def learnt(self, labels: Labels) -> Labels:
+        """Labels as the head learns them."""
+        scheme = self.scheme
+        return labels if scheme is None else labels.mapped(lambda tag: in_scheme(tag, scheme))
+
+
+def checked_task(train: Part, validation: Part | None, test: Part | None, options: FitOptions) -> Task:
+    """Checks labels before any work is done.
+
+    Raises:
+        InputError: nothing can be learnt from the training labels; labels elsewhere that are not among them.
+        OptionError: options that do not fit them.
+    """
+    others = [part.labels for part in (validation, test) if part is not None]
+    for labels in others:
+        check_same_task(train.labels, labels)
+    if train.labels.task == "text" and options.scheme != "auto":
+        raise OptionError(
+            f"scheme {options.scheme!r} goes with lists of tags, and {train.labels.source} has one label a row"
+        )
+    if validation is not None and options.validation_share is not None:
+        raise OptionError("a validation part and a share of the training part are both given; name one of the two")
+    scheme = None if train.labels.task == "text" else scheme_of(train.labels.counts, options.scheme)
+    task = Task(train=train, validation=validation, test=test, held_out=None, scheme=scheme, classes=())
+    learnt = task.learnt(train.labels)
+    classes = check_learnable(learnt)
+    for labels in others:
+        check_known(task.learnt(labels), classes, trained_on=train.labels.source)
+    named = options.class_weight if isinstance(options.class_weight, Mapping) else {}
+    unknown = sorted(set(named) - set(classes))
+    if unknown:
+        raise OptionError(f"class weights for {listed(unknown)}, and the classes are {listed(classes)}")
+    held_out = None
+    if options.validation_share is not None:
+        held_out = _held_out(learnt, options.validation_share, options.seed)
+    return replace(task, classes=classes, held_out=held_out)
+
+
+def _held_out(labels: Labels, share: float, seed: int) -> Bools:
+    """The records of a validation part: of texts the same share of each class, of sentences any."""
+    random = np.random.default_rng(seed)
+    count = len(labels.values)
+    chosen = np.zeros(count, dtype=bool)
+    groups = [np.arange(count)]
+    if labels.task == "text":
+        own = np.array([value for (value,) in labels.values], dtype=object)
+        groups = [np.flatnonzero(own == label) for label in sorted(labels.counts)]
+    for rows in groups:
+        number = min(round(share * len(rows)), len(rows) - 1)
+        chosen[random.permutation(rows)[:number]] = True
+    if not chosen.any():
+        raise OptionError(
+            f"a validation share of {share} of the {count} rows of {labels.source} is no row; a larger share, or a "
+            "validation part of its own"
+        )
+    left = {label for value, out in zip(labels.values, chosen, strict=True) if not out for label in value}
+    gone = sorted(set(labels.counts) - left)
+    if gone:
+        raise OptionError(
+            f"all examples of {listed(gone)} are in the validation share that seed {seed} chooses; another seed, a "
+            "smaller share, or a validation part of its own"
+        )
+    return chosen
+
+
+def fit_task(
+    extractor: Extractor, task: Task, options: FitOptions, *, folder: Path | None = None, progress: bool = False
+) -> Head:
+    """Extracts the vectors of checked parts once, fits a head to them, and measures it.
+
+    Args:
+        extractor: the model.
+        task: from `checked_task`.
+        options: how.
+        folder: where vectors are kept that memory does not take; None: where the system keeps temporary files.
+        progress: draw progress bars on standard error.
+
+    Raises:
+        FeatureError: a feature that does not fit the labels.
+        NonFiniteError: NaN or infinity in a vector.
+    """
+    feature = canonical_feature(extractor, task, options)
+    plan = extractor.plan({FEATURE: feature})
+    schema = checked_schema(plan, FEATURE, task.train.labels.task)
+    with vector_space(folder, options.memory_bytes) as space:
+        gather = _Gathering(extractor=extractor, feature=feature, schema=schema, space=space, task=task, show=progress)
+        train, held = gather.split("training", task.train, task.held_out)
+        if task.validation is not None:
+            held, _ = gather.split("validation", task.validation, None)
+        train, held = _weighted(train, held, options.class_weight, task.classes)
+        mixed = len(schema.shape) == 2
+        fitted = fit_linear(train, len(task.classes), options.training, mixed=mixed, validation=held)
+        head = _head(extractor, task, options, feature, fitted, mixed=mixed, notes=gather.notes)
+        metrics: dict[str, Scores] = {}
+        if held is not None:
+            metrics["validation"] = head_scores(task.scheme, _validation_labels(task), _classes_of(head, held))
+    if task.test is not None:
+        metrics["test"] = measure(extractor, head, task.test, progress=progress)
+    return replace(head, metrics=metrics)
+
+
+def canonical_feature(extractor: Extractor, task: Task, options: FitOptions) -> str:
+    """The feature that the head will stand on."""
+    text = options.feature or default_feature(task.train.labels.task)
+    if text is not None:
+        return canonical(text)
+    return str(next(iter(extractor.plan().features.values())))
+
+
+def measure(extractor: Extractor, head: Head, part: Part, *, progress: bool = False) -> Scores:
+    """How good a head is on labelled records: streamed, nothing but the predictions is kept."""
+    predictor = Predictor(extractor, [head])
+    ids: list[npt.NDArray[np.int32]] = []
+    with progress_on(sys.stderr, shown=progress, total=len(part.labels.values)) as on_progress:
+        ids.extend(judged.ids for _, (judged,) in predictor.judge(part.records(), on_progress))
+    found = [head.labels[i] for i in np.concatenate(ids).tolist()]
+    values = part.labels.values
+    return head_scores(head.scheme, values, found)
+
+
+def head_scores(scheme: Scheme | None, gold: Sequence[tuple[str, ...]], predicted: Sequence[str]) -> Scores:
+    """The metrics of a head.
+
+    Args:
+        scheme: the head's.
+        gold: N tuples, of one label each where the head is of texts.
+        predicted: laid end to end.
+    """
+    learnt = [label if scheme is None else in_scheme(label, scheme) for labels in gold for label in labels]
+    scores = class_scores(learnt, predicted)
+    if scheme in ("bio", "io"):
+        left = iter(predicted)
+        scores["entities"] = entity_scores(gold, [[next(left) for _ in labels] for labels in gold])
+    return scores
+
+
+def _validation_labels(task: Task) -> Sequence[tuple[str, ...]]:
+    if task.validation is not None:
+        return task.validation.labels.values
+    assert task.held_out is not None
+    return [labels for labels, out in zip(task.train.labels.values, task.held_out, strict=True) if out]
+
+
+def _classes_of(head: Head, examples: Examples) -> list[str]:
+    found: list[str] = []
+    for block in examples.blocks():
+        vectors = examples.vectors[:, block]
+        rows = vectors[0] if head.mix is None else np.moveaxis(vectors, 0, 1)
+        found.extend(head.labels[i] for i in head.probabilities(rows).argmax(axis=1).tolist())
+    return found
+
+
+def _weighted(
+    train: Examples, held: Examples | None, asked: ClassWeight, classes: Sequence[str]
+) -> tuple[Examples, Examples | None]:
+    """The same, each example counting what its class does."""
+    each = np.ones(len(classes))
+    if asked == "balanced":
+        each = len(train.classes) / (len(classes) * np.bincount(train.classes, minlength=len(classes)))
+    elif isinstance(asked, Mapping):
+        each = np.array([float(asked.get(label, 1)) for label in classes])
+    weighted = replace(train, weights=each[train.classes])
+    return weighted, None if held is None else replace(held, weights=each[held.classes])
+
+
+def _head(
+    extractor: Extractor,
+    task: Task,
+    options: FitOptions,
+    feature: str,
+    fitted: Fitted,
+    *,
+    mixed: bool,
+    notes: list[str],
+) -> Head:
+    weight, bias = fitted.parameters.for_classes()
+    parameters = fitted.parameters
+    stated = options.stated() | {
+        "iterations": fitted.iterations,
+        "ended": fitted.ended,
+        "loss": fitted.loss,
+        "validation_loss": fitted.validation_loss,
+        "notes": notes,
+        "records": len(task.train.labels.values) - (0 if task.held_out is None else int(task.held_out.sum())),
+    }
+    if mixed:
+        stated |= {"layer_shares": parameters.shares.tolist(), "scale": parameters.scale}
+    return Head(
+        name=options.name,
+        task=task.train.labels.task,
+        scheme=task.scheme,
+        feature=feature,
+        labels=task.classes,
+        weight=weight,
+        bias=bias,
+        mix=(parameters.shares * parameters.scale).astype(np.float32) if mixed else None,
+        model=FittedOn.of(extractor),
+        semantics=extractor.semantics,
+        options=stated,
+        metrics={},
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Gathering:
+    """Extracts parts into arrays."""
+
+    extractor: Extractor
+    feature: str
+    schema: FeatureSchema
+    space: VectorSpace
+    task: Task
+    show: bool
+    notes: list[str] = field(default_factory=list)
+
+    def split(self, role: str, part: Part, held_out: Bools | None) -> tuple[Examples, Examples | None]:
+        """The examples of a part, and apart from them those held out; each counts 1."""
+        values = self.task.learnt(part.labels).values
+        sizes = np.array([len(labels) for labels in values])
+        out = np.repeat(np.zeros(len(values), dtype=bool) if held_out is None else held_out, sizes)
+        place = {label: i for i, label in enumerate(self.task.classes)}
+        classes = np.array([place[label] for labels in values for label in labels], dtype=np.int64)
+        *layers, width = self.schema.shape
+        stores = [
+            self.space.room(layers[0] if layers else 1, int((out == side).sum()), width) for side in (False, True)
+        ]
+        self._fill(role, part, out, stores)
+        kept, held = (
+            Examples(vectors=store, classes=classes[out == side], weights=np.ones(len(store[0])))
+            for store, side in zip(stores, (False, True), strict=True)
+        )
+        return kept, None if held_out is None else held
+
+    def _fill(self, role: str, part: Part, out: Bools, stores: Sequence[Float32]) -> None:
+        done, ends = 0, [0, 0]
+        total = len(part.labels.values)
+        with progress_on(sys.stderr, shown=self.show, total=total) as on_progress:
+            stream = self.extractor.stream(part.records(), {FEATURE: self.feature}, on_progress=on_progress)
+            for batch in stream:
+                feature = batch.features[FEATURE]
+                rows = feature.values if isinstance(feature, Ragged) else feature
+                assert isinstance(rows, np.ndarray)
+                if done + len(rows) > len(out):
+                    break
+                vectors = np.moveaxis(rows, 1, 0) if rows.ndim == 3 else rows[None]
+                sides = out[done : done + len(rows)]
+                for side in (0, 1):
+                    chosen = vectors[:, sides == bool(side)]
+                    stores[side][:, ends[side] : ends[side] + chosen.shape[1]] = chosen
+                    ends[side] += chosen.shape[1]
+                done += len(rows)
+        if done != len(out) or sum(ends) != len(out):
+            raise InputError(f"{part.labels.source} has changed since its labels were read; run again")
+        self.notes.extend(f"{role}: {note}" for note in stream.summary.notes())
+
+
+def fit_head(
+    texts: Sequence[Text],
+    labels: Sequence[Any],
+    feature: str | None = None,
+    *,
+    extractor: Extractor | None = None,
+    name: str = "head",
+    validation: tuple[Sequence[Text], Sequence[Any]] | None = None,
+    validation_share: float | None = None,
+    test: tuple[Sequence[Text], Sequence[Any]] | None = None,
+    scheme: str = "auto",
+    class_weight: ClassWeight = None,
+    l2: float = 1.0,
+    patience: int = 10,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-4,
+    seed: int = 0,
+    memory_bytes: int = MEMORY_BYTES,
+    folder: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+) -> Head:
+    """Fits a linear classifier on a frozen feature of texts, or of their words.
+
+    Args:
+        texts: as `Extractor.extract` takes them.
+        labels: one a text; or for each text a list, one a word.
+        feature: with one vector a text or a word, or one a layer, of which a mix is learnt then
+            (`hidden_states[:].mean`, `hidden_states[:].words(mean)`). None: for texts the extractor's default, for
+            words `last_hidden_state.words(mean)`.
+        extractor: the model; None: the default one.
+        name: what the head's results are called.
+        validation: texts and labels for early stopping.
+        validation_share: or the share of the training texts to hold out for it.
+        test: texts and labels to measure on: `Head.metrics["test"]`.
+        scheme: of tags: "bio", "io", "tags" (no entities), or "auto".
+        class_weight: "balanced", or label -> weight.
+        l2: how strongly weights are held back, 1 / C of scikit-learn.
+        patience: iterations without a lower validation loss after which the fit ends.
+        max_iterations, tolerance: where the fit ends at the latest, and where it has converged.
+        seed: of the choice of held-out texts.
+        memory_bytes: vectors beyond it are kept in a temporary file, in `folder`.
+        folder: for that file; None: where the system keeps temporary files.
+        progress: draw progress bars on standard error.
+
+    Raises:
+        InputError: labels that nothing can be learnt from, or that do not fit each other or the words.
+        UsageError: options out of range; a feature that does not fit the labels.
+    """
+    options = FitOptions(
+        name=name,
+        feature=feature,
+        scheme=scheme,
+        class_weight=class_weight,
+        validation_share=validation_share,
+        training=Training(l2=l2, max_iterations=max_iterations, tolerance=tolerance, patience=patience),
+        seed=seed,
+        memory_bytes=memory_bytes,
+    )
+    chosen = extractor or Extractor.from_pretrained()
+    train = part_of(texts, labels, "the training part", chosen)
+    held = None if validation is None else part_of(*validation, "the validation part", chosen)
+    measured = None if test is None else part_of(*test, "the test part", chosen)
+    task = checked_task(train, held, measured, options)
+    return fit_task(chosen, task, options, folder=None if folder is None else Path(folder), progress=progress)
+
+
+def part_of(texts: Sequence[Text], labels: Sequence[Any], source: str, extractor: Extractor) -> Part:
+    """Labelled texts of this process.
+
+    Raises:
+        UsageError: more or fewer labels than texts.
+    """
+    as_list = getattr(labels, "tolist", None)  # arrays and Series: their items are no str and int before
+    given = as_list() if callable(as_list) else list(labels)
+    if isinstance(texts, str) or len(texts) != len(given):
+        count = "one text" if isinstance(texts, str) else f"{len(texts)} texts"
+        raise UsageError(f"{source}: {count} and {len(given)} labels; give a list of texts, and a label for each")
+    records = [
+        replace(record, columns={LABEL: list(label) if isinstance(label, tuple) else label})
+        for record, label in zip(as_records(texts), given, strict=True)
+    ]
+    return Part(
+        records=lambda: records,
+        labels=labels_of(records, LABEL, source=source, count_words=counter(extractor.semantics)),
+    )
+
+
+def counter(semantics: Any) -> Callable[[Record], int]:
+    """What counts the words of a record."""
+    finder = UnitFinder(words=True, pattern=semantics.compiled_word_pattern())
+    return lambda record: len(finder.word_chars(record))

@@ -1,0 +1,171 @@
+"""`layertap fit` and `layertap predict`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
+pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def rows_of(count, seed=0):
+    random = np.random.default_rng(seed)
+    words = {"good": ["great", "funny"], "bad": ["dull", "not"]}
+    labels = ["good" if i % 2 else "bad" for i in range(count)]
+    return [
+        {"id": i, "text": f"the {random.choice(words[label])} film", "mood": label} for i, label in enumerate(labels)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path):
+    write(tmp_path / "train.jsonl", rows_of(60))
+    write(tmp_path / "test.jsonl", rows_of(20, seed=1))
+    return tmp_path
+
+
+@pytest.fixture
+def fit(layertap, data, model):
+    """`fit("-f", ...)`: makes mood.head."""
+
+    def run(*more):
+        ended = layertap("fit", data / "train.jsonl", "--label", "mood", "-o", data / "mood.head", "-m", model, *more)
+        assert ended.code == 0, ended.err
+        return ended
+
+    return run
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_fit_prints_a_table(fit, data):
+    ended = fit("-f", "v = hidden_states[:].mean", "--test", data / "test.jsonl", "--validation-share", "0.2")
+    table = [line.split() for line in ended.out.splitlines()]
+    assert table[0] == ["accuracy", "macro-F1", "MCC"]
+    assert [row[0] for row in table[1:3]] == ["validation", "test"]
+    assert table[4] == ["test", "precision", "recall", "F1", "count"]
+    assert [(row[0], row[-1]) for row in table[5:]] == [("bad", "10"), ("good", "10")]
+    assert "mood: a label a text, 2 labels, on hidden_states[:].mean" in ended.err
+    assert sorted(path.name for path in data.iterdir()) == ["mood.head", "test.jsonl", "train.jsonl"]
+
+
+def test_fit_prints_json(fit, data):
+    metrics = json.loads(fit("--json", "--test", data / "test.jsonl").out)
+    assert metrics["test"]["accuracy"] == 1.0
+    assert json.loads((data / "mood.head/head.json").read_text())["metrics"] == metrics
+
+
+def test_predict_in_jsonl(fit, layertap, data):
+    fit()
+    ended = layertap(
+        "predict", data / "test.jsonl", "--head", data / "mood.head", "-o", data / "out.jsonl", "--columns", ""
+    )
+    assert ended.code == 0, ended.err
+    assert "mood  a label a text" in ended.err
+    out = lines(data / "out.jsonl")
+    assert [list(row) for row in out] == [["row", "id", "mood", "mood.scores"]] * 20
+    assert [row["mood"] for row in out] == [row["mood"] for row in lines(data / "test.jsonl")]
+    stated = json.loads((data / "out.jsonl.provenance.json").read_text())
+    assert stated["heads"]["mood"]["labels"] == ["bad", "good"]
+    assert str(data) not in json.dumps(stated)
+
+
+def test_two_heads_and_a_feature_in_parquet(fit, layertap, data):
+    import pyarrow.parquet as pq
+
+    fit()
+    heads = ["--head", f"a={data / 'mood.head'}", "--head", f"b={data / 'mood.head'}"]
+    ended = layertap(
+        "predict", data / "test.jsonl", *heads, "-o", data / "out.parquet", "-f", "v = last_hidden_state.cls"
+    )
+    assert ended.code == 0, ended.err
+    table = pq.read_table(data / "out.parquet")
+    assert table.column_names == ["row", "id", "mood", "a", "b", "v", "a.scores", "b.scores"]
+    assert table["a"].to_pylist() == table["b"].to_pylist() == table["mood"].to_pylist()
+
+
+def test_predict_in_arrays(fit, layertap, data):
+    fit()
+    ended = layertap("predict", data / "test.jsonl", "--head", data / "mood.head", "-o", data / "out.npz", "-q")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    arrays = np.load(data / "out.npz")
+    labels = json.loads(str(arrays["provenance"]))["heads"]["mood"]["labels"]
+    assert [labels[i] for i in arrays["mood"]] == [row["mood"] for row in lines(data / "test.jsonl")]
+    np.testing.assert_array_equal(arrays["mood.scores"].argmax(axis=1), arrays["mood"])
+
+
+def test_rows_that_cannot_be_read_are_left_out(fit, layertap, data):
+    fit()
+    with (data / "test.jsonl").open("a") as file:
+        file.write("no json\n")
+    arguments = ["predict", data / "test.jsonl", "--head", f"x={data / 'mood.head'}", "-o", data / "out.jsonl"]
+    assert layertap(*arguments).code == 1
+    assert not (data / "out.jsonl").exists()
+    assert layertap(*arguments, "--on-error", "skip").code == 0
+    assert len(lines(data / "out.jsonl")) == 20
+    assert len(lines(data / "out.jsonl.errors.jsonl")) == 1
+
+
+def test_a_head_called_as_a_column_is_refused(fit, refused, data):
+    fit()
+    said = refused(2, "predict", data / "test.jsonl", "--head", data / "mood.head", "-o", data / "out.jsonl")
+    assert "'mood' is the name of a head and of a column" in said
+
+
+def test_another_model_is_refused(fit, refused, data, make_checkpoint):
+    fit()
+    other = make_checkpoint(data / "other", seed=3)
+    head, out = f"x={data / 'mood.head'}", data / "out.jsonl"
+    said = refused(2, "predict", data / "test.jsonl", "--head", head, "-o", out, "-m", other)
+    assert "head 'x' was fitted on" in said
+    assert "name the model that it was fitted on (--model)" in said
+
+
+def test_heads_with_different_options_are_refused(fit, refused, data):
+    fit()
+    fit("--overwrite", "--max-length", "8", "-o", data / "short.head")
+    heads = ["--head", f"a={data / 'mood.head'}", "--head", f"b={data / 'short.head'}"]
+    said = refused(2, "predict", data / "test.jsonl", *heads, "-o", data / "out.jsonl")
+    assert "heads 'a' and 'b' were fitted with different options" in said
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "message"),
+    [
+        (2, ["--label", "moo"], "there is no column 'moo'"),
+        (2, ["--class-weight", "good"], "--class-weight 'good': expected balanced alone, or LABEL=NUMBER"),
+        (2, ["--class-weight", "fine=2"], "class weights for 'fine', and the classes are 'bad', 'good'"),
+        (2, ["--validation-share", "0.001"], "is no row"),
+        (2, ["-f", "last_hidden_state"], "for a label a text pool it"),
+        (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are named, and a head stands on one"),
+        (2, ["--memory", "much"], "--memory 'much': expected a size"),
+        (1, ["--test", "{}/nothing.jsonl"], "nothing.jsonl"),
+        (1, ["--test", "{}/empty.jsonl"], "empty.jsonl: there are no rows"),
+        (1, ["--validation", "{}/unseen.jsonl"], "unseen.jsonl: 1 labels are not among those of"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(refused, data, model, code, more, message):
+    (data / "empty.jsonl").write_text("")
+    write(data / "unseen.jsonl", [{"text": "a", "mood": "odd"}])
+    more = [argument.format(data) for argument in more]
+    label = [] if "--label" in more else ["--label", "mood"]
+    said = refused(code, "fit", data / "train.jsonl", *label, "-o", data / "mood.head", "-m", model, *more)
+    assert message in said
+    assert not (data / "mood.head").exists()
+
+
+def test_standard_input_and_a_head_that_exists_are_refused(fit, refused, data):
+    said = refused(2, "fit", "-", "-o", data / "mood.head")
+    assert "read twice, which standard input cannot be" in said
+    fit()
+    assert "exists; name another folder" in refused(2, "fit", data / "train.jsonl", "-o", data / "mood.head")
