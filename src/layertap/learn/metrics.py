@@ -34,7 +34,7 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     Tags are BIO or IO; an entity is what conlleval takes for one.
     """
     require_libraries("measuring entities", "sklearn", "seqeval")
-    from seqeval.metrics import precision_recall_fscore_support
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
     truth, found = list(map(list, gold)), list(map(list, predicted))
     kinds = sorted({tag[2:] for tags in (*truth, *found) for tag in tags if tag != "O"})
