@@ -43,10 +43,10 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "name a command: extract, inspect, explain, fit, predict or verify; `layertap --help`"),
+        ([], "name a command: extract, inspect, explain, probe, fit, predict or verify; `layertap --help`"),
         (
             ["extrakt"],
-            "invalid choice: 'extrakt' (choose from 'extract', 'inspect', 'explain', 'fit', 'predict', 'verify')",
+            "invalid choice: 'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'predict', 'verify')",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],

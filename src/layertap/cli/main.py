@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from layertap import __version__
-from layertap.cli import explain, extract, fit, inspect, predict, verify
+from layertap.cli import explain, extract, fit, inspect, predict, probe, verify
 from layertap.errors import LayertapError, UsageError
 
 INTERRUPTED = 130
@@ -31,6 +31,7 @@ examples:
   layertap extract reviews.csv -o out.parquet --text-column review --feature 'v = hidden_states[-4:].layer_mean.mean'
   layertap explain texts.txt --feature 'last_hidden_state.cls' --feature 'hidden_states[:].mean'
   layertap inspect sentence-transformers/all-MiniLM-L6-v2
+  layertap probe reviews.csv --text-column review --label sentiment -o report.html
   layertap fit labelled.csv --label sentiment -o sentiment.head --feature 'hidden_states[:].mean'
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
   layertap verify ./my-checkpoint -o certificate.json
@@ -95,14 +96,14 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     root.set_defaults(run=_no_command)
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (extract, inspect, explain, fit, predict, verify):
+    for command in (extract, inspect, explain, probe, fit, predict, verify):
         command.add_to(commands)
     return root
 
 
 def _no_command(_: argparse.Namespace) -> None:
     raise UsageError(
-        "name a command: extract, inspect, explain, fit, predict or verify; `layertap --help` says what they do"
+        "name a command: extract, inspect, explain, probe, fit, predict or verify; `layertap --help` says what they do"
     )
 
 

@@ -76,8 +76,12 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Fal
     )
 
 
-def add_feature_options(parser: argparse.ArgumentParser) -> None:
-    """What to compute, and what may change it."""
+def add_feature_options(
+    parser: argparse.ArgumentParser,
+    *,
+    default: str = "sentence_embedding where the model declares it, else last_hidden_state.mean",
+) -> None:
+    """What to compute, and what may change it; `default` says what stands for no feature."""
     group = parser.add_argument_group("features")
     group.add_argument(
         "-f",
@@ -85,8 +89,7 @@ def add_feature_options(parser: argparse.ArgumentParser) -> None:
         metavar="FEATURE",
         action="append",
         dest="features",
-        help="'name = expression' or an expression; again for more (default: "
-        "sentence_embedding where the model declares it, else last_hidden_state.mean)",
+        help=f"'name = expression' or an expression; again for more (default: {default})",
     )
     group.add_argument(
         "--precision",

@@ -68,7 +68,7 @@ def cached(
         cache: a folder, made if absent.
         progress: draw a progress bar on standard error while extracting.
     """
-    shelves = {feature: shelf_of(extractor, feature, cache) for feature in features}
+    shelves = {feature: shelf_of(extractor, feature, cache) for feature in dict.fromkeys(features)}
     wanted = shelves[features[0]]
     by_key = {key_of(text): text for text in texts}
     keys = list(by_key)
@@ -82,6 +82,27 @@ def cached(
     rows = np.array([place[key_of(text)] for text in texts], dtype=np.int64)
     chosen: FloatArray = vectors[rows]
     return chosen
+
+
+def sweep(
+    extractor: Extractor, texts: Sequence[str], features: Sequence[Expr], cache: Path | None, *, progress: bool
+) -> dict[Expr, FloatArray]:
+    """Vectors of several features, float32 [N, H] each, extracted in one pass; from a cache where there is one."""
+    widths = {feature: width_of(extractor, feature) for feature in features}
+    if cache is not None:
+        return {
+            feature: cached(extractor, texts, [feature, *features], cache, progress=progress) for feature in features
+        }
+    found: dict[Expr, FloatArray] = {
+        feature: np.empty((len(texts), width), dtype=np.float32) for feature, width in widths.items()
+    }
+    names = {f"{NAME}{i}": feature for i, feature in enumerate(features)}
+    with progress_on(sys.stderr, shown=progress, total=len(texts)) as on_progress:
+        for batch in extractor.stream(texts, names, on_progress=on_progress):
+            begin = batch.records[0].row
+            for name, feature in names.items():
+                found[feature][begin : begin + len(batch)] = np.asarray(batch.features[name])
+    return found
 
 
 def shelf_of(extractor: Extractor, feature: Expr, cache: Path) -> Shelf:

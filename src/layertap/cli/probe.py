@@ -1,0 +1,326 @@
+"""`layertap probe`: which layer knows what."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layertap.cli.extract import add_running_options
+from layertap.cli.options import (
+    InputOptions,
+    add_command,
+    add_feature_options,
+    add_input_options,
+    add_model_options,
+    features_of,
+    input_of,
+    limit_tokenizer_threads,
+    reference_of,
+    runtime_of,
+    semantics_of,
+)
+from layertap.cli.units import aligned, counted
+from layertap.errors import BackendError, OptionError, OutputError
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+    from layertap.engine.extractor import Extractor
+    from layertap.features.expr import Expr
+    from layertap.learn.probing.examples import Examples, Part
+    from layertap.learn.probing.probe import Findings
+
+STANDARD_STREAM = "-"
+ENDINGS = (".csv", ".json", ".png", ".html")
+METRICS = ("accuracy", "macro-f1", "mcc")
+POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
+PLANES = ("pca", "tsne")
+
+DESCRIPTION = """\
+Fits a regularised linear probe on every layer, and says which knows the labels best. Texts are run through the
+model once. Scores come from cross-validation, or from a split that you give (--test, and --dev to choose on).
+
+Beside each score stand its interval, and what the same probe makes of random labels. The output is a table;
+-o writes .csv, .json, .png and .html, once for each."""
+EPILOG = """\
+examples:
+  layertap probe reviews.csv --text-column review --label sentiment
+  layertap probe train.jsonl --test test.jsonl --label topic -o topic.html -o topic.json
+  layertap probe train.csv --label intent --pooling mean,cls,max -f sentence_embedding --cache vectors"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "probe",
+        run,
+        summary="which layer knows a label best",
+        usage="layertap probe DATA --label COLUMN [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("input", metavar="DATA", help="a file of texts with labels")
+    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column with the labels")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        action="append",
+        default=[],
+        dest="outputs",
+        help="a file to write: .csv, .json, .png or .html; again for more",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    group = parser.add_argument_group("probe")
+    group.add_argument("--test", metavar="FILE", help="score on this file instead of cross-validation")
+    group.add_argument("--dev", metavar="FILE", help="with --test: choose on this file (default: on a fifth of DATA)")
+    group.add_argument("--folds", type=int, metavar="N", help="of the cross-validation (default: 5)")
+    group.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="accuracy",
+        metavar="M",
+        help="accuracy, macro-f1 or mcc (default: accuracy)",
+    )
+    group.add_argument(
+        "--pooling", default="mean", metavar="A,B", help=f"of every layer: {', '.join(POOLINGS)} (default: mean)"
+    )
+    group.add_argument("--layers", metavar="A,B", help="just these hidden states, as 0,4,6 (default: all)")
+    group.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of folds, random labels and intervals (default: 0)"
+    )
+    group.add_argument("--cache", metavar="FOLDER", help="keep vectors there, and read those that are")
+    group.add_argument("--show", metavar="FEATURE", help="the feature whose projection is drawn (default: the best)")
+    group.add_argument("--projection", choices=PLANES, default="pca", metavar="P", help="pca or tsne (default: pca)")
+    add_feature_options(parser, default="none beside the layers")
+    add_model_options(parser)
+    add_input_options(parser)
+    add_running_options(parser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A command line, checked as far as that goes without data and model.
+
+    Attributes:
+        options: as they were given.
+        source: the data.
+        layers: hidden states to probe, or None: all.
+        poolings: of each.
+        further: features beside the layers.
+        shown: the feature to project, or None: the best.
+        outputs: files to write.
+    """
+
+    options: argparse.Namespace
+    source: InputOptions
+    layers: tuple[int, ...] | None
+    poolings: tuple[str, ...]
+    further: tuple[Expr, ...]
+    shown: Expr | None
+    outputs: tuple[Path, ...]
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command: what can be checked comes first, then the data, then the model."""
+    request = _checked(options)
+    examples = _examples(request)
+    extractor = _opened(options)
+    features = _features(request, extractor)
+    from layertap.learn.probing.probe import probe
+
+    def say(place: int, feature: str) -> None:
+        if not options.quiet:
+            print(f"layertap: probing {feature} ({place + 1} of {len(features)})", file=sys.stderr)
+
+    findings = probe(
+        extractor,
+        examples,
+        features,
+        metric=options.metric,
+        seed=options.seed,
+        cache=None if options.cache is None else Path(options.cache),
+        projected=request.shown,
+        plane_how=options.projection,
+        progress=not options.quiet,
+        on_feature=say,
+    )
+    command = _command(options, findings.winner.feature)
+    _print(findings, command)
+    for path in request.outputs:
+        _write(path, findings, command, title=Path(options.input).stem)
+        if not options.quiet:
+            print(f"layertap: wrote {path}", file=sys.stderr)
+
+
+def _checked(options: argparse.Namespace) -> Request:
+    from layertap.backends.here import require_torch
+    from layertap.data.writers.parts import check_place
+    from layertap.features.parse import parse, parse_named
+
+    limit_tokenizer_threads(options.threads)
+    _require_libraries(options.outputs)
+    require_torch()
+    if STANDARD_STREAM in (options.input, options.test, options.dev):
+        raise OptionError("DATA, --test and --dev are files; standard input is not read here")
+    for role in ("words_column", "pair_column", "spans_column"):
+        if getattr(options, role) is not None:
+            raise OptionError(f"--{role.replace('_', '-')}: probe takes sentences, with one label each")
+    if options.dev is not None and options.test is None:
+        raise OptionError("--dev goes with --test: without a test file there is cross-validation")
+    if options.folds is not None and options.test is not None:
+        raise OptionError("--folds is of cross-validation, and --test gives a split; leave one of them out")
+    if options.folds is not None and options.folds < 2:
+        raise OptionError(f"--folds {options.folds}: expected at least 2")
+    if options.seed < 0:
+        raise OptionError(f"--seed {options.seed}: expected 0 or more")
+    if options.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    outputs = tuple(Path(output) for output in options.outputs)
+    for path in outputs:
+        if path.suffix not in ENDINGS:
+            raise OptionError(f"-o {path}: its ending says what it is, one of {', '.join(ENDINGS)}")
+        check_place(path, overwrite=options.overwrite)
+    poolings = _listed(options.pooling)
+    for name in poolings:
+        if name not in POOLINGS:
+            raise OptionError(f"--pooling {name!r}: expected some of {', '.join(POOLINGS)}")
+    return Request(
+        options=options,
+        source=input_of(options, columns=(options.label,)),
+        layers=None if options.layers is None else _numbers(options.layers),
+        poolings=poolings,
+        further=tuple(parse_named(text)[1] for text in features_of(options) or ()),
+        shown=None if options.show is None else parse(options.show),
+        outputs=outputs,
+    )
+
+
+def _require_libraries(outputs: Sequence[str]) -> None:
+    if find_spec("sklearn") is None:
+        raise BackendError("probe needs scikit-learn: pip install 'layertap[learn]'")
+    if any(output.endswith((".png", ".html")) for output in outputs) and find_spec("matplotlib") is None:
+        raise BackendError("pictures (.png, .html) need matplotlib: pip install 'layertap[learn]'")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not found:
+        raise OptionError(f"--pooling {text!r} names none; expected some of {', '.join(POOLINGS)}")
+    return found
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError:
+        raise OptionError(f"--layers {text!r}: expected numbers of hidden states, as 0,4,6") from None
+
+
+def _examples(request: Request) -> Examples:
+    from layertap.learn.probing.examples import cross_validation, given_split
+
+    options = request.options
+    train = _part(request, options.input)
+    if options.test is None:
+        return cross_validation(train, folds=options.folds or 5, seed=options.seed)
+    test = _part(request, options.test)
+    dev = None if options.dev is None else _part(request, options.dev)
+    return given_split(train, test, dev, seed=options.seed)
+
+
+def _part(request: Request, source: str) -> Part:
+    from layertap.learn.probing.examples import read_part
+
+    with replace(request.source, source=source).open() as reader:
+        return read_part(reader, request.options.label, source)
+
+
+def _opened(options: argparse.Namespace) -> Extractor:
+    from layertap.engine.extractor import Extractor
+    from layertap.engine.opening import open_reference
+
+    opened = open_reference(reference_of(options))
+    if options.threads is not None:
+        from layertap.backends.here import set_num_threads
+
+        set_num_threads(options.threads)
+    return Extractor.of(opened, semantics_of(options), runtime_of(options))
+
+
+def _features(request: Request, extractor: Extractor) -> list[Expr]:
+    from layertap.features.parse import parse
+    from layertap.learn.vectors import width_of
+
+    layers = request.layers
+    if layers is None:
+        layers = tuple(range(extractor.facts.spec.num_hidden_layers + 1))
+    named = [parse(f"hidden_states[{layer}].{pooling}") for pooling in request.poolings for layer in layers]
+    found = list(dict.fromkeys([*named, *request.further]))
+    for feature in [*found, *([request.shown] if request.shown is not None else [])]:
+        width_of(extractor, feature)
+    return found
+
+
+def _command(options: argparse.Namespace, feature: str) -> str:
+    """The command line that extracts the best feature of the same texts."""
+    given = ["layertap", "extract", options.input, "-o", "features.parquet", "-f", feature]
+    for name in ("model", "revision", "input_format", "text_column", "max_length"):
+        value = getattr(options, name)
+        if value is not None:
+            given += [f"--{name.replace('_', '-')}", str(value)]
+    if options.precision != "float32":
+        given += ["--precision", options.precision]
+    if options.long != "truncate":
+        given += ["--long", options.long]
+    return shlex.join(given)
+
+
+def _print(findings: Findings, command: str) -> None:
+    from layertap.learn.probing.table import cells, header, method, recommendation, whiskers
+
+    rows = [(*header(findings), "")]
+    rows += [(*cells(row, findings), whiskers(row, findings)) for row in findings.rows]
+    print("\n".join(aligned(rows, indent="")))
+    settings = findings.settings
+    print(f"\n{counted(settings['texts'], 'text')}, {settings['classes']:,} classes. {method(findings)}")
+    for note in findings.notes:
+        print(f"note: {note}")
+    print(f"\nbest  {recommendation(findings)}\nuse   {command}")
+
+
+def _write(path: Path, findings: Findings, command: str, *, title: str) -> None:
+    from layertap.data.writers.parts import PartFiles, in_words
+
+    parts = PartFiles(path)
+    try:
+        file = parts.create()
+        file.write(_content(path.suffix, findings, command, title))
+        parts.commit(file)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {in_words(error)}") from None
+    finally:
+        parts.discard()
+
+
+def _content(ending: str, findings: Findings, command: str, title: str) -> bytes:
+    from layertap.learn.probing.table import as_csv, as_json
+
+    if ending == ".csv":
+        return as_csv(findings).encode()
+    if ending == ".json":
+        return as_json(findings, command=command).encode()
+    if ending == ".png":
+        from layertap.learn.probing.figures import overview
+
+        return overview(findings, title=title)
+    from layertap.learn.probing.page import as_page
+
+    return as_page(findings, title=title, command=command).encode()

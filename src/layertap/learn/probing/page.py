@@ -1,0 +1,107 @@
+"""Findings as one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from html import escape
+
+from layertap.learn.probing.figures import pictures
+from layertap.learn.probing.probe import Findings
+from layertap.learn.probing.table import cells, header, method, recommendation
+
+STYLE = """
+:root { color-scheme: light; --ink: #1f2937; --faint: #6b7280; --rule: #e5e7eb; --accent: #2563eb; }
+* { box-sizing: border-box; }
+body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink); background: #f9fafb;
+  margin: 0; }
+main { max-width: 1060px; margin: 0 auto; padding: 36px 24px 60px; }
+h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; }
+h2 { font-size: 18px; margin: 34px 0 10px; }
+p { margin: 0 0 10px; max-width: 76ch; }
+.faint { color: var(--faint); font-size: 14px; }
+.card { background: #fff; border: 1px solid var(--rule); border-radius: 8px; padding: 18px 20px; margin: 14px 0; }
+.best { border-left: 5px solid var(--accent); }
+.two { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
+.two .card { margin: 0; }
+.two h2 { margin-top: 0; }
+img { display: block; width: 100%; height: auto; }
+pre { background: #111827; color: #f3f4f6; padding: 12px 14px; border-radius: 6px; font-size: 13.5px; margin: 8px 0 0;
+  white-space: pre-wrap; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
+th { text-align: right; color: var(--faint); font-weight: 600; border-bottom: 2px solid var(--rule);
+  padding: 6px 10px; }
+td { text-align: right; border-bottom: 1px solid var(--rule); padding: 6px 10px; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; font-family: ui-monospace, Consolas, monospace; font-size: 13.5px; }
+tr.chosen td { background: #eff6ff; font-weight: 600; }
+details { margin-top: 12px; }
+summary { cursor: pointer; color: var(--faint); }
+@media (max-width: 760px) { .two { grid-template-columns: 1fr; } .wide { overflow-x: auto; } }
+"""
+
+
+def as_page(findings: Findings, *, title: str, command: str) -> str:
+    """The whole report.
+
+    Args:
+        findings: what was found.
+        title: of the data, as a person calls it.
+        command: the command line that uses the best feature.
+    """
+    drawn = {name: _image(svg, name) for name, svg in pictures(findings).items()}
+    settings = findings.settings
+    notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in findings.notes)
+    provenance = json.dumps(dict(findings.provenance), indent=2, ensure_ascii=False)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}: which layer knows it?</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<main>
+<h1>{escape(title)}: which layer knows it?</h1>
+<p class="faint">{escape(str(findings.provenance["model"]))}, {settings["texts"]:,} texts,
+{settings["classes"]:,} classes, {len(findings.rows)} features</p>
+<div class="card best">
+<p><strong>{escape(recommendation(findings))}</strong></p>
+<pre>{escape(command)}</pre>
+</div>
+<div class="card">{drawn["scores"]}</div>
+<h2>All features</h2>
+<div class="card wide">{_table(findings)}</div>
+<h2>The best, and the layers</h2>
+<div class="two">
+<div class="card">{drawn["confusion"]}</div>
+<div class="card">{drawn["plane"]}</div>
+<div class="card">{drawn["alike"]}</div>
+<div class="card">
+<h2>How this was measured</h2>
+<p>{escape(method(findings))}</p>
+{notes}
+<p class="faint">Random labels and selectivity: Hewitt and Liang 2019. Similarity: linear CKA (Kornblith et al.
+2019). It and the projection, of standardised features, are of at most 2,000 texts.</p>
+</div>
+</div>
+<details><summary>Provenance</summary><pre>{escape(provenance)}</pre></details>
+</main>
+</body>
+</html>
+"""
+
+
+def _table(findings: Findings) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in header(findings))
+    lines = []
+    for place, row in enumerate(findings.rows):
+        chosen = ' class="chosen"' if place == findings.best else ""
+        lines.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row, findings)) + "</tr>")
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _image(svg: str, name: str) -> str:
+    # As an image each picture keeps its own names of clips and gradients.
+    content = base64.b64encode(svg.encode()).decode()
+    return f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">'

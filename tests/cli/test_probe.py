@@ -1,0 +1,194 @@
+"""`layertap probe` from end to end on a small model."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
+
+WORDS = ["film", "river", "bank", "money", "world", "hello", "story", "movie"]
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def rows(number, seed=0):
+    random = np.random.default_rng(seed)
+    return [
+        {
+            "text": f"{' '.join(random.choice(WORDS, 4))} {('bad', 'good')[i % 2]} {seed}{i}",
+            "mood": ("down", "up")[i % 2],
+        }
+        for i in range(number)
+    ]
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "reviews.jsonl", rows(60))
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    from layertap.backends.torch.backend import TorchBackend
+
+    sequences = []
+    inner = TorchBackend.run
+
+    def run(self, program, batch, segments):
+        sequences.append(len(batch.cu_seqlens) - 1)
+        return inner(self, program, batch, segments)
+
+    monkeypatch.setattr(TorchBackend, "run", run)
+    return sequences
+
+
+def test_a_table_and_a_recommendation(layertap, data, model, runs):
+    ended = layertap("probe", data, "--label", "mood", "-m", model, "-q")
+    assert (ended.code, ended.err) == (0, "")
+    assert sum(runs) == 60
+    lines = ended.out.splitlines()
+    assert lines[0].split()[:2] == ["feature", "accuracy"]
+    assert [line.split()[0] for line in lines[1:5]] == [f"hidden_states[{i}].mean" for i in range(4)]
+    for line in lines[1:5]:
+        _, value, low, _, high, control, selectivity, *_ = line.split()
+        assert 0 <= float(low) <= float(value) <= float(high) <= 1
+        assert float(selectivity) == pytest.approx(float(value) - float(control), abs=0.0011)
+    assert float(lines[1].split()[1]) > 0.9  # the word is in the text
+    assert "5-fold cross-validation over 60 texts" in ended.out
+    best = re.search(r"^best  (\S+): accuracy", ended.out, re.MULTILINE)[1]
+    assert lines[-1] == f"use   layertap extract {data} -o features.parquet -f '{best}' --model {model}"
+
+
+def test_the_recommended_command_runs(layertap, data, model, tmp_path, monkeypatch):
+    import shlex
+
+    monkeypatch.chdir(tmp_path)
+    ended = layertap("probe", data, "--label", "mood", "-m", model, "-q", "--layers", "1,2", "--max-length", "20")
+    command = shlex.split(ended.out.splitlines()[-1].removeprefix("use   layertap "))
+    assert "--max-length" in command
+    assert layertap(*command).code == 0
+    assert (tmp_path / "features.parquet").exists()
+
+
+def test_a_given_split_with_files_of_every_kind(layertap, data, model, tmp_path, runs):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    test, dev = write(tmp_path / "t.jsonl", rows(30, seed=1)), write(tmp_path / "d.jsonl", rows(20, seed=2))
+    outputs = [tmp_path / f"out{ending}" for ending in (".csv", ".json", ".png", ".html")]
+    arguments = ["probe", data, "--test", test, "--dev", dev, "--label", "mood", "-m", model]
+    arguments += ["--pooling", "mean,cls", "-f", "pooler_output", "--metric", "mcc", "--cache", tmp_path / "cache"]
+    arguments += [part for output in outputs for part in ("-o", output)]
+    ended = layertap(*arguments)
+    assert ended.code == 0, ended.err
+    assert sum(runs) == 110
+    assert "Learned from 60 texts, scored on 30 others" in ended.out
+    assert "probing hidden_states[0].mean (1 of 9)" in ended.err
+    with outputs[0].open() as file:
+        table = list(csv.DictReader(file))
+    whole = json.loads(outputs[1].read_text())
+    assert [row["feature"] for row in table] == [row["feature"] for row in whole["features"]]
+    assert [row["feature"] for row in table][-1] == "pooler_output"
+    assert (table[5]["layer"], table[5]["pooling"]) == ("1", "cls")
+    assert whole["classes"] == ["down", "up"]
+    assert np.sum(whole["confusion"]) == 30
+    assert whole["best"] == max(whole["features"], key=lambda row: row["selection"])["feature"]
+    assert whole["provenance"]["features"]["pooler_output"] == "pooler_output"
+    assert str(tmp_path) not in json.dumps(whole["provenance"])
+    assert len(whole["cka"]["features"]) == len(whole["cka"]["values"]) == 4
+    assert outputs[2].read_bytes().startswith(b"\x89PNG")
+    page = outputs[3].read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml;base64,") == 4
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    HTMLParser().feed(page)
+    again = layertap(*arguments, "--overwrite")
+    assert again.out == ended.out
+    assert json.loads(outputs[1].read_text()) == whole
+    assert outputs[3].read_text(encoding="utf-8") == page
+    assert sum(runs) == 110
+
+
+def test_labels_are_escaped_and_any_script(layertap, model, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    labels = ["<script>alert(1)</script>", "$x_", "\u597d\u8bc4"]
+    data = write(tmp_path / "<b>.jsonl", [{"text": f"good {i}", "y": labels[i % 3]} for i in range(18)])
+    ended = layertap(
+        "probe", data, "--label", "y", "-m", model, "-q", "-o", tmp_path / "p.html", "-o", tmp_path / "p.png"
+    )
+    assert ended.code == 0, ended.err
+    assert ended.err == ""
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "<h1>&lt;b&gt;" in page
+
+
+def test_many_classes(layertap, model, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    data = write(tmp_path / "d.jsonl", [{"text": f"good {i}", "y": i % 15} for i in range(45)])
+    arguments = ["--folds", "3", "-m", model, "-q", "-o", tmp_path / "p.png", "-o", tmp_path / "p.html"]
+    ended = layertap("probe", data, "--label", "y", *arguments, "--layers", "0", "--projection", "tsne")
+    assert ended.code == 0, ended.err
+    assert "15 classes" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--label", "tone"], 2, "'tone'"),
+        (["--label", "mood", "--dev", "d.jsonl"], 2, "--dev goes with --test"),
+        (["--label", "mood", "--folds", "1"], 2, "--folds 1: expected at least 2"),
+        (
+            ["--label", "mood", "--folds", "40"],
+            1,
+            "class 'down' has 30 examples, and 40-fold cross-validation needs 40",
+        ),
+        (["--label", "mood", "--test", "x.jsonl", "--folds", "3"], 2, "leave one of them out"),
+        (["--label", "mood", "--test", "nowhere.jsonl"], 1, "nowhere.jsonl"),
+        (["--label", "mood", "-o", "x.pdf"], 2, "one of .csv, .json, .png, .html"),
+        (["--label", "mood", "-o", "nowhere/x.csv"], 1, "there is no folder nowhere"),
+        (["--label", "mood", "--pooling", "median"], 2, "--pooling 'median': expected some of mean"),
+        (["--label", "mood", "--pooling", ","], 2, "names none"),
+        (["--label", "mood", "--layers", "a"], 2, "--layers 'a': expected numbers"),
+        (["--label", "mood", "--layers", "9"], 2, "hidden_states[9]"),
+        (["--label", "mood", "-f", "hidden_states[1]"], 2, "a vector a token"),
+        (["--label", "mood", "--show", "hidden_states[:].mean"], 2, "gives 4 vectors a text"),
+        (["--label", "mood", "--seed", "-1"], 2, "--seed -1: expected 0 or more"),
+        (["--label", "mood", "--spans-column", "s"], 2, "--spans-column"),
+        ([], 2, "--label"),
+    ],
+)
+def test_refusals(refused, data, model, arguments, code, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(code, "probe", data, "-m", model, *arguments)
+
+
+def test_bad_labels_are_refused_before_the_model_is_opened(refused, tmp_path):
+    missing = write(tmp_path / "m.jsonl", [*rows(4), {"text": "x", "mood": None}])
+    assert "record 4: the label 'mood' is missing" in refused(1, "probe", missing, "--label", "mood", "-m", "/no/model")
+    one = write(tmp_path / "o.jsonl", rows(9)[::2])
+    assert "every label is 'down'" in refused(1, "probe", one, "--label", "mood", "-m", "/no/model")
+
+
+def test_existing_outputs_are_kept(refused, data, model, tmp_path):
+    kept = tmp_path / "kept.csv"
+    kept.write_text("mine")
+    assert "--overwrite" in refused(2, "probe", data, "--label", "mood", "-m", model, "-o", kept)
+    assert kept.read_text() == "mine"
+
+
+def test_what_help_names_is_what_there_is():
+    from typing import get_args
+
+    from layertap.cli import probe
+    from layertap.features.grammar import PoolOp
+    from layertap.learn.probing.scores import METRICS
+
+    assert tuple(METRICS) == probe.METRICS
+    assert set(probe.POOLINGS) == set(get_args(PoolOp))

@@ -1,0 +1,53 @@
+"""Metrics against scikit-learn, and the bootstrap over pairs against one over rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
+
+from sklearn import metrics
+
+from layertap.learn.probing.scores import METRICS, Tally, scored
+
+ORACLES = {
+    "accuracy": metrics.accuracy_score,
+    "macro-f1": lambda true, predicted: metrics.f1_score(true, predicted, average="macro", zero_division=0),
+    "mcc": metrics.matthews_corrcoef,
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30),
+    metric=st.sampled_from(sorted(METRICS)),
+)
+@pytest.mark.filterwarnings("ignore:A single label:UserWarning")
+def test_metrics_are_scikit_learns(pairs, metric):
+    true, predicted = np.array(pairs, dtype=np.int64).T
+    found = METRICS[metric](Tally.of(true, predicted, 4))[0]
+    assert found == pytest.approx(ORACLES[metric](true, predicted), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", sorted(METRICS))
+def test_intervals_are_those_of_resampled_rows(metric):
+    random = np.random.default_rng(1)
+    true = random.integers(0, 3, 300)
+    predicted = np.where(random.random(300) < 0.7, true, random.integers(0, 3, 300))
+    found = scored(metric, true, predicted, 3, seed=0)
+    rows = [random.integers(0, 300, 300) for _ in range(1000)]
+    drawn = [ORACLES[metric](true[chosen], predicted[chosen]) for chosen in rows]
+    assert found.value == pytest.approx(ORACLES[metric](true, predicted))
+    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.012)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.012)
+    assert found.error == pytest.approx(np.std(drawn), rel=0.15)
+    assert found.low < found.value < found.high
+
+
+def test_the_same_seed_gives_the_same_interval():
+    true, predicted = np.arange(40) % 2, np.arange(40) % 3 % 2
+    assert scored("accuracy", true, predicted, 2, seed=3) == scored("accuracy", true, predicted, 2, seed=3)
+    assert scored("accuracy", true, predicted, 2, seed=3) != scored("accuracy", true, predicted, 2, seed=4)
