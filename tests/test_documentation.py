@@ -37,6 +37,7 @@ FILES = {
     "corpus.txt": "one\ntwo\n",
     "texts.jsonl": '{"id": "a", "text": "a good film"}\n{"id": "b", "text": "a dull one"}\n',
     "reviews.csv": "id,review,stars\n1,a good film,5\n2,a dull one,1\n",
+    "moods.csv": "text,mood\n" + "".join(f"a good film {i},up\na dull film {i},down\n" for i in range(10)),
     "tweets.conll": "Hello\tO\nParis\tB-location\n\nunbelievable\tO\n\n",
     "questions.jsonl": '{"id": "q0", "text": "Paris is a city.", "spans": [[0, 5]]}\n'
     '{"id": "q1", "text": "So is Rome.", "spans": [{"begin": 0, "end": 2}, [6, 10]]}\n',
@@ -176,6 +177,8 @@ def test_commands_run(page, folder, capsys):
         if arguments[0] == "verify":
             pytest.importorskip("transformers")
             arguments = [*arguments, "--input", "texts.txt", "--max-texts", "2", "--precision", "float32"]
+        if arguments[0] == "probe":
+            pytest.importorskip("matplotlib")
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         for place, argument in enumerate(arguments):
             if argument in ("-o", "--output"):

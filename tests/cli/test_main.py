@@ -46,7 +46,8 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
         ([], "name a command: extract, inspect, explain, probe, fit, predict or verify; `layertap --help`"),
         (
             ["extrakt"],
-            "invalid choice: 'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'predict', 'verify')",
+            "invalid choice: 'extrakt' "
+            "(choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'predict', 'verify')",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],
