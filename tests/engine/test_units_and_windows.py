@@ -433,3 +433,17 @@ def test_more_tokens_than_a_relative_model_was_trained_for(tmp_path):
     wanted = model(torch.as_tensor(ids, dtype=torch.long)[None]).last_hidden_state[0].detach().numpy()
     assert found.shape == (38, 32)
     assert error(found, wanted) < 2e-5
+
+
+def test_words_without_a_token_do_not_weigh(extractor):
+    record, rest = Record.of_words(0, ["the", "", "film", " "]), Record.of_words(0, ["the", "film"])
+    for op in ("mean", "max", "min", "last", "weighted_mean"):
+        found = extractor.extract([record, rest], f"last_hidden_state.words(mean).{op}")
+        np.testing.assert_array_equal(found[0], found[1])
+
+
+def test_the_summary_names_the_window(extractor):
+    windowed = Extractor.from_pretrained(extractor.files.checkpoint.folder, long="window", window=8)
+    stream = windowed.stream(["good " * 20, "a"], "last_hidden_state.mean")
+    list(stream)
+    assert stream.summary.notes() == ["1 text over 8 tokens, run in 4 windows"]

@@ -231,6 +231,9 @@ def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarr
             return np.divide(value, length, out=np.zeros_like(value), where=length > 0)
         case x.Truncate(size=size):
             return value[..., :size]
+        case x.Pool(of=of, op=op) if of.form.unit in ("words", "spans"):
+            filled = [i for i, (begin, end) in enumerate(unit_ranges(content, of.form.unit)) if begin < end]
+            return _pooled(value[..., filled, :], op)
         case x.Pool(op=op, special=special):
             return _pooled(value if special else value[..., content[0] : content[1], :], op)
     raise AssertionError(e)

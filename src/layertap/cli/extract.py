@@ -56,14 +56,16 @@ FORECAST_SAMPLE = 1 << 21
 DESCRIPTION = """\
 Computes features of every text of INPUT and writes them to OUTPUT, in the order of the input.
 
-INPUT is txt (a text a line), JSONL, CSV, TSV or Parquet; `-` is standard input. OUTPUT is Parquet,
-safetensors, npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It appears under
-its name when it is whole."""
+INPUT is txt (a text a line), JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U; `-` is standard input. OUTPUT
+is Parquet, safetensors, npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It
+appears under its name when it is whole."""
 EPILOG = """\
 examples:
   layertap extract texts.txt -o vectors.parquet
   layertap extract reviews.csv -o out.parquet --text-column review -f 'v = last_hidden_state.mean'
   layertap extract texts.jsonl -o layers.npz -f 'low = hidden_states[1].mean' -f 'top = hidden_states[-1].mean'
+  layertap extract treebank.conllu -o words.parquet -f 'hidden_states[4].words(mean)'
+  layertap extract books.jsonl -o books.npz --long window -f 'last_hidden_state.mean'
   cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'"""
 
 

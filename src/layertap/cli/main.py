@@ -24,7 +24,7 @@ TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
 
-DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their family) as features: name them, get just that."
+DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
 EPILOG = """\
 examples:
   layertap extract texts.txt -o vectors.parquet

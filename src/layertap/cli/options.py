@@ -127,8 +127,8 @@ def add_feature_options(
         choices=("truncate", "window", "error"),
         default="truncate",
         metavar="WHAT",
-        help="texts over the limit: truncate (cut and count them), window (run them in windows and merge these to what "
-        "one sequence would give) or error (default: truncate)",
+        help="texts over the limit: truncate (cut and count them), window (run them in windows, of which each token is "
+        "taken once) or error (default: truncate)",
     )
     group.add_argument(
         "--truncate-side",

@@ -123,8 +123,8 @@ class Extractor:
                 limit (the model's; for `sentence_embedding` its folder's).
             untrained_pooler: "use" hands out `pooler_output` of a pooler that was stored and never trained.
             non_finite: "keep" hands out NaN and infinity instead of raising.
-            long: texts over the limit: "truncate" cuts and counts them, "window" runs them in overlapping windows that
-                are merged to what one sequence would give, "error" refuses them.
+            long: texts over the limit: "truncate" cuts and counts them, "window" runs them in overlapping windows, of
+                which each token is taken once, "error" refuses them.
             truncate_side: which end is cut off.
             window: tokens a window, special tokens included; None: the limit.
             overlap: tokens that neighbouring windows share at least; None: an eighth of the window.

@@ -99,10 +99,11 @@ class Pipeline:
         """
         wordings, cutting = self.preparation.wordings, self.preparation.cutting
         cut = cutting.long == "truncate" and cutting.truncate_side == "right"
+        limits = [self.preparation.cutting.size(seen.max_length) for seen in self.plan.inputs]
         prompt_rows = [wordings.prompt_rows(number, cut=cut) for number in range(len(self.plan.inputs))]
         for chunk in self._chunks(self.preparation.prepare(records)):
             chunk_records = [text.record for text in chunk]
-            summary.count_texts(chunk, self.plan.inputs)
+            summary.count_texts(chunk, limits)
             results = ChunkResults(len(chunk), self.plan.schemas)
             planned = [part for i, text in enumerate(chunk) for part in text.planned(i)]
             waiting = np.bincount([part.index for part in planned], minlength=len(chunk))

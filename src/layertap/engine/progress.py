@@ -73,7 +73,7 @@ class Progress:
     def words(self) -> str:
         """`3,041 texts, 760 texts/s, 20,100 tokens/s, 0:12 left`."""
         seconds = time.perf_counter() - self.started
-        parts = [f"{self.records:,} texts"]
+        parts = [f"{self.records:,} text{'' if self.records == 1 else 's'}"]
         if self.records and seconds > 0:
             parts += [f"{self.records / seconds:,.0f} texts/s", f"{self.tokens / seconds:,.0f} tokens/s"]
             share = self.share

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from layertap.engine.preparing import PreparedText
-from layertap.features.plan import Input
 from layertap.packing import IntArray
 
 
@@ -41,10 +40,10 @@ class RunSummary:
     layers_run: int
     layers: int
 
-    def count_texts(self, texts: Sequence[PreparedText], inputs: Sequence[Input]) -> None:
-        """Counts texts that are about to run, as the inputs of a plan see them."""
+    def count_texts(self, texts: Sequence[PreparedText], limits: Sequence[int]) -> None:
+        """Counts texts that are about to run; `limits` are those of the plan's inputs, in tokens a sequence."""
         for prepared in texts:
-            self._count_long(prepared, inputs)
+            self._count_long(prepared, limits)
             text = min(prepared.texts, key=len)  # the one without a prompt
             begin, end = text.content
             self.empty_texts += begin == end and text.pair_content is None
@@ -54,12 +53,12 @@ class RunSummary:
                 self.empty_words += _empty(prepared.units.words)
                 self.empty_spans += _empty(prepared.units.spans)
 
-    def _count_long(self, prepared: PreparedText, inputs: Sequence[Input]) -> None:
+    def _count_long(self, prepared: PreparedText, limits: Sequence[int]) -> None:
         """Of inputs with the same limit the one that sees most tokens counts."""
         lost: dict[int, int] = {}
         windows: dict[int, int] = {}
         for number, cut in prepared.cuts.items():
-            limit = inputs[number].max_length
+            limit = limits[number]
             if len(cut.sequences) > 1:
                 windows[limit] = max(windows.get(limit, 0), len(cut.sequences))
             elif cut.sequences[0].cut_tokens:

@@ -176,7 +176,11 @@ def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
 
 
 def _total(form: Callable[[float], str], value: float, num_records: int | None) -> str:
-    return "" if num_records is None else f"{form(value * num_records)} for {num_records:,} texts"
+    return (
+        ""
+        if num_records is None
+        else f"{form(value * num_records)} for {num_records:,} text{'' if num_records == 1 else 's'}"
+    )
 
 
 def _flop(value: float) -> str:

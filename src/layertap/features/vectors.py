@@ -166,9 +166,11 @@ def select_rows(value: Floats, rows: Segments) -> Floats:
 
 
 def pool_units(value: Floats, units: Segments, op: PoolOp) -> Floats:
-    """Words, spans or windows [S, ...] -> texts [N, ...]; a text without one gives zeros."""
-    texts = units.texts
-    assert texts is not None
+    """Words, spans or windows [S, ...] -> texts [N, ...]: of those that have tokens; a text without one gives zeros."""
+    assert units.texts is not None
+    filled_units = units.counts() > 0
+    texts = np.concatenate([[0], np.cumsum(filled_units)])[units.texts]
+    value = value if filled_units.all() else value[filled_units]
     counts = np.diff(texts)
     if op == "mean" and (counts == 1).all():
         return value

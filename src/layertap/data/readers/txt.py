@@ -27,7 +27,7 @@ class TxtReader(Reader):
             },
             file=source.name,
             why="txt, which has no columns, and {role} asked for; "
-            "leave it out, or say that the format is jsonl, csv or tsv",
+            "leave it out, or say that the format is another (jsonl, csv, ...)",
         )
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
