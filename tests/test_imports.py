@@ -14,7 +14,7 @@ import pytest
 
 import layertap
 
-TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.")
+TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.", "layertap.learn.finetuning.")
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(layertap.__path__, "layertap.")

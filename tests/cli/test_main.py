@@ -43,8 +43,11 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "name a command: extract, inspect, explain, probe, fit, predict or verify; `layertap --help`"),
-        (["extrakt"], "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'predict', 'verify')"),
+        ([], "name a command: extract, inspect, explain, probe, fit, finetune, predict or verify; `layertap --help`"),
+        (
+            ["extrakt"],
+            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'v",
+        ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],
 )

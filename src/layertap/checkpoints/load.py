@@ -213,7 +213,7 @@ def open_model(
     reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
     architecture = architecture_of(reader)
     spec = architecture.spec(reader)
-    found = _read_weights(checkpoint, allow_pickle, read_pickle)
+    found = stored_tensors(checkpoint, allow_pickle, read_pickle)
     keys = account_for(
         found,
         rules=architecture.key_rules,
@@ -262,10 +262,10 @@ def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     raise ConfigError(message)
 
 
-def _read_weights(
+def stored_tensors(
     checkpoint: Checkpoint, allow_pickle: bool, read_pickle: PickleReader | None
 ) -> dict[str, StoredTensor]:
-    """Stored key -> tensor, from one file or from shards."""
+    """Stored key -> tensor, from one file or from shards; those of heads and all else that is stored, too."""
     formats: list[tuple[str, str, PickleReader | None]] = [(SAFETENSORS, SAFETENSORS_INDEX, read_safetensors)]
     if allow_pickle:
         formats.append((PICKLE, PICKLE_INDEX, read_pickle))

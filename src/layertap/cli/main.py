@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import NoReturn, TextIO
 
 from layertap import __version__
-from layertap.cli import explain, extract, fit, inspect, predict, probe, verify
+from layertap.cli import explain, extract, finetune, fit, inspect, predict, probe, verify
 from layertap.errors import LayertapError, UsageError
 
 INTERRUPTED = 130
@@ -34,6 +34,7 @@ examples:
   layertap probe reviews.csv --text-column review --label sentiment -o report.html
   layertap fit labelled.csv --label sentiment -o sentiment.head --feature 'hidden_states[:].mean'
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
+  layertap finetune train.csv -o ./classifier --dev dev.csv --label sentiment
   layertap verify ./my-checkpoint -o certificate.json
 
 `layertap COMMAND --help` lists a command's options."""
@@ -96,14 +97,15 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     root.set_defaults(run=_no_command)
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (extract, inspect, explain, probe, fit, predict, verify):
+    for command in (extract, inspect, explain, probe, fit, finetune, predict, verify):
         command.add_to(commands)
     return root
 
 
 def _no_command(_: argparse.Namespace) -> None:
     raise UsageError(
-        "name a command: extract, inspect, explain, probe, fit, predict or verify; `layertap --help` says what they do"
+        "name a command: extract, inspect, explain, probe, fit, finetune, predict or verify; "
+        "`layertap --help` says what they do"
     )
 
 

@@ -1,6 +1,9 @@
 """What features are for: `TextFeatures`, a transformer for scikit-learn; `fit_head` and `Head`, classifiers.
 
-Needs the extra `learn`: `pip install 'layertap[learn]'`; `Head` alone, which uses a head, does without.
+`finetune` trains an encoder with a classification head, as `TrainingOptions` say, on a file or on `LabelledTexts`;
+`Classifier` predicts with the folder that it makes and with those of the Hugging Face hub.
+
+Needs the extra `learn`: `pip install 'layertap[learn]'`; `Head` and `Classifier`, which use what is there, do without.
 """
 
 from __future__ import annotations
@@ -9,23 +12,40 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from layertap.backends.here import require_torch
+
 if TYPE_CHECKING:
+    from layertap.learn.classifier import Classifier
+    from layertap.learn.finetuning.examples import LabelledTexts
+    from layertap.learn.finetuning.options import TrainingOptions
+    from layertap.learn.finetuning.run import finetune
     from layertap.learn.fitting import fit_head
     from layertap.learn.head import Head
     from layertap.learn.text_features import TextFeatures
 
-__all__ = ["Head", "TextFeatures", "fit_head"]
+__all__ = ["Classifier", "Head", "LabelledTexts", "TextFeatures", "TrainingOptions", "finetune", "fit_head"]
 
-_MODULES = {"Head": "head", "TextFeatures": "text_features", "fit_head": "fitting"}
+_MODULES = {
+    "Classifier": "classifier",
+    "Head": "head",
+    "LabelledTexts": "finetuning.examples",
+    "TextFeatures": "text_features",
+    "TrainingOptions": "finetuning.options",
+    "finetune": "finetuning.run",
+    "fit_head": "fitting",
+}
+_WITHOUT_LIBRARIES = ("Classifier", "Head")
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name != "Head" and find_spec("sklearn") is None:
+    if name not in _WITHOUT_LIBRARIES and find_spec("sklearn") is None:
         raise ModuleNotFoundError(
             f"layertap.learn.{name} needs scikit-learn: pip install 'layertap[learn]'", name="sklearn"
         )
+    if name == "finetune":
+        require_torch("layertap.learn.finetune needs torch")
     found = globals()[name] = getattr(import_module(f"layertap.learn.{_MODULES[name]}"), name)
     return found
 

@@ -77,7 +77,7 @@ class TorchBackend(Backend):
         fused: bool = True,
     ) -> None:
         self.spec = spec
-        self.device = _device(device)
+        self.device = device_named(device)
         self.dtype = _dtype(precision, self.device)
         self.fused = fused
         self.instruction_set = (
@@ -216,7 +216,8 @@ def _there(module: ModuleT | None) -> ModuleT:
     return module
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of that name; errors as `TorchBackend`."""
     if not re.fullmatch("cpu|cuda(:[0-9]+)?", name):
         raise OptionError(f"device {name!r}: expected cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")

@@ -1,0 +1,155 @@
+"""`layertap finetune`: labelled texts in, a Hugging Face folder with a classifier out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from layertap.cli.options import READ_FORMATS, add_command, add_model_options, limit_tokenizer_threads
+
+if TYPE_CHECKING:
+    from layertap.cli.options import Commands
+    from layertap.learn.finetuning.curve import Evaluation
+    from layertap.learn.finetuning.options import TrainingOptions
+    from layertap.learn.finetuning.run import FineTuned
+
+# Named here so that --help need not load the room that owns them; a test holds them to it.
+METRICS = ("accuracy", "macro_f1", "mcc")
+PRECISIONS = ("float32", "bfloat16")
+
+# option's name -> its type, metavar and help
+TRAINING: dict[str, tuple[type, str, str]] = {
+    "epochs": (int, "N", "how often every record is learned from (default: 3)"),
+    "batch_size": (int, "N", "records a step (default: 32)"),
+    "batch_tokens": (int, "N", "tokens at once; a larger step is taken in parts that add up (default: 8,192)"),
+    "learning_rate": (float, "X", "the highest one (default: 5e-05)"),
+    "weight_decay": (float, "X", "of everything but biases and norms (default: 0.01)"),
+    "warmup": (float, "X", "share of the steps over which the learning rate rises (default: 0.1)"),
+    "max_grad_norm": (float, "X", "scale larger gradients down to this norm; 0: never (default: 1)"),
+    "layer_decay": (float, "X", "the learning rate of each layer over that of the one above it (default: 1)"),
+    "freeze_below": (int, "N", "embeddings and blocks below layer N stay as they are (default: 0: all learn)"),
+    "max_length": (int, "N", "tokens a text at most (default: the model's limit)"),
+    "seed": (int, "N", "of the order of the data, new weights and dropout (default: 0)"),
+    "eval_steps": (int, "N", "look at the dev part every N steps (default: after every epoch)"),
+    "patience": (int, "N", "stop after N looks without a better score (default: never)"),
+}
+
+DESCRIPTION = """\
+Trains an encoder and its family's classification head on the labelled texts of DATA (CSV, TSV, JSONL, Parquet),
+and writes a Hugging Face folder: `AutoModelForSequenceClassification` of transformers loads it, and
+`layertap.learn.Classifier`. With --dev, the checkpoint with the best score is kept, otherwise the last.
+Families: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT.
+
+The run is kept in FOLDER.training after every epoch; --resume goes on with one that was killed."""
+EPILOG = """\
+examples:
+  layertap finetune train.csv -o ./classifier --label sentiment --dev dev.csv
+  layertap finetune train.jsonl -o ./topics --dev dev.jsonl --model roberta-base --metric macro_f1 --patience 2
+  layertap finetune pairs.tsv -o ./entails --text-column premise --pair-column hypothesis --freeze-below 4"""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command to the command line."""
+    parser = add_command(
+        commands,
+        "finetune",
+        run,
+        summary="labelled texts in, a classifier out",
+        usage="layertap finetune DATA -o FOLDER --label COLUMN [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+    )
+    parser.add_argument("data", metavar="DATA", help="a file, or - for standard input")
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make")
+    group = parser.add_argument_group("input")
+    group.add_argument("--label", metavar="COLUMN", default="label", help="the column with labels (default: label)")
+    group.add_argument("--dev", metavar="FILE", help="what checkpoints are judged by, of the same form")
+    group.add_argument(
+        "--input-format",
+        choices=READ_FORMATS,
+        metavar="FORMAT",
+        help=f"{', '.join(READ_FORMATS)} (default: by the file's ending)",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
+    add_model_options(parser)
+    group = parser.add_argument_group("training")
+    for name, (kind, metavar, words) in TRAINING.items():
+        group.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=words)
+    group.add_argument(
+        "--metric",
+        choices=METRICS,
+        metavar="NAME",
+        help=f"what makes a checkpoint the best: {', '.join(METRICS)} (default: accuracy)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        metavar="P",
+        help="of matrix products: float32, or bfloat16 with weights in float32 (default: float32)",
+    )
+    group = parser.add_argument_group("running")
+    group.add_argument("--resume", action="store_true", help="go on with an interrupted run; begin where there is none")
+    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors are shown")
+
+
+def training_options(options: argparse.Namespace) -> TrainingOptions:
+    """How to train, as the command line says."""
+    from layertap.learn.finetuning.options import TrainingOptions
+
+    given = {name: getattr(options, name) for name in (*TRAINING, "metric", "precision")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if given.get("max_grad_norm") == 0:
+        given["max_grad_norm"] = None
+    return TrainingOptions(**given)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Runs the command."""
+    from layertap.backends.here import require_torch
+    from layertap.learn.libraries import require_libraries
+
+    limit_tokenizer_threads(options.threads)
+    training = training_options(options)
+    require_torch("fine-tuning needs torch")
+    require_libraries("fine-tuning", "sklearn")
+    from layertap.backends.here import set_num_threads
+    from layertap.learn.finetuning.run import finetune
+
+    if options.threads is not None:
+        set_num_threads(options.threads)
+    found = finetune(
+        options.data,
+        options.output,
+        dev=options.dev,
+        label=options.label,
+        text_column=options.text_column,
+        pair_column=options.pair_column,
+        input_format=options.input_format,
+        model=options.model,
+        revision=options.revision,
+        cache_dir=options.cache_dir,
+        local_files_only=options.offline,
+        allow_pickle=options.allow_pickle,
+        options=training,
+        device=options.device,
+        resume=options.resume,
+        progress=not options.quiet,
+        on_evaluation=None if options.quiet else _say,
+    )
+    if not options.quiet:
+        print("\n".join(_summary(found)), file=sys.stderr)
+
+
+def _say(seen: Evaluation) -> None:
+    # A progress bar may stand in the line.
+    print(f"\r{seen}" if sys.stderr.isatty() else str(seen), file=sys.stderr, flush=True)
+
+
+def _summary(found: FineTuned) -> list[str]:
+    kept = "the last weights (there is no dev part)" if found.kept is None else str(found.kept)
+    lines = [f"{found.folder}: {len(found.labels):,} labels, {found.steps:,} steps; kept: {kept}"]
+    return lines + [f"note: {note}" for note in found.notes]

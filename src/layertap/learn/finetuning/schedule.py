@@ -1,0 +1,62 @@
+"""What learns, and how fast."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import torch
+
+from layertap.learn.finetuning.model import SequenceClassifier
+from layertap.learn.finetuning.options import TrainingOptions
+
+BLOCK = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
+
+
+def layer_of(name: str, num_hidden_layers: int) -> int:
+    """Which layer a parameter belongs to: 0 the embeddings, 1..L the blocks, L + 1 the pooler and the head."""
+    block = BLOCK.match(name)
+    if block:
+        return int(block[1]) + 1
+    return 0 if name.startswith("encoder.embeddings.") else num_hidden_layers + 1
+
+
+def freeze(model: SequenceClassifier, below: int) -> None:
+    """Takes the layers below one out of training."""
+    layers = model.encoder.spec.num_hidden_layers
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(layer_of(name, layers) >= below)
+
+
+def optimizer_of(model: SequenceClassifier, options: TrainingOptions) -> torch.optim.AdamW:
+    """AdamW with a group for every layer, one with weight decay and one (biases, norms) without.
+
+    A group's `scale` is what its learning rate is multiplied by.
+    """
+    layers = model.encoder.spec.num_hidden_layers
+    groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((layer_of(name, layers), parameter.ndim > 1), []).append(parameter)
+    described: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "weight_decay": options.weight_decay if decays else 0.0,
+            "scale": options.layer_decay ** (layers + 1 - layer),
+        }
+        for (layer, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(described, lr=options.learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainingOptions, step: int, total: int) -> float:
+    """Sets the rates of a step (counted from 0) of `total`; gives that of the head.
+
+    It rises from 0 over the warm-up and falls to 0 at the end, as transformers' `get_linear_schedule_with_warmup`.
+    """
+    rising = math.ceil(options.warmup * total)
+    share = step / max(1, rising) if step < rising else max(0.0, (total - step) / max(1, total - rising))
+    for group in optimizer.param_groups:
+        group["lr"] = options.learning_rate * share * group["scale"]
+    return options.learning_rate * share
