@@ -221,7 +221,7 @@ def test_a_run_ends_at_the_weights_of_the_same_recipe_in_transformers(classifier
         # zero (keys' biases), its sign is noise.
         if not name.endswith("key.bias"):
             error, distance = weight - expected.state_dict()[name], expected.state_dict()[name] - start[name]
-            assert error.norm() <= 2e-4 * distance.norm() + 1e-7, name
+            assert error.norm() <= 1e-3 * distance.norm() + 1e-7, name
     assert moved > 10
     batch, _ = padded(reference(folder)[1], data)
     with torch.no_grad():
