@@ -266,8 +266,10 @@ def interrupted(tmp_path, monkeypatch, model, options):
             inner(self, rows)
 
         patched.setattr(trainer_module.Trainer, "_take_step", step)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt) as stop:
             finetune(DATA, tmp_path / "out", model=model, options=options)
+        (note,) = stop.value.__notes__
+        assert "out.training as it last was; --resume" in note
 
 
 def test_an_interrupted_run_is_neither_lost_nor_mistaken_for_another(tmp_path, monkeypatch, model):

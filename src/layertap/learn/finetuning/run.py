@@ -158,8 +158,15 @@ def finetune(
         if folder.is_there():
             trainer.go_on_from(folder.load())
         left = (trainer.total_steps - trainer.step) * options.batch_size
-        with progress_on(sys.stderr, shown=progress, total=left) as on_step:
-            trainer.run(on_step=on_step, on_evaluation=on_evaluation)
+        try:
+            with progress_on(sys.stderr, shown=progress, total=left) as on_step:
+                trainer.run(on_step=on_step, on_evaluation=on_evaluation)
+        except BaseException as stop:
+            if folder.is_there():
+                stop.add_note(
+                    f"the run is kept in {folder.path} as it last was; --resume (resume=True) goes on with it"
+                )
+            raise
     found = _finished(trainer, place, labels, notes)
     _write(trainer, opened.files, place, found, meant_by)
     folder.remove()
