@@ -192,3 +192,64 @@ def test_what_help_names_is_what_there_is():
 
     assert tuple(METRICS) == probe.METRICS
     assert set(probe.POOLINGS) == set(get_args(PoolOp))
+
+
+def tagged(path, number, seed=0):
+    random = np.random.default_rng(seed)
+    tags = {"film": "NOUN", "river": "NOUN", "good": "ADJ", "bad": "ADJ", "the": "DET", "a": "DET"}
+    lines = []
+    for i in range(number):
+        words = [*random.choice(list(tags), 5), f"{seed}x{i}"]
+        lines += [f"{word}\t{tags.get(word, 'X')}" for word in words] + [""]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def test_words_of_a_conll_file(layertap, model, tmp_path, monkeypatch, runs):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    monkeypatch.chdir(tmp_path)
+    train, test = tagged(tmp_path / "train.conll", 40), tagged(tmp_path / "test.conll", 20, seed=1)
+    outputs = ["-o", "w.json", "-o", "w.html", "-o", "w.png"]
+    arguments = ["--label", "col1", "-m", model, "--pooling", "mean,first", "-q", *outputs]
+    ended = layertap("probe", train, "--test", test, *arguments)
+    assert (ended.code, ended.err) == (0, "")
+    assert sum(runs) == 60
+    assert "360 words, 4 classes. Learned from 240 words, scored on 120 others" in ended.out
+    assert "bootstrap samples of the scored sentences" in ended.out
+    whole = json.loads((tmp_path / "w.json").read_text())
+    assert [row["feature"] for row in whole["features"][3:5]] == [
+        "hidden_states[3].words(mean)",
+        "hidden_states[0].words(first)",
+    ]
+    assert (whole["features"][5]["layer"], whole["features"][5]["pooling"]) == (1, "words(first)")
+    assert whole["features"][0]["score"] > 0.9
+    # Most words are of six forms, each of which has a random label of its own: a probe learns these, too.
+    assert whole["features"][0]["control"] > 0.6
+    assert "360 words" in (tmp_path / "w.html").read_text(encoding="utf-8")
+    command = ended.out.splitlines()[-1]
+    assert command.endswith(f"-f '{whole['best']}' --model {model}")
+
+
+def test_words_of_jsonl_in_cross_validation(layertap, model, tmp_path):
+    rows = [{"words": ["the", ("film", "river")[i % 2], f"n{i}"], "tag": ["D", "N", "X"]} for i in range(20)]
+    data = write(tmp_path / "w.jsonl", rows)
+    arguments = ["--label", "tag", "--words-column", "words", "-m", model, "-q", "--layers", "0"]
+    ended = layertap("probe", data, *arguments, "--max-words", "30")
+    assert ended.code == 0, ended.err
+    assert "5-fold cross-validation over 30 words, sentences kept whole" in ended.out
+    assert "note: of the 60 words" in ended.out
+    assert "--words-column words" in ended.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cache", "c"], "--cache keeps vectors of texts"),
+        (["-f", "last_hidden_state.mean"], "one vector a word is needed"),
+        (["--pooling", "cls"], "words takes one of first"),
+        (["--max-words", "0"], "--max-words 0: expected at least 1"),
+    ],
+)
+def test_refusals_of_words(refused, model, tmp_path, arguments, message):
+    train = tagged(tmp_path / "train.conll", 10)
+    assert message in refused(2, "probe", train, "--label", "col1", "-m", model, *arguments)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +44,9 @@ POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len"
 PLANES = ("pca", "tsne")
 
 DESCRIPTION = """\
-Fits a regularised linear probe on every layer, and says which knows the labels best. Texts are run through the
-model once. Scores come from cross-validation, or from a split that you give (--test, and --dev to choose on).
+Fits a regularised linear probe on every layer, and says which knows the labels best: labels of texts, or
+(CoNLL, CoNLL-U, --words-column) of words. Texts are run through the model once. Scores come from
+cross-validation, or from a split that you give (--test, and --dev to choose on).
 
 Beside each score stand its interval, and what the same probe makes of random labels. The output is a table;
 -o writes .csv, .json, .png and .html, once for each."""
@@ -52,7 +54,8 @@ EPILOG = """\
 examples:
   layertap probe reviews.csv --text-column review --label sentiment
   layertap probe train.jsonl --test test.jsonl --label topic -o topic.html -o topic.json
-  layertap probe train.csv --label intent --pooling mean,cls,max -f sentence_embedding --cache vectors"""
+  layertap probe train.csv --label intent --pooling mean,cls,max -f sentence_embedding --cache vectors
+  layertap probe en_ewt-ud-train.conllu --test en_ewt-ud-test.conllu --label upos -o upos.html"""
 
 
 def add_to(commands: Commands) -> None:
@@ -96,6 +99,13 @@ def add_to(commands: Commands) -> None:
     group.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of folds, random labels and intervals (default: 0)"
     )
+    group.add_argument(
+        "--max-words",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="of labelled words: whole sentences with about so many are drawn from each file (default: 20,000)",
+    )
     group.add_argument("--cache", metavar="FOLDER", help="keep vectors there, and read those that are")
     group.add_argument("--show", metavar="FEATURE", help="the feature whose projection is drawn (default: the best)")
     group.add_argument("--projection", choices=PLANES, default="pca", metavar="P", help="pca or tsne (default: pca)")
@@ -132,8 +142,10 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command: what can be checked comes first, then the data, then the model."""
     request = _checked(options)
     examples = _examples(request)
+    if examples.sentences and options.cache is not None:
+        raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
     extractor = _opened(options)
-    features = _features(request, extractor)
+    features = _features(request, extractor, words=bool(examples.sentences))
     from layertap.learn.probing.probe import probe
 
     def say(place: int, feature: str) -> None:
@@ -170,9 +182,11 @@ def _checked(options: argparse.Namespace) -> Request:
     require_torch()
     if STANDARD_STREAM in (options.input, options.test, options.dev):
         raise OptionError("DATA, --test and --dev are files; standard input is not read here")
-    for role in ("words_column", "pair_column", "spans_column"):
+    for role in ("pair_column", "spans_column"):
         if getattr(options, role) is not None:
-            raise OptionError(f"--{role.replace('_', '-')}: probe takes sentences, with one label each")
+            raise OptionError(f"--{role.replace('_', '-')}: probe takes texts with a label, or words with one each")
+    if options.max_words < 1:
+        raise OptionError(f"--max-words {options.max_words}: expected at least 1")
     if options.dev is not None and options.test is None:
         raise OptionError("--dev goes with --test: without a test file there is cross-validation")
     if options.folds is not None and options.test is not None:
@@ -237,10 +251,16 @@ def _examples(request: Request) -> Examples:
 
 
 def _part(request: Request, source: str) -> Part:
-    from layertap.learn.probing.examples import read_part
+    from layertap.learn.probing.examples import read_part, read_words
 
+    options = request.options
     with replace(request.source, source=source).open() as reader:
-        return read_part(reader, request.options.label, source)
+        records = iter(reader)
+        first = next(records, None)
+        every = chain([] if first is None else [first], records)
+        if first is None or first.words is None:
+            return read_part(every, options.label, source)
+        return read_words(every, options.label, source, most=options.max_words, seed=options.seed)
 
 
 def _opened(options: argparse.Namespace) -> Extractor:
@@ -255,24 +275,25 @@ def _opened(options: argparse.Namespace) -> Extractor:
     return Extractor.of(opened, semantics_of(options), runtime_of(options))
 
 
-def _features(request: Request, extractor: Extractor) -> list[Expr]:
+def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Expr]:
     from layertap.features.parse import parse
-    from layertap.learn.vectors import width_of
+    from layertap.learn.vectors import width_of, word_width_of
 
     layers = request.layers
     if layers is None:
         layers = tuple(range(extractor.facts.spec.num_hidden_layers + 1))
-    named = [parse(f"hidden_states[{layer}].{pooling}") for pooling in request.poolings for layer in layers]
+    steps = [f"words({pooling})" if words else pooling for pooling in request.poolings]
+    named = [parse(f"hidden_states[{layer}].{step}") for step in steps for layer in layers]
     found = list(dict.fromkeys([*named, *request.further]))
     for feature in [*found, *([request.shown] if request.shown is not None else [])]:
-        width_of(extractor, feature)
+        (word_width_of if words else width_of)(extractor, feature)
     return found
 
 
 def _command(options: argparse.Namespace, feature: str) -> str:
     """The command line that extracts the best feature of the same texts."""
     given = ["layertap", "extract", options.input, "-o", "features.parquet", "-f", feature]
-    for name in ("model", "revision", "input_format", "text_column", "max_length"):
+    for name in ("model", "revision", "input_format", "text_column", "words_column", "max_length"):
         value = getattr(options, name)
         if value is not None:
             given += [f"--{name.replace('_', '-')}", str(value)]
@@ -290,7 +311,7 @@ def _print(findings: Findings, command: str) -> None:
     rows += [(*cells(row, findings), whiskers(row, findings)) for row in findings.rows]
     print("\n".join(aligned(rows, indent="")))
     settings = findings.settings
-    print(f"\n{counted(settings['texts'], 'text')}, {settings['classes']:,} classes. {method(findings)}")
+    print(f"\n{counted(settings['texts'], settings['unit'])}, {settings['classes']:,} classes. {method(findings)}")
     for note in findings.notes:
         print(f"note: {note}")
     print(f"\nbest  {recommendation(findings)}\nuse   {command}")

@@ -14,6 +14,7 @@ from layertap.engine.progress import progress_on
 from layertap.errors import FeatureError
 from layertap.features.expr import Expr
 from layertap.learn.vector_cache import FloatArray, Shelf, key_of, turn
+from layertap.records import Ragged
 
 SHARD_BYTES = 1 << 26
 """Vectors are put on disk about so many bytes at a time: what a killed run has done stays done."""
@@ -103,6 +104,35 @@ def sweep(
             for name, feature in names.items():
                 found[feature][begin : begin + len(batch)] = np.asarray(batch.features[name])
     return found
+
+
+def word_width_of(extractor: Extractor, feature: Expr) -> int:
+    """Numbers a word of a feature.
+
+    Raises:
+        FeatureError: it does not give one vector a word.
+    """
+    schema, *companions = extractor.schema({NAME: feature})
+    if feature.form.unit != "words" or len(schema.shape) != 1 or companions or schema.dtype[:5] != "float":
+        raise FeatureError(f"{feature}: one vector a word is needed, as in hidden_states[4].words(mean)")
+    return schema.shape[0]
+
+
+def sweep_words(
+    extractor: Extractor, sentences: Sequence[Sequence[str]], features: Sequence[Expr], *, progress: bool
+) -> dict[Expr, FloatArray]:
+    """Vectors of all words of sentences of given words, float32 [M, H] each, extracted in one pass."""
+    parts: dict[Expr, list[FloatArray]] = {
+        feature: [np.empty((0, word_width_of(extractor, feature)), dtype=np.float32)] for feature in features
+    }
+    names = {f"{NAME}{i}": feature for i, feature in enumerate(features)}
+    with progress_on(sys.stderr, shown=progress, total=len(sentences)) as on_progress:
+        for batch in extractor.stream([list(words) for words in sentences], names, on_progress=on_progress):
+            for name, feature in names.items():
+                found = batch.features[name]
+                assert isinstance(found, Ragged)
+                parts[feature].append(found.values.astype(np.float32, copy=False))
+    return {feature: np.concatenate(parts.pop(feature)) for feature in features}
 
 
 def shelf_of(extractor: Extractor, feature: Expr, cache: Path) -> Shelf:

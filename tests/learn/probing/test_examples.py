@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
 from layertap.errors import InputError, OptionError
-from layertap.learn.probing.examples import Part, cross_validation, given_split, read_part
+from layertap.learn.probing.examples import Part, cross_validation, given_split, read_part, read_words
 from layertap.records import Record
 
 
@@ -116,3 +116,77 @@ def test_numbers_are_sorted_as_numbers():
     labels = [str(i % 11) for i in range(33)]
     assert cross_validation(part(labels), folds=3, seed=0).names == tuple(map(str, range(11)))
     assert np.bincount(cross_validation(part(labels), folds=3, seed=0).classes).tolist() == [3] * 11
+
+
+def sentences(*given):
+    """Records of given words: `("a/X b/Y", ...)`."""
+    pairs = [[word.split("/") for word in sentence.split()] for sentence in given]
+    return [
+        Record.of_words(row, [word for word, _ in words], columns={"tag": [tag for _, tag in words]})
+        for row, words in enumerate(pairs)
+    ]
+
+
+def words_part(*given, most=1000, source="data.conll"):
+    return read_words(sentences(*given), "tag", source, most=most, seed=0)
+
+
+def test_words_of_sentences():
+    found = words_part("the/D film/N", "good/A")
+    assert found.texts == ("the", "film", "good")
+    assert found.labels == ("D", "N", "A")
+    assert found.sentences == (("the", "film"), ("good",))
+    assert found.owners.tolist() == [0, 0, 1]
+    assert found.kept([1]).labels == ("A",)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (["D"], "record 0: the labels 'tag': 1 of them for 2 words"),
+        (None, "record 0: the labels 'tag' are missing; a list is needed"),
+        ("D N", "are 'D N'; a list is needed, one a word"),
+        (["D", None], "the labels 'tag': number 1 is missing"),
+    ],
+)
+def test_tags_that_do_not_fit_their_words_are_refused(tags, message):
+    record = Record.of_words(0, ["the", "film"], columns={"tag": tags})
+    with pytest.raises(InputError, match=message):
+        read_words([record], "tag", "data.conll", most=10, seed=0)
+
+
+def test_of_many_words_whole_sentences_are_drawn():
+    given = [f"w{i}/A v{i}/B" for i in range(50)]
+    found = words_part(*given, most=21)
+    assert len(found.texts) == 20
+    assert set(found.sentences) <= {(f"w{i}", f"v{i}") for i in range(50)}
+    assert found.notes == ("of the 100 words of data.conll 20 were drawn, in 10 sentences (--max-words)",)
+    assert read_words(sentences(*given), "tag", "data.conll", most=21, seed=1).sentences != found.sentences
+    assert len(words_part(*given, most=1).sentences) == 1
+
+
+def test_folds_and_held_out_parts_keep_sentences_whole():
+    part_ = words_part(*[f"w{i}/A v{i}/B u{i}/A" for i in range(30)], "w1/A v1/B u1/A")
+    examples = cross_validation(part_, folds=5, seed=0)
+    assert sorted(examples.tested) == list(range(93))
+    for split in examples.splits:
+        for one, other in ((split.train, split.test), (split.fit, split.validate)):
+            assert len(one)
+            assert len(other)
+            assert not set(examples.owners[one]) & set(examples.owners[other])
+        texts = [{examples.sentences[place] for place in examples.owners[rows]} for rows in (split.train, split.test)]
+        assert not texts[0] & texts[1]
+    assert examples.notes == ("1 sentences repeat others word for word; these were kept in one fold",)
+
+
+def test_a_given_split_of_words():
+    train = words_part(*[f"w{i}/A v{i}/B" for i in range(10)])
+    test = words_part("w3/A v3/B", "w3/B x/A", source="test.conll")
+    examples = given_split(train, test, None, seed=0)
+    assert [examples.texts[row] for row in examples.splits[0].test] == ["w3", "x"]
+    assert examples.sentences[-1] == ("w3", "x")
+    assert "1 sentences of test.conll stand in data.conll" in examples.notes[0]
+    with pytest.raises(InputError, match="one has words with labels, the other whole texts"):
+        given_split(train, part(["A"], source="test.csv"), None, seed=0)
+    with pytest.raises(InputError, match=r"test.conll: label 'C'"):
+        given_split(train, words_part("w/C", source="test.conll"), None, seed=0)

@@ -51,3 +51,18 @@ def test_the_same_seed_gives_the_same_interval():
     true, predicted = np.arange(40) % 2, np.arange(40) % 3 % 2
     assert scored("accuracy", true, predicted, 2, seed=3) == scored("accuracy", true, predicted, 2, seed=3)
     assert scored("accuracy", true, predicted, 2, seed=3) != scored("accuracy", true, predicted, 2, seed=4)
+
+
+def test_rows_of_a_group_are_drawn_together():
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(60), 10)
+    right = np.repeat(random.random(60) < 0.7, 10)  # a sentence is all right or all wrong
+    true = random.integers(0, 2, 600)
+    predicted = np.where(right, true, 1 - true)
+    alone = scored("accuracy", true, predicted, 2, seed=0)
+    together = scored("accuracy", true, predicted, 2, seed=0, groups=groups)
+    assert together.value == alone.value
+    assert together.error == pytest.approx(alone.error * 10**0.5, rel=0.15)
+    chosen = [random.integers(0, 60, 60) for _ in range(2000)]
+    drawn = [right.reshape(60, 10)[sentences].mean() for sentences in chosen]
+    assert together.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.02)

@@ -147,12 +147,11 @@ def draw_confusion(part: Any, findings: Findings) -> None:
         if share >= 0.005:
             color = "white" if share > 0.55 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
-    axes.set_xlabel("predicted")
     axes.set_ylabel("true (how many)")
-    few = (
-        f", the {len(shown)} most frequent of {len(findings.names)} classes" if len(shown) < len(findings.names) else ""
-    )
-    axes.set_title(f"Confusion of {findings.winner.feature}, % of a row{few}", fontsize=10.5 if few else None)
+    few = len(shown) < len(findings.names)
+    axes.set_title(f"Confusion of {_short(findings.winner.feature, 36)}")
+    of_many = f"; the {len(shown)} most frequent of {len(findings.names):,} classes" if few else ""
+    axes.set_xlabel(f"predicted, % of a row{of_many}")
     _plain(axes)
 
 
@@ -187,7 +186,8 @@ def draw_plane(part: Any, findings: Findings) -> None:
     for place in shown:
         axes.scatter([], [], s=30, color=colors[place], linewidth=0, label=_short(findings.names[place]))
     how = {"pca": "principal components", "tsne": "t-SNE"}[findings.plane_how]
-    axes.set_title(f"{findings.plane_feature}: {how} of {len(findings.plane):,} texts")
+    axes.set_title(_short(findings.plane_feature, 44))
+    axes.set_xlabel(f"{how} of {len(findings.plane):,} {findings.settings['unit']}s")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")

@@ -63,7 +63,7 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 <body>
 <main>
 <h1>{escape(title)}: which layer knows it?</h1>
-<p class="faint">{escape(str(findings.provenance["model"]))}, {settings["texts"]:,} texts,
+<p class="faint">{escape(str(findings.provenance["model"]))}, {settings["texts"]:,} {settings["unit"]}s,
 {settings["classes"]:,} classes, {len(findings.rows)} features</p>
 <div class="card best">
 <p><strong>{escape(recommendation(findings))}</strong></p>
@@ -82,7 +82,7 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 <p>{escape(method(findings))}</p>
 {notes}
 <p class="faint">Random labels and selectivity: Hewitt and Liang 2019. Similarity: linear CKA (Kornblith et al.
-2019). It and the projection, of standardised features, are of at most 2,000 texts.</p>
+2019). It and the projection, of standardised features, are of at most 2,000.</p>
 </div>
 </div>
 <details><summary>Provenance</summary><pre>{escape(provenance)}</pre></details>

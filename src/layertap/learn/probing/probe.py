@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from layertap.engine.extractor import Extractor
-from layertap.features.expr import Expr, HiddenLayers, Pool
+from layertap.features.expr import Expr, HiddenLayers, Pool, Units
 from layertap.learn.probing.examples import Examples
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.linear import probe_control, probe_split
 from layertap.learn.probing.scores import METRICS, Classes, Floats, Score, Tally, scored
 from layertap.learn.vector_cache import FloatArray
-from layertap.learn.vectors import sweep
+from layertap.learn.vectors import sweep, sweep_words
 
 SAMPLE = 2000
 """Texts that similarities and the projection are worked out on, at most."""
@@ -127,20 +127,23 @@ def probe(
     Args:
         extractor: the model.
         examples: texts, classes and splits.
-        features: with one vector a text each.
+        features: with one vector a text each, or a word where words are labelled.
         metric: a name of `METRICS`.
         seed: of the control's labels, the bootstrap and the sample.
-        cache: a folder of `TextFeatures`, or None.
+        cache: a folder of `TextFeatures`, or None; words are not cached.
         projected: the feature to show on a plane; None: the best.
         plane_how: `pca` or `tsne`.
         progress: draw a progress bar on standard error while extracting.
         on_feature: called with place and name before each feature's probe.
 
     Raises:
-        FeatureError: a feature without one vector a text.
+        FeatureError: a feature without one vector a text, or a word.
     """
     wanted = list(dict.fromkeys([*features, *([projected] if projected is not None else [])]))
-    vectors = sweep(extractor, examples.texts, wanted, cache, progress=progress)
+    if examples.sentences:
+        vectors = sweep_words(extractor, examples.sentences, wanted, progress=progress)
+    else:
+        vectors = sweep(extractor, examples.texts, wanted, cache, progress=progress)
     control = _control_classes(examples, seed)
     rows, predictions = [], []
     for place, feature in enumerate(features):
@@ -177,6 +180,8 @@ def probe(
             "trained": examples.trained,
             "classes": len(examples.names),
             "folds": len(examples.splits) if examples.crossed else None,
+            "unit": "word" if examples.sentences else "text",
+            "sentences": len(examples.sentences),
         },
         provenance=extractor.provenance(list(wanted)),
         notes=examples.notes,
@@ -196,7 +201,15 @@ def _probed(
         ]
     )
     tested, num_classes = examples.tested, len(examples.names)
-    score = scored(metric, examples.classes[tested], predicted, num_classes, seed=seed)
+    owners = examples.owners
+    score = scored(
+        metric,
+        examples.classes[tested],
+        predicted,
+        num_classes,
+        seed=seed,
+        groups=None if owners is None else owners[tested],
+    )
     layer, pooling = _place(feature)
     row = Row(
         feature=str(feature),
@@ -211,7 +224,7 @@ def _probed(
 
 
 def _control_classes(examples: Examples, seed: int) -> Classes:
-    """The classes dealt out anew, as often as each occurs in the training rows; the same text gets the same one."""
+    """The classes dealt out anew, as often as each occurs in the training rows; one to each text or word form."""
     random = np.random.default_rng(seed)
     pool = examples.classes[examples.splits[0].train] if not examples.crossed else examples.classes
     texts = dict.fromkeys(examples.texts)
@@ -220,7 +233,11 @@ def _control_classes(examples: Examples, seed: int) -> Classes:
 
 
 def _place(feature: Expr) -> tuple[int | None, str | None]:
-    if isinstance(feature, Pool) and isinstance(feature.of, HiddenLayers) and isinstance(feature.of.selection, int):
+    if (
+        isinstance(feature, Pool | Units)
+        and isinstance(feature.of, HiddenLayers)
+        and isinstance(feature.of.selection, int)
+    ):
         return feature.of.selection, str(feature).removeprefix(f"{feature.of}.")
     return None, None
 

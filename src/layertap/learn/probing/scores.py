@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -106,11 +106,35 @@ def mcc(tally: Tally) -> Floats:
 METRICS: Mapping[str, Callable[[Tally], Floats]] = {"accuracy": accuracy, "macro-f1": macro_f1, "mcc": mcc}
 
 
-def scored(metric: str, true: Classes, predicted: Classes, num_classes: int, *, seed: int) -> Score:
-    """A metric of N predictions, with its bootstrap over rows (percentile intervals, Efron 1979)."""
-    tally, measure = Tally.of(true, predicted, num_classes), METRICS[metric]
-    drawn = measure(tally.resampled(RESAMPLES, np.random.default_rng(seed)))
-    return summed_up(float(measure(tally)[0]), drawn)
+def scored(
+    metric: str, true: Classes, predicted: Classes, num_classes: int, *, seed: int, groups: Classes | None = None
+) -> Score:
+    """A metric of N predictions, with its bootstrap (percentile intervals, Efron 1979).
+
+    Args:
+        metric: a name of `METRICS`.
+        true, predicted: int64 [N].
+        num_classes: K.
+        seed: of the resamples.
+        groups: int64 [N]; rows of a group are drawn together, as words of a sentence are. None: each by itself.
+    """
+    tally, measure, random = Tally.of(true, predicted, num_classes), METRICS[metric], np.random.default_rng(seed)
+    resampled = tally.resampled(RESAMPLES, random)
+    if groups is not None:
+        resampled = replace(tally, counts=_drawn_groups(tally, true * num_classes + predicted, groups, random))
+    return summed_up(float(measure(tally)[0]), measure(resampled))
+
+
+def _drawn_groups(tally: Tally, pairs: Classes, groups: Classes, random: np.random.Generator) -> Floats:
+    """float64 [R, P]: as many groups again, with replacement, and what they hold."""
+    _, owner = np.unique(groups, return_inverse=True)
+    number = int(owner.max()) + 1
+    place = np.searchsorted(tally.true * tally.num_classes + tally.predicted, pairs)
+    held: Floats = np.zeros((number, len(tally.true)))
+    np.add.at(held, (owner, place), 1)
+    times = random.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+    found: Floats = times @ held
+    return found
 
 
 def summed_up(value: float, drawn: Floats) -> Score:

@@ -77,21 +77,25 @@ def recommendation(findings: Findings) -> str:
 def method(findings: Findings) -> str:
     """How it was measured, in a few sentences."""
     settings = findings.settings
+    words = settings["unit"] == "word"
+    noun = f"{settings['unit']}s"
     if settings["folds"] is not None:
         how = (
-            f"{settings['folds']}-fold cross-validation over {settings['texts']:,} texts; the best is chosen by the "
-            "same scores, so its own is a little too good."
+            f"{settings['folds']}-fold cross-validation over {settings['texts']:,} {noun}"
+            f"{', sentences kept whole' if words else ''}; the best is chosen by the same scores, so its own is a "
+            "little too good."
         )
     else:
         how = (
-            f"Learned from {settings['trained']:,} texts, scored on {settings['tested']:,} others; the best is chosen "
+            f"Learned from {settings['trained']:,} {noun}, scored on {settings['tested']:,} others; the best is chosen "
             "on the examples that C was chosen on, not on the test part."
         )
+    dealt = "labels dealt out at random, one to each word form" if words else "labels dealt out at random"
     return (
         f"{how} Each probe is a logistic regression on standardised features, its L2 penalty chosen on held-out "
-        f"training examples. Intervals: {RESAMPLES:,} bootstrap samples of the scored texts; they do not cover the "
-        "choice of training texts. Random labels: the same probe learns and predicts labels dealt out at random; "
-        f"selectivity is the difference. Seed {settings['seed']}."
+        f"training examples. Intervals: {RESAMPLES:,} bootstrap samples of the scored "
+        f"{'sentences' if words else 'texts'}; they do not cover the choice of training {noun}. Random labels: the "
+        f"same probe learns and predicts {dealt}; selectivity is the difference. Seed {settings['seed']}."
     )
 
 
