@@ -20,14 +20,8 @@ from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # n
 from layertap.backends.torch.reach import Rotary, relative_buckets  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
-from layertap.models.spec import (  # noqa: E402
-    Convolution,
-    Disentangled,
-    EncoderSpec,
-    PlainPositions,
-    PositionTable,
-    RelativeBias,
-)
+from layertap.models.positions import Disentangled, PlainPositions, PositionTable, RelativeBias  # noqa: E402
+from layertap.models.spec import Convolution, EncoderSpec  # noqa: E402
 from layertap.packing import pack  # noqa: E402
 from layertap.tensors import TensorView  # noqa: E402
 

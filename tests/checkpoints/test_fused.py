@@ -16,7 +16,7 @@ from layertap.checkpoints.source import locate
 from layertap.errors import WeightsError
 from layertap.models.bert import BERT
 from layertap.models.config import ConfigReader
-from layertap.models.spec import KeyRule, SplitRule
+from layertap.models.key_rules import KeyRule, SplitRule
 
 AT = "encoder.layer.#.attention.self."
 RULES = (*BERT.key_rules, KeyRule("layers.#.Wo.*", "encoder.layer.#.attention.output.dense.*"))

@@ -15,8 +15,9 @@ from layertap.checkpoints.keys import (
 )
 from layertap.errors import WeightsError
 from layertap.models.config import ConfigReader
+from layertap.models.key_rules import KeyRule
 from layertap.models.registry import ARCHITECTURES, architecture
-from layertap.models.spec import Architecture, KeyRule
+from layertap.models.spec import Architecture
 
 
 def names_of(row: Architecture) -> list[str]:

@@ -14,7 +14,7 @@ from layertap.engine.cutting import Cutting
 from layertap.engine.segments import segments_of
 from layertap.engine.units import RecordUnits
 from layertap.features.schema import WindowSize
-from layertap.models.spec import PositionTable
+from layertap.models.positions import PositionTable
 from layertap.text.encoded import EncodedText
 
 CLS, SEP = 90, 91

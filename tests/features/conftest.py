@@ -21,8 +21,9 @@ from layertap.features.plan import Plan
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.features.schema import ModelFacts
 from layertap.features.vectors import finish
+from layertap.models.positions import PositionTable
 from layertap.models.sentence import SentenceEmbeddingSpec
-from layertap.models.spec import EncoderSpec, PositionTable
+from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments, pack
 
 L, H = 4, 16

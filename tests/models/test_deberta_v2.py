@@ -14,8 +14,9 @@ from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, UnsupportedModelError, WeightsError
 from layertap.models.config import ConfigReader
+from layertap.models.positions import Disentangled, PlainPositions, PositionTable
 from layertap.models.registry import architecture, architecture_of
-from layertap.models.spec import Convolution, Disentangled, EncoderSpec, PlainPositions, PositionTable
+from layertap.models.spec import Convolution, EncoderSpec
 
 V3_BASE = {  # as on the hub: no architectures, no token types, no absolute positions
     "model_type": "deberta-v2",

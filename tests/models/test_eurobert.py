@@ -74,7 +74,7 @@ def test_other_code_is_not_a_twin():
 def test_the_two_spellings_of_the_rotary_base():
     new = spec_of(rope_parameters={"rope_type": "default", "rope_theta": 500.0})
     assert new == spec_of(rope_theta=500.0) == spec_of(rope_theta=500.0, rope_scaling=None, rope_parameters={})
-    assert new == spec_of(rope_theta=9.0, rope_parameters={"rope_theta": 500.0})
+    assert new == spec_of(rope_theta=500.0, rope_parameters={"rope_theta": 500.0})
     assert new == spec_of(rope_theta=500.0, rope_scaling={"type": "default"})
     assert new.rotary_thetas == (500.0,) * 3
 
@@ -116,10 +116,10 @@ def test_keys(prefix):
     [
         (
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},
-            "rope_scaling.type: expected 'default', found 'dynamic'",
+            "rope_scaling: type is 'dynamic': of rotary scaling, this family computes default",
         ),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters.rope_type: expected 'default', found 'llama3'"),
-        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters.full_attention: expected rope_theta alone"),
+        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_parameters: rope_type is 'llama3'"),
+        ({"rope_parameters": {"full_attention": {}}}, "rope_parameters: full_attention is {}: only a base"),
         ({"head_dim": 128}, "head_dim is 128"),
         ({"is_causal": True}, "is_causal is True"),
     ],
@@ -136,6 +136,7 @@ def test_what_changes_the_forward_is_refused_by_name(fields, says):
         {"num_key_value_heads": 0},
         {"rope_theta": 0},
         {"rope_theta": None},
+        {"rope_theta": 9.0, "rope_parameters": {"rope_theta": 500.0}},
         {"rope_scaling": {"type": "default"}, "rope_parameters": {"rope_theta": 7.0}},
         {"hidden_size": 12, "num_attention_heads": 12},
         {"rms_norm_eps": "small"},

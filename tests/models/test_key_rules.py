@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.models.config import ConfigReader
+from layertap.models.key_rules import KeyRule
 from layertap.models.registry import ARCHITECTURES, architecture
-from layertap.models.spec import KeyRule
 
 PIECE = st.text(alphabet="ab.", max_size=4)
 

@@ -14,8 +14,9 @@ from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, UnsupportedModelError, WeightsError
 from layertap.models.config import ConfigReader
+from layertap.models.positions import PositionTable, RelativeBias
 from layertap.models.registry import architecture
-from layertap.models.spec import EncoderSpec, PositionTable, RelativeBias
+from layertap.models.spec import EncoderSpec
 
 SIZES = {
     "vocab_size": 20,

@@ -12,7 +12,7 @@ from layertap.models.config import ConfigReader
 from layertap.models.registry import ARCHITECTURES, CLASS_PREFIXES, architecture, architecture_of
 from layertap.models.spec import Architecture
 
-NOT_FAMILIES = {"config", "refused", "registry", "rope", "rotary", "sentence", "spec"}
+NOT_FAMILIES = {"config", "fields", "key_rules", "positions", "refused", "registry", "rotary", "sentence", "spec"}
 
 
 def rows_in_folder() -> set[str]:

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from layertap.errors import ConfigError, UnsupportedModelError
 from layertap.models.config import ConfigReader
+from layertap.models.positions import PositionTable
 from layertap.models.registry import ARCHITECTURES, architecture
-from layertap.models.spec import EncoderSpec, PositionTable
+from layertap.models.spec import EncoderSpec
 
 FIELDS = [
     "vocab_size",

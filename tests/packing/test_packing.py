@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layertap.models.spec import PositionTable
+from layertap.models.positions import PositionTable
 from layertap.packing import Segments, pack, simple_segments
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=7), min_size=1, max_size=6)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from layertap.errors import WeightsError
-from layertap.models.spec import KeyRule, SplitRule
+from layertap.models.key_rules import KeyRule, SplitRule
 
 BLOCK = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
 

@@ -23,9 +23,10 @@ from layertap.checkpoints.tensors import (
 )
 from layertap.errors import BackendError, ConfigError, WeightsError
 from layertap.models.config import ConfigReader
+from layertap.models.key_rules import KeyRule, SplitRule
 from layertap.models.registry import architecture_of
 from layertap.models.sentence import SentenceEmbeddingSpec
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule, SplitRule
+from layertap.models.spec import Architecture, EncoderSpec
 from layertap.tensors import FLOAT_BITS, TensorView
 
 PoolerState: TypeAlias = Literal["trained", "untrained", "absent"]

@@ -15,7 +15,7 @@ from layertap.features.naming import Features, named
 from layertap.features.plan import Plan, Rules, make_plan
 from layertap.features.schema import ModelFacts, WindowSize
 from layertap.models.config import ConfigReader
-from layertap.models.spec import PositionTable
+from layertap.models.positions import PositionTable
 from layertap.text.tokenizer import TextTokenizer
 
 INSANE_LENGTH = 10**9

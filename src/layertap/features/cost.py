@@ -15,7 +15,8 @@ from layertap.errors import OptionError
 from layertap.features.plan import Input, Plan, make_plan
 from layertap.features.program import Capture, Program
 from layertap.features.schema import ModelFacts, WindowSize
-from layertap.models.spec import Disentangled, EncoderSpec
+from layertap.models.positions import Disentangled
+from layertap.models.spec import EncoderSpec
 from layertap.records import FeatureSchema
 
 TEMPLATE_TOKENS = 2  # of nearly every template, a first and a last

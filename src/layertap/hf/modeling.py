@@ -37,7 +37,7 @@ from layertap.hf.loading import (
 )
 from layertap.hf.outputs import AbsentPooler, BaseModelOutputWithPoolingAndCrossAttentions, OutputTuple
 from layertap.hf.padded import Cells, batch_shape, packed
-from layertap.models.spec import PositionTable
+from layertap.models.positions import PositionTable
 
 ModelOutput = BaseModelOutputWithPoolingAndCrossAttentions
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.encoder import Embeddings, PackedTensors
 from layertap.errors import OptionError, TokenizerError
-from layertap.models.spec import PositionTable
+from layertap.models.positions import PositionTable
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -19,10 +19,10 @@ from layertap.checkpoints.keys import to_stored
 from layertap.hf.config import AlbertConfig, DistilBertConfig, ElectraConfig
 from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
 from layertap.models.albert import ALBERT
-from layertap.models.bert import NORM_RULES
 from layertap.models.distilbert import DISTILBERT
 from layertap.models.electra import ELECTRA
-from layertap.models.spec import Architecture, KeyRule
+from layertap.models.key_rules import NORM_RULES, KeyRule
+from layertap.models.spec import Architecture
 
 
 def own_names(row: Architecture) -> tuple[KeyRule, ...]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layertap.models.bert import NORM_RULES, absolute_post_norm, head_keys
+from layertap.models.bert import absolute_post_norm
 from layertap.models.config import MAX_LAYERS, ConfigReader
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.models.key_rules import ATTENTION, LAYER, NORM_RULES, KeyRule, head_keys
+from layertap.models.spec import Architecture, EncoderSpec
 
 # Those of transformers' AlbertConfig, which are albert-xxlarge's.
 DEFAULTS = {
@@ -18,7 +19,6 @@ DEFAULTS = {
     "hidden_dropout_prob": 0.0,
     "attention_probs_dropout_prob": 0.0,
 }
-LAYER = "encoder.albert_layer_groups.#.albert_layers.0."
 
 
 def _albert(config: ConfigReader) -> EncoderSpec:
@@ -49,6 +49,8 @@ def _albert(config: ConfigReader) -> EncoderSpec:
     )
 
 
+STORED = "encoder.albert_layer_groups.#.albert_layers.0"
+
 ALBERT = Architecture(
     name="albert",
     transformers_class="AlbertModel",
@@ -56,14 +58,14 @@ ALBERT = Architecture(
     key_rules=(
         KeyRule("albert.*", "*"),
         KeyRule("encoder.embedding_hidden_mapping_in.*", "embeddings.projection.*"),
-        KeyRule(LAYER + "attention.query.*", "encoder.layer.#.attention.self.query.*"),
-        KeyRule(LAYER + "attention.key.*", "encoder.layer.#.attention.self.key.*"),
-        KeyRule(LAYER + "attention.value.*", "encoder.layer.#.attention.self.value.*"),
-        KeyRule(LAYER + "attention.dense.*", "encoder.layer.#.attention.output.dense.*"),
-        KeyRule(LAYER + "attention.LayerNorm.*", "encoder.layer.#.attention.output.LayerNorm.*"),
-        KeyRule(LAYER + "ffn.*", "encoder.layer.#.intermediate.dense.*"),
-        KeyRule(LAYER + "ffn_output.*", "encoder.layer.#.output.dense.*"),
-        KeyRule(LAYER + "full_layer_layer_norm.*", "encoder.layer.#.output.LayerNorm.*"),
+        KeyRule(f"{STORED}.attention.query.*", f"{ATTENTION}.query.*"),
+        KeyRule(f"{STORED}.attention.key.*", f"{ATTENTION}.key.*"),
+        KeyRule(f"{STORED}.attention.value.*", f"{ATTENTION}.value.*"),
+        KeyRule(f"{STORED}.attention.dense.*", f"{LAYER}.attention.output.dense.*"),
+        KeyRule(f"{STORED}.attention.LayerNorm.*", f"{LAYER}.attention.output.LayerNorm.*"),
+        KeyRule(f"{STORED}.ffn.*", f"{LAYER}.intermediate.dense.*"),
+        KeyRule(f"{STORED}.ffn_output.*", f"{LAYER}.output.dense.*"),
+        KeyRule(f"{STORED}.full_layer_layer_norm.*", f"{LAYER}.output.LayerNorm.*"),
         # The pooler is a plain dense layer; its tanh stands apart.
         KeyRule("pooler.weight", "pooler.dense.weight"),
         KeyRule("pooler.bias", "pooler.dense.bias"),

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from layertap.models.config import ConfigReader
-from layertap.models.spec import Activation, Architecture, EncoderSpec, KeyRule, PositionTable
-
-ACTIVATIONS: dict[str, Activation] = {
-    # Two exact spellings of the erf form; the tanh forms differ from it by up to 5e-4.
-    "gelu": "gelu",
-    "gelu_python": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-
-# Old TensorFlow conversions call the norm's numbers gamma and beta.
-NORM_RULES = (
-    KeyRule("*LayerNorm.gamma", "*LayerNorm.weight"),
-    KeyRule("*LayerNorm.beta", "*LayerNorm.bias"),
-)
-
-HEAD_KEYS = re.compile(
-    r"(?:.*\.)?embeddings\.(?:position_ids|token_type_ids)"  # buffers that old versions persisted
-    r"|cls\..*|lm_head\..*|qa_outputs\..*|classifier\..*"  # heads for other tasks
-)
-
-
-def head_keys(*names: str) -> re.Pattern[str]:
-    """`HEAD_KEYS` and the keys under these further heads."""
-    return re.compile("|".join((HEAD_KEYS.pattern, *(rf"{name}\..*" for name in names))))
+from layertap.models.fields import ACTIVATIONS, heads_of, pad_id_of, refuse_other_forms
+from layertap.models.key_rules import HEAD_KEYS, NORM_RULES, KeyRule
+from layertap.models.positions import PositionTable
+from layertap.models.spec import Architecture, EncoderSpec
 
 
 def refuse_other_forwards(config: ConfigReader) -> None:
     """Refuses what a config may ask of any encoder of this line and no backend computes."""
+    refuse_other_forms(config)
     config.refuse_unless(
         "position_embedding_type", ("absolute", None), "only absolute positions are computed for this family"
     )
-    config.refuse_unless("is_decoder", (False, None), "a decoder attends to the left only; layertap runs encoders")
-    config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
-    config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
     config.refuse_unless("pruned_heads", ({}, None), "pruned attention heads are not supported")
     # Jina v3, which calls itself xlm-roberta, states these.
     config.refuse_unless("rotary_emb_base", (None,), "rotary positions are not computed for this family")
@@ -81,14 +53,10 @@ def absolute_post_norm(
     width = config.size("hidden_size", hidden_size)
     if not factorised:
         config.refuse_unless("embedding_size", (width, None), "a factorised embedding table is not supported")
-    heads = config.size("num_attention_heads", num_attention_heads)
-    if width % heads:
-        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({width})")
+    heads = heads_of(config, width, default=num_attention_heads)
     rows = config.size("max_position_embeddings", max_position_embeddings)
-    pad = config.optional_id("pad_token_id", pad_token_id)
     vocab = config.size("vocab_size", vocab_size)
-    if pad is not None and pad >= vocab:
-        raise config.fail("pad_token_id", f"an id below vocab_size ({vocab})")
+    pad = pad_id_of(config, vocab_size=vocab, default=pad_token_id)
     if positions_from_ids:
         if pad is None:
             raise config.fail("pad_token_id", "an id, since positions are counted from it")
@@ -102,12 +70,12 @@ def absolute_post_norm(
         num_attention_heads=heads,
         intermediate_size=config.size("intermediate_size", intermediate_size),
         hidden_act=config.one_of("hidden_act", "gelu", ACTIVATIONS),
-        layer_norm_eps=config.number("layer_norm_eps", layer_norm_eps, low=0.0, high=1.0),
+        layer_norm_eps=config.fraction("layer_norm_eps", layer_norm_eps),
         positions=PositionTable(rows=rows, padding_id=pad if positions_from_ids else None),
         type_vocab_size=config.size("type_vocab_size", type_vocab_size),
         pad_token_id=pad,
-        hidden_dropout_prob=config.number("hidden_dropout_prob", 0.1, low=0.0, high=1.0),
-        attention_probs_dropout_prob=config.number("attention_probs_dropout_prob", 0.1, low=0.0, high=1.0),
+        hidden_dropout_prob=config.fraction("hidden_dropout_prob", 0.1),
+        attention_probs_dropout_prob=config.fraction("attention_probs_dropout_prob", 0.1),
     )
 
 

@@ -34,6 +34,14 @@ class ConfigReader:
         found = short(self.values[field]) if field in self.values else "nothing"
         return ConfigError(f"{self.file}: {field}: expected {expected}, found {found}")
 
+    def name_of(self, *names: str) -> str:
+        """The first of a field's names that the file states, or the last one; what it says twice has to be the same."""
+        stated = [name for name in names if self.values.get(name) is not None]
+        for other in stated[1:]:
+            if self.values[other] != self.values[stated[0]]:
+                raise self.fail(other, f"what {stated[0]} says ({short(self.values[stated[0]])})")
+        return next(iter(stated), next((name for name in names if name in self.values), names[-1]))
+
     def size(self, field: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
         """A whole number from `minimum` to `maximum`."""
         value = self.values.get(field, default)
@@ -47,6 +55,10 @@ class ConfigReader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise self.fail(field, f"a number from {low} to {high}")
         return float(value)
+
+    def fraction(self, field: str, default: float) -> float:
+        """A number from 0 to 1, such as a dropout probability or the eps of a norm."""
+        return self.number(field, default, low=0.0, high=1.0)
 
     def flag(self, field: str, default: bool) -> bool:
         """True or false."""

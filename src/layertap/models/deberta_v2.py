@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from layertap.models.bert import ACTIVATIONS, NORM_RULES, head_keys, refuse_other_forwards
+from layertap.models.bert import refuse_other_forwards
 from layertap.models.config import ConfigReader
-from layertap.models.spec import (
-    Architecture,
-    Convolution,
-    Disentangled,
-    EncoderSpec,
-    KeyRule,
-    PlainPositions,
-    PositionTable,
-)
+from layertap.models.fields import ACTIVATIONS, heads_of, pad_id_of
+from layertap.models.key_rules import ATTENTION, NORM_RULES, KeyRule, head_keys
+from layertap.models.positions import Disentangled, PlainPositions, PositionTable
+from layertap.models.spec import Architecture, Convolution, EncoderSpec
 
 TERMS = ("c2p", "p2c")
 CONVOLUTION_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
@@ -21,14 +16,9 @@ CONVOLUTION_ACTIVATIONS = {**ACTIVATIONS, "tanh": "tanh"}
 def _deberta_v2(config: ConfigReader) -> EncoderSpec:
     refuse_other_forwards(config)
     hidden_size = config.size("hidden_size", 1536)
-    heads = config.size("num_attention_heads", 24)
-    if hidden_size % heads:
-        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({hidden_size})")
+    heads = heads_of(config, hidden_size, default=24)
     config.refuse_unless("attention_head_size", (hidden_size // heads,), "heads divide the hidden size evenly")
     vocab = config.size("vocab_size", 128100)
-    pad = config.optional_id("pad_token_id", 0)
-    if pad is not None and pad >= vocab:
-        raise config.fail("pad_token_id", f"an id below vocab_size ({vocab})")
     table_size = config.size("embedding_size", hidden_size)
     rows = config.size("max_position_embeddings", 512)
     return EncoderSpec(
@@ -39,14 +29,14 @@ def _deberta_v2(config: ConfigReader) -> EncoderSpec:
         num_attention_heads=heads,
         intermediate_size=config.size("intermediate_size", 6144),
         hidden_act=config.one_of("hidden_act", "gelu", ACTIVATIONS),
-        layer_norm_eps=config.number("layer_norm_eps", 1e-7, low=0.0, high=1.0),
+        layer_norm_eps=config.fraction("layer_norm_eps", 1e-7),
         positions=(
             PositionTable(rows=rows) if config.flag("position_biased_input", True) else PlainPositions(max_length=rows)
         ),
         type_vocab_size=config.size("type_vocab_size", 0, minimum=0),
-        pad_token_id=pad,
-        hidden_dropout_prob=config.number("hidden_dropout_prob", 0.1, low=0.0, high=1.0),
-        attention_probs_dropout_prob=config.number("attention_probs_dropout_prob", 0.1, low=0.0, high=1.0),
+        pad_token_id=pad_id_of(config, vocab_size=vocab, default=0),
+        hidden_dropout_prob=config.fraction("hidden_dropout_prob", 0.1),
+        attention_probs_dropout_prob=config.fraction("attention_probs_dropout_prob", 0.1),
         # ContextPooler belongs to the heads for tasks
         pooler=False,
         embedding_size=None if table_size == hidden_size else table_size,
@@ -116,9 +106,9 @@ DEBERTA_V2 = Architecture(
         KeyRule("deberta.*", "*"),
         *NORM_RULES,
         KeyRule("embeddings.embed_proj.*", "embeddings.projection.*"),
-        KeyRule("encoder.layer.#.attention.self.query_proj.*", "encoder.layer.#.attention.self.query.*"),
-        KeyRule("encoder.layer.#.attention.self.key_proj.*", "encoder.layer.#.attention.self.key.*"),
-        KeyRule("encoder.layer.#.attention.self.value_proj.*", "encoder.layer.#.attention.self.value.*"),
+        KeyRule(f"{ATTENTION}.query_proj.*", f"{ATTENTION}.query.*"),
+        KeyRule(f"{ATTENTION}.key_proj.*", f"{ATTENTION}.key.*"),
+        KeyRule(f"{ATTENTION}.value_proj.*", f"{ATTENTION}.value.*"),
     ),
     # v3's heads: replaced tokens, and the generator's words
     ignored_keys=head_keys("pooler", "mask_predictions", "lm_predictions"),

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layertap.models.bert import NORM_RULES, absolute_post_norm, head_keys
+from layertap.models.bert import absolute_post_norm
 from layertap.models.config import ConfigReader
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.models.key_rules import NORM_RULES, KeyRule, head_keys
+from layertap.models.spec import Architecture, EncoderSpec
 
 # Those of transformers' ElectraConfig, which are electra-small-discriminator's.
 DEFAULTS = {

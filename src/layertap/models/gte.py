@@ -6,20 +6,28 @@ code (`NewModel`), which writes `rope_scaling` of type `ntk`.
 
 from __future__ import annotations
 
-import re
-
-from layertap.models.bert import ACTIVATIONS, HEAD_KEYS, NORM_RULES
 from layertap.models.config import MAX_LAYERS, ConfigReader
-from layertap.models.rope import read_rope
-from layertap.models.rotary import heads_of, pad_id_of, refuse_other_forms
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule, PlainPositions, SplitRule
+from layertap.models.fields import ACTIVATIONS, pad_id_of, refuse_other_forms
+from layertap.models.key_rules import (
+    ATTENTION,
+    LAYER,
+    NORM_RULES,
+    QKV_PARTS,
+    ROTARY_RULES,
+    KeyRule,
+    SplitRule,
+    head_keys,
+)
+from layertap.models.positions import PlainPositions
+from layertap.models.rotary import read_rope, rotated_heads_of
+from layertap.models.spec import Architecture, EncoderSpec
 
 
-def _spec(config: ConfigReader) -> EncoderSpec:
+def _gte(config: ConfigReader) -> EncoderSpec:
     _refuse(config)
     own = config.values.get("model_type") == "new"
     hidden_size = config.size("hidden_size", 768)
-    heads = heads_of(config, hidden_size=hidden_size, default=12)
+    heads = rotated_heads_of(config, hidden_size, default=12)
     layers = config.size("num_hidden_layers", 12, maximum=MAX_LAYERS)
     vocab = config.size("vocab_size", 30528 if own else 250048)
     rope = read_rope(
@@ -28,7 +36,7 @@ def _spec(config: ConfigReader) -> EncoderSpec:
         head_size=hidden_size // heads,
         types=("default", "ntk") if own else ("default", "linear", "dynamic", "ntk"),
     )
-    dropout = config.number("hidden_dropout_prob", 0.1, low=0.0, high=1.0)
+    dropout = config.fraction("hidden_dropout_prob", 0.1)
     return EncoderSpec(
         architecture="gte",
         vocab_size=vocab,
@@ -37,14 +45,14 @@ def _spec(config: ConfigReader) -> EncoderSpec:
         num_attention_heads=heads,
         intermediate_size=config.size("intermediate_size", 3072),
         hidden_act=config.one_of("hidden_act", "gelu", ACTIVATIONS),
-        layer_norm_eps=config.number("layer_norm_eps", 1e-12, low=0.0, high=1.0),
+        layer_norm_eps=config.fraction("layer_norm_eps", 1e-12),
         # Up to this length a dynamic base is the stated one.
         positions=PlainPositions(max_length=config.size("max_position_embeddings", 2048 if own else 8192)),
         type_vocab_size=config.size("type_vocab_size", 1, minimum=0),
         pad_token_id=pad_id_of(config, vocab_size=vocab, default=None if own else 1),
         hidden_dropout_prob=dropout,
         intermediate_dropout_prob=dropout,
-        attention_probs_dropout_prob=config.number("attention_probs_dropout_prob", 0.0, low=0.0, high=1.0),
+        attention_probs_dropout_prob=config.fraction("attention_probs_dropout_prob", 0.0),
         pooler=False,
         intermediate_bias=False,
         gated=True,
@@ -66,45 +74,33 @@ def _refuse(config: ConfigReader) -> None:
     refuse_other_forms(config)
 
 
-_LAYER = "encoder.layer.#"
-_ATTENTION = f"{_LAYER}.attention.self"
-
 GTE = Architecture(
     name="gte",
     transformers_class="GteModel",
-    spec=_spec,
+    spec=_gte,
     key_rules=(
         KeyRule("gte.*", "*"),
         KeyRule("new.*", "*"),
         *NORM_RULES,
         # in front: everything of a layer is the encoder's first, so that what is unknown there is refused
-        KeyRule("layers.#.*", f"{_LAYER}.*"),
+        KeyRule("layers.#.*", f"{LAYER}.*"),
         # the models' own, with and without `pack_qkv`
-        KeyRule(f"{_LAYER}.attention.q_proj.*", f"{_ATTENTION}.query.*"),
-        KeyRule(f"{_LAYER}.attention.k_proj.*", f"{_ATTENTION}.key.*"),
-        KeyRule(f"{_LAYER}.attention.v_proj.*", f"{_ATTENTION}.value.*"),
-        KeyRule(f"{_LAYER}.attention.o_proj.*", f"{_LAYER}.attention.output.dense.*"),
-        KeyRule(f"{_LAYER}.attn_ln.*", f"{_LAYER}.attention.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp_ln.*", f"{_LAYER}.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp.down_proj.*", f"{_LAYER}.output.dense.*"),
+        KeyRule(f"{LAYER}.attention.q_proj.*", f"{ATTENTION}.query.*"),
+        KeyRule(f"{LAYER}.attention.k_proj.*", f"{ATTENTION}.key.*"),
+        KeyRule(f"{LAYER}.attention.v_proj.*", f"{ATTENTION}.value.*"),
+        KeyRule(f"{LAYER}.attention.o_proj.*", f"{LAYER}.attention.output.dense.*"),
+        KeyRule(f"{LAYER}.attn_ln.*", f"{LAYER}.attention.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.mlp_ln.*", f"{LAYER}.output.LayerNorm.*"),
         # those of the class in transformers
-        KeyRule(f"{_LAYER}.self_attn.q_proj.*", f"{_ATTENTION}.query.*"),
-        KeyRule(f"{_LAYER}.self_attn.k_proj.*", f"{_ATTENTION}.key.*"),
-        KeyRule(f"{_LAYER}.self_attn.v_proj.*", f"{_ATTENTION}.value.*"),
-        KeyRule(f"{_LAYER}.self_attn.o_proj.*", f"{_LAYER}.attention.output.dense.*"),
-        KeyRule(f"{_LAYER}.post_attention_layernorm.*", f"{_LAYER}.attention.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.post_mlp_layernorm.*", f"{_LAYER}.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp.up_proj.*", f"{_LAYER}.intermediate.dense.*"),
-        KeyRule(f"{_LAYER}.mlp.gate_proj.*", f"{_LAYER}.intermediate.gate.*"),
+        KeyRule(f"{LAYER}.post_attention_layernorm.*", f"{LAYER}.attention.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.post_mlp_layernorm.*", f"{LAYER}.output.LayerNorm.*"),
+        *ROTARY_RULES,
     ),
     split_rules=(
-        SplitRule(
-            f"{_LAYER}.attention.qkv_proj.*",
-            (f"{_ATTENTION}.query.*", f"{_ATTENTION}.key.*", f"{_ATTENTION}.value.*"),
-        ),
+        SplitRule(f"{LAYER}.attention.qkv_proj.*", QKV_PARTS),
         # the gate is the second half
-        SplitRule(f"{_LAYER}.mlp.up_gate_proj.*", (f"{_LAYER}.intermediate.dense.*", f"{_LAYER}.intermediate.gate.*")),
+        SplitRule(f"{LAYER}.mlp.up_gate_proj.*", (f"{LAYER}.intermediate.dense.*", f"{LAYER}.intermediate.gate.*")),
     ),
     # Poolers are parts of classifiers here.
-    ignored_keys=re.compile(HEAD_KEYS.pattern + r"|(?:gte\.|new\.)?pooler\..*|.*\.rotary_emb\.inv_freq"),
+    ignored_keys=head_keys(r"(?:gte\.|new\.)?pooler", r"(?:.*\.)?rotary_emb"),
 )

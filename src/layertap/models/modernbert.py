@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layertap.errors import UnsupportedModelError
-from layertap.models.bert import ACTIVATIONS, head_keys
 from layertap.models.config import MAX_LAYERS, ConfigReader, short
-from layertap.models.rotary import heads_of, pad_id_of, refuse_other_forms, theta_of, top_theta_of
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule, PlainPositions, SplitRule
+from layertap.models.fields import ACTIVATIONS, pad_id_of, refuse_other_forms
+from layertap.models.key_rules import ATTENTION, LAYER, QKV_PARTS, KeyRule, SplitRule, head_keys
+from layertap.models.positions import PlainPositions
+from layertap.models.rotary import base_of, rope_of, rotated_heads_of
+from layertap.models.spec import Architecture, EncoderSpec
 
 GLOBAL, LOCAL = "full_attention", "sliding_attention"
 
 
-def _spec(config: ConfigReader) -> EncoderSpec:
+def _modernbert(config: ConfigReader) -> EncoderSpec:
     refuse_other_forms(config)
     # What training code wrote there; neither version of transformers reads it.
     config.refuse_unless(
@@ -28,20 +30,21 @@ def _spec(config: ConfigReader) -> EncoderSpec:
     vocab_size = config.size("vocab_size", 50368)
     layers = config.size("num_hidden_layers", 22, maximum=MAX_LAYERS)
     is_global = _global_layers(config, layers)
-    global_theta, local_theta = _thetas(config)
+    heads = rotated_heads_of(config, hidden_size, default=12)
+    global_theta, local_theta = _thetas(config, hidden_size // heads)
     window = _window(config)
     attention_bias = config.flag("attention_bias", False)
     mlp_bias = config.flag("mlp_bias", False)
-    attention_dropout = config.number("attention_dropout", 0.0, low=0.0, high=1.0)
+    attention_dropout = config.fraction("attention_dropout", 0.0)
     return EncoderSpec(
         architecture="modernbert",
         vocab_size=vocab_size,
         hidden_size=hidden_size,
         num_hidden_layers=layers,
-        num_attention_heads=heads_of(config, hidden_size=hidden_size, default=12),
+        num_attention_heads=heads,
         intermediate_size=config.size("intermediate_size", 1152),
         hidden_act=config.one_of("hidden_activation", "gelu", ACTIVATIONS),
-        layer_norm_eps=config.number("norm_eps", 1e-5, low=0.0, high=1.0),
+        layer_norm_eps=config.fraction("norm_eps", 1e-5),
         positions=PlainPositions(max_length=config.size("max_position_embeddings", 8192)),
         type_vocab_size=0,
         pad_token_id=pad_id_of(config, vocab_size=vocab_size, default=50283),
@@ -58,9 +61,9 @@ def _spec(config: ConfigReader) -> EncoderSpec:
         gated=True,
         rotary_thetas=tuple(global_theta if everywhere else local_theta for everywhere in is_global),
         windows=tuple(None if everywhere else window for everywhere in is_global),
-        embedding_dropout_prob=config.number("embedding_dropout", 0.0, low=0.0, high=1.0),
+        embedding_dropout_prob=config.fraction("embedding_dropout", 0.0),
         attention_output_dropout_prob=attention_dropout,
-        intermediate_dropout_prob=config.number("mlp_dropout", 0.0, low=0.0, high=1.0),
+        intermediate_dropout_prob=config.fraction("mlp_dropout", 0.0),
     )
 
 
@@ -83,11 +86,15 @@ def _window(config: ConfigReader) -> int:
     return window
 
 
-def _thetas(config: ConfigReader) -> tuple[float, float]:
+def _thetas(config: ConfigReader, head_size: int) -> tuple[float, float]:
     """The rotary bases of global and of local layers."""
-    global_theta = top_theta_of(config, "global_rope_theta", 160_000.0)
+
+    def said(field: str, settings: object, theta: float) -> float:
+        return rope_of(config, field, settings, theta=theta, head_size=head_size, types=("default",)).theta
+
+    global_theta = base_of(config, "global_rope_theta", 160_000.0)
     has_no_local = "local_rope_theta" in config.values and config.values["local_rope_theta"] is None
-    local_theta = global_theta if has_no_local else top_theta_of(config, "local_rope_theta", 10_000.0)
+    local_theta = global_theta if has_no_local else base_of(config, "local_rope_theta", 10_000.0)
     nested = config.values.get("rope_parameters")
     if nested is not None:
         if not isinstance(nested, Mapping):
@@ -97,41 +104,34 @@ def _thetas(config: ConfigReader) -> tuple[float, float]:
             raise UnsupportedModelError(
                 f"{config.file}: rope_parameters: expected {GLOBAL} and {LOCAL}, found {short(unknown)}"
             )
-        global_theta = theta_of(config, f"rope_parameters.{GLOBAL}", nested.get(GLOBAL), global_theta)
-        local_theta = theta_of(config, f"rope_parameters.{LOCAL}", nested.get(LOCAL), local_theta)
+        global_theta = said(f"rope_parameters.{GLOBAL}", nested.get(GLOBAL), global_theta)
+        local_theta = said(f"rope_parameters.{LOCAL}", nested.get(LOCAL), local_theta)
     scaling = config.values.get("rope_scaling")  # which transformers 5 lays over both
-    return theta_of(config, "rope_scaling", scaling, global_theta), theta_of(
-        config, "rope_scaling", scaling, local_theta
-    )
+    return said("rope_scaling", scaling, global_theta), said("rope_scaling", scaling, local_theta)
 
-
-_LAYER = "encoder.layer.#"
 
 MODERNBERT = Architecture(
     name="modernbert",
     transformers_class="ModernBertModel",
-    spec=_spec,
+    spec=_modernbert,
     key_rules=(
         KeyRule("model.*", "*"),
         KeyRule("embeddings.tok_embeddings.*", "embeddings.word_embeddings.*"),
         KeyRule("embeddings.norm.*", "embeddings.LayerNorm.*"),
         KeyRule("final_norm.*", "encoder.final_norm.*"),
-        # Everything of a layer is the encoder's first, so that what is unknown there is refused.
-        KeyRule("layers.#.*", f"{_LAYER}.*"),
-        KeyRule(f"{_LAYER}.attn_norm.*", f"{_LAYER}.attention.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.attn.Wqkv.*", f"{_LAYER}.attention.self.qkv.*"),
-        KeyRule(f"{_LAYER}.attn.Wo.*", f"{_LAYER}.attention.output.dense.*"),
-        KeyRule(f"{_LAYER}.mlp_norm.*", f"{_LAYER}.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp.Wi.*", f"{_LAYER}.intermediate.both.*"),
-        KeyRule(f"{_LAYER}.mlp.Wo.*", f"{_LAYER}.output.dense.*"),
+        # in front: everything of a layer is the encoder's first, so that what is unknown there is refused
+        KeyRule("layers.#.*", f"{LAYER}.*"),
+        KeyRule(f"{LAYER}.attn_norm.*", f"{LAYER}.attention.LayerNorm.*"),
+        KeyRule(f"{LAYER}.attn.Wqkv.*", f"{ATTENTION}.qkv.*"),
+        KeyRule(f"{LAYER}.attn.Wo.*", f"{LAYER}.attention.output.dense.*"),
+        KeyRule(f"{LAYER}.mlp_norm.*", f"{LAYER}.LayerNorm.*"),
+        KeyRule(f"{LAYER}.mlp.Wi.*", f"{LAYER}.intermediate.both.*"),
+        KeyRule(f"{LAYER}.mlp.Wo.*", f"{LAYER}.output.dense.*"),
     ),
     ignored_keys=head_keys("head", "decoder"),
     split_rules=(
-        SplitRule(
-            f"{_LAYER}.attention.self.qkv.*",
-            tuple(f"{_LAYER}.attention.self.{name}.*" for name in ("query", "key", "value")),
-        ),
-        # The half that the activation is applied to comes first.
-        SplitRule(f"{_LAYER}.intermediate.both.*", (f"{_LAYER}.intermediate.gate.*", f"{_LAYER}.intermediate.dense.*")),
+        SplitRule(f"{ATTENTION}.qkv.*", QKV_PARTS),
+        # the gate is the first half
+        SplitRule(f"{LAYER}.intermediate.both.*", (f"{LAYER}.intermediate.gate.*", f"{LAYER}.intermediate.dense.*")),
     ),
 )

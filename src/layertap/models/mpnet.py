@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layertap.models.bert import HEAD_KEYS, NORM_RULES, absolute_post_norm
+from layertap.models.bert import absolute_post_norm
 from layertap.models.config import ConfigReader
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule, PositionTable, RelativeBias
+from layertap.models.key_rules import ATTENTION, HEAD_KEYS, LAYER, NORM_RULES, KeyRule
+from layertap.models.positions import PositionTable, RelativeBias
+from layertap.models.spec import Architecture, EncoderSpec
 
 PADDING_ID = 1
 """Of words and positions, in transformers' class whatever the config says."""
@@ -48,11 +50,11 @@ MPNET = Architecture(
     key_rules=(
         KeyRule("mpnet.*", "*"),
         *NORM_RULES,
-        KeyRule("encoder.layer.#.attention.attn.q.*", "encoder.layer.#.attention.self.query.*"),
-        KeyRule("encoder.layer.#.attention.attn.k.*", "encoder.layer.#.attention.self.key.*"),
-        KeyRule("encoder.layer.#.attention.attn.v.*", "encoder.layer.#.attention.self.value.*"),
-        KeyRule("encoder.layer.#.attention.attn.o.*", "encoder.layer.#.attention.output.dense.*"),
-        KeyRule("encoder.layer.#.attention.LayerNorm.*", "encoder.layer.#.attention.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.attention.attn.q.*", f"{ATTENTION}.query.*"),
+        KeyRule(f"{LAYER}.attention.attn.k.*", f"{ATTENTION}.key.*"),
+        KeyRule(f"{LAYER}.attention.attn.v.*", f"{ATTENTION}.value.*"),
+        KeyRule(f"{LAYER}.attention.attn.o.*", f"{LAYER}.attention.output.dense.*"),
+        KeyRule(f"{LAYER}.attention.LayerNorm.*", f"{LAYER}.attention.output.LayerNorm.*"),
     ),
     ignored_keys=HEAD_KEYS,
 )

@@ -7,14 +7,22 @@ family also has feed-forwards without a gate, and biases (nomic-xlm-2048); trans
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from layertap.models.bert import ACTIVATIONS, HEAD_KEYS, NORM_RULES
-from layertap.models.config import MAX_LAYERS, ConfigReader, short
-from layertap.models.rope import LARGEST, Rope, read_rope
-from layertap.models.rotary import pad_id_of, refuse_other_forms
-from layertap.models.spec import Activation, Architecture, EncoderSpec, KeyRule, PlainPositions, SplitRule
+from layertap.models.config import MAX_LAYERS, ConfigReader
+from layertap.models.fields import ACTIVATIONS, DECODER, pad_id_of, refuse_other_forms
+from layertap.models.key_rules import (
+    LAYER,
+    NORM_RULES,
+    QKV_PARTS,
+    ROTARY_RULES,
+    KeyRule,
+    SplitRule,
+    head_keys,
+)
+from layertap.models.positions import PlainPositions
+from layertap.models.rotary import LARGEST, Rope, base_of, read_rope, rotated_heads_of
+from layertap.models.spec import Activation, Architecture, EncoderSpec
 
 # Fields of the own spelling alone: a config that states one of them means that spelling's defaults.
 OWN = ("n_embd", "n_layer", "n_head", "n_inner", "activation_function", "rotary_emb_fraction")
@@ -36,30 +44,18 @@ class _Fields:
         self.config = config
         self.own = any(field in config.values for field in OWN)
 
-    def name(self, field: str, own: str) -> str:
-        """Under which of its names a field is stated; the same value under both of them is harmless."""
-        values = self.config.values
-        if values.get(own) is None:
-            return field
-        if values.get(field, values[own]) != values[own]:
-            raise self.config.fail(field, f"what {own} says ({short(values[own])})")
-        return own
-
     def default(self, value: Any, own: Any) -> Any:
         """A default, which is another one in the own spelling."""
         return own if self.own else value
 
 
-def _spec(config: ConfigReader) -> EncoderSpec:
+def _nomic_bert(config: ConfigReader) -> EncoderSpec:
     _refuse(config)
     fields = _Fields(config)
-    hidden_size = config.size(fields.name("hidden_size", "n_embd"), 768)
-    layers = config.size(fields.name("num_hidden_layers", "n_layer"), 12, maximum=MAX_LAYERS)
-    head_field = fields.name("num_attention_heads", "n_head")
-    heads = config.size(head_field, 12)
-    if hidden_size % (2 * heads):
-        raise config.fail(head_field, f"a number that cuts hidden_size ({hidden_size}) into heads of even width")
-    _refuse_other_heads(config, heads, hidden_size // heads)
+    hidden_size = config.size(config.name_of("n_embd", "hidden_size"), 768)
+    layers = config.size(config.name_of("n_layer", "num_hidden_layers"), 12, maximum=MAX_LAYERS)
+    heads = rotated_heads_of(config, hidden_size, default=12, field=config.name_of("n_head", "num_attention_heads"))
+    config.refuse_unless("num_heads_kv", (heads, None), "only as many heads of keys as of queries are computed")
     activation, gated = _activation(fields)
     rope = _rope(fields, hidden_size // heads)
     vocab = _vocab_size(fields)
@@ -73,17 +69,15 @@ def _spec(config: ConfigReader) -> EncoderSpec:
         num_attention_heads=heads,
         intermediate_size=_intermediate_size(fields, hidden_size, gated),
         hidden_act=activation,
-        layer_norm_eps=config.number(
-            fields.name("layer_norm_eps", "layer_norm_epsilon"), fields.default(1e-12, 1e-5), low=0.0, high=1.0
+        layer_norm_eps=config.fraction(
+            config.name_of("layer_norm_epsilon", "layer_norm_eps"), fields.default(1e-12, 1e-5)
         ),
         positions=PlainPositions(max_length=_max_length(fields, rope)),
         type_vocab_size=config.size("type_vocab_size", 2, minimum=0),
         pad_token_id=pad_id_of(config, vocab_size=vocab, default=fields.default(0, None)),
-        hidden_dropout_prob=config.number(
-            fields.name("hidden_dropout_prob", "resid_pdrop"), dropout, low=0.0, high=1.0
-        ),
-        attention_probs_dropout_prob=config.number(
-            fields.name("attention_probs_dropout_prob", "attn_pdrop"), dropout, low=0.0, high=1.0
+        hidden_dropout_prob=config.fraction(config.name_of("resid_pdrop", "hidden_dropout_prob"), dropout),
+        attention_probs_dropout_prob=config.fraction(
+            config.name_of("attn_pdrop", "attention_probs_dropout_prob"), dropout
         ),
         pooler=False,
         qkv_bias=qkv_bias,
@@ -104,19 +98,12 @@ def _refuse(config: ConfigReader) -> None:
     config.refuse_unless("prenorm", (False, None), "only norms after each half of a block are computed")
     config.refuse_unless("parallel_block", (False, None), "attention and feed-forward side by side are not supported")
     config.refuse_unless("use_rms_norm", (False, None), "only layer norms are computed")
-    config.refuse_unless("causal", (False, None), "a decoder attends to the left only; layertap runs encoders")
+    config.refuse_unless("causal", (False, None), DECODER)
     refuse_other_forms(config)
     config.refuse_unless("rotary_emb_interleaved", (False, None), "only halves of a head are rotated")
     config.refuse_unless("rotary_emb_scale_base", (None,), "scaled rotary positions (XPos) are not supported")
     config.refuse_unless("rotary_head_dim", (False, None), "rotation along the heads is not supported")
     config.refuse_unless("rotary_emb_fraction", (1, None), "only heads that are rotated whole are supported")
-
-
-def _refuse_other_heads(config: ConfigReader, heads: int, head_size: int) -> None:
-    config.refuse_unless("num_heads_kv", (heads, None), "only as many heads of keys as of queries are supported")
-    config.refuse_unless(
-        "head_dim", (head_size, None), f"only heads of hidden_size / heads ({head_size}) are supported"
-    )
 
 
 def _activation(fields: _Fields) -> tuple[Activation, bool]:
@@ -164,7 +151,7 @@ def _rope(fields: _Fields, head_size: int) -> Rope:
     )
     if config.values.get("rotary_emb_base") is None:
         return rope
-    theta = config.number("rotary_emb_base", 0.0, low=1.0, high=LARGEST)
+    theta = base_of(config, "rotary_emb_base", rope.theta)
     others = (config.values, *(config.values.get(name) or {} for name in ("rope_parameters", "rope_scaling")))
     if any(other.get("rope_theta") is not None for other in others) and rope.theta != theta:
         raise config.fail("rotary_emb_base", f"rope_theta ({rope.theta})")
@@ -190,46 +177,32 @@ def _max_length(fields: _Fields, rope: Rope) -> int:
     return limit
 
 
-_LAYER = "encoder.layer.#"
-_ATTENTION = f"{_LAYER}.attention.self"
-
 NOMIC_BERT = Architecture(
     name="nomic_bert",
     transformers_class="NomicBertModel",
-    spec=_spec,
+    spec=_nomic_bert,
     key_rules=(
         KeyRule("nomic_bert.*", "*"),
         KeyRule("bert.*", "*"),
         *NORM_RULES,
         # in front: everything of a layer is the encoder's first, so that what is unknown there is refused
-        KeyRule("layers.#.*", f"{_LAYER}.*"),
-        KeyRule("encoder.layers.#.*", f"{_LAYER}.*"),
+        KeyRule("layers.#.*", f"{LAYER}.*"),
+        KeyRule("encoder.layers.#.*", f"{LAYER}.*"),
         # the models' own
         KeyRule("emb_ln.*", "embeddings.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.attn.out_proj.*", f"{_LAYER}.attention.output.dense.*"),
-        KeyRule(f"{_LAYER}.norm1.*", f"{_LAYER}.attention.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.norm2.*", f"{_LAYER}.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp.fc1.*", f"{_LAYER}.intermediate.dense.*"),
-        KeyRule(f"{_LAYER}.mlp.fc11.*", f"{_LAYER}.intermediate.dense.*"),
-        KeyRule(f"{_LAYER}.mlp.fc12.*", f"{_LAYER}.intermediate.gate.*"),
-        KeyRule(f"{_LAYER}.mlp.fc2.*", f"{_LAYER}.output.dense.*"),
+        KeyRule(f"{LAYER}.attn.out_proj.*", f"{LAYER}.attention.output.dense.*"),
+        KeyRule(f"{LAYER}.norm1.*", f"{LAYER}.attention.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.norm2.*", f"{LAYER}.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.mlp.fc1.*", f"{LAYER}.intermediate.dense.*"),
+        KeyRule(f"{LAYER}.mlp.fc11.*", f"{LAYER}.intermediate.dense.*"),
+        KeyRule(f"{LAYER}.mlp.fc12.*", f"{LAYER}.intermediate.gate.*"),
+        KeyRule(f"{LAYER}.mlp.fc2.*", f"{LAYER}.output.dense.*"),
         # those of the class in transformers
-        KeyRule(f"{_LAYER}.self_attn.q_proj.*", f"{_ATTENTION}.query.*"),
-        KeyRule(f"{_LAYER}.self_attn.k_proj.*", f"{_ATTENTION}.key.*"),
-        KeyRule(f"{_LAYER}.self_attn.v_proj.*", f"{_ATTENTION}.value.*"),
-        KeyRule(f"{_LAYER}.self_attn.o_proj.*", f"{_LAYER}.attention.output.dense.*"),
-        KeyRule(f"{_LAYER}.post_attention_layernorm.*", f"{_LAYER}.attention.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.post_mlp_layernorm.*", f"{_LAYER}.output.LayerNorm.*"),
-        KeyRule(f"{_LAYER}.mlp.up_proj.*", f"{_LAYER}.intermediate.dense.*"),
-        KeyRule(f"{_LAYER}.mlp.gate_proj.*", f"{_LAYER}.intermediate.gate.*"),
-        KeyRule(f"{_LAYER}.mlp.down_proj.*", f"{_LAYER}.output.dense.*"),
+        KeyRule(f"{LAYER}.post_attention_layernorm.*", f"{LAYER}.attention.output.LayerNorm.*"),
+        KeyRule(f"{LAYER}.post_mlp_layernorm.*", f"{LAYER}.output.LayerNorm.*"),
+        *ROTARY_RULES,
     ),
-    split_rules=(
-        SplitRule(
-            f"{_LAYER}.attn.Wqkv.*",
-            (f"{_ATTENTION}.query.*", f"{_ATTENTION}.key.*", f"{_ATTENTION}.value.*"),
-        ),
-    ),
+    split_rules=(SplitRule(f"{LAYER}.attn.Wqkv.*", QKV_PARTS),),
     # Poolers are parts of classifiers here.
-    ignored_keys=re.compile(HEAD_KEYS.pattern + r"|(?:nomic_bert\.|bert\.)?pooler\..*|.*\.rotary_emb\.inv_freq"),
+    ignored_keys=head_keys(r"(?:nomic_bert\.|bert\.)?pooler", r"(?:.*\.)?rotary_emb"),
 )

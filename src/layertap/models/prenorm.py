@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layertap.models.bert import HEAD_KEYS, NORM_RULES, absolute_post_norm
+from layertap.models.bert import absolute_post_norm
 from layertap.models.config import ConfigReader
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.models.key_rules import HEAD_KEYS, LAYER, NORM_RULES, KeyRule
+from layertap.models.spec import Architecture, EncoderSpec
 
 
 def _megatron_bert(config: ConfigReader) -> EncoderSpec:
@@ -69,8 +70,8 @@ MEGATRON_BERT = Architecture(
     spec=_megatron_bert,
     key_rules=(
         KeyRule("bert.*", "*"),
-        KeyRule("encoder.layer.#.attention.ln.*", "encoder.layer.#.attention.LayerNorm.*"),
-        KeyRule("encoder.layer.#.ln.*", "encoder.layer.#.LayerNorm.*"),
+        KeyRule(f"{LAYER}.attention.ln.*", f"{LAYER}.attention.LayerNorm.*"),
+        KeyRule(f"{LAYER}.ln.*", f"{LAYER}.LayerNorm.*"),
         KeyRule("encoder.ln.*", "encoder.final_norm.*"),
     ),
     ignored_keys=HEAD_KEYS,
@@ -82,7 +83,7 @@ XLM_ROBERTA_XL = Architecture(
     key_rules=(
         KeyRule("roberta.*", "*"),
         *NORM_RULES,
-        KeyRule("encoder.layer.#.attention.self_attn_layer_norm.*", "encoder.layer.#.attention.LayerNorm.*"),
+        KeyRule(f"{LAYER}.attention.self_attn_layer_norm.*", f"{LAYER}.attention.LayerNorm.*"),
         KeyRule("encoder.LayerNorm.*", "encoder.final_norm.*"),
     ),
     ignored_keys=HEAD_KEYS,
@@ -94,7 +95,7 @@ ROBERTA_PRELAYERNORM = Architecture(
     key_rules=(
         KeyRule("roberta_prelayernorm.*", "*"),
         *NORM_RULES,
-        KeyRule("encoder.layer.#.intermediate.LayerNorm.*", "encoder.layer.#.LayerNorm.*"),
+        KeyRule(f"{LAYER}.intermediate.LayerNorm.*", f"{LAYER}.LayerNorm.*"),
         KeyRule("LayerNorm.*", "encoder.final_norm.*"),
     ),
     ignored_keys=HEAD_KEYS,

@@ -6,8 +6,8 @@ import re
 
 from layertap.errors import UnsupportedModelError
 from layertap.models.config import ConfigReader, short
+from layertap.models.fields import DECODER
 
-DECODER = "a decoder attends to the left only; layertap runs encoders"
 PAIR = "an encoder and a decoder in one; layertap runs encoders on their own"
 PAGE = "it reads where words stand on a page beside them"
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from layertap.models.bert import HEAD_KEYS, NORM_RULES, absolute_post_norm
+from layertap.models.bert import absolute_post_norm
 from layertap.models.config import ConfigReader
-from layertap.models.spec import Architecture, EncoderSpec, KeyRule
+from layertap.models.key_rules import HEAD_KEYS, NORM_RULES, KeyRule
+from layertap.models.spec import Architecture, EncoderSpec
 
 
 def _row(name: str, transformers_class: str, vocab_size: int) -> Architecture:

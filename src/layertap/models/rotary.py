@@ -1,86 +1,132 @@
-"""What configs of rotary encoders say, and which of it is refused."""
+"""What configs say of rotary angles, and which of it is refused."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from layertap.errors import ConfigError, UnsupportedModelError
 from layertap.models.config import ConfigReader, short
+from layertap.models.fields import heads_of
 
-# Settings that change no angle where `rope_type` is "default" -> values that ask for nothing; None: any.
-HARMLESS: Mapping[str, tuple[Any, ...] | None] = {
-    "partial_rotary_factor": (None, 1.0),
-    "factor": (None, 1.0),
-    "attention_factor": (None, 1.0),
-    "original_max_position_embeddings": None,
+RopeType = Literal["default", "linear", "dynamic", "ntk"]
+
+# What settings may state beside type, base and factor -> the values that change nothing.
+NO_EFFECT: dict[str, tuple[Any, ...]] = {
+    "partial_rotary_factor": (1, None),
+    "attention_factor": (1, None),
+    "mixed_b": (None,),
 }
-LARGEST_THETA = 1e15
+LARGEST = 1e15
 
 
-def heads_of(config: ConfigReader, *, hidden_size: int, default: int) -> int:
-    """A: heads of even width, since halves of a head are rotated against each other."""
-    heads = config.size("num_attention_heads", default)
-    if hidden_size % heads or hidden_size // heads % 2:
-        raise config.fail("num_attention_heads", f"a divisor of hidden_size ({hidden_size}) that gives an even width")
-    width = hidden_size // heads
-    config.refuse_unless(
-        "head_dim", (width, None), f"heads of another width than hidden_size / num_attention_heads ({width})"
-    )
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rope:
+    """Angles `position / scale * theta^(-2i / D)`.
+
+    Attributes:
+        theta: the base.
+        scale: what positions are divided by.
+        dynamic: from `max_position_embeddings` on the base depends on the longest sequence of a batch.
+    """
+
+    theta: float
+    scale: float = 1.0
+    dynamic: bool = False
+
+
+def rotated_heads_of(
+    config: ConfigReader, hidden_size: int, *, default: int, field: str = "num_attention_heads"
+) -> int:
+    """A: heads of even width, rotated whole; see `heads_of`."""
+    heads = heads_of(config, hidden_size, default=default, field=field, even=True)
+    size = hidden_size // heads
+    config.refuse_unless("head_dim", (size, None), f"heads of another width than hidden_size / {field} ({size})")
+    config.refuse_unless("partial_rotary_factor", (1, None), "only heads that are rotated whole are computed")
     return heads
 
 
-def pad_id_of(config: ConfigReader, *, vocab_size: int, default: int | None) -> int | None:
-    """The padding id, a row of the word table."""
-    pad = config.optional_id("pad_token_id", default)
-    if pad is not None and pad >= vocab_size:
-        raise config.fail("pad_token_id", f"an id below vocab_size ({vocab_size})")
-    return pad
+def base_of(config: ConfigReader, field: str, default: float) -> float:
+    """The base that a field states."""
+    return config.number(field, default, low=1.0, high=LARGEST)
 
 
-def theta_of(config: ConfigReader, field: str, settings: object, default: float) -> float:
-    """The base of the rotary angles that an object of rotary settings states.
+def read_rope(config: ConfigReader, *, theta: float, head_size: int, types: tuple[RopeType, ...]) -> Rope:
+    """What a config says in `rope_parameters`, or in `rope_theta` and `rope_scaling` before that.
 
     Args:
-        config: what to call in messages.
-        field: where the object stands, such as `rope_parameters`.
-        settings: the object, or None.
-        default: the base where it states none.
+        config: the model's.
+        theta: the base where none is stated.
+        head_size: D.
+        types: the kinds of scaling that the family's own code computes; see `rope_of`.
 
     Raises:
-        UnsupportedModelError: angles that are scaled, or settings that are not known.
-        ConfigError: something that is no object, or no number.
+        ConfigError: impossible values, or two fields that contradict each other.
+        UnsupportedModelError: another kind of scaling, or a setting that would change angles.
+    """
+    new, old = (config.values.get(field) or None for field in ("rope_parameters", "rope_scaling"))
+    if new and old and new != old:
+        raise config.fail("rope_scaling", "nothing beside rope_parameters, or the same")
+    field, settings = ("rope_scaling", old) if old else ("rope_parameters", new)
+    outer = base_of(config, "rope_theta", theta)
+    found = rope_of(config, field, settings, theta=outer, head_size=head_size, types=types)
+    if "rope_theta" in config.values and settings and settings.get("rope_theta", outer) != outer:
+        raise config.fail("rope_theta", f"that of {field} ({short(settings['rope_theta'])}), or one of the two only")
+    return found
+
+
+def rope_of(
+    config: ConfigReader, field: str, settings: object, *, theta: float, head_size: int, types: tuple[RopeType, ...]
+) -> Rope:
+    """What one object of rotary settings says.
+
+    Args:
+        config: the model's.
+        field: where the object stands, such as `rope_parameters`.
+        settings: the object, or None.
+        theta: the base where it states none.
+        head_size: D.
+        types: the kinds of scaling that the family's own code computes. `linear` divides positions by the factor
+            (transformers), `ntk` multiplies the base by the factor s and divides positions by s^(2 / D) (Alibaba-NLP's
+            modeling, https://kexue.fm/archives/9706).
+
+    Raises:
+        ConfigError: something that is no object, or impossible values.
+        UnsupportedModelError: another kind of scaling, or a setting that would change angles.
     """
     if settings is None:
-        return default
+        return Rope(theta=theta)
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{config.file}: {field}: expected an object, found {short(settings)}")
-    for name in ("rope_type", "type"):  # `type` before transformers 4.45
-        if settings.get(name, "default") != "default":
-            raise UnsupportedModelError(
-                f"{config.file}: {field}.{name}: expected 'default', found {short(settings[name])}: scaled rotary "
-                "angles are not supported"
-            )
-    for name, value in settings.items():
-        if name in ("rope_type", "type", "rope_theta"):
-            continue
-        harmless = HARMLESS.get(name, ())
-        if harmless is not None and value not in harmless:
-            raise UnsupportedModelError(
-                f"{config.file}: {field}.{name}: expected rope_theta alone beside rope_type, found {short(value)}"
-            )
-    return ConfigReader(settings, f"{config.file}: {field}").number("rope_theta", default, low=1.0, high=LARGEST_THETA)
+    inner = ConfigReader(settings, f"{config.file}: {field}")
+    base = base_of(inner, "rope_theta", theta)
+    kind = _kind(inner, types)
+    harmless = {"original_max_position_embeddings"} if kind == "default" else set()
+    for name in settings.keys() - {"rope_type", "type", "rope_theta", "factor"} - harmless:
+        inner.refuse_unless(name, NO_EFFECT.get(name, (None,)), "only a base and a factor are computed")
+    if kind == "default":
+        inner.refuse_unless("factor", (1, None), "a factor has a meaning only with a type of scaling")
+        return Rope(theta=base)
+    if settings.get("factor") is None:
+        raise inner.fail("factor", "a number from 1")
+    factor = inner.number("factor", 1.0, low=1.0, high=LARGEST)
+    if kind == "linear":
+        return Rope(theta=base, scale=factor)
+    if kind == "dynamic":
+        return Rope(theta=base, dynamic=True)
+    return Rope(theta=base * factor, scale=factor ** (2 / head_size))
 
 
-def top_theta_of(config: ConfigReader, field: str, default: float) -> float:
-    """The base that a field of its own states."""
-    return config.number(field, default, low=1.0, high=LARGEST_THETA)
-
-
-def refuse_other_forms(config: ConfigReader) -> None:
-    """Refuses what neither of these families computes, whichever file states it."""
-    config.refuse_unless("is_decoder", (False, None), "a decoder attends to the left only; layertap runs encoders")
-    config.refuse_unless("is_causal", (False, None), "a decoder attends to the left only; layertap runs encoders")
-    config.refuse_unless("add_cross_attention", (False, None), "cross-attention needs a second input")
-    config.refuse_unless("quantization_config", (None,), "quantised checkpoints are not read")
-    config.refuse_unless("partial_rotary_factor", (1.0, None), "heads that are rotated in part are not supported")
+def _kind(inner: ConfigReader, types: tuple[RopeType, ...]) -> RopeType:
+    stated = inner.values
+    field = "rope_type" if "rope_type" in stated else "type"  # `type` before transformers 4.45
+    found = stated.get(field, "default")
+    kind = next((kind for kind in types if kind == found), None)
+    if kind is None:
+        raise UnsupportedModelError(
+            f"{inner.file}: {field} is {short(found)}: of rotary scaling, this family computes {', '.join(types)}"
+        )
+    if stated.get("type", found) != found:
+        raise inner.fail("type", f"what rope_type says ({short(found)})")
+    return kind

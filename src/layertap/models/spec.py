@@ -13,8 +13,8 @@ Canonical weight names are those of transformers' `BertModel` (`encoder.layer.0.
     encoder.conv.conv, encoder.conv.LayerNorm the convolution beside block 0
     encoder.final_norm                        after the last block (pre-norm)
 
-where i numbers *blocks* of weights (`EncoderSpec.blocks`). `KeyRule`s and `SplitRule`s lead from a checkpoint's own
-names to them and back.
+where i numbers *blocks* of weights (`EncoderSpec.blocks`). `key_rules` lead from a checkpoint's own names to them and
+back.
 """
 
 from __future__ import annotations
@@ -22,109 +22,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
-
 from layertap.models.config import ConfigReader
+from layertap.models.key_rules import KeyRule, SplitRule
+from layertap.models.positions import Disentangled, PlainPositions, PositionTable, RelativeBias
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PositionTable:
-    """Learned absolute positions.
-
-    Attributes:
-        rows: rows of the table (`max_position_embeddings`).
-        padding_id: None: positions are 0, 1, 2, ... (BERT). Otherwise they come from the ids, as in
-            RoBERTa: a token equal to `padding_id` sits on row `padding_id` and is not counted, the others on
-            `padding_id + 1, padding_id + 2, ...`.
-    """
-
-    rows: int
-    padding_id: int | None = None
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that a sequence can have, special tokens included."""
-        return self.rows if self.padding_id is None else self.rows - self.padding_id - 1
-
-    def position_ids(self, input_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """int32 [T], the rows of the position table for one sequence's ids [T]."""
-        if self.padding_id is None:
-            return np.arange(len(input_ids), dtype=np.int32)
-        counted = input_ids != self.padding_id
-        positions: npt.NDArray[np.int32] = (np.cumsum(counted) * counted + self.padding_id).astype(np.int32)
-        return positions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PlainPositions:
-    """Positions 0, 1, 2, ... without a table: what rotary and relative attention count from.
-
-    Attributes:
-        max_length: tokens that a sequence can have, special tokens included.
-    """
-
-    max_length: int
-
-    def position_ids(self, input_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """int32 [T], for one sequence's ids [T]."""
-        return np.arange(len(input_ids), dtype=np.int32)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelativeBias:
-    """A learned number for each head and distance, added to the scaled scores of every layer (Raffel et al. 2020).
-
-    Attributes:
-        buckets: rows of the table; half of them for keys before the query, half for those after it. Of each half
-            one half stands for single distances, the other for ranges that widen with the logarithm.
-        max_distance: from here on every distance is in the last bucket.
-    """
-
-    buckets: int
-    max_distance: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disentangled:
-    """A learned vector for each distance, of which every layer makes keys and queries (He et al. 2021).
-
-    The score of query i and key j is `q_i k_j + q_i k(i - j) + q(i - j) k_j` over `sqrt(D * terms)`, where `k(d)` and
-    `q(d)` are projections of the vector of distance d. With the third term the paper writes `q(j - i)`; tables are
-    trained with the sign of transformers' code.
-
-    Attributes:
-        max_distance: `max_relative_positions`: vectors reach from -max_distance to max_distance - 1, and what is
-            farther has the outermost; with `buckets`, where the logarithm reaches the last of them.
-        buckets: None: a vector a distance. Otherwise this many on either side, half of them for single distances, the
-            others for ranges that widen with the logarithm.
-        content_to_position: the term `q_i k(i - j)` is there.
-        position_to_content: the term `q(i - j) k_j` is there.
-        shared_projections: those of the tokens; otherwise distances have their own.
-        norm: the vectors are normed before they are projected.
-    """
-
-    max_distance: int
-    buckets: int | None = None
-    content_to_position: bool = True
-    position_to_content: bool = True
-    shared_projections: bool = False
-    norm: bool = False
-
-    @property
-    def span(self) -> int:
-        """Vectors on either side."""
-        return self.buckets or self.max_distance
-
-    @property
-    def terms(self) -> int:
-        """Of a score."""
-        return 1 + self.content_to_position + self.position_to_content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -361,70 +265,6 @@ def _dense(name: str, rows: int, columns: int, *, bias: bool) -> dict[str, tuple
     if bias:
         shapes[f"{name}.bias"] = (rows,)
     return shapes
-
-
-@dataclass(frozen=True, slots=True)
-class KeyRule:
-    """One reversible renaming of checkpoint keys: two templates with the same wildcards, each at most once.
-
-    `*` stands for anything, `#` for a number. `KeyRule("bert.*", "*")` drops a prefix,
-    `KeyRule("*LayerNorm.gamma", "*LayerNorm.weight")` renames an end, and
-    `KeyRule("layers.#.attn.Wo.*", "encoder.layer.#.attention.output.dense.*")` what is between.
-    Rules are applied in their order to read, and backwards to write.
-    """
-
-    stored: str
-    canonical: str
-
-    def to_canonical(self, key: str) -> str | None:
-        """The key with its stored form replaced by the canonical one, or None where the rule does not apply."""
-        return _rename(key, self.stored, self.canonical)
-
-    def to_stored(self, key: str) -> str | None:
-        """The way back."""
-        return _rename(key, self.canonical, self.stored)
-
-
-@dataclass(frozen=True, slots=True)
-class SplitRule:
-    """One stored tensor that is several weights, one above the other: a fused projection.
-
-    Applied to keys that the `KeyRule`s have renamed. The parts' shapes say how many rows belong to each.
-
-    Attributes:
-        fused: template of the fused key, as in `KeyRule`.
-        parts: templates of the canonical names, in the order of their rows.
-    """
-
-    fused: str
-    parts: tuple[str, ...]
-
-    def to_parts(self, key: str) -> tuple[str, ...] | None:
-        """Canonical names of the parts of a fused key, or None where the rule does not apply."""
-        names = [_rename(key, self.fused, part) for part in self.parts]
-        return None if None in names else tuple(name for name in names if name is not None)
-
-    def to_fused(self, name: str) -> tuple[str, int] | None:
-        """The fused key that a canonical name is a part of, and which part."""
-        for i, part in enumerate(self.parts):
-            key = _rename(name, part, self.fused)
-            if key is not None:
-                return key, i
-        return None
-
-
-def _rename(key: str, old: str, new: str) -> str | None:
-    found = _pattern(old).fullmatch(key)
-    if found is None:
-        return None
-    parts = found.groupdict()
-    return new.replace("#", parts.get("number", "#")).replace("*", parts.get("rest", "*"))
-
-
-@cache
-def _pattern(template: str) -> re.Pattern[str]:
-    pattern = re.escape(template).replace(r"\*", "(?P<rest>.*)").replace(r"\#", "(?P<number>[0-9]+)")
-    return re.compile(pattern, re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,7 +37,8 @@ from layertap.backends.torch.reach import Reach, RelativeBias, Watch
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.spec import Disentangled, EncoderSpec
+from layertap.models.positions import Disentangled
+from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)

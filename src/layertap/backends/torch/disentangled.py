@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Bias, Layout, Run
 from layertap.backends.torch.blocks import by_rows
-from layertap.models.spec import Disentangled
+from layertap.models.positions import Disentangled
 
 
 class DistanceTable(nn.Module):

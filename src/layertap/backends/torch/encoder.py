@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.disentangled import Convolution, DistanceTable
 from layertap.backends.torch.reach import Reach, Reaches, RelativeBias, Watch
-from layertap.models.spec import Activation, Disentangled, EncoderSpec, PositionTable
-from layertap.models.spec import RelativeBias as RelativeBiasSpec
+from layertap.models.positions import Disentangled, PositionTable
+from layertap.models.positions import RelativeBias as RelativeBiasSpec
+from layertap.models.spec import Activation, EncoderSpec
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

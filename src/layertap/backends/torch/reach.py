@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Bias, Layout, Run, attend
 from layertap.backends.torch.disentangled import Distances, DistanceTable
+from layertap.models.positions import RelativeBias as RelativeBiasSpec
 from layertap.models.spec import EncoderSpec
-from layertap.models.spec import RelativeBias as RelativeBiasSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
