@@ -41,7 +41,7 @@ def test_an_unknown_name():
 def test_names_are_the_objects_of_their_modules():
     from layertap import Rules, hidden_states, parse
 
-    assert hidden_states is importlib.import_module("layertap.features.expr").hidden_states
+    assert hidden_states is importlib.import_module("layertap.features.sources").hidden_states
     assert parse("hidden_states[-1]") == hidden_states[-1]
     assert pickle.loads(pickle.dumps(Rules())) == Rules()
 

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
         UsageError,
         WeightsError,
     )
-    from layertap.features.expr import (
+    from layertap.features.concat import concat
+    from layertap.features.parse import parse
+    from layertap.features.plan import Rules
+    from layertap.features.sources import (
         attentions,
-        concat,
         hidden_states,
         last_hidden_state,
         pooler_output,
         sentence_embedding,
     )
-    from layertap.features.parse import parse
-    from layertap.features.plan import Rules
     from layertap.records import AttentionMaps, Ragged, Record
 
 __version__ = "0.1.0"
@@ -73,14 +73,14 @@ _HOME = {
     "UntrainedPoolerError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
-    "attentions": "features.expr",
-    "concat": "features.expr",
-    "hidden_states": "features.expr",
-    "last_hidden_state": "features.expr",
+    "attentions": "features.sources",
+    "concat": "features.concat",
+    "hidden_states": "features.sources",
+    "last_hidden_state": "features.sources",
     "open": "data.store",
     "parse": "features.parse",
-    "pooler_output": "features.expr",
-    "sentence_embedding": "features.expr",
+    "pooler_output": "features.sources",
+    "sentence_embedding": "features.sources",
 }
 
 __all__ = [

@@ -14,12 +14,23 @@ from hypothesis import strategies as st
 from layertap.backends.base import rows_needed
 from layertap.engine import segments as engine_segments
 from layertap.engine.segments import UnitRows
-from layertap.features import expr as x
+from layertap.features.concat import Concat, concat
+from layertap.features.expr import AsType, Expr, LayerFold, Normalize, Pool, Tokens, Truncate, Units, Unnormed
 from layertap.features.grammar import UnitOp, steps_after
 from layertap.features.indexing import LayerSlice
 from layertap.features.plan import Plan
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.features.schema import ModelFacts
+from layertap.features.sources import (
+    HiddenLayers,
+    LastHiddenState,
+    PoolerOutput,
+    SentenceEmbedding,
+    hidden_states,
+    last_hidden_state,
+    pooler_output,
+    sentence_embedding,
+)
 from layertap.features.vectors import finish
 from layertap.models.positions import PositionTable
 from layertap.models.sentence import SentenceEmbeddingSpec
@@ -186,56 +197,56 @@ def run_plan(plan: Plan, batch: PackedBatch, backend: NaiveBackend | None = None
 # -- the oracle: an expression read node by node over one text, in float64
 
 
-def oracle(expr: x.Expr, ids: Sequence[int], content: tuple[int, int]) -> np.ndarray:
+def oracle(expr: Expr, ids: Sequence[int], content: tuple[int, int]) -> np.ndarray:
     """[H], [L, H] (dense), or token-major [T, H], [T, L, H]; before `astype`."""
     value = _oracle(expr, states_of(np.array(ids, dtype=np.int32)).astype(np.float64), content)
     return value.swapaxes(0, 1) if expr.form.ragged and value.ndim == 3 else value
 
 
-def _oracle(e: x.Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarray:
+def _oracle(e: Expr, states: np.ndarray, content: tuple[int, int]) -> np.ndarray:
     match e:
-        case x.LastHiddenState():
+        case LastHiddenState():
             return states[-1]
-        case x.HiddenLayers(selection=int(i)):
+        case HiddenLayers(selection=int(i)):
             return states[i]
-        case x.HiddenLayers(selection=LayerSlice() as s):
+        case HiddenLayers(selection=LayerSlice() as s):
             return states[s.start : s.stop : s.step]
-        case x.HiddenLayers(selection=tuple(layers)):
+        case HiddenLayers(selection=tuple(layers)):
             return states[list(layers)]
-        case x.PoolerOutput():
+        case PoolerOutput():
             return pooled(states[-1][0])
-        case x.SentenceEmbedding():
-            return _oracle(x.last_hidden_state.mean.normalize, states, content)
-        case x.Concat(parts=parts):
+        case SentenceEmbedding():
+            return _oracle(last_hidden_state.mean.normalize, states, content)
+        case Concat(parts=parts):
             return np.concatenate([_oracle(part, states, content) for part in parts], axis=-1)
-    if isinstance(e, x.Unnormed):
+    if isinstance(e, Unnormed):
         raw = states.copy()
         raw[-1] = before_final_norm(states[-1])
         return _oracle(e.of, raw, content)
     value = _oracle(e.of, states, content)
     match e:
-        case x.LayerFold(op="mix", weights=weights):
+        case LayerFold(op="mix", weights=weights):
             return np.tensordot(weights, value, axes=1)
-        case x.LayerFold(op="concat"):
+        case LayerFold(op="concat"):
             return np.concatenate(list(value), axis=-1)
-        case x.LayerFold(op=op):
+        case LayerFold(op=op):
             return getattr(value, op)(axis=0)
-        case x.Tokens(special=False):
+        case Tokens(special=False):
             return value[..., content[0] : content[1], :]
-        case x.Tokens() | x.AsType():
+        case Tokens() | AsType():
             return value
-        case x.Units(unit=unit, op=op):
+        case Units(unit=unit, op=op):
             own = value[..., content[0] : content[1], :]
             return np.stack([_pooled(own[..., b:e, :], op) for b, e in unit_ranges(content, unit)], axis=-2)
-        case x.Normalize():
+        case Normalize():
             length = np.linalg.norm(value, axis=-1, keepdims=True)
             return np.divide(value, length, out=np.zeros_like(value), where=length > 0)
-        case x.Truncate(size=size):
+        case Truncate(size=size):
             return value[..., :size]
-        case x.Pool(of=of, op=op) if of.form.unit in ("words", "spans"):
+        case Pool(of=of, op=op) if of.form.unit in ("words", "spans"):
             filled = [i for i, (begin, end) in enumerate(unit_ranges(content, of.form.unit)) if begin < end]
             return _pooled(value[..., filled, :], op)
-        case x.Pool(op=op, special=special):
+        case Pool(op=op, special=special):
             return _pooled(value if special else value[..., content[0] : content[1], :], op)
     raise AssertionError(e)
 
@@ -266,9 +277,9 @@ def selections(draw: st.DrawFn, num_states: int) -> Any:
     return draw(st.one_of(one, several, ranges))
 
 
-def has_top(e: x.Expr, num_states: int) -> bool:
+def has_top(e: Expr, num_states: int) -> bool:
     """Whether hidden state L is among those of a source."""
-    if not isinstance(e, x.HiddenLayers):
+    if not isinstance(e, HiddenLayers):
         return True
     selection = e.selection
     if isinstance(selection, LayerSlice):
@@ -277,7 +288,7 @@ def has_top(e: x.Expr, num_states: int) -> bool:
     return num_states - 1 in {i % num_states for i in layers}
 
 
-def _add_step(draw: st.DrawFn, e: x.Expr, step: str, size: int, layers: int) -> tuple[x.Expr, int, int]:
+def _add_step(draw: st.DrawFn, e: Expr, step: str, size: int, layers: int) -> tuple[Expr, int, int]:
     if step == "layer_mix":
         weights = st.lists(st.floats(-2, 2), min_size=layers, max_size=layers)
         return e.layer_mix(*draw(weights)), size, 1
@@ -290,19 +301,19 @@ def _add_step(draw: st.DrawFn, e: x.Expr, step: str, size: int, layers: int) -> 
     if step in ("words", "spans"):
         return getattr(e, step)(draw(st.sampled_from(get_args(UnitOp)))), size, layers
     made = getattr(e, step)
-    if isinstance(made, x.Tokens) or (isinstance(made, x.Pool) and step != "cls" and e.form.unit == "tokens"):
+    if isinstance(made, Tokens) or (isinstance(made, Pool) and step != "cls" and e.form.unit == "tokens"):
         made = made(special=draw(st.booleans()))
     return made, size * layers if step == "layer_concat" else size, 1 if step.startswith("layer_") else layers
 
 
 @st.composite
-def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int = 1) -> tuple[x.Expr, int]:
+def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int = 1) -> tuple[Expr, int]:
     """A feature that the model of this file can give, and the size of its vectors."""
     kind = draw(st.sampled_from(["last", "layers", "layers", "layers", "pooler", "sentence"] + ["concat"] * depth))
-    e: x.Expr
+    e: Expr
     size, layers = hidden, 1
     if kind == "layers":
-        e = x.hidden_states[draw(selections(num_states))]
+        e = hidden_states[draw(selections(num_states))]
         if isinstance(e.selection, tuple):
             layers = len(e.selection)
         elif isinstance(e.selection, LayerSlice):
@@ -314,9 +325,9 @@ def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int 
             lambda p: p[0].form.unit == unit and not p[0].form.layers and not p[0].form.stored
         )
         parts = draw(st.lists(part, min_size=2, max_size=3))
-        e, size = x.concat(*(p[0] for p in parts)), sum(p[1] for p in parts)
+        e, size = concat(*(p[0] for p in parts)), sum(p[1] for p in parts)
     else:
-        e = {"last": x.last_hidden_state, "pooler": x.pooler_output, "sentence": x.sentence_embedding}[kind]
+        e = {"last": last_hidden_state, "pooler": pooler_output, "sentence": sentence_embedding}[kind]
     for _ in range(draw(st.integers(0, 4))):
         steps = [step for step in steps_after(e.form) if step != "unnormed" or has_top(e, num_states)]
         if not steps:
@@ -325,7 +336,7 @@ def sized(draw: st.DrawFn, num_states: int = L + 1, hidden: int = H, depth: int 
     return e, size
 
 
-def expressions() -> st.SearchStrategy[x.Expr]:
+def expressions() -> st.SearchStrategy[Expr]:
     return sized().map(lambda pair: pair[0])
 
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from layertap import attentions, concat, hidden_states, last_hidden_state, parse
 from layertap.errors import FeatureError, FeatureSyntaxError
-from layertap.features import expr as x
 from layertap.features.cost import program_flop
 from layertap.features.explain import explain
+from layertap.features.expr import Expr, Heads, HeadsMean, LayerFold
 from layertap.features.indexing import LayerSlice
 from layertap.features.plan import Rules, make_plan
 from layertap.features.program import Capture
+from layertap.features.sources import AttentionLayers
 
 L, A = 4, 6
 
@@ -28,13 +29,13 @@ def model(facts_with, facts):
 
 
 @st.composite
-def features(draw) -> x.Expr:
+def features(draw) -> Expr:
     """Attentions that the model of this file can give."""
     one = st.integers(-L, L - 1)
     several = st.lists(one, min_size=1, max_size=4, unique_by=lambda i: i % L)
     bound = st.none() | st.integers(-L, L)
     ranges = st.builds(slice, bound, bound, st.none() | st.sampled_from([1, 2, -1])).filter(lambda s: range(L)[s])
-    e: x.Expr = attentions[draw(one | several | ranges)]
+    e: Expr = attentions[draw(one | several | ranges)]
     if e.form.layers and draw(st.booleans()):
         e = e.layer_mean
     if draw(st.booleans()):
@@ -73,18 +74,18 @@ def backend_of(naive):
     return Backend()
 
 
-def oracle(e: x.Expr, ids) -> np.ndarray:
+def oracle(e: Expr, ids) -> np.ndarray:
     """[L, A, t, t] or fewer axes, float64."""
     match e:
-        case x.AttentionLayers(selection=selection):
+        case AttentionLayers(selection=selection):
             key = list(selection) if isinstance(selection, tuple) else selection
             key = slice(key.start, key.stop, key.step) if isinstance(key, LayerSlice) else key
             return maps_of(np.array(ids)).astype(np.float64)[key]
-        case x.LayerFold():
+        case LayerFold():
             return oracle(e.of, ids).mean(axis=0)
-        case x.Heads(selection=heads):
+        case Heads(selection=heads):
             return oracle(e.of, ids)[..., list(heads), :, :]
-        case x.HeadsMean():
+        case HeadsMean():
             return oracle(e.of, ids).mean(axis=-3)
         case _:
             return oracle(e.of, ids)

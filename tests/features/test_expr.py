@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError
-from layertap.features import expr as x
-from layertap.features.expr import concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.concat import concat
+from layertap.features.expr import Tokens
 from layertap.features.parse import parse, parse_named
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 
 SOURCES = [last_hidden_state, hidden_states, hidden_states[-4:], pooler_output, sentence_embedding]
 
@@ -112,7 +113,7 @@ REFUSED = [
     (lambda: concat(pooler_output, last_hidden_state), r"as in last_hidden_state\.mean"),
     (lambda: concat(pooler_output, hidden_states[:].mean), r"layer_mean"),
     (lambda: concat(pooler_output.astype("int8"), pooler_output), r"astype comes after concat"),
-    (lambda: x.Tokens(of=7), "not to a value of type int"),
+    (lambda: Tokens(of=7), "not to a value of type int"),
 ]
 
 

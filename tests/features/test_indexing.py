@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError
-from layertap.features.expr import hidden_states, last_hidden_state, pooler_output
 from layertap.features.indexing import LayerSlice, resolve, selection_of
 from layertap.features.parse import parse
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output
 
 
 @given(

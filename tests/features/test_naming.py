@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from layertap.errors import FeatureError, FeatureSyntaxError
-from layertap.features.expr import concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.concat import concat
 from layertap.features.naming import named
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import SentenceEmbeddingSpec
 
 MEAN = last_hidden_state.mean

@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError, FeatureSyntaxError
-from layertap.features.expr import Expr, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.concat import concat
+from layertap.features.expr import Expr
 from layertap.features.parse import parse, parse_named
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.features.spelling import MISTAKEN_SOURCES, MISTAKEN_STEPS
 
 

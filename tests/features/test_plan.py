@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError, OptionError, UntrainedPoolerError
-from layertap.features.expr import AsType, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.concat import concat
+from layertap.features.expr import AsType
 from layertap.features.plan import Input, Rules, make_plan
 from layertap.features.program import Capture
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import SentenceEmbeddingSpec
 
 TEXTS = [([5, 6, 7, 8, 9], (1, 4)), ([5, 9], (1, 1)), ([5, 1, 9], (1, 2)), ([5], (0, 0))]

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import FeatureError
-from layertap.features.expr import Apply, concat, hidden_states, last_hidden_state, pooler_output, sentence_embedding
+from layertap.features.concat import concat
+from layertap.features.expr import Apply
 from layertap.features.rewrite import prompt_of, resolve_layers, rewrite, sources
+from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import Dense, LayerNorm, SentenceEmbeddingSpec
 
 DENSE = Dense(weight=np.ones((4, 16), np.float32), bias=None, activation="tanh")

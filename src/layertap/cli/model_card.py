@@ -11,10 +11,10 @@ from layertap.backends.here import BackendFacts
 from layertap.cli.units import aligned, counted, in_bytes
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Semantics
-from layertap.features.expr import sentence_embedding
 from layertap.features.plan import Rules, make_plan
 from layertap.features.rewrite import expand_sentence_embedding
 from layertap.features.schema import ModelFacts
+from layertap.features.sources import sentence_embedding
 from layertap.text.tokenizer import TextTokenizer
 
 WIDTH = 100

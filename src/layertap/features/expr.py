@@ -3,10 +3,13 @@
     Expr
     |-- LastHiddenState, HiddenLayers, PoolerOutput, SentenceEmbedding     sources
     |-- AttentionLayers                                                    a source of maps
-    |-- Unnormed                                                           a source, before the final norm
-    |-- LayerFold, Heads, HeadsMean, Tokens, Units, Pool                   steps, each `of` an expression
-    |-- Normalize, Apply, Truncate, AsType                                 steps on vectors
+    |-- Step                                                               `of` an expression
+    |   |-- Unnormed                                                       a source still, before the final norm
+    |   |-- LayerFold, Heads, HeadsMean, Tokens, Units, Pool
+    |   `-- Normalize, Apply, Truncate, AsType                             on vectors
     `-- Concat                                                             several, joined
+
+Steps are here, since every expression has them as attributes; `sources` and `concat` hold the others.
 
 An expression knows its form (layers axis, token axis) without a model and refuses a step that does not fit at
 once; sizes and layer numbers are checked against a model in `schema` and `rewrite`. `str()` gives the canonical
@@ -16,43 +19,16 @@ text: selections as written with normalised spaces, steps without arguments with
 
 from __future__ import annotations
 
-import json
 import math
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from keyword import iskeyword
-from typing import Literal, NoReturn, TypeAlias, get_args
+from typing import ClassVar, Literal, NoReturn, get_args
 
 from layertap.errors import FeatureError
-from layertap.features.grammar import (
-    MAX_DEPTH,
-    MAX_SIZE,
-    Form,
-    Kind,
-    LayerOp,
-    PoolOp,
-    StoredType,
-    UnitOp,
-    refusal,
-    steps_after,
-)
-from layertap.features.indexing import (
-    ATTENTIONS,
-    HIDDEN_STATES,
-    MAX_NUMBER,
-    Layered,
-    Selection,
-    key_text,
-    refuse_unless_first,
-    selection_of,
-    selection_text,
-)
+from layertap.features.grammar import Form, Kind, LayerOp, PoolOp, StoredType, UnitOp, refusal, steps_after
+from layertap.features.indexing import MAX_NUMBER, key_text, refuse_unless_first
+from layertap.features.unselected import described
 from layertap.models.sentence import Dense, LayerNorm
-
-MAX_TEXT = 4096
-# Names of prompts that the text form can hold.
-PROMPT_NAME = re.compile(r"[A-Za-z_][\w.-]{0,99}", re.ASCII)
 
 
 class Expr(ABC):
@@ -207,419 +183,42 @@ class Expr(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class LastHiddenState(Expr):
-    """`hidden_states[-1]`: [T, H] a text."""
-
-    form = Form(kind=Kind.SOURCE, layers=False, unit="tokens")
-
-    def __str__(self) -> str:
-        return "last_hidden_state"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class HiddenLayers(Expr):
-    """`hidden_states[selection]`: [T, H] for one layer, [L, T, H] for a list or a slice."""
-
-    selection: Selection
-    form: Form = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        several = not isinstance(self.selection, int)
-        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, unit="tokens"))
-
-    def __str__(self) -> str:
-        return f"hidden_states[{selection_text(self.selection)}]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class AttentionLayers(Expr):
-    """`attentions[selection]`, attention probabilities: [A, T, T] for one layer, [L, A, T, T] for a list or a slice.
-
-    Layers are counted from 0, the first block, as in transformers.
-    """
-
-    selection: Selection
-    form: Form = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        several = not isinstance(self.selection, int)
-        object.__setattr__(self, "form", Form(kind=Kind.SOURCE, layers=several, unit="maps"))
-
-    def __str__(self) -> str:
-        return f"attentions[{selection_text(self.selection)}]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class PoolerOutput(Expr):
-    """The pooler head (dense + tanh) on the first token's last state: [H] a text."""
-
-    form = Form(kind=Kind.SOURCE, layers=False, unit="text")
-
-    def __str__(self) -> str:
-        return "pooler_output"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class SentenceEmbedding(Expr):
-    """What a sentence-transformers folder says of itself: [D] a text.
+class Step(Expr):
+    """What is done to an expression. Abstract.
 
     Attributes:
-        prompt: name of one of the folder's prompts, or None: its default prompt, if it has one.
-    """
-
-    prompt: str | None = None
-
-    form = Form(kind=Kind.SOURCE, layers=False, unit="text")
-
-    def __post_init__(self) -> None:
-        if self.prompt is None or (isinstance(self.prompt, str) and PROMPT_NAME.fullmatch(self.prompt)):
-            return
-        raise FeatureError(
-            "sentence_embedding(prompt=...) takes the name of one of the folder's prompts (letters, digits, _ . -), as "
-            f"in sentence_embedding(prompt=query), not {self.prompt!r:.80}"
-        )
-
-    def __call__(self, *, prompt: str | None = None) -> SentenceEmbedding:
-        """The same with another of the folder's prompts, by name."""
-        return SentenceEmbedding(prompt=prompt)
-
-    def __str__(self) -> str:
-        if self.prompt is None:
-            return "sentence_embedding"
-        bare = self.prompt.isidentifier() and not iskeyword(self.prompt)
-        return f"sentence_embedding(prompt={self.prompt if bare else json.dumps(self.prompt)})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Unnormed(Expr):
-    """Hidden states of a pre-norm model, L as it is before the final norm; the lower ones are as they always are."""
-
-    of: Expr
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.SOURCE
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "form", replace(_admit(self, "unnormed"), unnormed=True))
-
-    def __call__(self) -> Unnormed:
-        """`unnormed()` is `unnormed`."""
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.of}.unnormed"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class LayerFold(Expr):
-    """Folds the layers axis. `weights` for `mix` only."""
-
-    of: Expr
-    op: LayerOp
-    weights: tuple[float, ...] = ()
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.LAYERS
-
-    def __post_init__(self) -> None:
-        if self.op == "mix" and not self.weights:
-            raise FeatureError("layer_mix needs one weight a layer, as in layer_mix(0.5, 0.5)")
-        admitted = _admit(self, f"layer_{self.op}")
-        object.__setattr__(self, "form", replace(admitted, layers=False))
-
-    def __call__(self) -> LayerFold:
-        """`layer_mean()` is `layer_mean`."""
-        if self.op == "mix":
-            raise FeatureError("layer_mix(...) has its weights and takes no second parentheses")
-        return self
-
-    def __str__(self) -> str:
-        weights = f"({', '.join(repr(w) for w in self.weights)})" if self.op == "mix" else ""
-        return f"{self.of}.layer_{self.op}{weights}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Heads(Expr):
-    """Only some heads of attentions."""
-
-    of: Expr
-    selection: tuple[int, ...]
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.HEADS
-
-    def __post_init__(self) -> None:
-        for head in self.selection:
-            if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head <= MAX_NUMBER:
-                raise FeatureError("heads takes whole numbers, 0 the first head, as in heads(0, 3)")
-        if not self.selection:
-            raise FeatureError("heads() selects nothing; name heads as in heads(0, 3), or leave the step out for all")
-        repeated = next((head for head in self.selection if self.selection.count(head) > 1), None)
-        if repeated is not None:
-            raise FeatureError(f"heads selects head {repeated} more than once; name each head once")
-        object.__setattr__(self, "form", _admit(self, "heads"))
-
-    def __str__(self) -> str:
-        return f"{self.of}.heads({', '.join(map(str, self.selection))})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class HeadsMean(Expr):
-    """The mean over the heads of attentions."""
-
-    of: Expr
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.HEADS_MEAN
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "form", _admit(self, "heads_mean"))
-
-    def __call__(self) -> HeadsMean:
-        """`heads_mean()` is `heads_mean`."""
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.of}.heads_mean"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Tokens(Expr):
-    """Every token; with `special=False` without the special tokens that the template adds."""
-
-    of: Expr
-    special: bool = True
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.UNITS
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.special, bool):
-            raise FeatureError(f"tokens(special=...) takes True or False, not {self.special!r}")
-        admitted = _admit(self, "tokens")
-        object.__setattr__(self, "form", replace(admitted, unit="tokens" if self.special else "content"))
-
-    def __call__(self, *, special: bool = True) -> Tokens:
-        """The same; `special=False` leaves out the special tokens that the template adds."""
-        return Tokens(of=self.of, special=special)
-
-    def __str__(self) -> str:
-        return f"{self.of}.tokens" + ("" if self.special else "(special=False)")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Units(Expr):
-    """Reduces tokens to words or spans.
-
-    Attributes:
-        unit: words of the text, or character ranges that the record carries.
-        op: what becomes of a unit's tokens.
+        of: the expression.
+        kind: steps stand in the order of their kinds.
     """
 
     of: Expr
-    unit: Literal["words", "spans"]
-    op: UnitOp
     form: Form = field(init=False, compare=False)
 
-    kind = Kind.UNITS
+    kind: ClassVar[Kind]
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """As in the language, without arguments."""
 
     def __post_init__(self) -> None:
-        if self.op not in get_args(UnitOp):
-            raise FeatureError(f"{self.unit} takes one of {', '.join(get_args(UnitOp))}, not {self.op!r:.80}")
-        admitted = _admit(self, self.unit)
-        object.__setattr__(self, "form", replace(admitted, unit=self.unit))
+        self._check()
+        object.__setattr__(self, "form", self._after(_admit(self)))
+
+    def _check(self) -> None:
+        """Refuses arguments that fit nowhere."""
+
+    def _after(self, admitted: Form) -> Form:
+        """The form after the step, from what every step changes in it; refuses what fits elsewhere only."""
+        return admitted
 
     def __str__(self) -> str:
-        return f"{self.of}.{self.unit}({self.op})"
+        return f"{self.of}.{self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Pool(Expr):
-    """Reduces the token axis.
-
-    Attributes:
-        special: False leaves out the special tokens that the template adds.
-        prompt: False leaves out the input's prompt and what the template puts before it; only in what
-            `sentence_embedding` stands for.
-    """
-
-    of: Expr
-    op: PoolOp
-    special: bool = True
-    prompt: bool = True
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.POOLING
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.special, bool):
-            raise FeatureError(f"{self.op}(special=...) takes True or False, not {self.special!r}")
-        if self.op == "cls" and not self.special:
-            raise FeatureError("cls(special=False): the CLS token is a special token; write .first(special=False)")
-        admitted = _admit(self, self.op)
-        if not self.special and self.of.form.unit != "tokens":
-            kept = "the special tokens are left out already" if self.of.form.unit == "content" else "they hold none"
-            raise FeatureError(f"{self.op}(special=False) after {self.of}: {kept}; write .{self.op}")
-        object.__setattr__(self, "form", replace(admitted, unit="text"))
-
-    def __call__(self, *, special: bool = True) -> Pool:
-        """The same pooling with an option.
-
-        Args:
-            special: False leaves out the special tokens that the template adds; a text without any other
-                token then gives a zero vector.
-        """
-        return Pool(of=self.of, op=self.op, special=special)
-
-    def __str__(self) -> str:
-        options = [f"{name}=False" for name in ("special", "prompt") if not getattr(self, name)]
-        return f"{self.of}.{self.op}" + (f"({', '.join(options)})" if options else "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Normalize(Expr):
-    """Each vector divided by its length."""
-
-    of: Expr
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.VECTORS
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "form", _admit(self, "normalize"))
-
-    def __call__(self) -> Normalize:
-        """`normalize()` is `normalize`."""
-        return self
-
-    def __str__(self) -> str:
-        return f"{self.of}.normalize"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Apply(Expr):
-    """A trained step on each vector; only in what `sentence_embedding` stands for, never written by hand."""
-
-    of: Expr
-    step: Dense | LayerNorm
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.VECTORS
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "form", _admit(self, "normalize"))
-
-    def __str__(self) -> str:
-        return f"{self.of}.{self.step}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Truncate(Expr):
-    """The first `size` numbers of each vector."""
-
-    of: Expr
-    size: int
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.VECTORS
-
-    def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_NUMBER:
-            raise FeatureError("truncate(n) takes a whole number from 1 to the size of the vector, as in truncate(128)")
-        object.__setattr__(self, "form", _admit(self, "truncate"))
-
-    def __str__(self) -> str:
-        return f"{self.of}.truncate({self.size})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class AsType(Expr):
-    """How vectors are stored; the last step."""
-
-    of: Expr
-    dtype: StoredType
-    form: Form = field(init=False, compare=False)
-
-    kind = Kind.VECTORS
-
-    def __post_init__(self) -> None:
-        if self.dtype not in get_args(StoredType):
-            allowed = ", ".join(get_args(StoredType))
-            advice = "; results are float32 without astype" if str(self.dtype) == "float32" else ""
-            raise FeatureError(f"astype takes one of {allowed}, not {self.dtype!r}{advice}")
-        admitted = _admit(self, "astype")
-        if admitted.unit == "maps" and self.dtype != "float16":
-            raise FeatureError(f"astype({self.dtype}) stores vectors; attentions are stored with astype(float16)")
-        object.__setattr__(self, "form", replace(admitted, stored=True))
-
-    def __str__(self) -> str:
-        return f"{self.of}.astype({self.dtype})"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class Concat(Expr):
-    """Vectors joined to one; made by `concat`."""
-
-    parts: tuple[Expr, ...]
-    form: Form = field(init=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if len(self.parts) < 2:
-            raise FeatureError("concat joins two or more features, as in concat(last_hidden_state.cls, pooler_output)")
-        for part in self.parts:
-            if not isinstance(part, Expr):
-                raise FeatureError(f"concat joins features, not {described(part)}")
-            if part.form.stored:
-                raise FeatureError(f"concat({part}, ...): astype comes after concat: concat(...).astype(...)")
-            if part.form.unit == "maps":
-                raise FeatureError(
-                    f"concat({part}, ...): attentions are no vectors to join; ask for them by themselves"
-                )
-            if part.form.layers:
-                raise FeatureError(
-                    f"concat({part}, ...): several layers; fold them first, as in hidden_states[-4:].layer_mean.mean"
-                )
-        depth = 1 + max(part.form.depth for part in self.parts)
-        size = 1 + sum(part.form.size for part in self.parts)
-        if depth > MAX_DEPTH or size > MAX_SIZE:
-            raise FeatureError(f"a feature has at most {MAX_DEPTH} steps after one another and {MAX_SIZE} parts in all")
-        units = {part.form.unit for part in self.parts}
-        if len(units) > 1:
-            ragged = next(part for part in self.parts if part.form.ragged)
-            what = {"tokens": "token", "content": "token (special=False)", "words": "word", "spans": "span"}
-            raise FeatureError(
-                f"concat joins vectors of one kind, of texts, tokens, words or spans; {ragged} has one a "
-                f"{what[ragged.form.unit]}: pool it, as in "
-                f"{ragged if ragged.form.kind == Kind.VECTORS else ragged.mean}"
-            )
-        form = Form(kind=Kind.VECTORS, layers=False, unit=units.pop(), depth=depth, size=size)
-        object.__setattr__(self, "form", form)
-
-    def __str__(self) -> str:
-        return f"concat({', '.join(str(part) for part in self.parts)})"
-
-
-def concat(*parts: Expr) -> Concat:
-    """Joins vectors to one, in their order; a concat among the parts is taken apart first.
-
-    Args:
-        parts: two or more features, all with one vector a text or all with one a token, without layers axis.
-    """
-    flat: list[Expr] = []
-    for part in parts:
-        flat.extend(part.parts if isinstance(part, Concat) else (part,))
-    return Concat(parts=tuple(flat))
-
-
-Step: TypeAlias = (
-    Unnormed | LayerFold | Heads | HeadsMean | Tokens | Units | Pool | Normalize | Apply | Truncate | AsType
-)
-STEP_NODES = (Unnormed, LayerFold, Heads, HeadsMean, Tokens, Units, Pool, Normalize, Apply, Truncate, AsType)
-
-
-def _admit(node: Step, step: str) -> Form:
+def _admit(node: Step) -> Form:
     """The form after a step; one that cannot follow is refused with what can, and the order that works."""
-    of = node.of
+    of, step = node.of, node.name
     if not isinstance(of, Expr):
         raise FeatureError(f".{step} applies to a feature, not to {described(of)}")
     why = refusal(of.form, step)
@@ -636,7 +235,7 @@ def _in_order(node: Step) -> Expr | None:
     """The same steps sorted by kind where that makes a feature, or None."""
     steps: list[Step] = []
     source: Expr = node
-    while isinstance(source, STEP_NODES):
+    while isinstance(source, Step):
         steps.append(source)
         source = source.of
     steps.reverse()
@@ -651,6 +250,255 @@ def _in_order(node: Step) -> Expr | None:
     return source
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unnormed(Step):
+    """Hidden states of a pre-norm model, L as it is before the final norm; the lower ones are as they always are."""
+
+    kind = Kind.SOURCE
+    name = "unnormed"
+
+    def _after(self, admitted: Form) -> Form:
+        return replace(admitted, unnormed=True)
+
+    def __call__(self) -> Unnormed:
+        """`unnormed()` is `unnormed`."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class LayerFold(Step):
+    """Folds the layers axis. `weights` for `mix` only."""
+
+    op: LayerOp
+    weights: tuple[float, ...] = ()
+
+    kind = Kind.LAYERS
+
+    @property
+    def name(self) -> str:
+        """`layer_mean`."""
+        return f"layer_{self.op}"
+
+    def _check(self) -> None:
+        if self.op == "mix" and not self.weights:
+            raise FeatureError("layer_mix needs one weight a layer, as in layer_mix(0.5, 0.5)")
+
+    def _after(self, admitted: Form) -> Form:
+        return replace(admitted, layers=False)
+
+    def __call__(self) -> LayerFold:
+        """`layer_mean()` is `layer_mean`."""
+        if self.op == "mix":
+            raise FeatureError("layer_mix(...) has its weights and takes no second parentheses")
+        return self
+
+    def __str__(self) -> str:
+        weights = f"({', '.join(repr(w) for w in self.weights)})" if self.op == "mix" else ""
+        return f"{self.of}.{self.name}{weights}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Heads(Step):
+    """Only some heads of attentions."""
+
+    selection: tuple[int, ...]
+
+    kind = Kind.HEADS
+    name = "heads"
+
+    def _check(self) -> None:
+        for head in self.selection:
+            if isinstance(head, bool) or not isinstance(head, int) or not 0 <= head <= MAX_NUMBER:
+                raise FeatureError("heads takes whole numbers, 0 the first head, as in heads(0, 3)")
+        if not self.selection:
+            raise FeatureError("heads() selects nothing; name heads as in heads(0, 3), or leave the step out for all")
+        repeated = next((head for head in self.selection if self.selection.count(head) > 1), None)
+        if repeated is not None:
+            raise FeatureError(f"heads selects head {repeated} more than once; name each head once")
+
+    def __str__(self) -> str:
+        return f"{self.of}.heads({', '.join(map(str, self.selection))})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class HeadsMean(Step):
+    """The mean over the heads of attentions."""
+
+    kind = Kind.HEADS_MEAN
+    name = "heads_mean"
+
+    def __call__(self) -> HeadsMean:
+        """`heads_mean()` is `heads_mean`."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Tokens(Step):
+    """Every token; with `special=False` without the special tokens that the template adds."""
+
+    special: bool = True
+
+    kind = Kind.UNITS
+    name = "tokens"
+
+    def _check(self) -> None:
+        if not isinstance(self.special, bool):
+            raise FeatureError(f"tokens(special=...) takes True or False, not {self.special!r}")
+
+    def _after(self, admitted: Form) -> Form:
+        return replace(admitted, unit="tokens" if self.special else "content")
+
+    def __call__(self, *, special: bool = True) -> Tokens:
+        """The same; `special=False` leaves out the special tokens that the template adds."""
+        return Tokens(of=self.of, special=special)
+
+    def __str__(self) -> str:
+        return f"{self.of}.tokens" + ("" if self.special else "(special=False)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Units(Step):
+    """Reduces tokens to words or spans.
+
+    Attributes:
+        unit: words of the text, or character ranges that the record carries.
+        op: what becomes of a unit's tokens.
+    """
+
+    unit: Literal["words", "spans"]
+    op: UnitOp
+
+    kind = Kind.UNITS
+
+    @property
+    def name(self) -> str:
+        """`words`."""
+        return self.unit
+
+    def _check(self) -> None:
+        if self.op not in get_args(UnitOp):
+            raise FeatureError(f"{self.unit} takes one of {', '.join(get_args(UnitOp))}, not {self.op!r:.80}")
+
+    def _after(self, admitted: Form) -> Form:
+        return replace(admitted, unit=self.unit)
+
+    def __str__(self) -> str:
+        return f"{self.of}.{self.unit}({self.op})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Pool(Step):
+    """Reduces the token axis.
+
+    Attributes:
+        special: False leaves out the special tokens that the template adds.
+        prompt: False leaves out the input's prompt and what the template puts before it; only in what
+            `sentence_embedding` stands for.
+    """
+
+    op: PoolOp
+    special: bool = True
+    prompt: bool = True
+
+    kind = Kind.POOLING
+
+    @property
+    def name(self) -> str:
+        """`mean`."""
+        return self.op
+
+    def _check(self) -> None:
+        if not isinstance(self.special, bool):
+            raise FeatureError(f"{self.op}(special=...) takes True or False, not {self.special!r}")
+        if self.op == "cls" and not self.special:
+            raise FeatureError("cls(special=False): the CLS token is a special token; write .first(special=False)")
+
+    def _after(self, admitted: Form) -> Form:
+        if not self.special and self.of.form.unit != "tokens":
+            kept = "the special tokens are left out already" if self.of.form.unit == "content" else "they hold none"
+            raise FeatureError(f"{self.op}(special=False) after {self.of}: {kept}; write .{self.op}")
+        return replace(admitted, unit="text")
+
+    def __call__(self, *, special: bool = True) -> Pool:
+        """The same pooling with an option.
+
+        Args:
+            special: False leaves out the special tokens that the template adds; a text without any other
+                token then gives a zero vector.
+        """
+        return Pool(of=self.of, op=self.op, special=special)
+
+    def __str__(self) -> str:
+        options = [f"{name}=False" for name in ("special", "prompt") if not getattr(self, name)]
+        return f"{self.of}.{self.op}" + (f"({', '.join(options)})" if options else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Normalize(Step):
+    """Each vector divided by its length."""
+
+    kind = Kind.VECTORS
+    name = "normalize"
+
+    def __call__(self) -> Normalize:
+        """`normalize()` is `normalize`."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Apply(Step):
+    """A trained step on each vector; only in what `sentence_embedding` stands for, never written by hand."""
+
+    step: Dense | LayerNorm
+
+    kind = Kind.VECTORS
+    name = "normalize"  # it may stand where that may
+
+    def __str__(self) -> str:
+        return f"{self.of}.{self.step}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Truncate(Step):
+    """The first `size` numbers of each vector."""
+
+    size: int
+
+    kind = Kind.VECTORS
+    name = "truncate"
+
+    def _check(self) -> None:
+        if isinstance(self.size, bool) or not isinstance(self.size, int) or not 1 <= self.size <= MAX_NUMBER:
+            raise FeatureError("truncate(n) takes a whole number from 1 to the size of the vector, as in truncate(128)")
+
+    def __str__(self) -> str:
+        return f"{self.of}.truncate({self.size})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class AsType(Step):
+    """How vectors are stored; the last step."""
+
+    dtype: StoredType
+
+    kind = Kind.VECTORS
+    name = "astype"
+
+    def _check(self) -> None:
+        if self.dtype not in get_args(StoredType):
+            allowed = ", ".join(get_args(StoredType))
+            advice = "; results are float32 without astype" if str(self.dtype) == "float32" else ""
+            raise FeatureError(f"astype takes one of {allowed}, not {self.dtype!r}{advice}")
+
+    def _after(self, admitted: Form) -> Form:
+        if admitted.unit == "maps" and self.dtype != "float16":
+            raise FeatureError(f"astype({self.dtype}) stores vectors; attentions are stored with astype(float16)")
+        return replace(admitted, stored=True)
+
+    def __str__(self) -> str:
+        return f"{self.of}.astype({self.dtype})"
+
+
 def _weight(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
@@ -660,76 +508,3 @@ def _weight(value: object) -> float:
         if math.isfinite(weight):
             return weight
     raise FeatureError("layer_mix takes finite numbers, one a layer, as in layer_mix(0.5, 0.5)")
-
-
-def described(value: object) -> str:
-    """What a wrong value is, for messages."""
-    if isinstance(value, Unselected):
-        return value.advice
-    if isinstance(value, str):
-        return f"the text {value[:60]!r}; layertap.parse(...) makes a feature of a text"
-    return f"a value of type {type(value).__name__}"
-
-
-class Unselected(ABC):
-    """What has layers, before any are selected."""
-
-    __slots__ = ()
-
-    layered: Layered
-
-    __iter__: None = None
-    __contains__: None = None
-
-    @abstractmethod
-    def __getitem__(self, key: object) -> Expr: ...
-
-    @property
-    def advice(self) -> str:
-        """What to write in its place."""
-        name = self.layered.name
-        return (
-            f"{name} needs its layers: {name}[-1] (the last), {name}[-4:] (the last four), {name}[[1, 6]] (a list) or "
-            f"{name}[:] (all)"
-        )
-
-    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
-        raise FeatureError(self.advice)
-
-    def __bool__(self) -> NoReturn:
-        raise FeatureError(self.advice)
-
-    def __repr__(self) -> str:
-        return self.layered.name
-
-    def __reduce__(self) -> str:
-        return self.layered.name
-
-
-class HiddenStates(Unselected):
-    """`hidden_states`, before layers are selected: `hidden_states[-1]`, `[[1, 6, 12]]`, `[-4:]`, `[:]`."""
-
-    __slots__ = ()
-
-    layered = HIDDEN_STATES
-
-    def __getitem__(self, key: object) -> HiddenLayers:
-        return HiddenLayers(selection=selection_of(key, HIDDEN_STATES))
-
-
-class Attentions(Unselected):
-    """`attentions`, before layers are selected: `attentions[0]` is the first block's, as in transformers."""
-
-    __slots__ = ()
-
-    layered = ATTENTIONS
-
-    def __getitem__(self, key: object) -> AttentionLayers:
-        return AttentionLayers(selection=selection_of(key, ATTENTIONS))
-
-
-last_hidden_state = LastHiddenState()
-hidden_states = HiddenStates()
-attentions = Attentions()
-pooler_output = PoolerOutput()
-sentence_embedding = SentenceEmbedding()

@@ -15,6 +15,8 @@ vectors: attentions, a number for each two tokens."""
 StoredType = Literal["float16", "int8", "binary"]
 
 
+MAX_TEXT = 4096
+"""Characters of a feature."""
 MAX_DEPTH = 64
 MAX_SIZE = 1000
 

@@ -7,10 +7,13 @@ from keyword import iskeyword
 from typing import TypeAlias
 
 from layertap.errors import FeatureError
-from layertap.features.expr import MAX_TEXT, Expr, described, last_hidden_state, sentence_embedding
+from layertap.features.expr import Expr
+from layertap.features.grammar import MAX_TEXT
 from layertap.features.parse import parse, parse_named
 from layertap.features.rewrite import declared
 from layertap.features.schema import ModelFacts
+from layertap.features.sources import last_hidden_state, sentence_embedding
+from layertap.features.unselected import described
 
 Features: TypeAlias = str | Expr | Sequence[str | Expr] | Mapping[str, str | Expr]
 

@@ -11,9 +11,18 @@ from keyword import iskeyword
 from typing import NoReturn, get_args
 
 from layertap.errors import FeatureError, FeatureSyntaxError
-from layertap.features import expr as nodes
-from layertap.features.expr import MAX_TEXT, Expr, Unselected
-from layertap.features.grammar import STEPS, Kind, UnitOp, steps_after
+from layertap.features.concat import concat
+from layertap.features.expr import Expr
+from layertap.features.grammar import MAX_TEXT, STEPS, Kind, UnitOp, steps_after
+from layertap.features.sources import (
+    Attentions,
+    HiddenStates,
+    attentions,
+    hidden_states,
+    last_hidden_state,
+    pooler_output,
+    sentence_embedding,
+)
 from layertap.features.spelling import (
     MISTAKEN_SOURCES,
     MISTAKEN_STEPS,
@@ -21,14 +30,15 @@ from layertap.features.spelling import (
     PLAIN,
     WIDE,
 )
+from layertap.features.unselected import described
 
 SOURCES: dict[str, Expr] = {
-    "last_hidden_state": nodes.last_hidden_state,
-    "pooler_output": nodes.pooler_output,
-    "sentence_embedding": nodes.sentence_embedding,
+    "last_hidden_state": last_hidden_state,
+    "pooler_output": pooler_output,
+    "sentence_embedding": sentence_embedding,
 }
 # sources that need their layers in brackets
-LAYERED: dict[str, Unselected] = {"hidden_states": nodes.hidden_states, "attentions": nodes.attentions}
+LAYERED: dict[str, HiddenStates | Attentions] = {"hidden_states": hidden_states, "attentions": attentions}
 # steps that need an argument -> what that looks like
 EXAMPLES: dict[str, str] = {
     "layer_mix": "layer_mix(0.5, 0.5)",
@@ -77,7 +87,7 @@ class _Statement:
     @classmethod
     def read(cls, text: str) -> _Statement:
         if not isinstance(text, str):
-            raise FeatureError(f"a feature text is a str, not {nodes.described(text)}")
+            raise FeatureError(f"a feature text is a str, not {described(text)}")
         stripped = text.strip()
         plain = re.sub(r"\s", " ", stripped)
         _check_characters(stripped, plain)
@@ -175,7 +185,7 @@ class _Statement:
             if node.keywords:
                 raise self.error("concat takes features only", node.keywords[0])
             parts = [self.build(argument) for argument in node.args]
-            return self.made(node, lambda: nodes.concat(*parts))
+            return self.made(node, lambda: concat(*parts))
         if isinstance(node.func, ast.Name):
             if node.func.id == "sentence_embedding":
                 return self.sentence_embedding(node)
@@ -191,7 +201,7 @@ class _Statement:
             raise self.error("the one option is a prompt by its name, as in sentence_embedding(prompt=query)", at)
         value = node.keywords[0].value
         prompt = self.word(value, "the name of a prompt, as in sentence_embedding(prompt=query)")
-        return self.made(value, lambda: nodes.sentence_embedding(prompt=prompt))
+        return self.made(value, lambda: sentence_embedding(prompt=prompt))
 
     def step(self, feature: Expr, node: ast.Attribute | ast.Call | ast.Subscript) -> Expr:
         if isinstance(node, ast.Subscript):

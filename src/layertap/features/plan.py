@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 from layertap.errors import FeatureError, OptionError
-from layertap.features.expr import Expr, SentenceEmbedding
+from layertap.features.expr import Expr
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.features.rewrite import declared, prompt_of, rewrite, sources
 from layertap.features.schema import ModelFacts, type_of
+from layertap.features.sources import SentenceEmbedding
 from layertap.features.taps import Reading, pooler_capture, read, taps
 from layertap.records import FeatureSchema
 

@@ -12,25 +12,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from layertap.errors import FeatureError, UntrainedPoolerError
-from layertap.features.expr import (
-    STEP_NODES,
-    Apply,
-    AttentionLayers,
-    Concat,
-    Expr,
-    Heads,
-    HiddenLayers,
-    LastHiddenState,
-    Pool,
-    PoolerOutput,
-    SentenceEmbedding,
-    Step,
-    Unnormed,
-    concat,
-    last_hidden_state,
-)
+from layertap.features.concat import Concat, concat
+from layertap.features.expr import Apply, Expr, Heads, Pool, Step, Unnormed
 from layertap.features.indexing import ATTENTIONS, resolve
 from layertap.features.schema import ModelFacts
+from layertap.features.sources import (
+    AttentionLayers,
+    HiddenLayers,
+    LastHiddenState,
+    PoolerOutput,
+    SentenceEmbedding,
+    last_hidden_state,
+)
 from layertap.models.sentence import SentenceEmbeddingSpec, SentencePooling
 
 
@@ -48,7 +41,7 @@ def sources(expr: Expr) -> tuple[Expr, ...]:
     """The sources that a feature reads, from left to right."""
     if isinstance(expr, Concat):
         return tuple(source for part in expr.parts for source in sources(part))
-    return sources(expr.of) if isinstance(expr, STEP_NODES) else (expr,)
+    return sources(expr.of) if isinstance(expr, Step) else (expr,)
 
 
 def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
@@ -186,7 +179,7 @@ def _check_unnormed(unnormed: Unnormed, facts: ModelFacts) -> None:
 def _map_sources(expr: Expr, change: Callable[[Expr], Expr], check: Callable[[Step], None] | None = None) -> Expr:
     if isinstance(expr, Concat):
         return concat(*(_map_sources(part, change, check) for part in expr.parts))
-    if not isinstance(expr, STEP_NODES):
+    if not isinstance(expr, Step):
         return change(expr)
     if check is not None:
         check(expr)

@@ -6,25 +6,23 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from layertap.errors import FeatureError, OptionError
+from layertap.features.concat import Concat
 from layertap.features.expr import (
     Apply,
     AsType,
-    AttentionLayers,
-    Concat,
     Expr,
     Heads,
     HeadsMean,
-    HiddenLayers,
     LayerFold,
     Normalize,
     Pool,
-    PoolerOutput,
     Tokens,
     Truncate,
     Units,
     Unnormed,
 )
 from layertap.features.grammar import Unit
+from layertap.features.sources import AttentionLayers, HiddenLayers, PoolerOutput
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import EncoderSpec
 from layertap.records import FeatureSchema

@@ -5,22 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from layertap.features.expr import (
-    AttentionLayers,
-    Concat,
-    Expr,
-    Heads,
-    HeadsMean,
-    HiddenLayers,
-    LayerFold,
-    Pool,
-    PoolerOutput,
-    Tokens,
-    Units,
-    Unnormed,
-)
+from layertap.features.concat import Concat
+from layertap.features.expr import Expr, Heads, HeadsMean, LayerFold, Pool, Tokens, Units, Unnormed
 from layertap.features.grammar import LayerOp, PoolOp, Unit, UnitOp
 from layertap.features.program import Capture, Reduce, SegmentKind
+from layertap.features.sources import AttentionLayers, HiddenLayers, PoolerOutput
 
 Divisor = Literal["count", "sqrt_count", "weight"]
 """What a sum is divided by: rows, their square root, or the sum of the rows' weights."""

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from layertap.features.expr import Apply, AsType, Concat, Expr, Normalize, Truncate
+from layertap.features.concat import Concat
+from layertap.features.expr import Apply, AsType, Expr, Normalize, Truncate
 from layertap.features.grammar import PoolOp
 from layertap.features.plan import Plan
 from layertap.features.program import Capture, SegmentKind

@@ -1,0 +1,53 @@
+"""What has layers, before any are selected, and other things that stand where a feature should."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NoReturn
+
+from layertap.errors import FeatureError
+from layertap.features.indexing import Layered
+
+
+class Unselected(ABC):
+    """What has layers, before any are selected."""
+
+    __slots__ = ()
+
+    layered: Layered
+
+    __iter__: None = None
+    __contains__: None = None
+
+    @abstractmethod
+    def __getitem__(self, key: object) -> object: ...
+
+    @property
+    def advice(self) -> str:
+        """What to write in its place."""
+        name = self.layered.name
+        return (
+            f"{name} needs its layers: {name}[-1] (the last), {name}[-4:] (the last four), {name}[[1, 6]] (a list) or "
+            f"{name}[:] (all)"
+        )
+
+    def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
+        raise FeatureError(self.advice)
+
+    def __bool__(self) -> NoReturn:
+        raise FeatureError(self.advice)
+
+    def __repr__(self) -> str:
+        return self.layered.name
+
+    def __reduce__(self) -> str:
+        return self.layered.name
+
+
+def described(value: object) -> str:
+    """What a wrong value is, for messages."""
+    if isinstance(value, Unselected):
+        return value.advice
+    if isinstance(value, str):
+        return f"the text {value[:60]!r}; layertap.parse(...) makes a feature of a text"
+    return f"a value of type {type(value).__name__}"
