@@ -35,11 +35,13 @@ class Cell:
         figures: one a check.
         checks: that passed.
         failures: that did not.
+        note: what the figures are to be read with, or nothing.
     """
 
     figures: list[float] = field(default_factory=list)
     checks: int = 0
     failures: int = 0
+    note: str = ""
 
 
 class Scores:
@@ -51,8 +53,7 @@ class Scores:
     @contextmanager
     def check(self, family: str, column: str) -> Iterator[list[float]]:
         """While it is entered, figures can be put into the list; leaving with an exception is a failure."""
-        assert column in COLUMNS, column
-        cell = self._cells.setdefault((family, column), Cell())
+        cell = self._cell(family, column)
         try:
             yield cell.figures
         except BaseException:
@@ -60,8 +61,12 @@ class Scores:
             raise
         cell.checks += 1
 
+    def note(self, family: str, column: str, note: str) -> None:
+        """Says beside a column's figures what they are to be read with."""
+        self._cell(family, column).note = note
+
     def text(self, family: str, column: str) -> str:
-        """`1.2e-06`, `0.99994`, `yes`, `FAILED`, or `-` where nothing was to be checked."""
+        """`1.2e-06`, `0.99994`, `yes`, `FAILED`, or `-` where nothing was to be checked; a note in brackets."""
         cell = self._cells.get((family, column))
         if cell is None:
             return "-"
@@ -69,7 +74,12 @@ class Scores:
             return "FAILED"
         if not cell.figures:
             return "yes"
-        return f"{min(cell.figures):.5f}" if column in COSINES else f"{max(cell.figures):.1e}"
+        figure = f"{min(cell.figures):.5f}" if column in COSINES else f"{max(cell.figures):.1e}"
+        return f"{figure} ({cell.note})" if cell.note else figure
+
+    def _cell(self, family: str, column: str) -> Cell:
+        assert column in COLUMNS, column
+        return self._cells.setdefault((family, column), Cell())
 
     @property
     def families(self) -> list[str]:
