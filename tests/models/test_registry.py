@@ -9,6 +9,7 @@ import layertap.models
 from layertap.checkpoints.keys import parts_of
 from layertap.errors import ConfigError, UnsupportedModelError
 from layertap.models.config import ConfigReader
+from layertap.models.key_rules import NORM_RULES
 from layertap.models.registry import ARCHITECTURES, CLASS_PREFIXES, architecture, architecture_of
 from layertap.models.spec import Architecture
 
@@ -42,6 +43,13 @@ def test_class_names_lead_to_their_row(name):
     row = architecture(name)
     assert architecture_of(ConfigReader({"architectures": [row.transformers_class]})) is row
     assert name in CLASS_PREFIXES.values()
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_class_rules_drop_no_more_than_prefix_and_old_norms(name):
+    row = architecture(name)
+    assert set(row.key_rules[1:]) - set(row.class_rules) <= set(NORM_RULES)
+    assert row.key_rules[0] not in row.class_rules
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

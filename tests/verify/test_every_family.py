@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 from layertap.cli.certificate_card import in_lines  # noqa: E402 - needs torch
 from layertap.engine.opening import open_reference  # noqa: E402
 from layertap.engine.options import ModelReference  # noqa: E402
+from layertap.verify import comparison  # noqa: E402
 from layertap.verify.comparison import Texts, available_setups, verify  # noqa: E402
 from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
@@ -50,7 +51,8 @@ def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     states = [f"hidden_states[{i}]" for i in range(spec.num_hidden_layers + 1)]
     assert {result.setup.precision for result in found.results} == {"float32", "bfloat16"}
     for result in found.results:
-        assert [output.name for output in result.outputs] == states + ["pooler_output"] * row.pooler
+        unnormed = [f"{states[-1]}.unnormed"] * spec.final_norm
+        assert [output.name for output in result.outputs] == states + unnormed + ["pooler_output"] * row.pooler
         assert result.passed, result.failures
     assert found.texts.different_ids == ()
     assert found.passed
@@ -61,6 +63,15 @@ def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     last = spec.num_hidden_layers
     assert normed[0][1] == f"hidden_states[{last}]" if spec.final_norm else not normed
     assert max(map(len, lines[1:])) <= 100
+
+
+def test_what_goes_into_the_final_norm_is_compared(tmp_path, monkeypatch):
+    (row,) = [row for row in ROWS if row.name == "MegatronBERT"]
+    opened = saved(row, tmp_path, row.small)
+    # as if the norm were another one: that of the last block, before its feed-forward
+    monkeypatch.setattr(comparison, "_final_norm", lambda _: "encoder.layer.2.ln")
+    (result,) = verify(opened, available_setups(["cpu"], ["float32"]), texts=TEXTS).results
+    assert result.failures == ("hidden_states[3].unnormed",)
 
 
 def test_a_model_whose_float32_is_coarse_is_measured_by_transformers_own_error(tmp_path):

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from layertap.verify.comparison import Texts
 
 DESCRIPTION = """\
-Compares every hidden state and the pooler with transformers on the model at hand, in every precision and on every
-device there is: texts packed together, alone and shuffled. The measure is transformers in float64.
+Compares every hidden state (the last one also before the final norm, where a model has one) and the pooler with
+transformers on the model at hand, in every precision and on every device there is: texts packed together, alone and
+shuffled. The measure is transformers in float64.
 
 Prints, for each output, the largest |error| over the output's RMS and the smallest cosine of two vectors, beside those
 of transformers itself in the same precision, and whether they are within bounds: in float32 an error of 2e-5 (1e-4 from

@@ -21,13 +21,6 @@ from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, Rob
 from layertap.models.albert import ALBERT
 from layertap.models.distilbert import DISTILBERT
 from layertap.models.electra import ELECTRA
-from layertap.models.key_rules import NORM_RULES, KeyRule
-from layertap.models.spec import Architecture
-
-
-def own_names(row: Architecture) -> tuple[KeyRule, ...]:
-    """The rules that lead to the names in transformers: no prefix, norms as they are called today."""
-    return tuple(rule for rule in row.key_rules[1:] if rule not in NORM_RULES)
 
 
 class Renamed(nn.Module):
@@ -79,7 +72,7 @@ class ElectraModel(PreTrainedModel):
 
     @classmethod
     def _own_name(cls, name: str) -> str:
-        return to_stored(name, own_names(ELECTRA))
+        return to_stored(name, ELECTRA.class_rules)
 
     def _embed(self, batch: PackedTensors) -> Tensor:
         hidden_TH = super()._embed(batch)
@@ -100,7 +93,7 @@ class DistilBertModel(PreTrainedModel):
 
     @classmethod
     def _own_name(cls, name: str) -> str:
-        return to_stored(name, own_names(DISTILBERT))
+        return to_stored(name, DISTILBERT.class_rules)
 
     def _blocks(self) -> nn.ModuleList:
         layers: nn.ModuleList = self.transformer.layer
@@ -157,7 +150,7 @@ class AlbertModel(PreTrainedModel):
 
     @classmethod
     def _own_name(cls, name: str) -> str:
-        return to_stored(name, own_names(ALBERT))
+        return to_stored(name, ALBERT.class_rules)
 
     def _blocks(self) -> list[nn.Module]:
         groups = self.encoder.albert_layer_groups

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layertap.models.config import ConfigReader
-from layertap.models.key_rules import KeyRule, SplitRule
+from layertap.models.key_rules import NORM_RULES, KeyRule, SplitRule
 from layertap.models.positions import Disentangled, PlainPositions, PositionTable, RelativeBias
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
@@ -291,3 +291,8 @@ class Architecture:
     ignored_keys: re.Pattern[str]
     split_rules: tuple[SplitRule, ...] = ()
     spare_names: frozenset[str] = frozenset()
+
+    @property
+    def class_rules(self) -> tuple[KeyRule, ...]:
+        """The rules that lead to the names in transformers' class: no prefix, norms as they are called today."""
+        return tuple(rule for rule in self.key_rules[1:] if rule not in NORM_RULES)

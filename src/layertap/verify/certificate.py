@@ -66,7 +66,7 @@ class Output:
     """One hidden state, or the pooler's output.
 
     Attributes:
-        name: "hidden_states[i]" or "pooler_output".
+        name: "hidden_states[i]", "hidden_states[L].unnormed" or "pooler_output".
         found: layertap against transformers in float64.
         own: transformers in the same precision against itself in float64.
     """
@@ -83,7 +83,8 @@ class SetupResult:
     Attributes:
         setup: which.
         instruction_set: of the backend's kernels.
-        outputs: states in order, then the pooler's output where it can be compared.
+        outputs: states in order, the last one before the final norm where there is such a norm, then the pooler's
+            output where it can be compared.
         alone: all outputs of texts run one at a time, against the same texts packed together.
         shuffled: the same in another order and other batches, against packed together.
         base_bound: the bound on errors in float32 for the model's depth.

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from layertap import __version__
 from layertap.backends.here import installed, require_torch
+from layertap.checkpoints.keys import to_stored
 from layertap.engine.extractor import Extractor
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Precision, Runtime, Semantics
@@ -96,7 +97,7 @@ def verify(
     reference_folder: Path | None = None,
     say: Say = lambda _: None,
 ) -> Certificate:
-    """Compares every hidden state and the pooler with transformers'.
+    """Compares every hidden state, before and after a final norm, and the pooler with transformers'.
 
     Args:
         opened: the model.
@@ -120,7 +121,11 @@ def verify(
     checkpoint, spec = opened.files.checkpoint, opened.files.spec
     folder = reference_folder or checkpoint.folder
     say("loading it with transformers")
-    reference = Reference.load(folder, without=POOLER if opened.files.pooler == "absent" else ())
+    reference = Reference.load(
+        folder,
+        without=POOLER if opened.files.pooler == "absent" else (),
+        final_norm=_final_norm(opened),
+    )
     encoded = [text.limited(limit) for text in opened.tokenizer.encode(chosen)]
     comparisons = [_Comparison(opened, setup, limit, reference) for setup in setups]
     exact = reference.copy("float64")
@@ -153,6 +158,13 @@ def verify(
         ),
         results=tuple(comparison.result() for comparison in comparisons),
     )
+
+
+def _final_norm(opened: OpenedModel) -> str | None:
+    """The name of the final norm in the class of transformers, where the model has one."""
+    if not opened.files.spec.final_norm:
+        return None
+    return to_stored("encoder.final_norm.weight", opened.files.architecture.class_rules).removesuffix(".weight")
 
 
 def _versions() -> dict[str, str]:
@@ -222,11 +234,14 @@ class _Comparison:
         self._own = reference.copy(setup.precision, setup.device)
         self._layers = opened.files.spec.num_hidden_layers
         self._features = {"states": "hidden_states[:]"}
+        self._names = [f"hidden_states[{i}]" for i in range(self._layers + 1)]
+        if opened.files.spec.final_norm:
+            self._features["unnormed"] = f"hidden_states[{self._layers}].unnormed"
         if self._packed.facts.usable_pooler:
             self._features["pooler"] = "pooler_output"
-        num_outputs = self._layers + 1 + ("pooler" in self._features)
-        self._differences = [Difference() for _ in range(num_outputs)]
-        self._own_differences = [Difference() for _ in range(num_outputs)]
+        self._names += [feature for name, feature in self._features.items() if name != "states"]
+        self._differences = [Difference() for _ in self._names]
+        self._own_differences = [Difference() for _ in self._names]
         self._apart = {"alone": Difference(), "shuffled": Difference()}
 
     def take(self, texts: Sequence[str], ids: IntRows, exact: Outputs) -> None:
@@ -253,6 +268,10 @@ class _Comparison:
         assert isinstance(states, Ragged)
         by_layer = np.concatenate([states[int(i)] for i in place], axis=1)
         outputs: list[Array] = list(by_layer)
+        if "unnormed" in self._features:
+            unnormed = found["unnormed"]
+            assert isinstance(unnormed, Ragged)
+            outputs.append(np.concatenate([unnormed[int(i)] for i in place]))
         if "pooler" in self._features:
             pooled = found["pooler"]
             assert isinstance(pooled, np.ndarray)
@@ -262,19 +281,20 @@ class _Comparison:
     def _arrays(self, outputs: Outputs) -> list[Array]:
         """The outputs of transformers in the order of ours."""
         arrays: list[Array] = list(outputs.states)
+        if outputs.unnormed is not None:
+            arrays.append(outputs.unnormed)
         if "pooler" in self._features and outputs.pooled is not None:
             arrays.append(outputs.pooled)
         return arrays
 
     def result(self) -> SetupResult:
         """The figures of all groups."""
-        names = [f"hidden_states[{i}]" for i in range(self._layers + 1)] + ["pooler_output"]
         return SetupResult(
             setup=self.setup,
             instruction_set=self._packed.backend.instruction_set,
             outputs=tuple(
                 Output(name=name, found=Finding.of(found), own=Finding.of(own))
-                for name, found, own in zip(names, self._differences, self._own_differences, strict=False)
+                for name, found, own in zip(self._names, self._differences, self._own_differences, strict=True)
             ),
             alone=Finding.of(self._apart["alone"]),
             shuffled=Finding.of(self._apart["shuffled"]),

@@ -31,10 +31,12 @@ class Outputs:
     Attributes:
         states: L + 1 arrays float64 [T, H].
         pooled: float64 [B, H], or None: the model has no pooler.
+        unnormed: float64 [T, H], state L as it is before the final norm, or None: it was not asked for.
     """
 
     states: list[Float64]
     pooled: Float64 | None
+    unnormed: Float64 | None = None
 
 
 def require_transformers() -> str:
@@ -78,18 +80,21 @@ class Reference:
 
     Attributes:
         module: the `PreTrainedModel`.
+        final_norm: the name of the module after its last block whose input is wanted, or None.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, final_norm: str | None = None) -> None:
         self.module = module.eval()
+        self.final_norm = final_norm
 
     @classmethod
-    def load(cls, folder: Path, *, without: tuple[str, ...] = ()) -> Reference:
+    def load(cls, folder: Path, *, without: tuple[str, ...] = (), final_norm: str | None = None) -> Reference:
         """Loads a folder with transformers' `AutoModel`, in float32 and from nowhere else; runs no code of the folder.
 
         Args:
             folder: a checkpoint.
             without: beginnings of weights' names that the checkpoint need not have (the pooler's).
+            final_norm: as in the class.
 
         Raises:
             CheckpointError: transformers cannot load it, or fills weights in that it does not find there.
@@ -118,16 +123,19 @@ class Reference:
                 f"{folder}: transformers does not find {', '.join(missing[:5]) or 'weights of the right shape'} there "
                 "and puts random numbers in their place: there is nothing to compare with"
             )
-        return cls(module)
+        return cls(module, final_norm)
 
     def copy(self, precision: str, device: str = "cpu") -> Reference:
         """The same model again: "float64", "float32", "bfloat16" or "float16", on a device of its own."""
         import torch
 
-        return Reference(copy.deepcopy(self.module).to(device=device, dtype=getattr(torch, precision)))
+        module = copy.deepcopy(self.module).to(device=device, dtype=getattr(torch, precision))
+        return Reference(module, self.final_norm)
 
     def outputs(self, sequences: IntRows, token_types: IntRows | None = None) -> Outputs:
-        """Every hidden state and `pooler_output`, one sequence at a time: no padding has a say in them.
+        """Every hidden state, the input of `final_norm` and `pooler_output`, one sequence at a time.
+
+        No padding has a say in them.
 
         Args:
             sequences: B arrays of token ids.
@@ -135,15 +143,34 @@ class Reference:
         """
         parts: list[list[Float64]] = []
         pooled: list[Float64] = []
+        unnormed: list[Float64] = []
         for i in range(len(sequences)):
-            found = self._run(sequences, token_types, i, output_hidden_states=True)
+            with self._before_final_norm(unnormed):
+                found = self._run(sequences, token_types, i, output_hidden_states=True)
             parts.append([state[0].double().cpu().numpy() for state in found.hidden_states])
             if getattr(found, "pooler_output", None) is not None:
                 pooled.append(found.pooler_output[0].double().cpu().numpy())
         return Outputs(
             states=[np.concatenate(layer) for layer in zip(*parts, strict=True)],
             pooled=np.stack(pooled) if pooled else None,
+            unnormed=np.concatenate(unnormed) if unnormed else None,
         )
+
+    @contextmanager
+    def _before_final_norm(self, taken: list[Float64]) -> Iterator[None]:
+        """While it is entered, what goes into the final norm is put into the list."""
+        if self.final_norm is None:
+            yield
+            return
+
+        def take(_: Any, inputs: tuple[Any, ...]) -> None:
+            taken.append(inputs[0][0].double().cpu().numpy())
+
+        handle = self.module.get_submodule(self.final_norm).register_forward_pre_hook(take)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def attentions(self, sequences: IntRows, token_types: IntRows | None = None) -> list[list[Float32]]:
         """Attention probabilities of its eager attention: for each sequence L arrays float32 [A, t, t]."""

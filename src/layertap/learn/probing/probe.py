@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from layertap.engine.extractor import Extractor
-from layertap.features.expr import Expr, HiddenLayers, Pool, Units
+from layertap.features.expr import Expr, Pool, Units
+from layertap.features.sources import HiddenLayers
 from layertap.learn.probing.examples import Examples
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.linear import probe_control, probe_split
