@@ -169,3 +169,89 @@ def test_standard_input_and_a_head_that_exists_are_refused(fit, refused, data):
     assert "read twice, which standard input cannot be" in said
     fit()
     assert "exists; name another folder" in refused(2, "fit", data / "train.jsonl", "-o", data / "mood.head")
+
+
+TAGGED = """\
+the/O/DET river/B-place/NOUN bank/I-place/NOUN was/O/VERB good/O/ADJ
+hello/O/INTJ money/B-thing/NOUN
+the/O/DET river/B-place/NOUN said/O/VERB hello/O/INTJ
+good/O/ADJ money/B-thing/NOUN was/O/VERB river/B-place/NOUN bank/I-place/NOUN
+"""
+SENTENCES = [[word.split("/") for word in line.split()] for line in TAGGED.splitlines()] * 5
+
+
+@pytest.fixture
+def conll(tmp_path):
+    path = tmp_path / "ner.conll"
+    path.write_text("\n".join("".join(f"{word}\t{tag}\n" for word, tag, _ in words) for words in SENTENCES))
+    return path
+
+
+def test_entities_from_conll(layertap, conll, model, tmp_path):
+    head = tmp_path / "ner.head"
+    feature = "hidden_states[:].words(mean)"
+    arguments = ["fit", conll, "--label", "col1", "-o", head, "-m", model, "-f", feature, "--l2", "0.1"]
+    ended = layertap(*arguments, "--test", conll, "--validation", conll, "--memory", "1kB")
+    assert ended.code == 0, ended.err
+    assert ended.out.split("\n")[0].split() == ["accuracy", "macro-F1", "MCC", "entity", "F1", "precision", "recall"]
+    assert [line.split()[0] for line in ended.out.splitlines()[4:]] == ["test", "place", "thing"]
+    texts = tmp_path / "texts.txt"
+    texts.write_text("the river bank\n\nhello  money\n")
+    assert layertap("predict", texts, "--head", head, "-o", tmp_path / "out.jsonl", "-q").code == 0
+    out = lines(tmp_path / "out.jsonl")
+    assert [row["ner"] for row in out] == [["O", "B-place", "I-place"], [], ["O", "B-thing"]]
+    entities = [[{**it, "score": None} for it in row["ner.entities"]] for row in out]
+    assert entities == [
+        [{"begin": 4, "end": 14, "label": "place", "text": "river bank", "score": None}],
+        [],
+        [{"begin": 7, "end": 12, "label": "thing", "text": "money", "score": None}],
+    ]
+    assert [len(row["ner.scores"]) for row in out] == [3, 0, 2]
+
+
+def test_entities_in_parquet_and_npz(layertap, conll, model, tmp_path):
+    import pyarrow.parquet as pq
+
+    head = tmp_path / "ner.head"
+    assert layertap("fit", conll, "--label", "col1", "-o", head, "-m", model, "--l2", "0.1", "-q").code == 0
+    assert layertap("predict", conll, "--head", head, "-o", tmp_path / "out.parquet", "-q").code == 0
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column_names == ["row", "col1", "ner", "ner.entities", "ner.scores"]
+    assert table["ner"].to_pylist() == table["col1"].to_pylist()
+    assert [it["text"] for it in table["ner.entities"][0].as_py()] == ["river bank"]
+    assert layertap("predict", conll, "--head", head, "-o", tmp_path / "out.npz", "-q").code == 0
+    arrays = np.load(tmp_path / "out.npz")
+    labels = json.loads(str(arrays["provenance"]))["heads"]["ner"]["labels"]
+    flat = [labels[i] for i in arrays["ner.values" if "ner.values" in arrays else "ner"]]
+    assert flat == [tag for tags in table["ner"].to_pylist() for tag in tags]
+
+
+def test_parts_of_speech_from_conllu(layertap, model, tmp_path):
+    path = tmp_path / "pos.conllu"
+    rows = [
+        "\n".join(f"{i}\t{word}\t_\t{pos}" + "\t_" * 6 for i, (word, _, pos) in enumerate(words, start=1))
+        for words in SENTENCES
+    ]
+    path.write_text("\n\n".join(rows) + "\n\n")
+    head = tmp_path / "pos.head"
+    ended = layertap("fit", path, "--label", "upos", "-o", head, "-m", model, "--test", path, "--json", "--l2", "0.1")
+    assert ended.code == 0, ended.err
+    assert list(json.loads(ended.out)["test"]) == ["accuracy", "macro_f1", "mcc", "classes"]
+    assert layertap("predict", path, "--head", head, "-o", tmp_path / "out.jsonl", "-q").code == 0
+    out = lines(tmp_path / "out.jsonl")
+    assert [row["pos"] for row in out] == [row["upos"] for row in out]
+    assert "pos.entities" not in out[0]
+
+
+def test_tags_of_another_number_than_words_are_refused(refused, model, tmp_path):
+    write(tmp_path / "x.jsonl", [{"text": "a b c", "tags": ["O", "B-x"]}])
+    said = refused(1, "fit", tmp_path / "x.jsonl", "--label", "tags", "-o", tmp_path / "h", "-m", model)
+    assert "row 1: 2 labels in column 'tags', and 3 words; each word needs one" in said
+
+
+def test_a_model_that_is_gone(fit, refused, data, make_checkpoint):
+    gone = make_checkpoint(data / "gone")
+    fit("--overwrite", "-m", gone)
+    gone.rename(data / "elsewhere")
+    arguments = ["predict", data / "test.jsonl", "--head", f"x={data / 'mood.head'}", "-o", data / "out.jsonl"]
+    assert "head 'x' was fitted on it; --model says where it is now" in refused(1, *arguments)

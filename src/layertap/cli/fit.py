@@ -30,8 +30,8 @@ from layertap.errors import OptionError
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.options import Semantics
-    from layertap.learn.fitting import FitOptions, Part
     from layertap.learn.head import Head
+    from layertap.learn.task import FitOptions, Part
     from layertap.records import Record
 
 SCHEMES = ("auto", "bio", "io", "tags")
@@ -131,10 +131,11 @@ class LabelledInput:
 def run(options: argparse.Namespace) -> None:
     """Runs the command: labels are checked before a model is opened."""
     from layertap.backends.here import require_torch, set_num_threads
-    from layertap.learn.fitting import canonical_feature, checked_task, fit_task
+    from layertap.learn.fitting import canonical_feature, fit_task
     from layertap.learn.head import checked_schema
     from layertap.learn.head_files import check_head_place
     from layertap.learn.libraries import require_libraries
+    from layertap.learn.task import checked_task
 
     limit_tokenizer_threads(options.threads)
     fit, semantics, runtime = fit_options(options), semantics_of(options), runtime_of(options)
@@ -173,8 +174,8 @@ def run(options: argparse.Namespace) -> None:
 def fit_options(options: argparse.Namespace) -> FitOptions:
     """How to fit, as the command line says."""
     from layertap.features.parse import parse_named
-    from layertap.learn.fitting import FitOptions
     from layertap.learn.linear import Training
+    from layertap.learn.task import FitOptions
 
     features = features_of(options) or []
     if len(features) > 1:
@@ -216,8 +217,9 @@ def class_weights(given: list[str] | None) -> Any:
 
 def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
     """The records of a file and their labels."""
-    from layertap.learn.fitting import Part, counter
+    from layertap.learn.fitting import counter
     from layertap.learn.labels import labels_of
+    from layertap.learn.task import Part
 
     options = argparse.Namespace(**(vars(options) | {"input": source}))
     records = LabelledInput(options=input_of(options, columns=(options.label,)))

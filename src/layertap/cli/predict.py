@@ -23,11 +23,12 @@ from layertap.cli.extract import (
 from layertap.cli.options import RULES, add_command, add_model_options
 from layertap.cli.survey import count_records
 from layertap.cli.units import aligned, in_shape
-from layertap.errors import OptionError
+from layertap.errors import ModelNotFoundError, OptionError
 
 if TYPE_CHECKING:
     from layertap.cli.extract import Job
     from layertap.cli.options import Commands
+    from layertap.engine.opening import OpenedModel
     from layertap.learn.head import Head
     from layertap.learn.predicting import Predictor
 
@@ -86,7 +87,6 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from layertap.engine.opening import open_reference
     from layertap.learn.predicting import Predictor
 
     started = time.perf_counter()
@@ -101,7 +101,7 @@ def run(options: argparse.Namespace) -> None:
         num_records = count_records(job.source, reader)
         types = reader.column_types
         with uncollected():
-            opened = open_reference(job.reference)
+            opened = _opened(job, first)
             for head in heads:
                 head.model.check(opened, head.name)
             predictor = Predictor(start(job, opened), heads, columns=job.format.holds_columns)
@@ -141,6 +141,16 @@ def _head(text: str) -> Head:
     if not name:
         raise OptionError(f"--head {text!r}: expected FOLDER or NAME=FOLDER")
     return replace(Head.load(folder), name=name)
+
+
+def _opened(job: Job, head: Head) -> OpenedModel:
+    from layertap.engine.opening import open_reference
+
+    try:
+        return open_reference(job.reference)
+    except ModelNotFoundError as error:
+        error.add_note(f"head {head.name!r} was fitted on it; --model says where it is now")
+        raise
 
 
 def _check_together(heads: list[Head]) -> None:
