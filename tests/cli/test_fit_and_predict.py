@@ -164,6 +164,22 @@ def test_what_cannot_be_fitted_is_refused(refused, data, model, code, more, mess
     assert not (data / "mood.head").exists()
 
 
+def test_without_the_extra_fitting_is_refused_and_predicting_is_not(fit, layertap, refused, data, monkeypatch):
+    fit()
+    monkeypatch.setattr("layertap.learn.libraries.find_spec", lambda _: None)
+    said = refused(1, "fit", data / "train.jsonl", "--label", "mood", "-o", data / "new.head")
+    assert "layertap fit needs scikit-learn: pip install 'layertap[learn]'" in said
+    head = f"x={data / 'mood.head'}"
+    assert layertap("predict", data / "test.jsonl", "--head", head, "-o", data / "out.jsonl").code == 0
+
+
+def test_a_pipe(fit, data, start):
+    fit()
+    process = start("predict", "-", "--head", data / "mood.head", "-o", "-", "-q")
+    out, err = process.communicate("a great film\na dull film\n", timeout=60)
+    assert [json.loads(line)["mood"] for line in out.splitlines()] == ["good", "bad"], err
+
+
 def test_standard_input_and_a_head_that_exists_are_refused(fit, refused, data):
     said = refused(2, "fit", "-", "-o", data / "mood.head")
     assert "read twice, which standard input cannot be" in said
