@@ -2,8 +2,8 @@
 
 The loss is scikit-learn's (`LogisticRegression` with C = 1 / l2): the weighted cross-entropy of all examples plus
 l2 / 2 times the squared weights; the bias is free. Two classes share one vector of weights. A mix is ELMo's (Peters et
-al. 2018): z = scale * sum_l softmax(a)_l x_l; there l2 also draws `a` to 0 and the scale to 1, without which it could
-not hold the weights back. The linear problem is convex: its solution depends on no seed.
+al. 2018): z = scale * sum_l softmax(a)_l x_l; there l2 holds the weights times the scale, so that a large scale is no
+way around it, and `a`. The linear problem is convex: its solution depends on no seed.
 
 Shape letters: L layers (1 where there is no mix), N examples, H numbers a vector, C classes, K rows of weights (1 where
 C is 2, else C).
@@ -214,8 +214,9 @@ def _penalised(
 ) -> tuple[float, Float64]:
     """The loss and its slope, both divided by the weights' total."""
     weight = parameters.weight.astype(np.float32)
-    loss = 0.5 * l2 * float(np.vdot(parameters.weight, parameters.weight))
-    to_weight, to_bias = l2 * parameters.weight, np.zeros_like(parameters.bias)
+    square, scale = float(np.vdot(parameters.weight, parameters.weight)), parameters.scale
+    loss = 0.5 * l2 * scale**2 * square
+    to_weight, to_bias = l2 * scale**2 * parameters.weight, np.zeros_like(parameters.bias)
     to_shares, to_scale = np.zeros_like(parameters.mix), 0.0
     for block in examples.blocks():
         vectors = examples.vectors[:, block]
@@ -228,10 +229,10 @@ def _penalised(
         if mixed:
             back = errors32 @ weight
             to_scale += float(np.vdot(back, unscaled))
-            to_shares += [parameters.scale * float(np.vdot(back, layer)) for layer in vectors]
+            to_shares += [scale * float(np.vdot(back, layer)) for layer in vectors]
     if mixed:
-        loss += 0.5 * l2 * (float(np.vdot(parameters.mix, parameters.mix)) + (parameters.scale - 1) ** 2)
-        to_scale += l2 * (parameters.scale - 1)
+        loss += 0.5 * l2 * float(np.vdot(parameters.mix, parameters.mix))
+        to_scale += l2 * scale * square
         shares = parameters.shares
         to_mix = shares * (to_shares - shares @ to_shares) + l2 * parameters.mix
     else:
