@@ -16,7 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layertap.data.store import FeatureFile, open  # noqa: A004 - as gzip.open
+    from layertap.data.store import FeatureFile
+    from layertap.data.store import open as open  # noqa: A004, PLC0414 - as gzip.open; not in __all__, for import *
     from layertap.engine.extractor import Extractor
     from layertap.errors import (
         BackendError,
@@ -111,7 +112,6 @@ __all__ = [
     "concat",
     "hidden_states",
     "last_hidden_state",
-    "open",
     "parse",
     "pooler_output",
     "sentence_embedding",

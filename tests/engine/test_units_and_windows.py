@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from layertap.engine.details import NAMES
 from layertap.engine.extractor import Extractor
-from layertap.errors import InputError, OptionError
+from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Ragged, Record
 
 H, LIMIT = 32, 64
@@ -447,3 +447,29 @@ def test_the_summary_names_the_window(extractor):
     stream = windowed.stream(["good " * 20, "a"], "last_hidden_state.mean")
     list(stream)
     assert stream.summary.notes() == ["1 text over 8 tokens, run in 4 windows"]
+
+
+def test_words_and_spans_that_were_cut_off_are_counted(extractor):
+    words, text = ["good"] * 70, "river " * 70
+    records = [Record.of_words(0, words), Record(row=1, text=text, spans=np.array([[0, 5], [400, 405]]))]
+    stream = extractor.stream(records[:1], "last_hidden_state.words(mean)")
+    list(stream)
+    assert stream.summary.notes() == ["1 text cut at 64 tokens, 8 tokens lost", "8 words cut off: zero vectors"]
+    stream = extractor.stream(records[1:], "last_hidden_state.spans(mean)")
+    (batch,) = list(stream)
+    assert stream.summary.notes()[-1] == "1 span cut off: zero vectors"
+    assert batch.features["last_hidden_state.spans(mean)"][0].any(axis=1).tolist() == [True, False]
+
+
+def test_tables_and_arrays_of_words(extractor):
+    class Table:
+        columns = ("review", "label")
+
+        def __iter__(self):
+            return iter(self.columns)
+
+    with pytest.raises(UsageError, match=r"found a table; name one of its columns, as in df\['text'\]"):
+        extractor.extract(Table(), "last_hidden_state.mean")
+    feature = "last_hidden_state.words(mean)"
+    given, array = (extractor.extract([words], feature)[0] for words in (["a", "film"], np.array(["a", "film"])))
+    np.testing.assert_array_equal(given, array)

@@ -233,6 +233,9 @@ def _read_format(source: Source, asked: str | None) -> ReadFormat:
     suffixes = [suffix.lower() for suffix in source.path.suffixes]
     gzipped = suffixes[-1:] == [".gz"]
     ending = (suffixes[:-1] if gzipped else suffixes)[-1:]
+    before = suffixes[-2 - gzipped : -1 - gzipped]
+    if ending == [".txt"] and before and any(before[0] in READ_FORMATS[name].suffixes for name in ("conll", "conllu")):
+        ending = before  # wikigold.conll.txt
     by_name = next((row for row in READ_FORMATS.values() if ending and ending[0] in row.suffixes), None)
     row_or_none = by_name if asked is None else READ_FORMATS[asked]
     if row_or_none is None:

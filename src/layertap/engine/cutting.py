@@ -101,7 +101,9 @@ class Cutting:
         if len(text) <= size:
             return CutText(sequences=(text,))
         if self.long == "error":
-            raise TooLongError(f"it has {len(text)} tokens, and the limit is {size}")
+            raise TooLongError(
+                f"it has {len(text)} tokens, and the limit is {size}; long='truncate' or 'window' (--long) takes it"
+            )
         if self.long == "truncate":
             return self._truncated(text, size)
         if text.pair_content is not None:

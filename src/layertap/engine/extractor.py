@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from layertap import __version__
 from layertap.backends.base import Backend, open_backend
 from layertap.engine.cutting import Cutting
@@ -346,11 +348,14 @@ def _check_iterable(texts: object) -> None:
         raise UsageError(f"texts: expected a list of texts, found {type(texts).__name__}")
     if getattr(texts, "shape", None) == ():
         raise UsageError("texts: expected a list of texts, found an array without an axis; its .item() is one text")
+    if hasattr(texts, "columns"):
+        raise UsageError("texts: expected a list of texts, found a table; name one of its columns, as in df['text']")
 
 
 def as_records(items: Iterable[Text]) -> Iterator[Record]:
     """Texts as records, numbered from 0; raises InputError where one is none."""
-    for row, item in enumerate(items):
+    for row, given in enumerate(items):
+        item = given.tolist() if isinstance(given, np.ndarray) else given
         match item:
             case Record():
                 yield item

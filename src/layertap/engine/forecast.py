@@ -69,8 +69,8 @@ class Forecast:
         parts = ", ".join(f"{name} {in_bytes(self.by_name[name])}" for name in largest)
         raise OptionError(
             f"the results would take about {in_bytes(self.total)} for {self.num_records:,} texts ({parts}), past the "
-            f"limit of {in_bytes(limit)}; ask for less (fewer layers, a pooling, astype(float16), of attentions "
-            "heads_mean), or raise the limit: max_output_bytes=... (--max-output-size 20GB)"
+            f"limit of {in_bytes(limit)}; ask for less (fewer layers, a pooling, astype(float16), heads_mean of "
+            "attentions), or raise the limit: max_output_bytes=... (--max-output-size 20GB)"
         )
 
 

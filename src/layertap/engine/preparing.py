@@ -33,12 +33,14 @@ class PreparedText:
         texts: its tokens in each wording, without a limit.
         units: its words and spans, or None: neither is wanted.
         cuts: index into `Plan.inputs` -> its sequences; inputs that see the same ids have the same object.
+        shown: which of these inputs units are of.
     """
 
     record: Record
     texts: tuple[EncodedText, ...]
     units: RecordUnits | None
     cuts: dict[int, CutText]
+    shown: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -107,7 +109,7 @@ class Preparation:
                 cuts[number] = by_size[size]
         wanted = self.finder.words or self.finder.spans
         units = self.finder.find(record, texts[shown.place], shift=shown.shift) if wanted else None
-        return PreparedText(record=record, texts=texts, units=units, cuts=cuts)
+        return PreparedText(record=record, texts=texts, units=units, cuts=cuts, shown=shown.number)
 
     def _cut(self, record: Record, text: EncodedText, seen: Input) -> CutText:
         edges: npt.NDArray[np.bool_] | None = None

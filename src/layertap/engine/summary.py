@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from layertap.engine.preparing import PreparedText
 from layertap.packing import IntArray
+from layertap.text.windows import Window
 
 
 @dataclass(slots=True, kw_only=True)
@@ -18,7 +19,8 @@ class RunSummary:
         tokens: tokens run through the encoder, special tokens included, once for every time that they ran.
         cut_texts, cut_tokens: limit -> texts over it, and the tokens they lost; only limits that cut a text.
         windowed_texts, windows: limit -> texts that were run in several windows, and how many these were.
-        empty_words, empty_spans: words and spans without a token, zero vectors; those that were cut off not counted.
+        empty_words, empty_spans: words and spans without a token, zero vectors.
+        cut_words, cut_spans: words and spans that were cut off whole, zero vectors too.
         empty_texts: texts without a token of their own; `mean(special=False)` of them is a zero vector.
         texts_with_specials: texts in which special tokens were typed.
         texts_with_surrogates: texts in which lone surrogates became U+FFFD.
@@ -34,6 +36,8 @@ class RunSummary:
     windows: dict[int, int] = field(default_factory=dict)
     empty_words: int = 0
     empty_spans: int = 0
+    cut_words: int = 0
+    cut_spans: int = 0
     empty_texts: int = 0
     texts_with_specials: int = 0
     texts_with_surrogates: int = 0
@@ -52,6 +56,10 @@ class RunSummary:
             if prepared.units is not None:
                 self.empty_words += _empty(prepared.units.words)
                 self.empty_spans += _empty(prepared.units.spans)
+                windows = prepared.cuts[prepared.shown].windows
+                if len(windows) == 1:
+                    self.cut_words += _outside(prepared.units.words, windows[0])
+                    self.cut_spans += _outside(prepared.units.spans, windows[0])
 
     def _count_long(self, prepared: PreparedText, limits: Sequence[int]) -> None:
         """Of inputs with the same limit the one that sees most tokens counts."""
@@ -88,10 +96,23 @@ class RunSummary:
             (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
         )
         notes = [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
-        for count, unit in ((self.empty_words, "word"), (self.empty_spans, "span")):
+        for count, unit, what in (
+            (self.empty_words, "word", "without a token"),
+            (self.empty_spans, "span", "without a token"),
+            (self.cut_words, "word", "cut off"),
+            (self.cut_spans, "span", "cut off"),
+        ):
             if count:
-                notes.append(f"{count:,} {unit if count == 1 else unit + 's'} without a token: zero vectors")
+                notes.append(f"{count:,} {unit if count == 1 else unit + 's'} {what}: zero vectors")
         return notes
+
+
+def _outside(rows: IntArray | None, window: Window) -> int:
+    """How many words or spans have tokens, and none of them in the window."""
+    if rows is None:
+        return 0
+    begin, end = rows[:, 0], rows[:, 1]
+    return int(((begin < end) & ((end <= window.begin) | (begin >= window.end))).sum())
 
 
 def _empty(rows: IntArray | None) -> int:

@@ -57,7 +57,7 @@ class UnitFinder:
             word_chars = self.word_chars(record)
             words = self._rows(word_chars + shift, text) if text.word_ids is None else _given(text, len(word_chars))
         if self.spans:
-            ranges = np.array(record.spans or (), dtype=np.int32).reshape(-1, 2)
+            ranges = np.array([] if record.spans is None else record.spans, dtype=np.int32).reshape(-1, 2)
             spans = self._rows(ranges + shift, text)
         return RecordUnits(word_chars=word_chars, words=words, spans=spans)
 
