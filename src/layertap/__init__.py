@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from layertap.data.store import FeatureFile
-    from layertap.data.store import open as open  # noqa: A004, PLC0414 - as gzip.open; not in __all__, for import *
+    from layertap.data.store import open as open  # noqa: A004 - as gzip.open; not in __all__, for import *
     from layertap.engine.extractor import Extractor
     from layertap.errors import (
         BackendError,
