@@ -141,3 +141,16 @@ def test_a_feature_with_endless_steps_is_refused():
         doubled = concat(doubled, doubled).normalize
     with pytest.raises(FeatureError, match="1000 parts in all"):
         concat(doubled, doubled)
+
+
+def test_steps_that_are_none_are_answered_with_the_nearest():
+    with pytest.raises(AttributeError, match=r"last_hidden_state has no step 'maen'; did you mean 'mean'\?"):
+        _ = last_hidden_state.maen
+    with pytest.raises(AttributeError, match="write mean, or layer_mean for layers"):
+        _ = hidden_states[1].avg
+    with pytest.raises(AttributeError, match="hidden_states needs its layers"):
+        _ = hidden_states.mean
+    assert not hasattr(last_hidden_state, "__array_interface__")
+    assert copy.deepcopy(hidden_states[1].words("mean")) == hidden_states[1].words("mean")
+    with pytest.raises(FeatureError, match="the step words without its parentheses"):
+        concat(last_hidden_state.words, last_hidden_state.cls)

@@ -22,11 +22,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, NoReturn, get_args
 
 from layertap.errors import FeatureError
 from layertap.features.grammar import Form, Kind, LayerOp, PoolOp, StoredType, UnitOp, refusal, steps_after
 from layertap.features.indexing import MAX_NUMBER, key_text, refuse_unless_first
+from layertap.features.spelling import advice_on_step
 from layertap.features.unselected import described
 from layertap.models.sentence import Dense, LayerNorm
 
@@ -55,6 +56,14 @@ class Expr(ABC):
 
     def __bool__(self) -> NoReturn:
         raise FeatureError(f"{self} is a feature to ask for and has no truth value")
+
+    if not TYPE_CHECKING:  # or every attribute would be taken for one
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Only what is no attribute comes here; protocols of copy, pickle and numpy ask for names of their own.
+            if name.startswith("_") or name in getattr(type(self), "__dataclass_fields__", ()):
+                raise AttributeError(name)
+            raise AttributeError(f"{self} has no step {name!r}{advice_on_step(name)}")
 
     def __repr__(self) -> str:
         return str(self)

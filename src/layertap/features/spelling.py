@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
+
+from layertap.features.grammar import STEPS
 
 # Everything but names and numbers that can stand in a feature text.
 PLAIN = frozenset(" _.,:=+-()[]'\"")
@@ -74,6 +77,15 @@ MISTAKEN_SOURCES: dict[str, str] = {
     "sequence_output": "write last_hidden_state",
     "token_embeddings": "write last_hidden_state",
 }
+
+
+def advice_on_step(name: str) -> str:
+    """What to write instead of a step that is none; empty where nothing is near."""
+    if name in MISTAKEN_STEPS:
+        return f"; {MISTAKEN_STEPS[name]}"
+    close = get_close_matches(name.lower(), tuple(STEPS), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
 
 MISTAKEN_STEPS: dict[str, str] = {
     "CLS": "write cls",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NoReturn
+from types import MethodType
+from typing import TYPE_CHECKING, NoReturn
 
 from layertap.errors import FeatureError
 from layertap.features.indexing import Layered
@@ -31,6 +32,11 @@ class Unselected(ABC):
             f"{name}[:] (all)"
         )
 
+    if not TYPE_CHECKING:  # or every attribute would be taken for one
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(name if name.startswith("_") else self.advice)
+
     def __array__(self, dtype: object = None, copy: object = None) -> NoReturn:
         raise FeatureError(self.advice)
 
@@ -50,4 +56,6 @@ def described(value: object) -> str:
         return value.advice
     if isinstance(value, str):
         return f"the text {value[:60]!r}; layertap.parse(...) makes a feature of a text"
+    if isinstance(value, MethodType):
+        return f"the step {value.__name__} without its parentheses; it needs its argument in them"
     return f"a value of type {type(value).__name__}"
