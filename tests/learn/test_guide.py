@@ -45,3 +45,20 @@ def test_the_example_runs(sst, monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8
     assert lines[-1].endswith("on the test part")
+
+
+PROBING = ROOT.parent / "shared/data/probing_en"
+
+
+def test_the_example_of_nine_tasks_runs(tmp_path, monkeypatch, capsys, minilm_folder):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    if not PROBING.is_dir():
+        pytest.skip(f"{PROBING} is not there")
+    monkeypatch.setattr("sys.argv", ["probing_tasks.py", str(PROBING), str(tmp_path / "reports"), "40"])
+    runpy.run_path(str(ROOT / "examples/probing_tasks.py"), run_name="__main__")
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == [*(f"[{i}]" for i in range(7)), "often"]
+    tasks = sorted(path.name for path in PROBING.iterdir() if path.is_dir())
+    assert [line.split()[0] for line in lines] == tasks
+    assert all(len(line.split()) == 9 for line in lines)
+    assert sorted(path.name for path in (tmp_path / "reports").glob("*.html")) == [f"{task}.html" for task in tasks]

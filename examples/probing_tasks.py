@@ -1,0 +1,75 @@
+"""What each layer knows of nine linguistic properties: the tasks of X-Probe, English, in one command.
+
+    python examples/probing_tasks.py FOLDER REPORTS [ROWS]
+
+FOLDER holds a folder a task with `va.txt` and `te.txt`, a sentence, a tab and a label a line (Ravishankar, Ovrelid and
+Velldal 2019). Probes learn on `va.txt` and are scored on `te.txt`; where there is just `te.txt`, by cross-validation.
+Of `word_content` the 50 words that stand first in the alphabet are kept, as a probe of a thousand takes hours. A report
+a task goes to REPORTS, and a table of all is printed. ROWS: of each file just so many, drawn at random.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+from random import Random
+
+from layertap.cli.main import main as layertap
+
+WORDS = 50
+
+
+def rows_of(path: Path, most: int | None) -> list[dict[str, str]]:
+    """Sentences and labels of a file, fit for a probe."""
+    split = [line.rsplit("\t", 1) for line in path.read_text("utf-8").splitlines() if "\t" in line]
+    rows = [{"text": text, "label": label} for text, label in split]
+    if path.parent.name == "word_content":
+        # Each has about ten rows a file.
+        words = WORDS if most is None else min(WORDS, max(2, most // 10))
+        kept = sorted({row["label"] for row in rows})[:words]
+        rows = [row for row in rows if row["label"] in kept]
+    if most is not None and len(rows) > most:
+        rows = Random(0).sample(rows, most)
+    counts = Counter(row["label"] for row in rows)
+    return [row for row in rows if counts[row["label"]] >= 5]
+
+
+def probe(task: Path, reports: Path, most: int | None) -> dict[str, float]:
+    """Probes every layer on a task; feature -> accuracy."""
+    found = {path.stem: rows_of(path, most) for path in (task / "va.txt", task / "te.txt") if path.exists()}
+    if "va" in found:
+        known = {row["label"] for row in found["va"]}
+        found["te"] = [row for row in found["te"] if row["label"] in known]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, rows in found.items():
+            lines = [json.dumps(row) for row in rows]
+            (Path(folder) / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+        data, *test = [str(Path(folder) / f"{name}.jsonl") for name in found]
+        given = [data, "--label", "label", "-q", "--overwrite", *(["--test", *test] if test else [])]
+        outputs = [part for ending in ("json", "html") for part in ("-o", str(reports / f"{task.name}.{ending}"))]
+        with redirect_stdout(StringIO()):
+            if layertap(["probe", *given, *outputs]):
+                sys.exit(1)
+    findings = json.loads((reports / f"{task.name}.json").read_text("utf-8"))
+    return {row["feature"]: row["score"] for row in findings["features"]} | {"often": findings["baseline"]}
+
+
+def main(folder: Path, reports: Path, most: int | None) -> None:
+    """Prints a line a task, a column a layer."""
+    reports.mkdir(parents=True, exist_ok=True)
+    for number, task in enumerate(sorted(path.parent for path in folder.glob("*/te.txt"))):
+        scores = probe(task, reports, most)
+        if number == 0:
+            print(
+                f"{'':24}" + "".join(f"{name.removesuffix('.mean').replace('hidden_states', ''):>8}" for name in scores)
+            )
+        print(f"{task.name:24}" + "".join(f"{score:8.3f}" for score in scores.values()), flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else None)
