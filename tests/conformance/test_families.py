@@ -335,7 +335,6 @@ ROWS = [
         head_class="NomicBertForMaskedLM",
         small=SMALL,
         real_size=BASE | {"max_position_embeddings": 8192, "type_vocab_size": 2, "layer_norm_eps": 1e-12},
-        exact=True,
         pooler=False,
         token_types=True,
         normed="all",

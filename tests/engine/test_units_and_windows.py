@@ -264,8 +264,7 @@ def test_windows_are_as_one_sequence(extractor, data):
         states = found["t"][i]
         assert states.shape == (len(text), H)
         assert (found["num_windows"][i] > 1) == (len(text) > window)
-        # the embedding output depends on where in its window a token is, and on nothing else but the token
-        np.testing.assert_array_equal(found["layers"][i][1].shape, states.shape)
+        assert found["layers"][i].shape == (2, *states.shape)
         np.testing.assert_array_equal(found["own"][i], states[1:-1])
         places = np.arange(1, len(states) + 1)
         wanted = {
@@ -298,7 +297,6 @@ def test_each_window_is_the_same_as_that_text_alone(extractor):
     (prepared,) = windowed._pipeline(windowed.plan(), ()).preparation.prepare([Record(row=0, text=text)])
     cut = prepared.cuts[0]
     assert len(cut.sequences) == found["num_windows"][0] > 3
-    alone = [windowed.tokenizer.backend.decode(s.input_ids.tolist()) for s in cut.sequences]
     offsets = found["token_offsets"][0]
     cls, pooled = [], []
     for sequence, window in zip(cut.sequences, cut.windows, strict=True):
@@ -312,7 +310,6 @@ def test_each_window_is_the_same_as_that_text_alone(extractor):
         assert error(found["t"][0][1 + window.own_begin : 1 + window.own_end], own) < 2e-6
         cls.append(part["cls"][0])
         pooled.append(part["pooled"][0])
-    assert len(alone) == len(cls)
     assert error(found["cls"][0], np.mean(cls, axis=0)) < 2e-6
     assert error(found["pooled"][0], np.mean(pooled, axis=0)) < 2e-6
 

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.extract import add_running_options
+from layertap.cli.extract import STANDARD_STREAM, add_running_options
 from layertap.cli.options import (
     InputOptions,
     add_command,
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from layertap.learn.probing.examples import Examples, Part
     from layertap.learn.probing.probe import Findings
 
-STANDARD_STREAM = "-"
 ENDINGS = (".csv", ".json", ".png", ".html")
 METRICS = ("accuracy", "macro-f1", "mcc")
 POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
