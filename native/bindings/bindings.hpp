@@ -1,0 +1,13 @@
+// One function a file: each adds its part to the module.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+namespace layertap {
+
+void bind_machine(nanobind::module_& module);
+void bind_products(nanobind::module_& module);
+void bind_attention(nanobind::module_& module);
+void bind_rows(nanobind::module_& module);
+
+}  // namespace layertap

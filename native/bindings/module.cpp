@@ -1,0 +1,9 @@
+#include "bindings.hpp"
+
+NB_MODULE(_native, module) {
+  module.doc() = "Kernels for processors; `layertap.backends.native` is the door to them.";
+  layertap::bind_machine(module);
+  layertap::bind_products(module);
+  layertap::bind_attention(module);
+  layertap::bind_rows(module);
+}

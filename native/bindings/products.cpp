@@ -1,0 +1,3 @@
+#include "bindings.hpp"
+
+void layertap::bind_products(nanobind::module_&) {}

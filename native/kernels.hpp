@@ -1,0 +1,120 @@
+// What an instruction set offers: one table of functions, compiled once for each.
+//
+// Shape letters: M rows (tokens), N output columns, K inner columns, S segments, D head size.
+//
+// Every function gives a row the same bits whatever other rows it is computed with, in whichever part of [0, M) and on
+// whichever thread: sums over K run in an order that depends on K alone, and rows never share a sum.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace layertap {
+
+using bfloat16 = std::uint16_t;  // the upper half of a float32
+
+// How the factors of a product are held. Sums are float32 (int8: int32, scaled to float32 at the end).
+enum class Format : std::uint8_t {
+  float32,
+  bfloat16,
+  int8,    // weights int8, one scale a column; activations uint8 with zero point 128, one scale a row
+  split2,  // a float32 as the sum of two bfloat16: three products
+  split3,  // ... of three: six products, as good as float32
+};
+
+enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu, tanh };
+
+// Strides of operands and of what kernels read and write count elements and are multiples of this; the columns beyond
+// the real ones are zero. Rows may be read (never written) up to a multiple of 16.
+constexpr std::int64_t padding = 64;
+
+constexpr std::int64_t padded(std::int64_t columns) { return (columns + padding - 1) / padding * padding; }
+
+// Activations [M, K], as products read them.
+struct Operand {
+  void* data;                // float, bfloat16 or uint8 [parts, M, stride]
+  std::int64_t stride;       // elements from row to row
+  std::int64_t part_stride;  // elements from part to part (split2, split3)
+  float* scales;             // int8: [M], value = scale * (stored - 128)
+};
+
+// Weights [N, K], rearranged for products by `Kernels::pack`.
+struct PackedMatrix {
+  Format format;
+  std::int64_t rows;       // N
+  std::int64_t inner;      // K
+  std::int64_t panels;     // of Kernels::panel columns each
+  void* data;              // aligned to 64 bytes; layout is the kernels' own
+  float* scales;           // int8: [padded(N)], one a column
+  std::int32_t* offsets;   // int8: [padded(N)], 128 times the sum of a column's weights
+};
+
+// What happens to a product's sums before they are stored: out = activation(sum + bias) + residual.
+struct Epilogue {
+  const float* bias;      // [padded(N)] or null
+  Activation activation;
+  const float* residual;  // [M, residual_stride] or null; may be `out`
+  std::int64_t residual_stride;
+  void* out;              // [M, out_stride], float or bfloat16; all columns of the panels are written
+  std::int64_t out_stride;
+  bool out_is_bfloat16;
+};
+
+// Attention of one head over one sequence: softmax(scale * Q K^T) V.
+struct AttentionHead {
+  bool is_bfloat16;         // q, k, v and out: bfloat16, or else float; products in that format, softmax in float32
+  const void* queries;      // [num_queries, stride]
+  const void* keys;         // [num_keys, stride]
+  const void* values;       // [num_keys, stride]
+  std::int64_t query_stride;
+  std::int64_t stride;      // of keys and values
+  std::int64_t num_queries;
+  std::int64_t num_keys;
+  std::int64_t head_size;   // D, any from 1 on
+  float scale;
+  void* out;                // [num_queries, out_stride]; only D columns are written
+  std::int64_t out_stride;
+  float* probabilities;     // [num_queries, num_keys] or null
+};
+
+struct Kernels {
+  const char* name;              // of the instruction set
+  std::int64_t panel;            // columns of a packed panel; divides `padding`
+  bool has_bfloat16, has_int8, has_split;
+
+  // --- products.cpp
+  std::size_t (*packed_bytes)(Format, std::int64_t rows, std::int64_t inner);
+  // Fills data, scales, offsets of `matrix` (allocated by the caller, zeroed) from float32 weights [N, stride].
+  void (*pack)(const float* weights, std::int64_t stride, PackedMatrix& matrix);
+  std::size_t (*product_scratch)(std::int64_t inner);  // bytes a thread
+  // Rows [row_begin, row_end) of a, panels [panel_begin, panel_end) of w. `out`, `residual` are of row 0, panel 0.
+  void (*product)(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
+                  std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue, void* scratch);
+
+  // --- attention.cpp
+  std::size_t (*attention_scratch)(std::int64_t num_keys, std::int64_t head_size);  // bytes a thread
+  void (*attention)(const AttentionHead& head, void* scratch);
+
+  // --- rows.cpp
+  // out = (in - mean) / sqrt(variance + eps) * weight + bias; bias may be null; out may be `in`.
+  // `rounded`, where not null, gets the same as bfloat16.
+  void (*layer_norm)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
+                     const float* weight, const float* bias, float eps, float* out, std::int64_t out_stride,
+                     bfloat16* rounded, std::int64_t rounded_stride);
+  // float32 [rows, stride] -> operand of a format, rows [0, rows) of it.
+  void (*to_operand)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, Format format,
+                     const Operand& out);
+  // bfloat16 [rows, stride] -> float32.
+  void (*widen)(const bfloat16* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, float* out,
+                std::int64_t out_stride);
+  // total[column] (=, +=, max=, min=) weight * row[column]; the first row of a segment sets.
+  void (*set_row)(float* total, const float* row, float weight, std::int64_t columns);
+  void (*add_row)(float* total, const float* row, float weight, std::int64_t columns);
+  void (*max_row)(float* total, const float* row, std::int64_t columns);  // a NaN on either side gives NaN
+  void (*min_row)(float* total, const float* row, std::int64_t columns);
+};
+
+// null where this processor (or this build) does not have it; names as `instruction_sets` lists them.
+const Kernels* kernels_of(const char* instruction_set);
+
+}  // namespace layertap
