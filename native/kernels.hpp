@@ -77,6 +77,23 @@ struct AttentionHead {
   float* probabilities;     // [num_queries, num_keys] or null
 };
 
+// One table of embeddings as it is stored.
+struct Table {
+  enum class Type : std::uint8_t { float32, bfloat16, float16 };
+  const void* data;     // [rows, columns], or null: there is none
+  Type type;
+  std::int64_t rows;
+  std::int64_t stride;  // elements
+};
+
+// The sum of up to three tables' rows: (word + type) + position.
+struct EmbeddingRows {
+  Table words, types, positions;
+  const std::int32_t* input_ids;       // [M]
+  const std::int32_t* token_type_ids;  // [M], or null: 0 everywhere
+  const std::int32_t* position_ids;    // [M]; not read where there is no table of positions
+};
+
 struct Kernels {
   const char* name;              // of the instruction set
   std::int64_t panel;            // columns of a packed panel; divides `padding`
@@ -96,6 +113,8 @@ struct Kernels {
   void (*attention)(const AttentionHead& head, void* scratch);
 
   // --- rows.cpp
+  // float32 [rows, out_stride], zero beyond `columns`.
+  void (*embed)(const EmbeddingRows& in, std::int64_t rows, std::int64_t columns, float* out, std::int64_t out_stride);
   // out = (in - mean) / sqrt(variance + eps) * weight + bias; bias may be null; out may be `in`.
   // `rounded`, where not null, gets the same as bfloat16.
   void (*layer_norm)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,

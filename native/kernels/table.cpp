@@ -39,6 +39,7 @@ const Kernels& kernels() {
       product,
       attention_scratch,
       attention,
+      embed,
       layer_norm,
       to_operand,
       widen,

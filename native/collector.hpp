@@ -1,0 +1,55 @@
+// Takes hidden states as they appear and keeps only what a program asks of them: folds over layers, then reduces over
+// segments, in the order of the rows.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "batch.hpp"
+#include "buffer.hpp"
+#include "kernels.hpp"
+#include "shards.hpp"
+
+namespace layertap {
+
+// Hidden states of some rows of a shard.
+struct States {
+  const float* data;         // [rows, stride]
+  std::int64_t stride;
+  std::int64_t rows;
+  const std::int32_t* kept;  // [rows] the shard's rows that these are, ascending, or null: all of them
+};
+
+class Collector {
+ public:
+  Collector(const Kernels& kernels, const Program& program, const Cut& cut, std::int64_t hidden);
+
+  // Floats that one team needs for captures that fold, for shards of up to `rows` rows.
+  std::size_t fold_floats(std::int64_t rows) const { return folding_ * static_cast<std::size_t>(rows * padded(hidden_)); }
+  bool wants_pooler() const { return pooler_ != nullptr; }
+
+  // Takes columns [begin, end) of state `layer` of a shard; members of a team take a part each.
+  void take(int layer, const States& states, std::size_t shard, float* folds, std::int64_t begin, std::int64_t end) const;
+
+  // The rows that the pooler wants from state L, [the shard's segments, padded(H)]; and where its output goes.
+  std::int64_t pooler_rows(std::size_t shard) const;
+  void take_pooler_rows(const States& states, std::size_t shard, float* rows, std::int64_t begin, std::int64_t end) const;
+  void put_pooled(const float* pooled, std::int64_t stride, std::size_t shard, std::int64_t begin, std::int64_t end) const;
+
+ private:
+  using Own = std::vector<std::int32_t>;
+
+  const Own& segments_of(const Capture& capture, std::size_t shard) const;
+  void reduce(const Capture& capture, const States& states, std::size_t shard, std::int64_t begin, std::int64_t end) const;
+  void reduce_segment(const Capture& capture, const States& states, std::int64_t row_begin, std::int32_t segment,
+                      float* out, std::int64_t begin, std::int64_t end) const;
+
+  const Kernels& kernels_;
+  const Program& program_;
+  const Cut& cut_;
+  std::int64_t hidden_;
+  std::size_t folding_ = 0;
+  const Capture* pooler_ = nullptr;
+};
+
+}  // namespace layertap

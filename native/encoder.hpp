@@ -1,0 +1,105 @@
+// One encoder of the BERT line: its weights as kernels want them, and how a batch goes through them.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "batch.hpp"
+#include "collector.hpp"
+#include "kernels.hpp"
+#include "matrix.hpp"
+#include "shards.hpp"
+#include "team.hpp"
+
+namespace layertap {
+
+enum class Precision : std::uint8_t { float32, float32_high, bfloat16, int8 };
+
+// Numbers of a model; names are those of Hugging Face configs.
+struct Shape {
+  std::int64_t hidden_size;
+  std::int64_t num_attention_heads;
+  std::int64_t intermediate_size;
+  std::int64_t embedding_size;  // columns of the tables; hidden_size where no projection follows
+  Activation hidden_act;
+  float layer_norm_eps;
+
+  std::int64_t head_size() const { return hidden_size / num_attention_heads; }
+};
+
+// A layer norm's weight and bias, [columns] each.
+struct Norm {
+  std::vector<float> weight, bias;
+};
+
+// The tables stay where they are; whoever gives them keeps them alive.
+struct Embeddings {
+  Table words, positions, types;
+  Norm norm;
+  std::unique_ptr<Matrix> projection;  // [hidden_size, embedding_size], or null
+};
+
+struct Block {
+  Matrix query_key_value, attention_output, intermediate, output;
+  Norm attention_norm, output_norm;
+};
+
+// Where the time of a run goes. Of a team, the time of its first member.
+enum class Stage : std::uint8_t { embeddings, query_key_value, attention, attention_output, intermediate, output, norms, captures, count };
+constexpr auto num_stages = static_cast<std::size_t>(Stage::count);
+using StageSeconds = std::array<double, num_stages>;
+
+// What a run keeps of one shard while it is under way; used again by later runs.
+struct Workspace;
+
+class Encoder {
+ public:
+  Encoder(const Kernels& kernels, Precision precision, const Shape& shape);
+  ~Encoder();
+  Encoder(const Encoder&) = delete;
+  Encoder& operator=(const Encoder&) = delete;
+
+  const Shape& shape() const { return shape_; }
+  Matrix dense(const std::vector<Weight>& parts) const;  // in the format of hidden states as operands
+
+  // Loading; not beside a run.
+  void set_embeddings(Embeddings embeddings) { embeddings_ = std::move(embeddings); }
+  // Layer i uses block `block_of_layer[i]`.
+  void add_block(Block block) { blocks_.push_back(std::move(block)); }
+  void set_pooler(Matrix pooler) { pooler_ = std::make_unique<Matrix>(std::move(pooler)); }
+  std::size_t num_blocks() const { return blocks_.size(); }
+  std::size_t bytes() const;
+
+  // Runs a checked program over a checked batch. `layers`: the block of each layer, at least `program.stop` of them.
+  // `cancelled` is asked from time to time on the calling thread; once it says yes the run ends early with false.
+  bool run(const Batch& batch, const Program& program, const std::vector<int>& layers, int threads,
+           const std::function<bool()>& cancelled);
+
+  StageSeconds stage_seconds() const;
+
+ private:
+  friend class ShardRun;
+
+  std::unique_ptr<Workspace> workspace(std::int64_t rows, std::int64_t longest, std::int64_t pooled, std::size_t fold_floats,
+                                       int members);
+  void give_back(std::unique_ptr<Workspace> workspace);
+
+  const Kernels& kernels_;
+  Format format_;            // of products over hidden states
+  bool attention_bfloat16_;  // queries, keys, values and context are bfloat16
+  Shape shape_;
+  Embeddings embeddings_;
+  std::vector<Block> blocks_;
+  std::unique_ptr<Matrix> pooler_;
+
+  mutable std::mutex lock_;
+  std::vector<std::unique_ptr<Workspace>> spare_;
+  StageSeconds seconds_{};
+};
+
+}  // namespace layertap

@@ -1,0 +1,36 @@
+// A dense layer's weights as products want them.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "buffer.hpp"
+#include "kernels.hpp"
+
+namespace layertap {
+
+// One weight of a dense layer: [rows, columns] float32, row-major, and its bias [rows] or null.
+struct Weight {
+  const float* data;
+  std::int64_t rows;
+  std::int64_t columns;
+  const float* bias;
+};
+
+// Several weights of the same inner size side by side, each beginning at a panel: their products run as one.
+class Matrix {
+ public:
+  Matrix() = default;
+  Matrix(const Kernels& kernels, Format format, const std::vector<Weight>& parts);
+
+  const PackedMatrix& packed() const { return packed_; }
+  const float* bias() const { return bias_.as<float>(); }
+  std::int64_t panels() const { return packed_.panels; }
+  std::size_t bytes() const { return data_.bytes() + bias_.bytes() + scales_.bytes() + offsets_.bytes(); }
+
+ private:
+  PackedMatrix packed_{};
+  Buffer data_, bias_, scales_, offsets_;
+};
+
+}  // namespace layertap

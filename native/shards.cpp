@@ -1,0 +1,86 @@
+#include "shards.hpp"
+
+#include <algorithm>
+
+namespace layertap {
+
+namespace {
+
+// Fewer rows and weights are read more often than they are used; more, and a shard's states leave the cache.
+constexpr std::int64_t least_rows = 64;
+constexpr std::int64_t most_rows = 256;
+// Shards a thread, so that the last ones even out.
+constexpr std::int64_t shards_a_thread = 4;
+
+struct Extent {
+  std::int64_t first = -1, last = -1;  // rows; -1: the segment is empty
+};
+
+Extent extent_of(const Segments& segments, std::int64_t s) {
+  Extent found;
+  for (auto r = static_cast<std::size_t>(segments.offsets[static_cast<std::size_t>(s)]);
+       r < static_cast<std::size_t>(segments.offsets[static_cast<std::size_t>(s) + 1]); ++r) {
+    if (segments.begin[r] >= segments.end[r]) continue;
+    if (found.first < 0 || segments.begin[r] < found.first) found.first = segments.begin[r];
+    found.last = std::max<std::int64_t>(found.last, segments.end[r] - 1);
+  }
+  return found;
+}
+
+std::int64_t sequence_of(const Batch& batch, std::int64_t row) {
+  const auto after = std::upper_bound(batch.cu_seqlens.begin(), batch.cu_seqlens.end(), row);
+  return after - batch.cu_seqlens.begin() - 1;
+}
+
+// The share of the whole that the busiest thread has, times the threads: 1 is even.
+double unevenness(const std::vector<Shard>& shards, std::int64_t tokens, int threads) {
+  std::vector<std::int64_t> loads(static_cast<std::size_t>(threads), 0);
+  for (const Shard& shard : shards) *std::min_element(loads.begin(), loads.end()) += shard.rows();
+  const auto most = static_cast<double>(*std::max_element(loads.begin(), loads.end()));
+  return most * threads / static_cast<double>(tokens);
+}
+
+}  // namespace
+
+Cut cut(const Batch& batch, const Program& program, int threads) {
+  const std::int64_t sequences = batch.num_sequences();
+  const std::int64_t tokens = batch.num_tokens();
+  // joined[b]: a segment has rows on both sides of the boundary before sequence b
+  std::vector<char> joined(static_cast<std::size_t>(sequences) + 1, 0);
+  for (const Segments& segments : program.segments) {
+    for (std::int64_t s = 0; s < segments.size(); ++s) {
+      const Extent extent = extent_of(segments, s);
+      if (extent.first < 0) continue;
+      const std::int64_t last = sequence_of(batch, extent.last);
+      for (std::int64_t b = sequence_of(batch, extent.first) + 1; b <= last; ++b) joined[static_cast<std::size_t>(b)] = 1;
+    }
+  }
+  const std::int64_t target = std::clamp(tokens / (shards_a_thread * threads), least_rows, most_rows);
+  Cut found{};
+  std::int64_t begin = 0;
+  for (std::int64_t b = 1; b <= sequences; ++b) {
+    if (b < sequences && joined[static_cast<std::size_t>(b)] != 0) continue;
+    // where the next sequence, or the next few that are joined, would make it too large
+    std::int64_t next = b + 1;
+    while (next < sequences && joined[static_cast<std::size_t>(next)] != 0) ++next;
+    const auto row = [&](std::int64_t sequence) -> std::int64_t { return batch.cu_seqlens[static_cast<std::size_t>(sequence)]; };
+    if (b == sequences || row(next) - row(begin) > target) {
+      found.shards.push_back({begin, b, row(begin), row(b)});
+      begin = b;
+    }
+  }
+  found.together = threads > 1 && unevenness(found.shards, tokens, threads) > 1.35;
+  for (const Segments& segments : program.segments) {
+    std::vector<std::vector<std::int32_t>> own(found.shards.size());
+    for (std::int64_t s = 0; s < segments.size(); ++s) {
+      const std::int64_t row = std::max<std::int64_t>(extent_of(segments, s).first, 0);
+      const auto after = std::upper_bound(found.shards.begin(), found.shards.end(), row,
+                                          [](std::int64_t value, const Shard& shard) { return value < shard.row_begin; });
+      own[static_cast<std::size_t>(after - found.shards.begin()) - 1].push_back(static_cast<std::int32_t>(s));
+    }
+    found.segments.push_back(std::move(own));
+  }
+  return found;
+}
+
+}  // namespace layertap
