@@ -171,9 +171,11 @@ def test_refusals(refused, data, model, arguments, code, message, tmp_path, monk
 
 def test_bad_labels_are_refused_before_the_model_is_opened(refused, tmp_path):
     missing = write(tmp_path / "m.jsonl", [*rows(4), {"text": "x", "mood": None}])
-    assert "record 4: the label 'mood' is missing" in refused(1, "probe", missing, "--label", "mood", "-m", "/no/model")
+    assert "1 of 5 rows have no label in column 'mood', the first of them row 5" in refused(
+        1, "probe", missing, "--label", "mood", "-m", "/no/model"
+    )
     one = write(tmp_path / "o.jsonl", rows(9)[::2])
-    assert "every label is 'down'" in refused(1, "probe", one, "--label", "mood", "-m", "/no/model")
+    assert "every row has the label 'down'" in refused(1, "probe", one, "--label", "mood", "-m", "/no/model")
 
 
 def test_existing_outputs_are_kept(refused, data, model, tmp_path):
@@ -188,7 +190,7 @@ def test_what_help_names_is_what_there_is():
 
     from layertap.cli import probe
     from layertap.features.grammar import PoolOp
-    from layertap.learn.probing.scores import METRICS
+    from layertap.learn.metrics import METRICS
 
     assert tuple(METRICS) == probe.METRICS
     assert set(probe.POOLINGS) == set(get_args(PoolOp))
@@ -239,6 +241,14 @@ def test_words_of_jsonl_in_cross_validation(layertap, model, tmp_path):
     assert "5-fold cross-validation over 30 words, sentences kept whole" in ended.out
     assert "note: of the 60 words" in ended.out
     assert "--words-column words" in ended.out.splitlines()[-1]
+
+
+def test_tags_of_the_words_of_texts(layertap, model, tmp_path):
+    rows = [{"text": f"the {('film', 'river')[i % 2]} n{i}", "tag": ["D", "N", "X"]} for i in range(20)]
+    data = write(tmp_path / "w.jsonl", rows)
+    ended = layertap("probe", data, "--label", "tag", "-m", model, "-q", "--layers", "0")
+    assert ended.code == 0, ended.err
+    assert "5-fold cross-validation over 60 words, sentences kept whole" in ended.out
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def write_csv(path, rows, header="text,label"):
     [
         (with_labels("a", None), None, "x.csv: 1 of 2 rows have no label in column 'label', the first of them row 2"),
         (with_labels("a", ""), None, "1 of 2 rows have no label"),
-        (with_labels("a", float("nan")), None, "the label in column 'label' is nan"),
+        (with_labels("a", float("nan")), None, "1 of 2 rows have no label"),
         (with_labels("a", 0.5), None, "is 0.5; expected a string or a whole number"),
         (with_labels(["a"], ["b"], texts=["", ""]), None, "1 labels in column 'label', and 0 words"),
         (

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.options import Semantics
     from layertap.learn.head import Head
-    from layertap.learn.task import FitOptions, Part
+    from layertap.learn.labels import Part
+    from layertap.learn.task import FitOptions
     from layertap.records import Record
 
 SCHEMES = ("auto", "bio", "io", "tags")
@@ -118,11 +119,11 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelledInput:
-    """Records of a file, from the first each time they are asked for."""
+    """Records of a file, from the first each time they are gone through."""
 
     options: InputOptions
 
-    def __call__(self) -> Iterator[Record]:
+    def __iter__(self) -> Iterator[Record]:
         """The records."""
         with self.options.open() as reader:
             yield from reader
@@ -218,12 +219,11 @@ def class_weights(given: list[str] | None) -> Any:
 def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
     """The records of a file and their labels."""
     from layertap.learn.fitting import counter
-    from layertap.learn.labels import labels_of
-    from layertap.learn.task import Part
+    from layertap.learn.labels import Part, labels_of
 
     options = argparse.Namespace(**(vars(options) | {"input": source}))
     records = LabelledInput(options=input_of(options, columns=(options.label,)))
-    labels = labels_of(records(), options.label, source=source, count_words=counter(semantics))
+    labels = labels_of(records, options.label, source=source, count_words=counter(semantics))
     return Part(records=records, labels=labels)
 
 

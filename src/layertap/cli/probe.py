@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +33,12 @@ if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.extractor import Extractor
     from layertap.features.expr import Expr
-    from layertap.learn.probing.examples import Examples, Part
+    from layertap.learn.labels import Part
+    from layertap.learn.probing.examples import Examples
     from layertap.learn.probing.probe import Findings
 
 ENDINGS = (".csv", ".json", ".png", ".html")
-METRICS = ("accuracy", "macro-f1", "mcc")
+METRICS = ("accuracy", "macro_f1", "mcc")
 POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
 PLANES = ("pca", "tsne")
 
@@ -89,7 +89,7 @@ def add_to(commands: Commands) -> None:
         choices=METRICS,
         default="accuracy",
         metavar="M",
-        help="accuracy, macro-f1 or mcc (default: accuracy)",
+        help="accuracy, macro_f1 or mcc (default: accuracy)",
     )
     group.add_argument(
         "--pooling", default="mean", metavar="A,B", help=f"of every layer: {', '.join(POOLINGS)} (default: mean)"
@@ -141,10 +141,10 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command: what can be checked comes first, then the data, then the model."""
     request = _checked(options)
     examples = _examples(request)
-    if examples.sentences and options.cache is not None:
+    if examples.owners is not None and options.cache is not None:
         raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
     extractor = _opened(options)
-    features = _features(request, extractor, words=bool(examples.sentences))
+    features = _features(request, extractor, words=examples.owners is not None)
     from layertap.learn.probing.probe import probe
 
     def say(place: int, feature: str) -> None:
@@ -238,28 +238,21 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _examples(request: Request) -> Examples:
-    from layertap.learn.probing.examples import cross_validation, given_split
+    from layertap.engine.units import UnitFinder
+    from layertap.learn.probing.examples import cross_validation, given_split, read_part
 
     options = request.options
-    train = _part(request, options.input)
+    finder = UnitFinder(words=True, pattern=semantics_of(options).compiled_word_pattern())
+
+    def read(source: str) -> Part:
+        with replace(request.source, source=source).open() as reader:
+            return read_part(reader, options.label, source, finder=finder, most=options.max_words, seed=options.seed)
+
+    train = read(options.input)
     if options.test is None:
-        return cross_validation(train, folds=options.folds or 5, seed=options.seed)
-    test = _part(request, options.test)
-    dev = None if options.dev is None else _part(request, options.dev)
-    return given_split(train, test, dev, seed=options.seed)
-
-
-def _part(request: Request, source: str) -> Part:
-    from layertap.learn.probing.examples import read_part, read_words
-
-    options = request.options
-    with replace(request.source, source=source).open() as reader:
-        records = iter(reader)
-        first = next(records, None)
-        every = chain([] if first is None else [first], records)
-        if first is None or first.words is None:
-            return read_part(every, options.label, source)
-        return read_words(every, options.label, source, most=options.max_words, seed=options.seed)
+        return cross_validation(train, finder=finder, folds=options.folds or 5, seed=options.seed)
+    test, dev = read(options.test), None if options.dev is None else read(options.dev)
+    return given_split(train, test, dev, finder=finder, seed=options.seed)
 
 
 def _opened(options: argparse.Namespace) -> Extractor:

@@ -17,12 +17,12 @@ from layertap.engine.progress import progress_on
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, UsageError
 from layertap.learn.head import FittedOn, Head, canonical, checked_schema, default_feature
-from layertap.learn.labels import labels_of
+from layertap.learn.labels import Part
 from layertap.learn.linear import Examples, Fitted, Float32, Training, fit_linear
 from layertap.learn.metrics import Scores, class_scores, entity_scores
 from layertap.learn.predicting import Predictor
 from layertap.learn.tags import Scheme, in_scheme
-from layertap.learn.task import Bools, ClassWeight, FitOptions, Part, Task, checked_task
+from layertap.learn.task import Bools, ClassWeight, FitOptions, Task, checked_task
 from layertap.learn.vector_store import MEMORY_BYTES, VectorSpace, vector_space
 from layertap.records import FeatureSchema, Ragged, Record
 
@@ -79,7 +79,7 @@ def measure(extractor: Extractor, head: Head, part: Part, *, progress: bool = Fa
     predictor = Predictor(extractor, [head])
     ids: list[npt.NDArray[np.int32]] = []
     with progress_on(sys.stderr, shown=progress, total=len(part.labels.values)) as on_progress:
-        ids.extend(judged.ids for _, (judged,) in predictor.judge(part.records(), on_progress))
+        ids.extend(judged.ids for _, (judged,) in predictor.judge(part.records, on_progress))
     found = [head.labels[i] for i in np.concatenate(ids).tolist()]
     values = part.labels.values
     return head_scores(head.scheme, values, found)
@@ -202,7 +202,7 @@ class _Gathering:
         done, ends = 0, [0, 0]
         total = len(part.labels.values)
         with progress_on(sys.stderr, shown=self.show, total=total) as on_progress:
-            stream = self.extractor.stream(part.records(), {FEATURE: self.feature}, on_progress=on_progress)
+            stream = self.extractor.stream(part.records, {FEATURE: self.feature}, on_progress=on_progress)
             for batch in stream:
                 feature = batch.features[FEATURE]
                 rows = feature.values if isinstance(feature, Ragged) else feature
@@ -302,10 +302,7 @@ def part_of(texts: Sequence[Text], labels: Sequence[Any], source: str, extractor
         replace(record, columns={LABEL: list(label) if isinstance(label, tuple) else label})
         for record, label in zip(as_records(texts), given, strict=True)
     ]
-    return Part(
-        records=lambda: records,
-        labels=labels_of(records, LABEL, source=source, count_words=counter(extractor.semantics)),
-    )
+    return Part.held(records, LABEL, source=source, count_words=counter(extractor.semantics))
 
 
 def counter(semantics: Any) -> Callable[[Record], int]:

@@ -1,7 +1,8 @@
-"""Labels that records carry in a column: read, and refused where nothing can be learnt from them."""
+"""Labelled records: labels read from a column, and refused where nothing can be learnt from them."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,27 @@ class Labels:
         return Labels(source=self.source, task=self.task, values=values)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Labelled records: those to learn from, to choose or to stop early by, or to measure on.
+
+    Attributes:
+        records: each time they are gone through, from the first.
+        labels: theirs.
+        notes: what was left out, in words.
+    """
+
+    records: Iterable[Record]
+    labels: Labels
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def held(cls, records: Iterable[Record], column: str, *, source: str, count_words: Callable[[Record], int]) -> Part:
+        """Records in memory; arguments and errors as `labels_of` has them."""
+        held = tuple(records)
+        return cls(records=held, labels=labels_of(held, column, source=source, count_words=count_words))
+
+
 def labels_of(records: Iterable[Record], column: str, *, source: str, count_words: Callable[[Record], int]) -> Labels:
     """Reads the labels of records.
 
@@ -57,14 +79,14 @@ def labels_of(records: Iterable[Record], column: str, *, source: str, count_word
     missing: list[Record] = []
     for record in records:
         value = record.columns.get(column)
-        if value is None or value == "":
+        if _is_missing(value):
             missing.append(record)
             continue
         where = f"{source}: {_row(record)}"
-        kinds.add(isinstance(value, list))
+        kinds.add(isinstance(value, list | tuple))
         if len(kinds) > 1:
             raise InputError(f"{where}: column {column!r} holds lists in some rows and single labels in others")
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             values.append(_tags(value, column, where, count_words(record)))
         else:
             values.append((_label(value, column, where),))
@@ -80,7 +102,7 @@ def labels_of(records: Iterable[Record], column: str, *, source: str, count_word
 
 
 def check_learnable(labels: Labels) -> tuple[str, ...]:
-    """The classes of a training part, sorted.
+    """The classes of a training part, sorted; whole numbers by their size.
 
     Raises:
         InputError: fewer than two, or one with a single example.
@@ -100,7 +122,8 @@ def check_learnable(labels: Labels) -> tuple[str, ...]:
             f"{labels.source}: one example only of {listed(single)}; nothing can be learnt from one: give more, take "
             "it out, or join it to another class"
         )
-    return tuple(sorted(counts))
+    numbers = all(label.removeprefix("-").isdecimal() for label in counts)
+    return tuple(sorted(counts, key=(lambda label: (int(label), label)) if numbers else None))
 
 
 def check_known(labels: Labels, classes: Sequence[str], *, trained_on: str) -> None:
@@ -114,7 +137,7 @@ def check_known(labels: Labels, classes: Sequence[str], *, trained_on: str) -> N
     if unseen:
         raise InputError(
             f"{labels.source}: {sum(unseen.values())} labels are not among those of {trained_on}: "
-            f"{listed(sorted(unseen))}; a head predicts {listed(classes)} only: take those rows out, or train with them"
+            f"{listed(sorted(unseen))}; only {listed(classes)} can be predicted: leave the rows out, or train with them"
         )
 
 
@@ -137,7 +160,7 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(repr(name) for name in names[:MOST_LISTED]) + more
 
 
-def _tags(value: list[Any], column: str, where: str, num_words: int) -> tuple[str, ...]:
+def _tags(value: Sequence[Any], column: str, where: str, num_words: int) -> tuple[str, ...]:
     tags = tuple(_label(tag, column, f"{where}: item {i}") for i, tag in enumerate(value, start=1))
     if len(tags) != num_words:
         raise InputError(
@@ -149,10 +172,16 @@ def _tags(value: list[Any], column: str, where: str, num_words: int) -> tuple[st
 def _label(value: Any, column: str, where: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # as a file has whole numbers some of which are missing
     if isinstance(value, str | int) and value != "":
         return str(value)
-    shown = "empty" if value is None or value == "" else repr(value)
+    shown = "empty" if _is_missing(value) else repr(value)
     raise InputError(f"{where}: the label in column {column!r} is {shown:.60}; expected a string or a whole number")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _row(record: Record) -> str:

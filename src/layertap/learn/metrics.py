@@ -1,30 +1,96 @@
-"""How good predictions are, by scikit-learn and seqeval."""
+"""How good predicted classes and entities are; of entities by seqeval."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from layertap.learn.libraries import require_libraries
 
+Classes = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Scores = dict[str, Any]
 
 
-def class_scores(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
-    """Accuracy, macro-F1, Matthews correlation, and precision, recall, F1 and support of each class.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tally:
+    """How often each pair of a true and a predicted class occurs; a row of `counts` each for R resamples.
 
-    Macro-F1 is over the classes that occur in either; F1 of a class that is never predicted is 0.
+    Attributes:
+        true, predicted: of the P pairs that occur.
+        counts: float64 [R, P].
+        num_classes: K.
     """
-    require_libraries("measuring", "sklearn")
-    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, precision_recall_fscore_support
 
-    classes = sorted({*gold, *predicted})
-    parts = precision_recall_fscore_support(gold, predicted, labels=classes, zero_division=0)
-    return {
-        "accuracy": float(accuracy_score(gold, predicted)),
-        "macro_f1": float(f1_score(gold, predicted, labels=classes, average="macro", zero_division=0)),
-        "mcc": float(matthews_corrcoef(gold, predicted)),
-        "classes": _by_name(classes, parts),
+    true: Classes
+    predicted: Classes
+    counts: Floats
+    num_classes: int
+
+    @classmethod
+    def of(cls, true: Classes, predicted: Classes, num_classes: int) -> Tally:
+        """Counts N rows."""
+        pairs, counts = np.unique(true * num_classes + predicted, return_counts=True)
+        return cls(
+            true=pairs // num_classes,
+            predicted=pairs % num_classes,
+            counts=counts[None].astype(np.float64),
+            num_classes=num_classes,
+        )
+
+    def of_classes(self, classes: Classes, weights: Floats | None = None) -> Floats:
+        """float64 [R, K]: counts added up by a class of each pair."""
+        chosen = self.counts if weights is None else self.counts * weights
+        found: Floats = np.zeros((len(chosen), self.num_classes))
+        np.add.at(found.T, classes, chosen.T)
+        return found
+
+    @property
+    def right(self) -> Floats:
+        """float64 [P]: 1 where prediction and truth agree."""
+        same: Floats = (self.true == self.predicted).astype(np.float64)
+        return same
+
+
+def accuracy(tally: Tally) -> Floats:
+    """The share of right predictions."""
+    found: Floats = tally.counts @ tally.right / tally.counts.sum(axis=1)
+    return found
+
+
+def macro_f1(tally: Tally) -> Floats:
+    """The mean of the classes' F1; a class that neither occurs nor is predicted does not count."""
+    right = tally.of_classes(tally.true, tally.right)
+    both = tally.of_classes(tally.true) + tally.of_classes(tally.predicted)
+    found: Floats = _ratio(2 * right, both).sum(axis=1) / (both > 0).sum(axis=1)
+    return found
+
+
+def mcc(tally: Tally) -> Floats:
+    """Matthews correlation, for any number of classes (Gorodkin 2004); 0 where one class has everything."""
+    total = tally.counts.sum(axis=1)
+    true, predicted = tally.of_classes(tally.true), tally.of_classes(tally.predicted)
+    above = tally.counts @ tally.right * total - (true * predicted).sum(axis=1)
+    below = np.sqrt((total**2 - (true**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1)))
+    return _ratio(above, below)
+
+
+METRICS: Mapping[str, Callable[[Tally], Floats]] = {"accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc}
+
+
+def class_scores(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
+    """All of `METRICS`, and precision, recall, F1 and support of each class that occurs in either."""
+    classes, places = np.unique([*gold, *predicted], return_inverse=True)
+    tally = Tally.of(places[: len(gold)], places[len(gold) :], len(classes))
+    right = tally.of_classes(tally.true, tally.right)[0]
+    true, found = tally.of_classes(tally.true)[0], tally.of_classes(tally.predicted)[0]
+    parts = [_ratio(right, found), _ratio(right, true), _ratio(2 * right, true + found), true]
+    return {name: float(measure(tally)[0]) for name, measure in METRICS.items()} | {
+        "classes": _by_name(classes.tolist(), parts)
     }
 
 
@@ -48,6 +114,12 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         "f1": float(f1),
         "types": _by_name(kinds, parts),
     }
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    """Where there is nothing, 0."""
+    found: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return found
 
 
 def _by_name(names: Sequence[str], parts: Sequence[Any]) -> dict[str, dict[str, float | int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -11,28 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import OptionError
-from layertap.learn.labels import Labels, check_known, check_learnable, check_same_task, listed
+from layertap.learn.labels import Labels, Part, check_known, check_learnable, check_same_task, listed
 from layertap.learn.linear import Training
 from layertap.learn.tags import Scheme, in_scheme, scheme_of
 from layertap.learn.vector_store import MEMORY_BYTES
-from layertap.records import Record
 
 Bools = npt.NDArray[np.bool_]
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[str, float] | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """Labelled records: those to learn from, to stop early by, or to measure on.
-
-    Attributes:
-        records: gives them, from the first, each time it is called.
-        labels: theirs.
-    """
-
-    records: Callable[[], Iterable[Record]]
-    labels: Labels
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

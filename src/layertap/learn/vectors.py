@@ -14,7 +14,7 @@ from layertap.engine.progress import progress_on
 from layertap.errors import FeatureError
 from layertap.features.expr import Expr
 from layertap.learn.vector_cache import FloatArray, Shelf, key_of, turn
-from layertap.records import Ragged
+from layertap.records import Ragged, Record
 
 SHARD_BYTES = 1 << 26
 """Vectors are put on disk about so many bytes at a time: what a killed run has done stays done."""
@@ -119,15 +119,15 @@ def word_width_of(extractor: Extractor, feature: Expr) -> int:
 
 
 def sweep_words(
-    extractor: Extractor, sentences: Sequence[Sequence[str]], features: Sequence[Expr], *, progress: bool
+    extractor: Extractor, records: Sequence[Record], features: Sequence[Expr], *, progress: bool
 ) -> dict[Expr, FloatArray]:
-    """Vectors of all words of sentences of given words, float32 [M, H] each, extracted in one pass."""
+    """Vectors of all words of records, float32 [M, H] each, extracted in one pass."""
     parts: dict[Expr, list[FloatArray]] = {
         feature: [np.empty((0, word_width_of(extractor, feature)), dtype=np.float32)] for feature in features
     }
     names = {f"{NAME}{i}": feature for i, feature in enumerate(features)}
-    with progress_on(sys.stderr, shown=progress, total=len(sentences)) as on_progress:
-        for batch in extractor.stream([list(words) for words in sentences], names, on_progress=on_progress):
+    with progress_on(sys.stderr, shown=progress, total=len(records)) as on_progress:
+        for batch in extractor.stream(records, names, on_progress=on_progress):
             for name, feature in names.items():
                 found = batch.features[name]
                 assert isinstance(found, Ragged)

@@ -7,72 +7,84 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
+from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
-from layertap.learn.probing.examples import Part, cross_validation, given_split, read_part, read_words
+from layertap.learn.probing.examples import cross_validation, given_split, read_part
 from layertap.records import Record
+
+FINDER = UnitFinder(words=True)
 
 
 def part(labels, texts=None, source="data.csv"):
     texts = [f"text {i} of {source}" for i in range(len(labels))] if texts is None else texts
-    return Part(source=source, texts=tuple(texts), labels=tuple(labels))
+    records = [
+        Record(row=row, text=text, columns={"y": label})
+        for row, (text, label) in enumerate(zip(texts, labels, strict=True))
+    ]
+    return read_part(records, "y", source, finder=FINDER, most=1000, seed=0)
 
 
-def read(*labels):
-    records = [Record(row=row, text=f"t{row}", columns={"y": label}) for row, label in enumerate(labels)]
-    return read_part(records, "y", "data.csv")
+def crossed(part, *, folds=5, seed=0):
+    return cross_validation(part, finder=FINDER, folds=folds, seed=seed)
+
+
+def divided(train, test, dev=None):
+    return given_split(train, test, dev, finder=FINDER, seed=0)
 
 
 def test_labels_are_words_or_whole_numbers():
-    assert read("a", 1, 2.0, True).labels == ("a", "1", "2", "True")
+    assert part(["a", 1, 2.0, True]).labels.values == (("a",), ("1",), ("2",), ("true",))
 
 
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (None, r"data.csv: record 1: the label 'y' is missing; leave the row out"),
-        ("", "is missing"),
-        (float("nan"), "is missing"),
-        (2.5, "is 2.5, a number and no class"),
-        (float("inf"), "is inf, a number and no class"),
-        (["a"], "is a list; a class is a word"),
+        (None, r"data.csv: 1 of 2 rows have no label in column 'y', the first of them row 2; label them or"),
+        ("", "have no label"),
+        (float("nan"), "have no label"),
+        (2.5, "data.csv: row 2: the label in column 'y' is 2.5; expected a string or a whole number"),
+        (float("inf"), "is inf; expected"),
+        (["a"], "holds lists in some rows and single labels in others"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(label, message):
     with pytest.raises(InputError, match=message):
-        read("a", label)
+        part(["a", label])
 
 
 def test_no_text_is_refused():
-    with pytest.raises(InputError, match=r"data.csv: there is no text in it"):
-        read()
+    with pytest.raises(InputError, match=r"data.csv: there are no rows"):
+        part([])
 
 
 def test_one_class_and_rare_classes_are_refused():
-    with pytest.raises(InputError, match="every label is 'a'; a probe needs at least two classes"):
-        cross_validation(part(["a"] * 9), folds=3, seed=0)
-    with pytest.raises(InputError, match="class 'b' has one example, and 3-fold cross-validation needs 3 of each"):
-        cross_validation(part(["a"] * 9 + ["b"]), folds=3, seed=0)
+    with pytest.raises(InputError, match=r"data.csv: every row has the label 'a'; to learn a difference takes two"):
+        crossed(part(["a"] * 9))
+    with pytest.raises(InputError, match="one example only of 'b'"):
+        crossed(part(["a"] * 9 + ["b"]))
+    with pytest.raises(InputError, match="class 'b' has 2 examples, and 3-fold cross-validation needs 3 of each"):
+        crossed(part(["a"] * 9 + ["b"] * 2), folds=3)
     with pytest.raises(OptionError, match="expected at least 2"):
-        cross_validation(part(["a", "b"] * 9), folds=1, seed=0)
-    with pytest.raises(InputError, match="class 'b' has one example; C is chosen on held-out"):
-        given_split(part(["a", "a", "b"]), part(["a"], source="test.csv"), None, seed=0)
-    with pytest.raises(InputError, match="every label is 'a'"):
-        given_split(part(["a", "a"]), part(["a"], source="test.csv"), None, seed=0)
+        crossed(part(["a", "b"] * 9), folds=1)
+    with pytest.raises(InputError, match="one example only of 'b'"):
+        divided(part(["a", "a", "b"]), part(["a"], source="test.csv"))
+    with pytest.raises(InputError, match="every row has the label 'a'"):
+        divided(part(["a", "a"]), part(["a"], source="test.csv"))
 
 
 def test_labels_that_are_new_in_a_test_part_are_refused():
     train = part(["a", "b"] * 3)
-    with pytest.raises(InputError, match=r"test.csv: label 'c' \(2 examples .*record 1\) does not occur in data.csv"):
-        given_split(train, part(["a", "c", "c"], source="test.csv"), None, seed=0)
-    with pytest.raises(InputError, match=r"dev.csv: label 'c'"):
-        given_split(train, part(["a"], source="test.csv"), part(["c"], source="dev.csv"), seed=0)
+    with pytest.raises(InputError, match=r"test.csv: 2 labels are not among those of data.csv: 'c'; only 'a', 'b' can"):
+        divided(train, part(["a", "c", "c"], source="test.csv"))
+    with pytest.raises(InputError, match=r"dev.csv: 1 labels are not among those"):
+        divided(train, part(["a"], source="test.csv"), part(["c"], source="dev.csv"))
 
 
 @pytest.mark.parametrize("copies", [False, True])
 def test_folds_cover_every_row_once_and_keep_copies_together(copies):
     labels = [str(i % 3) for i in range(60)]
     texts = [f"text {i // 2 if copies else i}" for i in range(60)]
-    examples = cross_validation(part(labels, texts), folds=5, seed=1)
+    examples = crossed(part(labels, texts), folds=5, seed=1)
     assert sorted(examples.tested) == list(range(60))
     assert examples.names == ("0", "1", "2")
     for split in examples.splits:
@@ -82,26 +94,26 @@ def test_folds_cover_every_row_once_and_keep_copies_together(copies):
         assert set(examples.classes[split.fit]) == set(examples.classes[split.validate]) == {0, 1, 2}
         assert not {texts[row] for row in split.train} & {texts[row] for row in split.test}
     assert bool(examples.notes) == copies
-    other = cross_validation(part(labels, texts), folds=5, seed=2)
+    other = crossed(part(labels, texts), folds=5, seed=2)
     assert any((one.test.tolist() != two.test.tolist()) for one, two in zip(examples.splits, other.splits, strict=True))
 
 
 def test_a_given_split_leaves_out_what_was_learned_from():
     train = part(["a", "b"] * 5)
-    test = part(["b", "a", "b"], [train.texts[1], "new 1", "new 2"], source="test.csv")
-    examples = given_split(train, test, None, seed=0)
+    test = part(["b", "a", "b"], [train.records[1].text, "new 1", "new 2"], source="test.csv")
+    examples = divided(train, test)
     (split,) = examples.splits
     assert [examples.texts[row] for row in split.test] == ["new 1", "new 2"]
     assert examples.classes[split.test].tolist() == [0, 1]
     assert examples.notes == ("1 texts of test.csv stand in data.csv, too, and were left out",)
     assert len(split.validate) == 2
     with pytest.raises(InputError, match=r"test.csv: every text of it stands in data.csv"):
-        given_split(train, part(["a"], [train.texts[0]], source="test.csv"), None, seed=0)
+        divided(train, part(["a"], [train.records[0].text], source="test.csv"))
 
 
 def test_a_dev_part_is_what_c_is_chosen_on():
     train, dev, test = (part(["a", "b"] * n, source=name) for n, name in ((4, "train"), (2, "dev"), (3, "test")))
-    examples = given_split(train, test, dev, seed=0)
+    examples = divided(train, test, dev)
     (split,) = examples.splits
     assert [rows.tolist() for rows in (split.train, split.fit, split.validate, split.test)] == [
         list(range(8)),
@@ -109,13 +121,12 @@ def test_a_dev_part_is_what_c_is_chosen_on():
         list(range(8, 12)),
         list(range(12, 18)),
     ]
-    assert given_split(part(["a", "b"]), test, dev, seed=0).trained == 2
 
 
 def test_numbers_are_sorted_as_numbers():
     labels = [str(i % 11) for i in range(33)]
-    assert cross_validation(part(labels), folds=3, seed=0).names == tuple(map(str, range(11)))
-    assert np.bincount(cross_validation(part(labels), folds=3, seed=0).classes).tolist() == [3] * 11
+    assert crossed(part(labels), folds=3, seed=0).names == tuple(map(str, range(11)))
+    assert np.bincount(crossed(part(labels), folds=3, seed=0).classes).tolist() == [3] * 11
 
 
 def sentences(*given):
@@ -127,54 +138,56 @@ def sentences(*given):
     ]
 
 
-def words_part(*given, most=1000, source="data.conll"):
-    return read_words(sentences(*given), "tag", source, most=most, seed=0)
+def words_part(*given, most=1000, source="data.conll", seed=0):
+    return read_part(sentences(*given), "tag", source, finder=FINDER, most=most, seed=seed)
 
 
 def test_words_of_sentences():
-    found = words_part("the/D film/N", "good/A")
-    assert found.texts == ("the", "film", "good")
-    assert found.labels == ("D", "N", "A")
-    assert found.sentences == (("the", "film"), ("good",))
-    assert found.owners.tolist() == [0, 0, 1]
-    assert found.kept([1]).labels == ("A",)
+    found = crossed(words_part("the/D film/N", "good/D film/N"), folds=2)
+    assert found.texts == ("the", "film", "good", "film")
+    assert found.owners.tolist() == [0, 0, 1, 1]
+    assert found.names == ("D", "N")
+    assert found.classes.tolist() == [0, 1, 0, 1]
+    assert [record.row for record in found.records] == [0, 1]
 
 
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["D"], "record 0: the labels 'tag': 1 of them for 2 words"),
-        (None, "record 0: the labels 'tag' are missing; a list is needed"),
-        ("D N", "are 'D N'; a list is needed, one a word"),
-        (["D", None], "the labels 'tag': number 1 is missing"),
+        (["D"], r"data.conll: row 1: 1 labels in column 'tag', and 2 words; each word needs one"),
+        (None, "1 of 1 rows have no label in column 'tag'"),
+        ("D N", "it has given words, and column 'tag' one label for all"),
+        (["D", None], "row 1: item 2: the label in column 'tag' is empty"),
     ],
 )
 def test_tags_that_do_not_fit_their_words_are_refused(tags, message):
     record = Record.of_words(0, ["the", "film"], columns={"tag": tags})
     with pytest.raises(InputError, match=message):
-        read_words([record], "tag", "data.conll", most=10, seed=0)
+        read_part([record], "tag", "data.conll", finder=FINDER, most=10, seed=0)
 
 
 def test_of_many_words_whole_sentences_are_drawn():
     given = [f"w{i}/A v{i}/B" for i in range(50)]
     found = words_part(*given, most=21)
-    assert len(found.texts) == 20
-    assert set(found.sentences) <= {(f"w{i}", f"v{i}") for i in range(50)}
+    assert sum(map(len, found.labels.values)) == 20
+    assert {record.text for record in found.records} <= {f"w{i} v{i}" for i in range(50)}
     assert found.notes == ("of the 100 words of data.conll 20 were drawn, in 10 sentences (--max-words)",)
-    assert read_words(sentences(*given), "tag", "data.conll", most=21, seed=1).sentences != found.sentences
-    assert len(words_part(*given, most=1).sentences) == 1
+    assert words_part(*given, most=21, seed=1).records != found.records
+    assert len(words_part(*given, most=1).records) == 1
 
 
 def test_folds_and_held_out_parts_keep_sentences_whole():
     part_ = words_part(*[f"w{i}/A v{i}/B u{i}/A" for i in range(30)], "w1/A v1/B u1/A")
-    examples = cross_validation(part_, folds=5, seed=0)
+    examples = crossed(part_, folds=5, seed=0)
     assert sorted(examples.tested) == list(range(93))
     for split in examples.splits:
         for one, other in ((split.train, split.test), (split.fit, split.validate)):
             assert len(one)
             assert len(other)
             assert not set(examples.owners[one]) & set(examples.owners[other])
-        texts = [{examples.sentences[place] for place in examples.owners[rows]} for rows in (split.train, split.test)]
+        texts = [
+            {examples.records[place].text for place in examples.owners[rows]} for rows in (split.train, split.test)
+        ]
         assert not texts[0] & texts[1]
     assert examples.notes == ("1 sentences repeat others word for word; these were kept in one fold",)
 
@@ -182,11 +195,11 @@ def test_folds_and_held_out_parts_keep_sentences_whole():
 def test_a_given_split_of_words():
     train = words_part(*[f"w{i}/A v{i}/B" for i in range(10)])
     test = words_part("w3/A v3/B", "w3/B x/A", source="test.conll")
-    examples = given_split(train, test, None, seed=0)
+    examples = divided(train, test)
     assert [examples.texts[row] for row in examples.splits[0].test] == ["w3", "x"]
-    assert examples.sentences[-1] == ("w3", "x")
+    assert examples.records[-1].words == ("w3", "x")
     assert "1 sentences of test.conll stand in data.conll" in examples.notes[0]
-    with pytest.raises(InputError, match="one has words with labels, the other whole texts"):
-        given_split(train, part(["A"], source="test.csv"), None, seed=0)
-    with pytest.raises(InputError, match=r"test.conll: label 'C'"):
-        given_split(train, words_part("w/C", source="test.conll"), None, seed=0)
+    with pytest.raises(InputError, match=r"test.csv has one label a row, and data.conll has lists of labels"):
+        divided(train, part(["A"], source="test.csv"))
+    with pytest.raises(InputError, match=r"test.conll: 1 labels are not among"):
+        divided(train, words_part("w/C", source="test.conll"))

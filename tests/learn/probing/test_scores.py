@@ -11,11 +11,12 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 
 from sklearn import metrics
 
-from layertap.learn.probing.scores import METRICS, Tally, scored
+from layertap.learn.metrics import METRICS, Tally, class_scores
+from layertap.learn.probing.scores import scored
 
 ORACLES = {
     "accuracy": metrics.accuracy_score,
-    "macro-f1": lambda true, predicted: metrics.f1_score(true, predicted, average="macro", zero_division=0),
+    "macro_f1": lambda true, predicted: metrics.f1_score(true, predicted, average="macro", zero_division=0),
     "mcc": metrics.matthews_corrcoef,
 }
 
@@ -30,6 +31,21 @@ def test_metrics_are_scikit_learns(pairs, metric):
     true, predicted = np.array(pairs, dtype=np.int64).T
     found = METRICS[metric](Tally.of(true, predicted, 4))[0]
     assert found == pytest.approx(ORACLES[metric](true, predicted), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pairs=st.lists(st.tuples(*[st.sampled_from("abcd")] * 2), min_size=1, max_size=30))
+@pytest.mark.filterwarnings("ignore:A single label:UserWarning")
+def test_scores_of_each_class_are_scikit_learns(pairs):
+    gold, predicted = zip(*pairs, strict=True)
+    found = class_scores(gold, predicted)
+    expected = metrics.classification_report(gold, predicted, output_dict=True, zero_division=0)
+    assert list(found["classes"]) == sorted({*gold, *predicted})
+    for name, scores in found["classes"].items():
+        theirs = [expected[name][key] for key in ("precision", "recall", "f1-score", "support")]
+        assert list(scores.values()) == pytest.approx(theirs)
+    for name, oracle in ORACLES.items():
+        assert found[name] == pytest.approx(oracle(gold, predicted), abs=1e-12)
 
 
 @pytest.mark.parametrize("metric", sorted(METRICS))

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import InputError, OptionError
-from layertap.learn.labels import Labels, check_learnable, labels_of
+from layertap.learn.labels import Labels, labels_of
 from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
@@ -94,18 +94,6 @@ class Part:
         for row in zip(self.texts, self.pairs, self.labels.values, strict=True):
             found.update(json.dumps(row).encode())
         return found.hexdigest()
-
-
-def class_names(labels: Labels) -> tuple[str, ...]:
-    """The classes of a training part, sorted; whole numbers by their size.
-
-    Raises:
-        InputError: as `check_learnable`.
-    """
-    found = check_learnable(labels)
-    if all(name.removeprefix("-").isdecimal() for name in found):
-        return tuple(sorted(found, key=lambda name: (int(name), name)))
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -21,7 +21,7 @@ from layertap.engine.progress import progress_on
 from layertap.errors import UsageError
 from layertap.learn.classifier import stored_head
 from layertap.learn.finetuning.curve import Evaluation, can_draw, write_csv, write_png
-from layertap.learn.finetuning.examples import LABEL, Examples, LabelledTexts, Part, class_names, encoded
+from layertap.learn.finetuning.examples import LABEL, Examples, LabelledTexts, Part, encoded
 from layertap.learn.finetuning.families import family_of
 from layertap.learn.finetuning.folder import (
     NewFolder,
@@ -36,7 +36,7 @@ from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import freeze, optimizer_of
 from layertap.learn.finetuning.state import RunFolder
 from layertap.learn.finetuning.trainer import OnEvaluation, Trainer
-from layertap.learn.labels import check_known
+from layertap.learn.labels import check_known, check_learnable
 from layertap.tensors import TensorView
 
 Data = str | os.PathLike[str] | LabelledTexts
@@ -127,7 +127,7 @@ def finetune(
             return Part.of(reader, label, os.fspath(source))
 
     train_data = read(data)
-    labels = class_names(train_data.labels)
+    labels = check_learnable(train_data.labels)
     dev_data = None if dev is None else read(dev)
     if dev_data is not None:
         check_known(dev_data.labels, labels, trained_on=train_data.labels.source)

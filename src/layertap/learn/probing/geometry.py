@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from layertap.learn.probing.scores import Floats
+from layertap.learn.metrics import Floats
 from layertap.learn.vector_cache import FloatArray
 
 

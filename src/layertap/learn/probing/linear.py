@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from layertap.learn.probing.scores import METRICS, Classes, Tally
+from layertap.learn.metrics import METRICS, Classes, Tally
 from layertap.learn.vector_cache import FloatArray
 
 Rows = npt.NDArray[np.int64]

@@ -12,10 +12,11 @@ import numpy as np
 from layertap.engine.extractor import Extractor
 from layertap.features.expr import Expr, Pool, Units
 from layertap.features.sources import HiddenLayers
+from layertap.learn.metrics import METRICS, Classes, Floats, Tally
 from layertap.learn.probing.examples import Examples
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.linear import probe_control, probe_split
-from layertap.learn.probing.scores import METRICS, Classes, Floats, Score, Tally, scored
+from layertap.learn.probing.scores import Score, scored
 from layertap.learn.vector_cache import FloatArray
 from layertap.learn.vectors import sweep, sweep_words
 
@@ -141,8 +142,8 @@ def probe(
         FeatureError: a feature without one vector a text, or a word.
     """
     wanted = list(dict.fromkeys([*features, *([projected] if projected is not None else [])]))
-    if examples.sentences:
-        vectors = sweep_words(extractor, examples.sentences, wanted, progress=progress)
+    if examples.owners is not None:
+        vectors = sweep_words(extractor, examples.records, wanted, progress=progress)
     else:
         vectors = sweep(extractor, examples.texts, wanted, cache, progress=progress)
     control = _control_classes(examples, seed)
@@ -181,8 +182,8 @@ def probe(
             "trained": examples.trained,
             "classes": len(examples.names),
             "folds": len(examples.splits) if examples.crossed else None,
-            "unit": "word" if examples.sentences else "text",
-            "sentences": len(examples.sentences),
+            "unit": "text" if examples.owners is None else "word",
+            "sentences": 0 if examples.owners is None else len(examples.records),
         },
         provenance=extractor.provenance(list(wanted)),
         notes=examples.notes,
