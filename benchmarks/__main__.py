@@ -41,8 +41,13 @@ _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for on the models asked for."""
-    options = _parser().parse_args(arguments)
+    """Run the parts asked for on the models asked for; `learn` is a command of its own."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["learn"]:
+        from benchmarks.learning.command import main as learn
+
+        return learn(given[1:])
+    options = _parser().parse_args(given)
     limit_threads(options.threads)
     command = _command(options)
     try:

@@ -54,7 +54,7 @@ def speed_section(model: str, table: SpeedTable, *, real_weights: bool) -> str:
         f"{table.description}: {size}, {table.flops / table.texts / 1e9:.2f} GFLOP a text.",
         "",
         *_claims(table),
-        *_table(_SPEED_COLUMNS, [_speed_cells(times, table) for times in table.rows] + _limit_rows(table)),
+        *markdown_table(_SPEED_COLUMNS, [_speed_cells(times, table) for times in table.rows] + _limit_rows(table)),
     ]
     if not real_weights:
         lines += ["", "Random weights: cosine and error say that the rows compute the same thing, no more."]
@@ -150,7 +150,7 @@ def memory_section(model: str, table: MemoryTable) -> str:
         "",
         f"A fresh process that loads the row in its default variant and runs {len(table.workload.texts)} texts once.",
         "",
-        *_table(("row", "peak resident, MiB"), rows),
+        *markdown_table(("row", "peak resident, MiB"), rows),
     ]
     return "\n".join(lines + _failures(table.failed))
 
@@ -165,7 +165,7 @@ def startup_section(model: str, table: StartupTable) -> str:
         "",
         "Whole processes, model files in the system's cache; the vector is written to a file.",
         "",
-        *_table(("process", "seconds", "range"), rows),
+        *markdown_table(("process", "seconds", "range"), rows),
     ]
     return "\n".join(lines + _failures(table.failed))
 
@@ -181,7 +181,7 @@ def selection_section(model: str, table: SelectionTable) -> str:
         [
             f"### Cost of what is asked: {model}, {table.precision}, {table.workload.name}",
             "",
-            *_table(("feature", "texts/s", f"time over that of `{WHOLE}`"), rows),
+            *markdown_table(("feature", "texts/s", f"time over that of `{WHOLE}`"), rows),
         ]
     )
 
@@ -195,7 +195,7 @@ def accuracy_section(model: str, table: AccuracyTable) -> str:
             "",
             f"Every token of {table.texts} texts, ours packed together, transformers float32 each text alone.",
             "",
-            *_table(("hidden state", "smallest cosine", "error / RMS"), rows),
+            *markdown_table(("hidden state", "smallest cosine", "error / RMS"), rows),
         ]
     )
 
@@ -219,12 +219,13 @@ def corpus_section(model: str, runs: Sequence[CorpusRun]) -> str:
             "",
             "`layertap extract` in bfloat16 on sentences of movie reviews, to Parquet; whole processes.",
             "",
-            *_table(("records", "peak resident, MiB", "more than the first", "seconds", "output, MiB"), rows),
+            *markdown_table(("records", "peak resident, MiB", "more than the first", "seconds", "output, MiB"), rows),
         ]
     )
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table; all columns but the first are numbers."""
     aligned = ["---"] + ["---:"] * (len(columns) - 1)
     return ["| " + " | ".join(cells) + " |" for cells in (columns, aligned, *rows)]
 

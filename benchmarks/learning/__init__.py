@@ -1,0 +1,1 @@
+"""How well layertap's classifiers learn, and how fast they are trained: ``python -m benchmarks learn``."""

@@ -1,0 +1,99 @@
+"""The time of one step of fine-tuning: `finetune` on packed batches, and transformers' ``Trainer`` by its defaults.
+
+Both train on the same sentences of SST-2 in one process, in turn. A hook after every step of the optimiser takes the
+time, so that a step is everything from one to the next: batch, forward, backward, clipping, update. What comes before
+the first and after the last (opening, writing) is left out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.learning.finetuned import BATCH_SIZE, SIDES, Precision
+from benchmarks.learning.store import Store
+from benchmarks.learning.tasks import LearningTask, Part
+from benchmarks.models import minilm_folder
+
+STEPS = 20
+WARMING = 2
+"""Steps at the start of each run that are not counted."""
+
+
+def measure_step(
+    task: LearningTask,
+    store: Store,
+    *,
+    rounds: int,
+    precision: Precision,
+    threads: int,
+    say: Callable[[str], None],
+) -> None:
+    """Keeps the median step of each side and round; another side begins each round."""
+    size = BATCH_SIZE * (STEPS + WARMING + 1)
+    stride = len(task.train) // size
+    part = task.train.of(list(range(0, size * stride, stride)))
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        for number in range(rounds):
+            for side in SIDES if number % 2 == 0 else SIDES[::-1]:
+                steps = pool.submit(_run, side, part, precision, number, threads).result()
+                key = {"part": "step", "task": task.name, "side": side, "precision": precision, "round": number}
+                store.add({**key, "seconds": median(steps), "steps": [round(step, 4) for step in steps]})
+                say(f"step: {precision}, {side}, round {number}: {median(steps):.3f} s")
+
+
+def _run(side: str, part: Part, precision: Precision, seed: int, threads: int) -> list[float]:
+    import torch
+
+    torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as scratch, _stamped() as stamps:
+        _SIDES[side](part, Path(scratch) / "model", precision, seed, threads)
+    steps = [after - before for before, after in pairwise(stamps)][WARMING:]
+    assert len(steps) == STEPS
+    return steps
+
+
+@contextmanager
+def _stamped() -> Iterator[list[float]]:
+    """The times at which steps of any optimiser of torch end."""
+    from torch.optim.optimizer import register_optimizer_step_post_hook
+
+    stamps: list[float] = []
+    hook = register_optimizer_step_post_hook(lambda *_: stamps.append(time.perf_counter()))
+    try:
+        yield stamps
+    finally:
+        hook.remove()
+
+
+def _layertap(part: Part, folder: Path, precision: Precision, seed: int, threads: int) -> None:  # noqa: ARG001 - as set
+    from layertap.learn import LabelledTexts, TrainingOptions, finetune
+
+    options = TrainingOptions(epochs=1, batch_size=BATCH_SIZE, precision=precision, seed=seed)
+    data = LabelledTexts(texts=part.items, labels=part.labels)  # type: ignore[arg-type]
+    finetune(data, folder, model=minilm_folder(), options=options)
+
+
+def _transformers(part: Part, folder: Path, precision: Precision, seed: int, threads: int) -> None:
+    from benchmarks.learning import trainer
+
+    names = sorted(set(part.flat))
+    settings: dict[str, Any] = {"num_train_epochs": 1, "per_device_train_batch_size": BATCH_SIZE, "seed": seed}
+    settings["bf16"] = precision == "bfloat16"
+    examples = trainer.examples_of(part, names, "text")
+    run = trainer.make(examples, names, unit="text", folder=folder, settings=settings, threads=threads)
+    run.train()
+
+
+_SIDES: dict[str, Callable[[Part, Path, Precision, int, int], None]] = {
+    "layertap": _layertap,
+    "transformers": _transformers,
+}
