@@ -54,7 +54,7 @@ enum class Stage : std::uint8_t { embeddings, query_key_value, attention, attent
 constexpr auto num_stages = static_cast<std::size_t>(Stage::count);
 using StageSeconds = std::array<double, num_stages>;
 
-// What a run keeps of one shard while it is under way; used again by later runs.
+struct Needs;
 struct Workspace;
 
 class Encoder {
@@ -85,8 +85,8 @@ class Encoder {
  private:
   friend class ShardRun;
 
-  std::unique_ptr<Workspace> workspace(std::int64_t rows, std::int64_t longest, std::int64_t pooled, std::size_t fold_floats,
-                                       int members);
+  // One that fits, of an earlier run or new.
+  std::unique_ptr<Workspace> workspace(const Needs& needs);
   void give_back(std::unique_ptr<Workspace> workspace);
 
   const Kernels& kernels_;

@@ -57,6 +57,11 @@ Cut cut(const Batch& batch, const Program& program, int threads) {
   }
   const std::int64_t target = std::clamp(tokens / (shards_a_thread * threads), least_rows, most_rows);
   Cut found{};
+  found.squares.push_back(0);
+  for (std::size_t b = 1; b < batch.cu_seqlens.size(); ++b) {
+    const std::int64_t length = batch.cu_seqlens[b] - batch.cu_seqlens[b - 1];
+    found.squares.push_back(found.squares.back() + length * length);
+  }
   std::int64_t begin = 0;
   for (std::int64_t b = 1; b <= sequences; ++b) {
     if (b < sequences && joined[static_cast<std::size_t>(b)] != 0) continue;

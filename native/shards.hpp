@@ -20,6 +20,8 @@ struct Cut {
   bool together;  // the threads work on each shard together; otherwise each takes shards of its own
   // [segments of the program][shard]: the segments whose rows lie in it
   std::vector<std::vector<std::vector<std::int32_t>>> segments;
+  // [B + 1]: of the sequences before each, the squares of their lengths summed: where its attention maps begin
+  std::vector<std::int64_t> squares;
 };
 
 // No segment has rows in two shards. What is cut where changes speed only.

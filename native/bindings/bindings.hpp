@@ -9,5 +9,6 @@ void bind_machine(nanobind::module_& module);
 void bind_products(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
 void bind_rows(nanobind::module_& module);
+void bind_encoder(nanobind::module_& module);
 
 }  // namespace layertap

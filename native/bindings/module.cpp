@@ -6,4 +6,5 @@ NB_MODULE(_native, module) {
   layertap::bind_products(module);
   layertap::bind_attention(module);
   layertap::bind_rows(module);
+  layertap::bind_encoder(module);
 }

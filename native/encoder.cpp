@@ -1,0 +1,151 @@
+#include "encoder.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <stdexcept>
+#include <thread>
+
+#include "shard_run.hpp"
+#include "workspace.hpp"
+
+namespace layertap {
+
+namespace {
+
+Format format_of(const Kernels& kernels, Precision precision) {
+  switch (precision) {
+    case Precision::bfloat16:
+      return Format::bfloat16;
+    case Precision::int8:
+      return Format::int8;
+    case Precision::float32_high:
+      return kernels.has_split ? Format::split2 : Format::float32;
+    case Precision::float32:
+      break;
+  }
+  return kernels.has_split ? Format::split3 : Format::float32;
+}
+
+}  // namespace
+
+Encoder::Encoder(const Kernels& kernels, Precision precision, const Shape& shape)
+    : kernels_(kernels),
+      format_(format_of(kernels, precision)),
+      attention_bfloat16_(kernels.has_bfloat16 && (precision == Precision::bfloat16 || precision == Precision::int8)),
+      shape_(shape) {}
+
+Encoder::~Encoder() = default;
+
+Matrix Encoder::dense(const std::vector<Weight>& parts) const { return Matrix(kernels_, format_, parts); }
+
+std::size_t Encoder::bytes() const {
+  std::size_t total = embeddings_.projection == nullptr ? 0 : embeddings_.projection->bytes();
+  for (const Block& block : blocks_)
+    total += block.query_key_value.bytes() + block.attention_output.bytes() + block.intermediate.bytes() + block.output.bytes();
+  return total + (pooler_ == nullptr ? 0 : pooler_->bytes());
+}
+
+std::unique_ptr<Workspace> Encoder::workspace(const Needs& needs) {
+  {
+    const std::lock_guard guard(lock_);
+    const auto at = std::find_if(spare_.begin(), spare_.end(), [&](const auto& w) { return needs.fit(w->made_for); });
+    if (at != spare_.end()) {
+      std::unique_ptr<Workspace> found = std::move(*at);
+      spare_.erase(at);
+      return found;
+    }
+  }
+  return ShardRun::make_workspace(*this, needs);
+}
+
+void Encoder::give_back(std::unique_ptr<Workspace> workspace) {
+  // one that was made for a very long text is not kept
+  constexpr std::int64_t most_rows = 4096;
+  if (workspace->made_for.rows > most_rows) return;
+  const std::lock_guard guard(lock_);
+  spare_.push_back(std::move(workspace));
+  // the smallest goes: it is of no use beside larger ones
+  const auto most_spare = static_cast<std::size_t>(std::thread::hardware_concurrency()) + 1;
+  if (spare_.size() <= most_spare) return;
+  spare_.erase(std::min_element(spare_.begin(), spare_.end(),
+                                [](const auto& a, const auto& b) { return a->made_for.rows < b->made_for.rows; }));
+}
+
+StageSeconds Encoder::stage_seconds() const {
+  const std::lock_guard guard(lock_);
+  return seconds_;
+}
+
+bool Encoder::run(const Batch& batch, const Program& program, const std::vector<int>& layers, int threads,
+                  const std::function<bool()>& cancelled) {
+  const Cut shards = cut(batch, program, threads);
+  const Collector collector(kernels_, program, shards, shape_.hidden_size);
+  const int workers = shards.together ? threads : std::min<int>(threads, static_cast<int>(shards.shards.size()));
+  const int members = shards.together ? threads : 1;
+
+  Needs needs;
+  needs.members = members;
+  for (std::size_t i = 0; i < shards.shards.size(); ++i) {
+    needs.rows = std::max(needs.rows, shards.shards[i].rows());
+    needs.pooled = std::max(needs.pooled, collector.pooler_rows(i));
+  }
+  for (std::size_t b = 1; b < batch.cu_seqlens.size(); ++b)
+    needs.longest = std::max<std::int64_t>(needs.longest, batch.cu_seqlens[b] - batch.cu_seqlens[b - 1]);
+  needs.fold_floats = collector.fold_floats(needs.rows);
+  for (const Capture& capture : program.captures) needs.maps = needs.maps || capture.maps != Maps::none;
+
+  // All memory is taken here: nothing can fail while threads wait for each other.
+  std::vector<std::unique_ptr<Workspace>> workspaces;
+  for (int i = 0; i < workers / members; ++i) workspaces.push_back(workspace(needs));
+
+  Team team(members);
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> stopped{false};
+  std::vector<StageSeconds> seconds(static_cast<std::size_t>(workers), StageSeconds{});
+  const auto work = [&](int worker) {
+    const int rank = shards.together ? worker : 0;
+    Workspace& own = *workspaces[shards.together ? 0 : static_cast<std::size_t>(worker)];
+    const auto stop_asked = [&] {
+      // Python's signals are seen on the calling thread only
+      if (worker == 0 && !stopped.load(std::memory_order_relaxed) && cancelled()) stopped.store(true);
+      return stopped.load();
+    };
+    ShardRun run(*this, batch, program, layers, shards, collector, own, team, rank, seconds[static_cast<std::size_t>(worker)]);
+    std::size_t index = 0;
+    while (true) {
+      index = shards.together ? index : next.fetch_add(1);
+      if (index >= shards.shards.size() || !run.run(index, stop_asked)) return;
+      if (shards.together) ++index;
+    }
+  };
+  // Nobody begins before all are there: a team would wait for ever for a thread that could not be had.
+  enum Gate : int { closed, open, abandoned };
+  std::atomic<int> gate{closed};
+  std::vector<std::thread> others;
+  others.reserve(static_cast<std::size_t>(workers));
+  try {
+    for (int worker = 1; worker < workers; ++worker)
+      others.emplace_back([&, worker] {
+        gate.wait(closed);
+        if (gate.load() == open) work(worker);
+      });
+  } catch (const std::exception&) {
+    gate.store(abandoned);
+    gate.notify_all();
+    for (std::thread& other : others) other.join();
+    throw std::runtime_error("this process may not start " + std::to_string(workers) + " threads");
+  }
+  gate.store(open);
+  gate.notify_all();
+  work(0);
+  for (std::thread& other : others) other.join();
+
+  for (auto& workspace : workspaces) give_back(std::move(workspace));
+  const std::lock_guard guard(lock_);
+  for (const StageSeconds& own : seconds)
+    for (std::size_t i = 0; i < num_stages; ++i) seconds_[i] += own[i];
+  return !stopped.load();
+}
+
+}  // namespace layertap

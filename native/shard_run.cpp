@@ -1,0 +1,379 @@
+#include "shard_run.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace layertap {
+
+namespace {
+
+// Rows of the feed-forward that go through both its products together: their inner columns stay in the cache.
+std::int64_t inner_rows(const Shape& shape) {
+  constexpr std::int64_t cache_bytes = 512 << 10;
+  const std::int64_t row_bytes = padded(shape.intermediate_size) * static_cast<std::int64_t>(sizeof(float));
+  return std::clamp(cache_bytes / row_bytes / 16 * 16, std::int64_t{48}, std::int64_t{256});
+}
+
+std::int64_t element_bytes(Format format) {
+  return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
+}
+
+Operand from_row(Operand operand, Format format, std::int64_t row) {
+  operand.data = static_cast<char*>(operand.data) + row * operand.stride * element_bytes(format);
+  if (operand.scales != nullptr) operand.scales += row;
+  return operand;
+}
+
+}  // namespace
+
+ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program, const std::vector<int>& layers,
+                   const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds)
+    : encoder_(encoder),
+      kernels_(encoder.kernels_),
+      shape_(encoder.shape_),
+      batch_(batch),
+      program_(program),
+      layers_(layers),
+      cut_(cut),
+      collector_(collector),
+      work_(workspace),
+      team_(team),
+      rank_(rank),
+      seconds_(seconds),
+      stride_(padded(encoder.shape_.hidden_size)) {
+  // the only memory that a run takes on its way, so take it before anyone waits
+  if (program.top_rows) kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
+}
+
+std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, const Needs& needs) {
+  const Shape& shape = encoder.shape_;
+  const Format format = encoder.format_;
+  const std::int64_t h = padded(shape.hidden_size);
+  const std::int64_t rows = (needs.rows + 15) / 16 * 16;
+  const auto buffer = [](std::int64_t count, std::int64_t columns, std::size_t element) {
+    return Buffer(static_cast<std::size_t>(count * columns) * element);
+  };
+  const auto operand = [&](std::int64_t count, std::int64_t columns) {
+    return format == Format::float32 ? OperandBuffer() : OperandBuffer(format, count, columns);
+  };
+  const std::size_t attention_element = encoder.attention_bfloat16_ ? sizeof(bfloat16) : sizeof(float);
+  auto w = std::make_unique<Workspace>();
+  w->made_for = needs;
+  if (encoder.embeddings_.projection != nullptr) {
+    w->tables = buffer(rows, padded(shape.embedding_size), sizeof(float));
+    w->projected = operand(rows, shape.embedding_size);
+  }
+  w->hidden = buffer(rows, h, sizeof(float));
+  w->kept = buffer(rows, h, sizeof(float));
+  w->input = operand(rows, shape.hidden_size);
+  w->kept_input = operand(rows, shape.hidden_size);
+  w->query_key_value = buffer(rows, 3 * h, attention_element);
+  w->kept_queries = buffer(rows, h, attention_element);
+  w->context = buffer(rows, h, attention_element);
+  if (encoder.attention_bfloat16_ && format != Format::bfloat16) w->wide = buffer(rows, h, sizeof(float));
+  if (format != Format::bfloat16) w->context_operand = operand(rows, shape.hidden_size);
+  const std::int64_t block = inner_rows(shape);
+  w->inner = buffer(block, padded(shape.intermediate_size), format == Format::bfloat16 ? sizeof(bfloat16) : sizeof(float));
+  if (format != Format::bfloat16) w->inner_operand = operand(block, shape.intermediate_size);
+  w->folds = Buffer(needs.fold_floats * sizeof(float));
+  if (needs.pooled > 0) {
+    const std::int64_t pooled = (needs.pooled + 15) / 16 * 16;
+    w->pooler_rows = buffer(pooled, h, sizeof(float));
+    w->pooled_rows = buffer(pooled, h, sizeof(float));
+    w->pooler_operand = operand(pooled, shape.hidden_size);
+  }
+  const std::size_t scratch =
+      std::max(encoder.kernels_.product_scratch(std::max({shape.hidden_size, shape.intermediate_size, shape.embedding_size})),
+               encoder.kernels_.attention_scratch(needs.longest, shape.head_size()));
+  for (int i = 0; i < needs.members; ++i) {
+    w->scratch.emplace_back(scratch);
+    if (needs.maps) w->maps.push_back(buffer(needs.longest, needs.longest, sizeof(float)));
+  }
+  return w;
+}
+
+void ShardRun::count(Stage stage) {
+  const auto now = std::chrono::steady_clock::now();
+  seconds_[static_cast<std::size_t>(stage)] += std::chrono::duration<double>(now - since_).count();
+  since_ = now;
+}
+
+void ShardRun::product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
+                       std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue) {
+  if (row_begin >= row_end || panel_begin >= panel_end) return;
+  kernels_.product(a, row_begin, row_end, w.packed(), panel_begin, panel_end, epilogue,
+                   work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+}
+
+void ShardRun::shared_product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
+                              std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue) {
+  const Part own = part_of(panel_end - panel_begin, 1, rank_, team_.size());
+  product(a, row_begin, row_end, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
+}
+
+Operand ShardRun::operand_of(float* in, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer) {
+  const std::int64_t stride = padded(columns);
+  if (encoder_.format_ == Format::float32) return {in, stride, 0, nullptr};
+  const Part own = own_rows(rows);
+  if (own.begin < own.end)
+    kernels_.to_operand(in + own.begin * stride, stride, own.end - own.begin, columns, encoder_.format_,
+                        from_row(buffer.operand(), encoder_.format_, own.begin));
+  return buffer.operand();
+}
+
+void ShardRun::begin(std::size_t shard) {
+  since_ = std::chrono::steady_clock::now();
+  const Shard& own = cut_.shards[shard];
+  shard_ = shard;
+  row_begin_ = own.row_begin;
+  rows_ = own.rows();
+  active_ = rows_;
+  hidden_ = work_.hidden.as<float>();
+  is_kept_ = false;
+  team_.meet();  // the shard before is done
+  embed();
+  count(Stage::embeddings);
+  collect(0);
+}
+
+void ShardRun::embed() {
+  const Embeddings& embeddings = encoder_.embeddings_;
+  const Part own = own_rows(rows_);
+  const bool is_projected = embeddings.projection != nullptr;
+  const std::int64_t columns = shape_.embedding_size;
+  const std::int64_t stride = padded(columns);
+  float* out = (is_projected ? work_.tables.as<float>() : hidden_) + own.begin * stride;
+  const std::int64_t rows = own.end - own.begin;
+  const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
+  if (rows > 0) {
+    const EmbeddingRows in{embeddings.words, embeddings.types, embeddings.positions,
+                           ids(batch_.input_ids), ids(batch_.token_type_ids), ids(batch_.position_ids)};
+    kernels_.embed(in, rows, columns, out, stride);
+    kernels_.layer_norm(out, stride, rows, columns, embeddings.norm.weight.data(), embeddings.norm.bias.data(),
+                        shape_.layer_norm_eps, out, stride, nullptr, 0);
+  }
+  if (is_projected) {
+    const Operand tables = operand_of(work_.tables.as<float>(), rows_, columns, work_.projected);
+    team_.meet();
+    const Matrix& projection = *embeddings.projection;
+    shared_product(tables, 0, rows_, projection, 0, projection.panels(),
+                   {projection.bias(), Activation::none, nullptr, 0, hidden_, stride_, false});
+    team_.meet();
+  }
+  operand_of(hidden_, rows_, shape_.hidden_size, work_.input);
+  team_.meet();
+}
+
+void ShardRun::run_layer(int layer) {
+  const Block& block = encoder_.blocks_[static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)])];
+  run_attention(block, layer);
+  run_feed_forward(block);
+  collect(layer + 1);
+}
+
+// The rows of the shard that the program needs of state `stop`.
+void ShardRun::keep_rows() {
+  const Ints top = *program_.top_rows;
+  const auto begin = std::lower_bound(top.begin(), top.end(), row_begin_);
+  const auto end = std::lower_bound(begin, top.end(), row_begin_ + rows_);
+  kept_.clear();
+  for (auto row = begin; row != end; ++row) kept_.push_back(static_cast<std::int32_t>(*row - row_begin_));
+  is_kept_ = true;
+}
+
+void ShardRun::run_kept_queries(const Matrix& qkv) {
+  // gathered, so that what follows sees neighbouring rows
+  const auto count = static_cast<std::int64_t>(kept_.size());
+  const Part own = own_rows(count);
+  float* kept = work_.kept.as<float>();
+  for (std::int64_t i = own.begin; i < own.end; ++i)
+    std::copy_n(hidden_ + kept_[static_cast<std::size_t>(i)] * stride_, stride_, kept + i * stride_);
+  const Operand input = operand_of(kept, count, shape_.hidden_size, work_.kept_input);
+  team_.meet();
+  shared_product(input, 0, count, qkv, 0, qkv.panels() / 3,
+                 {qkv.bias(), Activation::none, nullptr, 0, work_.kept_queries.as<void>(), stride_, encoder_.attention_bfloat16_});
+  hidden_ = kept;
+  active_ = count;
+}
+
+void ShardRun::run_attention(const Block& block, int layer) {
+  const bool bf16 = encoder_.attention_bfloat16_;
+  const bool prune = program_.top_rows && layer + 1 == program_.stop;
+  const Matrix& qkv = block.query_key_value;
+  const Operand input = encoder_.format_ == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
+  // where rows are pruned: keys and values of all, queries of those kept
+  shared_product(input, 0, rows_, qkv, prune ? qkv.panels() / 3 : 0, qkv.panels(),
+                 {qkv.bias(), Activation::none, nullptr, 0, work_.query_key_value.as<void>(), 3 * stride_, bf16});
+  if (prune) {
+    keep_rows();
+    run_kept_queries(qkv);
+  }
+  team_.meet();
+  count(Stage::query_key_value);
+
+  attend(layer);
+  Operand context{work_.context.as<void>(), stride_, 0, nullptr};
+  if (encoder_.format_ != Format::bfloat16) {
+    float* wide = bf16 ? work_.wide.as<float>() : work_.context.as<float>();
+    const Part own = own_rows(active_);
+    if (bf16 && own.begin < own.end)
+      kernels_.widen(work_.context.as<bfloat16>() + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size,
+                     wide + own.begin * stride_, stride_);
+    context = operand_of(wide, active_, shape_.hidden_size, work_.context_operand);
+  }
+  team_.meet();
+  count(Stage::attention);
+
+  const Matrix& dense = block.attention_output;
+  shared_product(context, 0, active_, dense, 0, dense.panels(),
+                 {dense.bias(), Activation::none, hidden_, stride_, hidden_, stride_, false});
+  team_.meet();
+  count(Stage::attention_output);
+  normalize(block.attention_norm);
+}
+
+bool ShardRun::wants_maps(int layer) const {
+  return std::any_of(program_.captures.begin(), program_.captures.end(), [&](const Capture& capture) {
+    return capture.maps != Maps::none && capture.layers.front() == layer + 1;
+  });
+}
+
+void ShardRun::attend(int layer) {
+  const Shard& shard = cut_.shards[shard_];
+  const std::int64_t sequences = shard.sequence_end - shard.sequence_begin;
+  const std::int64_t heads = shape_.num_attention_heads;
+  // a mean over heads is summed in their order, so by one member
+  const bool by_head = team_.size() > 1 && !wants_maps(layer);
+  const Part own = part_of(by_head ? sequences * heads : sequences, 1, rank_, team_.size());
+  for (std::int64_t i = own.begin; i < own.end; ++i) {
+    if (by_head) {
+      attend_sequence(shard.sequence_begin + i / heads, i % heads, i % heads + 1, layer);
+    } else {
+      attend_sequence(shard.sequence_begin + i, 0, heads, layer);
+    }
+  }
+}
+
+void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, std::int64_t head_end, int layer) {
+  const auto s = static_cast<std::size_t>(sequence);
+  const std::int64_t begin = batch_.cu_seqlens[s] - row_begin_;
+  const std::int64_t end = batch_.cu_seqlens[s + 1] - row_begin_;
+  // rows of the states under way that are this sequence's
+  std::int64_t active_begin = begin;
+  std::int64_t active_end = end;
+  if (is_kept_) {
+    active_begin = std::lower_bound(kept_.begin(), kept_.end(), begin) - kept_.begin();
+    active_end = std::lower_bound(kept_.begin(), kept_.end(), end) - kept_.begin();
+  }
+  if (active_begin == active_end) return;
+  const std::int64_t element = encoder_.attention_bfloat16_ ? 2 : 4;
+  const auto at = [&](const Buffer& buffer, std::int64_t offset) { return buffer.as<char>() + offset * element; };
+  const bool maps = wants_maps(layer);
+  AttentionHead task{};
+  task.is_bfloat16 = encoder_.attention_bfloat16_;
+  task.query_stride = is_kept_ ? stride_ : 3 * stride_;
+  task.stride = 3 * stride_;
+  task.num_queries = active_end - active_begin;
+  task.num_keys = end - begin;
+  task.head_size = shape_.head_size();
+  task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size()));
+  task.out_stride = stride_;
+  task.probabilities = maps ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
+  for (std::int64_t head = head_begin; head < head_end; ++head) {
+    const std::int64_t column = head * task.head_size;
+    task.queries = at(is_kept_ ? work_.kept_queries : work_.query_key_value, active_begin * task.query_stride + column);
+    task.keys = at(work_.query_key_value, begin * task.stride + stride_ + column);
+    task.values = at(work_.query_key_value, begin * task.stride + 2 * stride_ + column);
+    task.out = at(work_.context, active_begin * stride_ + column);
+    kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+    if (maps) take_map(task.probabilities, sequence, head, layer);
+  }
+}
+
+void ShardRun::take_map(const float* map, std::int64_t sequence, std::int64_t head, int layer) {
+  const auto s = static_cast<std::size_t>(sequence);
+  const std::int64_t length = batch_.cu_seqlens[s + 1] - batch_.cu_seqlens[s];
+  const std::int64_t size = length * length;
+  for (const Capture& capture : program_.captures) {
+    if (capture.maps == Maps::none || capture.layers.front() != layer + 1) continue;
+    const auto heads = static_cast<std::int64_t>(capture.heads.size());
+    for (std::int64_t i = 0; i < heads; ++i) {
+      if (capture.heads[static_cast<std::size_t>(i)] != head) continue;
+      if (capture.maps == Maps::heads) {
+        std::copy_n(map, size, capture.out + cut_.squares[s] * heads + i * size);
+      } else {
+        kernels_.add_row(capture.out + cut_.squares[s], map, 1.0F / static_cast<float>(heads), size);
+      }
+    }
+  }
+}
+
+void ShardRun::run_feed_forward(const Block& block) {
+  const Matrix& up = block.intermediate;
+  const Matrix& down = block.output;
+  const Format format = encoder_.format_;
+  const std::int64_t inner_stride = padded(shape_.intermediate_size);
+  const std::int64_t block_rows = inner_rows(shape_);
+  const Operand input = format == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
+  for (std::int64_t begin = 0; begin < active_; begin += block_rows) {
+    const std::int64_t rows = std::min(block_rows, active_ - begin);
+    shared_product(from_row(input, format, begin), 0, rows, up, 0, up.panels(),
+                   {up.bias(), shape_.hidden_act, nullptr, 0, work_.inner.as<void>(), inner_stride, format == Format::bfloat16});
+    team_.meet();
+    Operand inner{work_.inner.as<void>(), inner_stride, 0, nullptr};
+    if (format != Format::bfloat16 && format != Format::float32) {
+      inner = operand_of(work_.inner.as<float>(), rows, shape_.intermediate_size, work_.inner_operand);
+      team_.meet();
+    }
+    count(Stage::intermediate);
+    float* out = hidden_ + begin * stride_;
+    shared_product(inner, 0, rows, down, 0, down.panels(), {down.bias(), Activation::none, out, stride_, out, stride_, false});
+    team_.meet();
+    count(Stage::output);
+  }
+  normalize(block.output_norm);
+}
+
+void ShardRun::normalize(const Norm& norm) {
+  const Part own = own_rows(active_);
+  if (own.begin < own.end) {
+    float* rows = hidden_ + own.begin * stride_;
+    const Operand input = from_row(work_.input.operand(), encoder_.format_, own.begin);
+    kernels_.layer_norm(rows, stride_, own.end - own.begin, shape_.hidden_size, norm.weight.data(), norm.bias.data(),
+                        shape_.layer_norm_eps, rows, stride_,
+                        encoder_.format_ == Format::bfloat16 ? static_cast<bfloat16*>(input.data) : nullptr, input.stride);
+  }
+  if (encoder_.format_ != Format::bfloat16) operand_of(hidden_, active_, shape_.hidden_size, work_.input);
+  team_.meet();
+  count(Stage::norms);
+}
+
+void ShardRun::collect(int state) {
+  const Part own = part_of(shape_.hidden_size, 16, rank_, team_.size());
+  collector_.take(state, {hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_, work_.folds.as<float>(), own.begin,
+                  own.end);
+  // the next stage writes what this one reads, after a meeting that it begins with
+  team_.meet();
+  count(Stage::captures);
+}
+
+void ShardRun::finish() {
+  if (!collector_.wants_pooler()) return;
+  const Part columns = part_of(shape_.hidden_size, 16, rank_, team_.size());
+  const std::int64_t rows = collector_.pooler_rows(shard_);
+  collector_.take_pooler_rows({hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_, work_.pooler_rows.as<float>(),
+                              columns.begin, columns.end);
+  team_.meet();
+  const Operand input = operand_of(work_.pooler_rows.as<float>(), rows, shape_.hidden_size, work_.pooler_operand);
+  team_.meet();
+  const Matrix& pooler = *encoder_.pooler_;
+  shared_product(input, 0, rows, pooler, 0, pooler.panels(),
+                 {pooler.bias(), Activation::tanh, nullptr, 0, work_.pooled_rows.as<void>(), stride_, false});
+  team_.meet();
+  collector_.put_pooled(work_.pooled_rows.as<float>(), stride_, shard_, columns.begin, columns.end);
+  team_.meet();
+  count(Stage::captures);
+}
+
+}  // namespace layertap

@@ -1,0 +1,91 @@
+// One member of a team on its way through the layers of a shard. All members run the same code; each takes its part of
+// a stage, and they meet where the next stage reads what others wrote.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "collector.hpp"
+#include "encoder.hpp"
+#include "team.hpp"
+#include "workspace.hpp"
+
+namespace layertap {
+
+class ShardRun {
+ public:
+  ShardRun(const Encoder& encoder, const Batch& batch, const Program& program, const std::vector<int>& layers,
+           const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds);
+
+  static std::unique_ptr<Workspace> make_workspace(const Encoder& encoder, const Needs& needs);
+
+  // False where `stop_asked` ended it. It is asked by every member, and must answer all alike after they have met.
+  template <typename StopAsked>
+  bool run(std::size_t shard, const StopAsked& stop_asked) {
+    begin(shard);
+    for (int layer = 0; layer < program_.stop; ++layer) {
+      if (team_.size() > 1) {
+        if (rank_ == 0) stop_asked();
+        team_.meet();
+      }
+      if (stop_asked()) return false;
+      run_layer(layer);
+    }
+    finish();
+    return true;
+  }
+
+ private:
+  void begin(std::size_t shard);
+  void run_layer(int layer);
+  void finish();
+
+  void embed();
+  void run_attention(const Block& block, int layer);
+  void attend(int layer);
+  void attend_sequence(std::int64_t sequence, std::int64_t head_begin, std::int64_t head_end, int layer);
+  void take_map(const float* map, std::int64_t sequence, std::int64_t head, int layer);
+  bool wants_maps(int layer) const;
+  void keep_rows();
+  void run_kept_queries(const Matrix& query_key_value);
+  void run_feed_forward(const Block& block);
+  void normalize(const Norm& norm);
+  void collect(int state);
+
+  // Rows [begin, end) of the shard that this member normalises, converts, embeds.
+  Part own_rows(std::int64_t rows) const { return part_of(rows, 1, rank_, team_.size()); }
+  void product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w, std::int64_t panel_begin,
+               std::int64_t panel_end, const Epilogue& epilogue);
+  // The same, this member's share of panels [panel_begin, panel_end).
+  void shared_product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
+                      std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue);
+  // `in` [rows, stride] as an operand: itself where products take float32, else this member's part of it goes to `buffer`.
+  Operand operand_of(float* in, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer);
+  void count(Stage stage);
+
+  const Encoder& encoder_;
+  const Kernels& kernels_;
+  const Shape& shape_;
+  const Batch& batch_;
+  const Program& program_;
+  const std::vector<int>& layers_;
+  const Cut& cut_;
+  const Collector& collector_;
+  Workspace& work_;
+  Team& team_;
+  const int rank_;
+  StageSeconds& seconds_;
+  std::chrono::steady_clock::time_point since_;
+
+  const std::int64_t stride_;  // of hidden states
+  std::size_t shard_ = 0;
+  std::int64_t row_begin_ = 0, rows_ = 0;    // of the shard in the batch
+  float* hidden_ = nullptr;                  // the states of the rows that are under way
+  std::int64_t active_ = 0;                  // how many these are
+  std::vector<std::int32_t> kept_;           // which, where not all of the shard's
+  bool is_kept_ = false;
+};
+
+}  // namespace layertap

@@ -1,0 +1,1 @@
+"""Encoders on processors with kernels of our own; no torch needed."""

@@ -1,0 +1,194 @@
+"""`NativeBackend`: programs over packed batches on the kernels in `native/`.
+
+Python's part is to load blocks as programs reach them and to lay out what a run needs; the C++ checks all of it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
+from layertap.backends.native import _native
+from layertap.features.program import Capture, Program, SegmentKind
+from layertap.models.positions import PositionTable
+from layertap.models.spec import EncoderSpec
+from layertap.packing import PackedBatch, Segments
+from layertap.tensors import TensorView
+
+
+class NativeBackend(Backend):
+    """Runs one model's programs on this machine's processor.
+
+    The same text gives the same bits in every batch, with every other feature beside it, on any number of threads.
+
+    Args:
+        spec: what to run; one that `supports` has nothing against.
+        weights: canonical names -> their stored tensors, checked; called as blocks are first reached.
+        precision: "float32", "float32-high", "bfloat16" or "int8"; one that the instruction set has.
+        threads: of a run.
+        instruction_set: one of `_native.instruction_sets()`.
+    """
+
+    name = "native"
+
+    def __init__(
+        self, spec: EncoderSpec, weights: Weights, *, precision: str, threads: int, instruction_set: str
+    ) -> None:
+        self.spec = spec
+        self.instruction_set = instruction_set
+        self.threads = threads
+        self._weights = weights
+        self._lock = Lock()
+        self._blocks = 0
+        self._has_embeddings = False
+        self._has_pooler = False
+        self._encoder = _native.Encoder(
+            instruction_set=instruction_set,
+            precision=precision,
+            hidden_size=spec.hidden_size,
+            num_attention_heads=spec.num_attention_heads,
+            intermediate_size=spec.intermediate_size,
+            embedding_size=spec.table_size,
+            hidden_act=spec.hidden_act,
+            layer_norm_eps=spec.layer_norm_eps,
+        )
+
+    def run(
+        self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
+    ) -> dict[Capture, FloatArray]:
+        """See `Backend.run`."""
+        layers = [self.spec.block_of(layer) for layer in range(program.stop)]
+        self._load(max(layers, default=-1) + 1, pooler=any(capture.pooler for capture in program.captures))
+        kinds = sorted({capture.segments for capture in program.captures if capture.segments is not None})
+        results = {capture: self._empty(capture, batch, segments) for capture in program.captures}
+        self._encoder.run(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids if isinstance(self.spec.positions, PositionTable) else None,
+            token_type_ids=batch.token_type_ids if self.spec.type_vocab_size else None,
+            cu_seqlens=batch.cu_seqlens,
+            stop=program.stop,
+            layers=layers,
+            top_rows=rows_needed(program, segments, batch.num_tokens),
+            captures=[_as_tuple(capture, kinds, results[capture]) for capture in program.captures],
+            segments=[_as_arrays(segments[kind]) for kind in kinds],
+            threads=self.threads,
+        )
+        return results
+
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds that all runs so far spent in each stage, threads added up."""
+        seconds: dict[str, float] = self._encoder.stage_seconds()
+        return seconds
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the weights that are loaded, the embedding tables aside, which stay in their file."""
+        size: int = self._encoder.bytes
+        return size
+
+    def _empty(self, capture: Capture, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]) -> FloatArray:
+        if capture.attention is not None:
+            heads = 1 if capture.attention == "mean" else len(capture.heads or range(self.spec.num_attention_heads))
+            # a mean adds up
+            return np.zeros(heads * int(np.square(batch.lengths.astype(np.int64)).sum()), dtype=np.float32)
+        rows = batch.num_tokens if capture.segments is None else len(segments[capture.segments])
+        return np.empty((rows, self.spec.hidden_size), dtype=np.float32)
+
+    def _load(self, blocks: int, *, pooler: bool) -> None:
+        with self._lock:
+            if not self._has_embeddings:
+                self._load_embeddings()
+                self._has_embeddings = True
+            while self._blocks < blocks:
+                self._load_block(self._blocks)
+                self._blocks += 1
+            if pooler and not self._has_pooler:
+                found = self._floats("pooler.", ("dense.weight", "dense.bias"))
+                self._encoder.set_pooler(found["dense.weight"], found.get("dense.bias"))
+                self._has_pooler = True
+
+    def _load_embeddings(self) -> None:
+        tables = {
+            name: self._weights([key])[key]
+            for name, key in (
+                ("words", "embeddings.word_embeddings.weight"),
+                ("positions", "embeddings.position_embeddings.weight"),
+                ("types", "embeddings.token_type_embeddings.weight"),
+            )
+            if key in self.spec.parameters()
+        }
+        stored = {name: _stored(view) for name, view in tables.items()}
+        small = self._floats(
+            "embeddings.", ("LayerNorm.weight", "LayerNorm.bias", "projection.weight", "projection.bias")
+        )
+        self._encoder.set_embeddings(
+            words=stored["words"][0],
+            words_type=stored["words"][1],
+            positions=stored.get("positions", (None, ""))[0],
+            positions_type=stored.get("positions", (None, "F32"))[1],
+            types=stored.get("types", (None, ""))[0],
+            types_type=stored.get("types", (None, "F32"))[1],
+            norm_weight=small["LayerNorm.weight"],
+            norm_bias=small["LayerNorm.bias"],
+            projection=small.get("projection.weight"),
+            projection_bias=small.get("projection.bias"),
+        )
+
+    def _load_block(self, block: int) -> None:
+        dense = (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+            "intermediate.dense",
+            "output.dense",
+        )
+        norms = ("attention.output.LayerNorm", "output.LayerNorm")
+        names = [f"{name}.{part}" for name in (*dense, *norms) for part in ("weight", "bias")]
+        found = self._floats(f"encoder.layer.{block}.", names)
+        self._encoder.add_block(
+            weights=[found[f"{name}.weight"] for name in dense],
+            biases=[found.get(f"{name}.bias") for name in dense],
+            norms=[found[f"{name}.{part}"] for name in norms for part in ("weight", "bias")],
+        )
+
+    def _floats(self, prefix: str, names: tuple[str, ...] | list[str]) -> dict[str, FloatArray]:
+        """Those of the weights that the spec has, by their names after the prefix, as contiguous float32."""
+        parameters = self.spec.parameters()
+        wanted = [name for name in names if prefix + name in parameters]
+        views = self._weights([prefix + name for name in wanted])
+        return {name: np.ascontiguousarray(views[prefix + name].to_float32()) for name in wanted}
+
+
+def _stored(view: TensorView) -> tuple[npt.NDArray[Any], str]:
+    """A table as it lies in its file, and its dtype's name; float64, which kernels do not read, as float32."""
+    if view.dtype in ("BF16", "F16"):
+        return np.require(np.frombuffer(view.buffer, dtype="<u2").reshape(view.shape), requirements="A"), view.dtype
+    return view.to_float32(), "F32"
+
+
+def _as_tuple(capture: Capture, kinds: list[SegmentKind], out: FloatArray) -> tuple[object, ...]:
+    return (
+        list(capture.layers),
+        capture.fold,
+        None if capture.weights is None else list(capture.weights),
+        -1 if capture.segments is None else kinds.index(capture.segments),
+        capture.reduce,
+        capture.pooler,
+        capture.attention,
+        None if capture.heads is None else list(capture.heads),
+        out,
+    )
+
+
+def _as_arrays(segments: Segments) -> tuple[object, ...]:
+    def ints(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
+        return np.ascontiguousarray(values, dtype=np.int32)
+
+    weights = None if segments.weights is None else np.ascontiguousarray(segments.weights, dtype=np.float32)
+    return ints(segments.begin), ints(segments.end), ints(segments.offsets), weights
