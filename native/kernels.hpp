@@ -24,6 +24,11 @@ enum class Format : std::uint8_t {
 
 enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu, tanh };
 
+// The functions of math.hpp that tests look at; `rounded` ones are for results that become bfloat16.
+enum class Function : std::uint8_t {
+  exp, exp_rounded, exp2_rounded, gelu, gelu_rounded, gelu_tanh, gelu_tanh_rounded, silu, silu_rounded, tanh, relu
+};
+
 // Strides of operands and of what kernels read and write count elements and are multiples of this; the columns beyond
 // the real ones are zero. Rows may be read (never written) up to a multiple of 16.
 constexpr std::int64_t padding = 64;
@@ -131,6 +136,10 @@ struct Kernels {
   void (*add_row)(float* total, const float* row, float weight, std::int64_t columns);
   void (*max_row)(float* total, const float* row, std::int64_t columns);  // a NaN on either side gives NaN
   void (*min_row)(float* total, const float* row, std::int64_t columns);
+
+  // --- evaluate.cpp
+  // out[i] = f(in[i]): math.hpp, one function at a time, for its tests.
+  void (*evaluate)(Function f, const float* in, float* out, std::int64_t count);
 };
 
 // null where this processor (or this build) does not have it; names as `instruction_sets` lists them.

@@ -7,4 +7,5 @@ NB_MODULE(_native, module) {
   layertap::bind_attention(module);
   layertap::bind_rows(module);
   layertap::bind_encoder(module);
+  layertap::bind_evaluate(module);
 }

@@ -1,6 +1,7 @@
 #include "kernels.hpp"
 
 #include "attention.hpp"
+#include "evaluate.hpp"
 #include "products.hpp"
 #include "rows.hpp"
 
@@ -47,6 +48,7 @@ const Kernels& kernels() {
       add_row,
       max_row,
       min_row,
+      evaluate,
   };
   return table;
 }
