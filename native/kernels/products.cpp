@@ -1,38 +1,87 @@
 #include "products.hpp"
 
 #include <cmath>
-#include <cstring>
+
+#include "bfloat16.hpp"
+#include "product_lanes.hpp"
 
 namespace layertap::LAYERTAP_ISA {
 
-std::size_t packed_bytes(Format, std::int64_t rows, std::int64_t inner) {
-  return static_cast<std::size_t>(padded(rows) * padded(inner)) * sizeof(float);
+namespace {
+
+// Where value k of column n is, in values of the format.
+std::int64_t packed_at(const PackedMatrix& matrix, std::int64_t n, std::int64_t k, std::int64_t part) {
+  const std::int64_t size = group_size(matrix.format);
+  const std::int64_t word = n / panel_columns * panel_words(matrix.format, matrix.inner) +
+                            part * part_words(matrix.format, matrix.inner) + k / size * panel_columns +
+                            n % panel_columns;
+  return word * size + k % size;
+}
+
+void pack_float32(const float* column, PackedMatrix& matrix, std::int64_t n) {
+  float* out = static_cast<float*>(matrix.data) + packed_at(matrix, n, 0, 0);
+  for (std::int64_t k = 0; k < matrix.inner; ++k) out[k * panel_columns] = column[k];
+}
+
+// Each part is what the ones before it left over, rounded.
+void pack_bfloat16(const float* column, PackedMatrix& matrix, std::int64_t n) {
+  auto* out = static_cast<bfloat16*>(matrix.data);
+  const std::int64_t parts = parts_of(matrix.format);
+  for (std::int64_t k = 0; k < matrix.inner; ++k) {
+    float rest = column[k];
+    for (std::int64_t part = 0; part < parts; ++part) {
+      const bfloat16 rounded = to_bfloat16(rest);
+      out[packed_at(matrix, n, k, part)] = rounded;
+      rest -= from_bfloat16(rounded);
+    }
+  }
+}
+
+// Symmetric, the largest weight at 127. A column that is not finite gets the scale NaN, so that its sums are NaN.
+void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
+  auto* out = static_cast<std::int8_t*>(matrix.data);
+  float top = 0;
+  bool finite = true;
+  for (std::int64_t k = 0; k < matrix.inner; ++k) {
+    const float size = std::fabs(column[k]);
+    finite = finite && size < INFINITY;
+    top = size > top ? size : top;
+  }
+  constexpr float smallest = 1e-30F;  // below it 127 / top is no good number: the column is zero
+  matrix.scales[n] = finite ? (top < smallest ? 0.0F : top / 127.0F) : NAN;
+  const float by = finite && top >= smallest ? 127.0F / top : 0.0F;
+  std::int32_t total = 0;
+  for (std::int64_t k = 0; k < matrix.inner; ++k) {
+    const auto rounded = static_cast<std::int8_t>(finite ? std::lrint(column[k] * by) : 0);
+    out[packed_at(matrix, n, k, 0)] = rounded;
+    total += rounded;
+  }
+  matrix.offsets[n] = 128 * total;
+}
+
+}  // namespace
+
+std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t inner) {
+  return static_cast<std::size_t>(padded(rows) / panel_columns * panel_words(format, inner)) * 4;
 }
 
 void pack(const float* weights, std::int64_t stride, PackedMatrix& matrix) {
-  matrix.panels = padded(matrix.rows) / 64;
-  auto* out = static_cast<float*>(matrix.data);
-  for (std::int64_t n = 0; n < matrix.rows; ++n)
-    for (std::int64_t k = 0; k < matrix.inner; ++k)
-      out[(n / 64 * matrix.inner + k) * 64 + n % 64] = weights[n * stride + k];
+  matrix.panels = padded(matrix.rows) / panel_columns;
+  for (std::int64_t n = 0; n < matrix.rows; ++n) {
+    if (matrix.format == Format::float32)
+      pack_float32(weights + n * stride, matrix, n);
+    else if (matrix.format == Format::int8)
+      pack_int8(weights + n * stride, matrix, n);
+    else
+      pack_bfloat16(weights + n * stride, matrix, n);
+  }
 }
 
-std::size_t product_scratch(std::int64_t) { return 64; }
+std::size_t product_scratch(std::int64_t) { return product_lanes_scratch(); }
 
 void product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
-             std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& e, void*) {
-  const auto* in = static_cast<const float*>(a.data);
-  const auto* b = static_cast<const float*>(w.data);
-  for (std::int64_t m = row_begin; m < row_end; ++m)
-    for (std::int64_t n = panel_begin * 64; n < panel_end * 64; ++n) {
-      float total = 0;
-      for (std::int64_t k = 0; k < w.inner; ++k) total += in[m * a.stride + k] * b[(n / 64 * w.inner + k) * 64 + n % 64];
-      if (e.bias != nullptr) total += e.bias[n];
-      if (e.activation == Activation::gelu) total = 0.5F * total * (1.0F + std::erf(total * 0.70710678F));
-      if (e.activation == Activation::tanh) total = std::tanh(total);
-      if (e.residual != nullptr) total += e.residual[m * e.residual_stride + n];
-      static_cast<float*>(e.out)[m * e.out_stride + n] = total;
-    }
+             std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue, void* scratch) {
+  product_lanes(a, row_begin, row_end, w, panel_begin, panel_end, epilogue, scratch);
 }
 
 }  // namespace layertap::LAYERTAP_ISA

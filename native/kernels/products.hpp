@@ -1,8 +1,40 @@
+// Matrix products with packed weights. The layout of a packed matrix is the same for every instruction set: panels of
+// 64 columns; along K groups of 32 bits (1 float32, 2 bfloat16, 4 int8), their number rounded up to a multiple of 16
+// with zeros: 32-bit words [panel][part][group][64 columns]. A vector kernel multiplies one group of a row, broadcast,
+// with vectors of columns; for a tile kernel 16 groups of 16 columns are a tile as it stands.
 #pragma once
 
 #include "kernels.hpp"
 
 namespace layertap::LAYERTAP_ISA {
+
+constexpr std::int64_t panel_columns = 64;
+
+// Values of K in a 32-bit group.
+constexpr std::int64_t group_size(Format format) {
+  return format == Format::float32 ? 1 : format == Format::int8 ? 4 : 2;
+}
+
+// Matrices that a weight is the sum of.
+constexpr std::int64_t parts_of(Format format) {
+  return format == Format::split2 ? 2 : format == Format::split3 ? 3 : 1;
+}
+
+constexpr std::int64_t groups_of(Format format, std::int64_t inner) {
+  return (inner + group_size(format) - 1) / group_size(format);
+}
+
+constexpr std::int64_t padded_groups(Format format, std::int64_t inner) {
+  return (groups_of(format, inner) + 15) / 16 * 16;
+}
+
+// 32-bit words from part to part, and from panel to panel.
+constexpr std::int64_t part_words(Format format, std::int64_t inner) {
+  return padded_groups(format, inner) * panel_columns;
+}
+constexpr std::int64_t panel_words(Format format, std::int64_t inner) {
+  return parts_of(format) * part_words(format, inner);
+}
 
 std::size_t packed_bytes(Format format, std::int64_t rows, std::int64_t inner);
 void pack(const float* weights, std::int64_t stride, PackedMatrix& matrix);

@@ -1,0 +1,86 @@
+// What happens to a tile of sums, up to 64 columns wide, before it is stored: out = activation(sum + bias) + residual.
+// Vector and tile kernels share it; they differ in how the sums of a tile are held.
+#pragma once
+
+#include "bfloat16.hpp"
+#include "math.hpp"
+#include "simd.hpp"
+
+namespace layertap::LAYERTAP_ISA {
+
+// float32 sums [rows, stride].
+struct FloatSums {
+  static constexpr bool rough = false;
+  const float* data;
+  std::int64_t stride;
+
+  Floats at(std::int64_t row, std::int64_t column) const { return load(data + row * stride + column); }
+};
+
+// int32 sums [rows, stride] of uint8 activations with zero point 128 and int8 weights. All pointers are of the tile's
+// first row and column.
+struct IntSums {
+  static constexpr bool rough = true;  // their factors have 8 bits: activations as for results in bfloat16 do
+  const std::int32_t* data;
+  std::int64_t stride;
+  const float* row_scales;
+  const float* column_scales;
+  const std::int32_t* offsets;  // a column's share of the zero point
+
+  Floats at(std::int64_t row, std::int64_t column) const {
+    const std::int32_t* sums = data + row * stride + column;
+#if defined(__AVX512F__)
+    const __m512i total = _mm512_sub_epi32(_mm512_loadu_si512(sums), _mm512_loadu_si512(offsets + column));
+    const Floats value = {_mm512_cvtepi32_ps(total)};
+#else
+    const __m256i total = _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums)),
+                                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offsets + column)));
+    const Floats value = {_mm256_cvtepi32_ps(total)};
+#endif
+    return value * load(column_scales + column) * all(row_scales[row]);
+  }
+};
+
+template <Activation activation, bool rounded, class Sums>
+inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column,
+                        std::int64_t columns, const Epilogue& e) {
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::int64_t out_at = (row + r) * e.out_stride + column;
+    const float* residual = e.residual == nullptr ? nullptr : e.residual + (row + r) * e.residual_stride + column;
+    for (std::int64_t c = 0; c < columns; c += width) {
+      Floats x = sums.at(r, c);
+      if (e.bias != nullptr) x = x + load(e.bias + column + c);
+      x = activate<activation, rounded || Sums::rough>(x);
+      if (residual != nullptr) x = x + load(residual + c);
+      if constexpr (rounded)
+        store_bfloat16(static_cast<bfloat16*>(e.out) + out_at + c, x);
+      else
+        store(static_cast<float*>(e.out) + out_at + c, x);
+    }
+  }
+}
+
+template <Activation activation, class Sums>
+inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column,
+                        std::int64_t columns, const Epilogue& e) {
+  if (e.out_is_bfloat16)
+    finish_with<activation, true>(sums, row, rows, column, columns, e);
+  else
+    finish_with<activation, false>(sums, row, rows, column, columns, e);
+}
+
+// Stores the tile that begins at (row, column) of `out`; `columns` is a multiple of 16, at most 64.
+template <class Sums>
+inline void finish(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column, std::int64_t columns,
+                   const Epilogue& e) {
+  switch (e.activation) {
+    case Activation::none: return finish_with<Activation::none>(sums, row, rows, column, columns, e);
+    case Activation::gelu: return finish_with<Activation::gelu>(sums, row, rows, column, columns, e);
+    case Activation::gelu_tanh: return finish_with<Activation::gelu_tanh>(sums, row, rows, column, columns, e);
+    case Activation::relu: return finish_with<Activation::relu>(sums, row, rows, column, columns, e);
+    case Activation::silu: return finish_with<Activation::silu>(sums, row, rows, column, columns, e);
+    case Activation::tanh: return finish_with<Activation::tanh>(sums, row, rows, column, columns, e);
+  }
+}
+
+}  // namespace layertap::LAYERTAP_ISA
