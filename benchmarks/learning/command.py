@@ -62,12 +62,12 @@ def _measure(options: argparse.Namespace, store: Store) -> None:
                 say=_say,
             )
     if "finetuned" in parts:
-        for name in options.tasks:
-            if name in EPOCHS:
+        for seed in range(options.seeds):  # a run that ends early has something of each
+            for name in [name for name in options.tasks if name in EPOCHS]:
                 measure_finetuned(
                     read_task(name, options.data),
                     store,
-                    seeds=options.seeds,
+                    seed=seed,
                     precision=options.precision,
                     threads=options.threads,
                     say=_say,

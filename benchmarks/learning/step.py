@@ -23,7 +23,7 @@ from benchmarks.learning.store import Store
 from benchmarks.learning.tasks import LearningTask, Part
 from benchmarks.models import minilm_folder
 
-STEPS = 20
+STEPS = 12
 WARMING = 2
 """Steps at the start of each run that are not counted."""
 
@@ -46,28 +46,31 @@ def measure_step(
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
                 steps = pool.submit(_run, side, part, precision, number, threads).result()
                 key = {"part": "step", "task": task.name, "side": side, "precision": precision, "round": number}
-                store.add({**key, "seconds": median(steps), "steps": [round(step, 4) for step in steps]})
-                say(f"step: {precision}, {side}, round {number}: {median(steps):.3f} s")
+                seconds, processor = (median(times) for times in zip(*steps, strict=True))
+                store.add({**key, "seconds": seconds, "processor_seconds": processor, "steps": steps})
+                say(f"step: {precision}, {side}, round {number}: {seconds:.3f} s")
 
 
-def _run(side: str, part: Part, precision: Precision, seed: int, threads: int) -> list[float]:
+def _run(side: str, part: Part, precision: Precision, seed: int, threads: int) -> list[list[float]]:
+    """Seconds of each step, and seconds of the processor."""
     import torch
 
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as scratch, _stamped() as stamps:
         _SIDES[side](part, Path(scratch) / "model", precision, seed, threads)
-    steps = [after - before for before, after in pairwise(stamps)][WARMING:]
+    steps = [[round(after - before, 4) for before, after in zip(*both, strict=True)] for both in pairwise(stamps)]
+    steps = steps[WARMING:]
     assert len(steps) == STEPS
     return steps
 
 
 @contextmanager
-def _stamped() -> Iterator[list[float]]:
-    """The times at which steps of any optimiser of torch end."""
+def _stamped() -> Iterator[list[tuple[float, float]]]:
+    """The times, of the clock and of this process, at which steps of any optimiser of torch end."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
-    stamps: list[float] = []
-    hook = register_optimizer_step_post_hook(lambda *_: stamps.append(time.perf_counter()))
+    stamps: list[tuple[float, float]] = []
+    hook = register_optimizer_step_post_hook(lambda *_: stamps.append((time.perf_counter(), time.process_time())))
     try:
         yield stamps
     finally:
