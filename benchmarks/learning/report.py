@@ -87,7 +87,16 @@ def _frozen(store: Store, tasks: Mapping[str, LearningTask]) -> str:
         return ""
     columns = ("data, figure", "classifier on", "layertap", "transformers", "difference", "equal")
     return "\n".join(
-        ["## Frozen features", "", _FROZEN, "", *_sizes(tasks), "", *markdown_table(columns, rows), *_fits(store)]
+        [
+            "## Frozen features",
+            "",
+            _FROZEN,
+            "",
+            *_sizes(tasks, store),
+            "",
+            *markdown_table(columns, rows),
+            *_fits(store),
+        ]
     )
 
 
@@ -98,7 +107,7 @@ def _how(records: Sequence[Record]) -> str:
     return "best layer: " + " or ".join(map(str, layers))
 
 
-def _sizes(tasks: Mapping[str, LearningTask]) -> list[str]:
+def _sizes(tasks: Mapping[str, LearningTask], store: Store) -> list[str]:
     def size(part: Any, unit: str) -> str:
         if part is None:
             return "none"
@@ -107,6 +116,7 @@ def _sizes(tasks: Mapping[str, LearningTask]) -> list[str]:
     rows = [
         [name, task.title, *[size(part, task.unit) for part in (task.train, task.dev, task.test)]]
         for name, task in tasks.items()
+        if any(store.of(task=name))
     ]
     return markdown_table(("data", "what", "training", "validation", "test"), rows)
 

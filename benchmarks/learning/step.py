@@ -43,11 +43,13 @@ def measure_step(
     part = task.train.of(list(range(0, size * stride, stride)))
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         for number in range(rounds):
+            key = {"part": "step", "task": task.name, "precision": precision, "round": number}
+            if all(store.has({**key, "side": side}) for side in SIDES):
+                continue
             for side in SIDES if number % 2 == 0 else SIDES[::-1]:
                 steps = pool.submit(_run, side, part, precision, number, threads).result()
-                key = {"part": "step", "task": task.name, "side": side, "precision": precision, "round": number}
                 seconds, processor = (median(times) for times in zip(*steps, strict=True))
-                store.add({**key, "seconds": seconds, "processor_seconds": processor, "steps": steps})
+                store.add({**key, "side": side, "seconds": seconds, "processor_seconds": processor, "steps": steps})
                 say(f"step: {precision}, {side}, round {number}: {seconds:.3f} s")
 
 
