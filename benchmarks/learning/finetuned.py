@@ -79,7 +79,7 @@ def _layertap(task: LearningTask, recipe: Recipe) -> tuple[list[str], dict[str, 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         start = time.perf_counter()
-        data = LabelledTexts(texts=task.train.items, labels=task.train.labels)  # type: ignore[arg-type]
+        data = LabelledTexts(texts=task.train.items, labels=task.train.labels)
         tuned = finetune(data, folder, model=minilm_folder(), options=options)
         seconds = time.perf_counter() - start
         found = Classifier.from_pretrained(folder).predict([str(text) for text in task.test.items])

@@ -83,7 +83,7 @@ def _layertap(part: Part, folder: Path, precision: Precision, seed: int, threads
     from layertap.learn import LabelledTexts, TrainingOptions, finetune
 
     options = TrainingOptions(epochs=1, batch_size=BATCH_SIZE, precision=precision, seed=seed)
-    data = LabelledTexts(texts=part.items, labels=part.labels)  # type: ignore[arg-type]
+    data = LabelledTexts(texts=part.items, labels=part.labels)
     finetune(data, folder, model=minilm_folder(), options=options)
 
 

@@ -20,9 +20,11 @@ from layertap.cli.main import main
 from layertap.errors import InputError, LayertapError, NonFiniteError, OptionError, OutputError, UsageError
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
 from layertap.learn.finetuning import run as run_module
+from layertap.learn.finetuning import scores as scores_module
 from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.options import METRICS, PRECISIONS
+from layertap.learn.tags import SCHEMES
 
 DATA = LabelledTexts(
     texts=["good film", "great movie", "funny story", "bad film", "dull movie", "bad story"] * 3,
@@ -51,7 +53,7 @@ def write_csv(path, rows, header="text,label"):
         (
             with_labels([], [], texts=["", ""]),
             None,
-            "holds lists, one label a word; fine-tuning learns one label a text",
+            "x.csv: there is no word in it",
         ),
         (with_labels("a", "a"), None, "every row has the label 'a'; to learn a difference takes two classes"),
         (with_labels("a", "b", "a"), None, "one example only of 'b'"),
@@ -86,7 +88,7 @@ def test_outputs_that_cannot_be_made_are_refused_first(tmp_path):
         ({"warmup": 1.5}, "warmup 1.5: expected a number of at least 0 up to 1"),
         ({"layer_decay": 0}, "layer_decay 0"),
         ({"max_grad_norm": -1}, "max_grad_norm -1"),
-        ({"metric": "f1"}, "metric 'f1': expected one of accuracy, macro_f1, mcc"),
+        ({"metric": "f1"}, "metric 'f1': expected one of accuracy, macro_f1, mcc, entity_f1"),
         ({"precision": "float16"}, "precision 'float16': training knows float32 and bfloat16"),
         ({"seed": True}, "seed True"),
         ({"patience": 0}, "patience 0"),
@@ -109,14 +111,7 @@ def test_options_that_do_not_fit_the_run_are_refused(tmp_path, model, make_check
         run(TrainingOptions(max_length=65))
     with pytest.raises(OptionError, match="device 'tpu'"):
         run(device="tpu")
-    config = json.loads((make_checkpoint(tmp_path / "other") / "config.json").read_text())
-    config |= {"model_type": "electra", "embedding_size": config["hidden_size"]}
-    (tmp_path / "other/config.json").write_text(json.dumps(config))
-    weights = load_file(tmp_path / "other/model.safetensors")
-    save_file({k: v for k, v in weights.items() if not k.startswith("pooler")}, tmp_path / "other/model.safetensors")
-    with pytest.raises(LayertapError, match="classification heads are there for bert, roberta, xlm-roberta, camembert"):
-        run(model=tmp_path / "other")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other"]
+    assert not list(tmp_path.iterdir())
 
 
 def weights_of(folder):
@@ -164,7 +159,7 @@ def scripted(monkeypatch):
         value = coming.pop(0)
         return {"accuracy": value, "macro_f1": 1 - value, "mcc": 0.0}
 
-    monkeypatch.setattr(trainer_module, "class_scores", scores_of)
+    monkeypatch.setattr(scores_module, "head_scores", scores_of)
     return coming
 
 
@@ -312,8 +307,9 @@ def test_epochs_have_orders_of_their_own():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"problem_type": "multi_label_classification"}, "one label a text is predicted here"),
-        ({"problem_type": "regression"}, "one label a text is predicted here"),
+        ({"problem_type": "regression"}, r"its head gives 2 numbers a text \(problem_type regression\)"),
+        ({"problem_type": "ranking"}, "problem_type: expected one of single_label_classification"),
+        ({"id2label": {"0": "a", "1": "a"}}, "id2label: expected labels that differ"),
         ({"id2label": {"0": "a"}}, "id2label: expected a label for each of 0 to 1"),
     ],
 )
@@ -329,7 +325,7 @@ def test_other_heads_are_refused(tmp_path, model, change, message):
 
 
 def test_damaged_and_absent_heads_are_refused(tmp_path, model):
-    with pytest.raises(LayertapError, match=r"classifier\.weight: expected for BertForSequenceClassification"):
+    with pytest.raises(LayertapError, match=r"no classification head: architectures in its config\.json is"):
         Classifier.from_pretrained(model)
     folder = finetune(DATA, tmp_path / "out", model=model, options=ONE).folder
     weights = weights_of(folder)
@@ -381,6 +377,7 @@ def test_the_help_says_what_the_options_are(capsys):
     assert (command.METRICS, command.PRECISIONS) == (METRICS, PRECISIONS)
     known = {field.name: field.default for field in fields(TrainingOptions)}
     assert {*command.TRAINING, "metric", "precision"} == known.keys()
+    assert ("auto", *SCHEMES) == command.SCHEMES
     for name, (kind, _, words) in command.TRAINING.items():
         stated = words.rpartition("(default: ")[2].rstrip(")").replace(",", "").partition(":")[0]
         if known[name] is not None:

@@ -16,6 +16,7 @@ SST = ROOT.parent / "shared/data/sst"
 
 
 def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
+    pytest.importorskip("seqeval", reason="seqeval is not installed (extra: learn)")
     if not SST.is_dir():
         pytest.skip(f"{SST} is not there")
     for part, size in {"train": 64, "dev": 24}.items():
@@ -23,10 +24,15 @@ def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
         with (tmp_path / f"{part}.csv").open("w", encoding="utf-8", newline="") as file:
             texts = [reversed(row.split(" ", 1)) for row in rows[:: len(rows) // size][:size]]
             csv.writer(file).writerows([["text", "label"], *texts])
+    for part, name, size in (("train", "wnut17train.conll", 120), ("dev", "wnut17train.conll", 20)):
+        sentences = (SST.parent / "ner_wnut17" / name).read_text("utf-8").split("\n\n")
+        (tmp_path / f"{part}.conll").write_text("\n\n".join(sentences[:size]) + "\n", "utf-8")
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/finetuning.md").read_text("utf-8")
-    (line,) = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert main(shlex.split(line)[1:]) == 0
+    lines = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    assert len(lines) == 2
+    for line in lines:
+        assert main(shlex.split(line)[1:]) == 0
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, names)
@@ -34,3 +40,4 @@ def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
     assert set(names["found"].labels) <= {"0", "1"}
     assert names["result"].labels == ("neg", "pos")
     assert names["result"].steps == 2
+    assert len(names["tagging"].tags) == 7

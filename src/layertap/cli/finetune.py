@@ -1,4 +1,4 @@
-"""`layertap finetune`: labelled texts in, a Hugging Face folder with a classifier out."""
+"""`layertap finetune`: labelled texts or words in, a Hugging Face folder with a classifier out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from layertap.learn.finetuning.run import FineTuned
 
 # Named here so that --help need not load the room that owns them; a test holds them to it.
-METRICS = ("accuracy", "macro_f1", "mcc")
+METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
+SCHEMES = ("auto", "bio", "io", "tags")
 PRECISIONS = ("float32", "bfloat16")
 
 # option's name -> its type, metavar and help
@@ -36,17 +37,22 @@ TRAINING: dict[str, tuple[type, str, str]] = {
 }
 
 DESCRIPTION = """\
-Trains an encoder and its family's classification head on the labelled texts of DATA (CSV, TSV, JSONL, Parquet),
-and writes a Hugging Face folder: `AutoModelForSequenceClassification` of transformers loads it, and
-`layertap.learn.Classifier`. With --dev, the checkpoint with the best score is kept, otherwise the last.
-Families: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT.
+Trains an encoder and its family's classification head on the labelled texts of DATA, and writes a Hugging Face
+folder. A label a text (CSV, TSV, JSONL, Parquet) trains the head that `AutoModelForSequenceClassification` of
+transformers loads; a column of lists, one tag a word (CoNLL, CoNLL-U, JSONL, Parquet), that of
+`AutoModelForTokenClassification`. `layertap predict` and `layertap.learn.Classifier` load both. With --dev, the
+checkpoint with the best score is kept, otherwise the last.
+Families: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA, ALBERT, MPNet, DeBERTa v2 and v3, ModernBERT,
+MegatronBERT, XLM-R-XL, RoBERTa-PreLayerNorm.
 
 The run is kept in FOLDER.training after every epoch; --resume goes on with one that was killed."""
 EPILOG = """\
 examples:
   layertap finetune train.csv -o ./classifier --label sentiment --dev dev.csv
   layertap finetune train.jsonl -o ./topics --dev dev.jsonl --model roberta-base --metric macro_f1 --patience 2
-  layertap finetune pairs.tsv -o ./entails --text-column premise --pair-column hypothesis --freeze-below 4"""
+  layertap finetune pairs.tsv -o ./entails --text-column premise --pair-column hypothesis --freeze-below 4
+  layertap finetune train.conll -o ./ner --label col1 --dev dev.conll --test test.conll
+  layertap finetune train.conllu -o ./pos --label upos --dev dev.conllu"""
 
 
 def add_to(commands: Commands) -> None:
@@ -55,7 +61,7 @@ def add_to(commands: Commands) -> None:
         commands,
         "finetune",
         run,
-        summary="labelled texts in, a classifier out",
+        summary="labelled texts or words in, a classifier out",
         usage="layertap finetune DATA -o FOLDER --label COLUMN [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -63,8 +69,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("data", metavar="DATA", help="a file, or - for standard input")
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make")
     group = parser.add_argument_group("input")
-    group.add_argument("--label", metavar="COLUMN", default="label", help="the column with labels (default: label)")
+    group.add_argument(
+        "--label", metavar="COLUMN", default="label", help="the column with labels, or lists of tags (default: label)"
+    )
     group.add_argument("--dev", metavar="FILE", help="what checkpoints are judged by, of the same form")
+    group.add_argument("--test", metavar="FILE", help="what the result is measured on at the end, of the same form")
     group.add_argument(
         "--input-format",
         choices=READ_FORMATS,
@@ -72,7 +81,15 @@ def add_to(commands: Commands) -> None:
         help=f"{', '.join(READ_FORMATS)} (default: by the file's ending)",
     )
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
+    group.add_argument(
+        "--scheme",
+        choices=SCHEMES,
+        default="auto",
+        metavar="S",
+        help="of tags: bio, io (B- is learnt as I-), tags (no entities), or auto (default: auto)",
+    )
     add_model_options(parser)
     group = parser.add_argument_group("training")
     for name, (kind, metavar, words) in TRAINING.items():
@@ -81,7 +98,7 @@ def add_to(commands: Commands) -> None:
         "--metric",
         choices=METRICS,
         metavar="NAME",
-        help=f"what makes a checkpoint the best: {', '.join(METRICS)} (default: accuracy)",
+        help=f"what makes a checkpoint the best: {', '.join(METRICS)} (default: entity_f1 of entities, else accuracy)",
     )
     group.add_argument(
         "--precision",
@@ -125,10 +142,13 @@ def run(options: argparse.Namespace) -> None:
         options.data,
         options.output,
         dev=options.dev,
+        test=options.test,
         label=options.label,
         text_column=options.text_column,
+        words_column=options.words_column,
         pair_column=options.pair_column,
         input_format=options.input_format,
+        scheme=options.scheme,
         model=options.model,
         revision=options.revision,
         cache_dir=options.cache_dir,
@@ -152,4 +172,6 @@ def _say(seen: Evaluation) -> None:
 def _summary(found: FineTuned) -> list[str]:
     kept = "the last weights (there is no dev part)" if found.kept is None else str(found.kept)
     lines = [f"{found.folder}: {len(found.labels):,} labels, {found.steps:,} steps; kept: {kept}"]
+    if found.test is not None:
+        lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in found.test.items()))
     return lines + [f"note: {note}" for note in found.notes]

@@ -1,28 +1,30 @@
-"""`Classifier`: Hugging Face checkpoints for text classification, run as features and a small head.
+"""`Classifier`: Hugging Face checkpoints for classifying texts or tagging words, run as a feature and a small head.
 
-The encoder's part is a feature (`pooler_output`, or `last_hidden_state.first`), so everything that extraction does with
-texts is done here too; the head on top is a few rows of numbers.
+The encoder's part is a feature (`pooler_output`, `last_hidden_state.first`, `last_hidden_state.words(first)`), so
+everything that extraction does with texts is done here too; the head on top is a few rows of numbers.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.base import pickle_reader
-from layertap.checkpoints.load import ModelFiles, stored_tensors
-from layertap.engine.extractor import Extractor
-from layertap.engine.options import Precision
-from layertap.errors import UnsupportedModelError, WeightsError
-from layertap.learn.finetuning.families import Family, family_of
-from layertap.models.config import ConfigReader
-from layertap.records import Record
-from layertap.tensors import FLOAT_BITS, TensorView
+from layertap.engine.extractor import Extractor, Text
+from layertap.engine.opening import open_reference
+from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
+from layertap.engine.pipeline import ProgressCallback
+from layertap.engine.progress import progress_on
+from layertap.features.naming import Features
+from layertap.learn.checkpoint_head import CheckpointHead
+from layertap.learn.predicting import LIKELY, Judgements, Predictor, Tagging, predictions
+from layertap.records import Ragged
 
 Floats = npt.NDArray[np.float32]
 
@@ -32,11 +34,12 @@ class Predictions:
     """What a classifier says of N texts.
 
     Attributes:
-        labels: N, the label with the highest score.
-        scores: float32 [N, C], probabilities in the order of `Classifier.labels`.
+        labels: N: the label with the highest score; of a classifier that gives any number of labels, a tuple of those
+            with a score above 0.5; of one that gives a number, None.
+        scores: float32 [N, C], probabilities in the order of `Classifier.labels`, or numbers.
     """
 
-    labels: list[str]
+    labels: list[Any]
     scores: Floats
 
     def __len__(self) -> int:
@@ -47,16 +50,14 @@ class Classifier:
     """An encoder with its family's classification head, as `finetune` or transformers wrote it.
 
     Attributes:
-        labels: C, in the order of the logits.
         extractor: what runs the encoder.
-        feature: what the head works on.
+        head: what stands on it.
     """
 
-    def __init__(self, extractor: Extractor, head: Mapping[str, Floats], labels: Sequence[str], family: Family) -> None:
+    def __init__(self, extractor: Extractor, head: CheckpointHead) -> None:
         self.extractor = extractor
-        self.labels = tuple(labels)
-        self.feature = "pooler_output" if family.pooled else "last_hidden_state.first"
-        self._layers = [(head[name], head[bias]) for name, bias in zip(*[iter(family.weights)] * 2, strict=True)]
+        self.head = head
+        self._predictor = Predictor(extractor, [head])
 
     @classmethod
     def from_pretrained(
@@ -69,124 +70,137 @@ class Classifier:
         allow_pickle: bool = False,
         precision: Precision = "float32",
         max_length: int | None = None,
+        long: Literal["truncate", "window", "error"] = "truncate",
+        truncate_side: Literal["right", "left"] = "right",
+        window: int | None = None,
+        overlap: int | None = None,
+        word_pattern: str | None = None,
         backend: Literal["auto", "torch"] = "auto",
         device: str = "cpu",
         batch_tokens: int | None = None,
+        name: str | None = None,
     ) -> Classifier:
-        """Opens a classifier of BERT, RoBERTa, XLM-R or CamemBERT.
+        """Opens a checkpoint of a `ForSequenceClassification` or `ForTokenClassification` class of transformers.
 
         Args:
             model: a folder or a hub id.
-            revision, cache_dir, local_files_only, allow_pickle, precision, max_length, backend, device, batch_tokens:
-                as `Extractor.from_pretrained` has them.
+            revision, cache_dir, local_files_only, allow_pickle, precision, max_length, long, truncate_side, window,
+                overlap, word_pattern, backend, device, batch_tokens: as `Extractor.from_pretrained` has them.
+            name: what its results are called in `stream`; None: the last part of the model's name.
 
         Raises:
             ModelNotFoundError: no such folder or hub id.
-            UnsupportedModelError: a family without a head here, or a head for regression or several labels a text.
+            UnsupportedModelError: a family without a head here, or a head of another kind.
             WeightsError: no head, or a damaged one.
             ConfigError: labels that do not fit it.
             BackendError: nothing installed here can run it.
         """
-        extractor = Extractor.from_pretrained(
-            model,
+        reference = ModelReference(
+            name=os.fspath(model),
             revision=revision,
-            cache_dir=cache_dir,
+            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
             local_files_only=local_files_only,
             allow_pickle=allow_pickle,
+        )
+        semantics = Semantics(
             precision=precision,
             max_length=max_length,
             untrained_pooler="use",  # the head was trained on it as it is
-            backend=backend,
-            device=device,
-            batch_tokens=batch_tokens,
+            long=long,
+            truncate_side=truncate_side,
+            window=window,
+            overlap=overlap,
+            word_pattern=word_pattern,
         )
-        files, family = extractor.files, family_of(extractor.files)
-        head = stored_head(files, allow_pickle=allow_pickle)
-        if head is None:
-            raise WeightsError(
-                f"{files.checkpoint.name}: {family.weights[-2]}: expected for {family.transformers_class}, found none: "
-                "this checkpoint has no classification head; `layertap finetune` makes one"
-            )
-        labels = stored_labels(files, num_classes=head[family.weights[-1]].shape[0])
-        return cls(extractor, {name: view.to_float32() for name, view in head.items()}, labels, family)
+        runtime = Runtime(backend=backend, device=device, batch_tokens=batch_tokens)
+        opened = open_reference(reference)
+        head = CheckpointHead.of(
+            opened.files, name or default_name(opened.files.checkpoint.name), allow_pickle=allow_pickle
+        )
+        return cls(Extractor.of(opened, semantics, runtime), head)
 
-    def logits(self, texts: Sequence[str | tuple[str, str] | Record], *, progress: bool = False) -> Floats:
-        """float32 [N, C], equal to those of transformers' model.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C, in the order of the logits."""
+        return self.head.labels
+
+    @property
+    def feature(self) -> str:
+        """What the head works on."""
+        return self.head.feature
+
+    def logits(self, texts: Sequence[Text], *, progress: bool = False) -> Floats | Ragged:
+        """Logits, equal to those of transformers' model.
 
         Args:
-            texts: N texts, or pairs as tuples of two, or records.
+            texts: N texts, as `Extractor.extract` takes them.
             progress: draw a progress bar on standard error.
+
+        Returns:
+            float32 [N, C]; of a classifier of words `Ragged` [W, C], those of the first token of each word, and where a
+            word has no token those of zeros.
 
         Raises:
             UsageError, InputError: something that is no list of texts.
             NonFiniteError: NaN or infinity in a feature.
         """
         found = self.extractor.extract(list(texts), self.feature, progress=progress)
+        if isinstance(found, Ragged):
+            return Ragged(self.head.logits(found.values), found.offsets)
         assert isinstance(found, np.ndarray)
-        return self.logits_of(found)
+        return self.head.logits(found)
 
-    def logits_of(self, vectors: npt.NDArray[Any]) -> Floats:
-        """float32 [N, C] of the feature's vectors [N, H]."""
-        *hidden, (weight, bias) = self._layers
-        values: Floats = vectors.astype(np.float32)
-        for dense, dense_bias in hidden:
-            values = np.tanh(values @ dense.T + dense_bias)
-        return values @ weight.T + bias
+    def predict(self, texts: Sequence[Text], *, progress: bool = False) -> Any:
+        """What it says of texts; arguments and errors as `logits`.
 
-    def predict(self, texts: Sequence[str | tuple[str, str] | Record], *, progress: bool = False) -> Predictions:
-        """Labels and their probabilities; arguments and errors as `logits`."""
-        logits = self.logits(texts, progress=progress)
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        scores: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return Predictions(labels=[self.labels[i] for i in scores.argmax(axis=1)], scores=scores)
+        Returns:
+            `Predictions` of N texts; of a classifier of words a list of N `Tagging`s: tags, scores, entities.
+        """
+        if self.head.task == "words":
+            found: list[Tagging] = []
+            for tagging in predictions(self.head, list(texts), self.extractor, progress=progress):
+                assert isinstance(tagging, Tagging)
+                found.append(tagging)
+            return found
+        listed = list(texts)
+        parts: list[Floats] = []
+        with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
+            parts.extend(judged.probabilities for _, (judged,) in self._predictor.judge(listed, on_progress))
+        scores = np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
+        return Predictions(labels=[self._label(row) for row in scores], scores=scores)
+
+    def stream(
+        self,
+        texts: Iterable[Text],
+        features: Features | None = None,
+        *,
+        details: bool | Sequence[str] = False,
+        on_progress: ProgressCallback | None = None,
+    ) -> Judgements:
+        """What it says of a stream of any length, in bounded memory.
+
+        Args:
+            texts, details, on_progress: as `Extractor.stream` has them.
+            features: what is wanted beside; None: nothing.
+
+        Returns:
+            An iterator of `FeatureBatch`, whose records have the column `head.name` (and of entities
+            `<name>.entities`), and whose features have `<name>.scores`; see `layertap.learn.predicting.Predictor`.
+        """
+        return self._predictor.stream(texts, features, details=details, on_progress=on_progress)
+
+    def _label(self, scores: Floats) -> str | tuple[str, ...] | None:
+        if self.head.answer == "number":
+            return None
+        if self.head.answer == "labels":
+            return tuple(label for label, score in zip(self.labels, scores, strict=True) if score > LIKELY)
+        return self.labels[int(scores.argmax())]
 
     def __repr__(self) -> str:
-        return f"Classifier({self.extractor.files.checkpoint.name!r}, {len(self.labels)} labels)"
+        what = "words" if self.head.task == "words" else "texts"
+        return f"Classifier({self.extractor.files.checkpoint.name!r}, {len(self.labels)} labels of {what})"
 
 
-def stored_head(files: ModelFiles, *, allow_pickle: bool = False) -> dict[str, TensorView] | None:
-    """Stored name -> weight of a checkpoint's classification head, or None: it has none.
-
-    Raises:
-        WeightsError: a part of one, or weights of the wrong shape or dtype, or not finite.
-    """
-    family = family_of(files)
-    stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
-    found = {name: stored[name] for name in family.weights if name in stored}
-    if family.weights[-2] not in found:
-        return None
-    size = files.spec.hidden_size
-    num_classes = (found[family.weights[-2]].view.shape or (0,))[0]
-    for name in family.weights:
-        rows = num_classes if name in family.weights[-2:] else size
-        expected = (rows, size) if name.endswith(".weight") else (rows,)
-        if name not in found:
-            raise WeightsError(f"{files.checkpoint.folder}: {name}: expected beside {family.weights[-2]}, found none")
-        file, view = found[name].file, found[name].view
-        if view.shape != expected:
-            raise WeightsError(f"{file}: {name}: expected shape {list(expected)}, found {list(view.shape)}")
-        if view.dtype not in FLOAT_BITS:
-            raise WeightsError(f"{file}: {name}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
-        if not view.is_finite():
-            raise WeightsError(f"{file}: {name}: expected finite float32 values, found NaN or infinity")
-    return {name: found[name].view for name in family.weights}
-
-
-def stored_labels(files: ModelFiles, *, num_classes: int) -> tuple[str, ...]:
-    """The labels that `config.json` names, `LABEL_0` and so on where it names none.
-
-    Raises:
-        UnsupportedModelError: the head is not one for a label a text.
-        ConfigError: not a label for each logit.
-    """
-    config = ConfigReader(files.config, file=str(files.checkpoint.folder / "config.json"))
-    why = "one label a text is predicted here, no numbers (regression) and no sets of labels"
-    config.refuse_unless("problem_type", ("single_label_classification", None), why)
-    if num_classes == 1:
-        raise UnsupportedModelError(f"{files.checkpoint.name}: its head gives one number a text: {why}")
-    named = files.config.get("id2label")
-    if named is None:
-        return tuple(f"LABEL_{i}" for i in range(num_classes))
-    if not isinstance(named, dict) or set(named) != {str(i) for i in range(num_classes)}:
-        raise config.fail("id2label", f"a label for each of 0 to {num_classes - 1}, as the head has them")
-    return tuple(str(named[str(i)]) for i in range(num_classes))
+def default_name(model: str) -> str:
+    """What a checkpoint's results are called: the last part of its name."""
+    return Path(model).resolve().name if Path(model).exists() else model.rstrip("/").rpartition("/")[2]

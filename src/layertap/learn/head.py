@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor, Text
     from layertap.engine.opening import OpenedModel
     from layertap.features.plan import Plan
-    from layertap.learn.predicting import Prediction, Tagging
+    from layertap.learn.checkpoint_head import Answer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -182,9 +182,8 @@ class Head:
         """
         from layertap.learn.predicting import predictions
 
-        found: list[Prediction] | list[Tagging] = predictions(
-            self, [texts] if isinstance(texts, str) else texts, extractor or self._own(), progress=progress
-        )
+        several = [texts] if isinstance(texts, str) else texts
+        found = predictions(self, several, extractor or self._own(), progress=progress)
         return found[0] if isinstance(texts, str) else found
 
     def probabilities(self, vectors: npt.NDArray[Any]) -> Float32:
@@ -196,6 +195,17 @@ class Head:
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         found: Float32 = powers / powers.sum(axis=1, keepdims=True)
         return found
+
+    @property
+    def answer(self) -> Answer:
+        """A label a text or word."""
+        return "label"
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of a vector that it stands on: [H], or [L, H] where it mixes layers."""
+        layers = () if self.mix is None else self.mix.shape
+        return (*layers, self.weight.shape[1])
 
     @property
     def digest(self) -> str:

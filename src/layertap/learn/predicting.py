@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,10 @@ from layertap.features.expr import Expr
 from layertap.features.naming import Features, named
 from layertap.features.parse import parse
 from layertap.features.plan import Plan
-from layertap.learn.head import Float32, Head, checked_schema
-from layertap.learn.tags import entities
+from layertap.learn.checkpoint_head import Answer
+from layertap.learn.head import Float32, checked_schema
+from layertap.learn.labels import Task
+from layertap.learn.tags import Scheme, entities
 from layertap.records import Feature, FeatureBatch, FeatureSchema, Ragged, Record
 from layertap.text.tokenizer import TextTokenizer
 
@@ -34,6 +36,50 @@ Ids = npt.NDArray[np.int32]
 
 SCORES = ".scores"
 ENTITIES = ".entities"
+LIKELY = 0.5
+"""Of a head that gives any number of labels: those that are likelier than this."""
+
+
+class Judge(Protocol):
+    """What stands on a feature and says something of it: a `Head`, or a `CheckpointHead`, which say what these are."""
+
+    @property
+    def name(self) -> str:
+        """What its results are called."""
+
+    @property
+    def task(self) -> Task:
+        """What it gives a label."""
+
+    @property
+    def scheme(self) -> Scheme | None:
+        """Of tags."""
+
+    @property
+    def answer(self) -> Answer:
+        """What it gives."""
+
+    @property
+    def feature(self) -> str:
+        """What it stands on."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C of them."""
+
+    @property
+    def digest(self) -> str:
+        """A hash of its weights."""
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of what it stands on, a text or a word."""
+
+    def check(self, extractor: Extractor) -> None:
+        """Refuses an extractor that does not fit it."""
+
+    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32:
+        """float32 [N, C]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +94,19 @@ class Prediction:
 
     label: str
     score: float
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelSet:
+    """What a head that gives any number of labels says of a text.
+
+    Attributes:
+        labels: those with a probability above 0.5, in the head's order.
+        scores: class -> probability.
+    """
+
+    labels: tuple[str, ...]
     scores: Mapping[str, float]
 
 
@@ -86,13 +145,16 @@ class Tagging:
     entities: tuple[Entity, ...]
 
 
+Said: TypeAlias = Prediction | LabelSet | Tagging
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Judged:
     """What a head says of N consecutive records.
 
     Attributes:
-        ids: int32 [N], or of M words; places in the head's labels.
-        probabilities: float32 [N, C] or [M, C].
+        ids: int32 [N], or of M words; places in the head's labels of the likeliest.
+        probabilities: float32 [N, C] or [M, C]; of a head that gives a number the numbers, [N, 1].
         offsets: int64 [N + 1], whose words are whose; None where the head is of texts.
     """
 
@@ -101,7 +163,7 @@ class Judged:
     offsets: npt.NDArray[np.int64] | None
 
     @classmethod
-    def of(cls, head: Head, feature: Feature) -> Judged:
+    def of(cls, head: Judge, feature: Feature) -> Judged:
         """Of the head's feature."""
         values = feature.values if isinstance(feature, Ragged) else feature
         assert isinstance(values, np.ndarray)
@@ -134,7 +196,9 @@ class Predictor:
     A head gives, with columns, `<name>` (label, or list of tags) and, where tags mark entities, `<name>.entities`
     (lists of begin, end, label, text, score), which records carry; and in any case the feature `<name>.scores`:
     float32 [C] a text in the order of the head's labels, or float32 a word, the probability of its tag. Without
-    columns, for files that hold only arrays, the feature `<name>` is int32, places in the head's labels.
+    columns, for files that hold only arrays, the feature `<name>` is int32, places in the head's labels. Of a head that
+    gives any number of labels the column is a list of them, and there is no such feature; one that gives a number gives
+    the feature `<name>`, float32, and nothing else.
 
     Args:
         extractor: the model.
@@ -146,7 +210,7 @@ class Predictor:
         FeatureError: a head's feature that the model does not have.
     """
 
-    def __init__(self, extractor: Extractor, heads: Sequence[Head], *, columns: bool = True) -> None:
+    def __init__(self, extractor: Extractor, heads: Sequence[Judge], *, columns: bool = True) -> None:
         names = [head.name for head in heads]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -162,10 +226,9 @@ class Predictor:
         plan = extractor.plan(self._own)
         for head in heads:
             schema = checked_schema(plan, self._reads[head.name], head.task)
-            layers = () if head.mix is None else head.mix.shape
-            if schema.shape != (*layers, head.weight.shape[1]):
+            if schema.shape != head.vector_shape:
                 raise OptionError(
-                    f"head {head.name!r} has weights for vectors {[*layers, head.weight.shape[1]]}, and its feature "
+                    f"head {head.name!r} has weights for vectors {list(head.vector_shape)}, and its feature "
                     f"{head.feature} gives {list(schema.shape)}; its files do not fit together: fit it anew"
                 )
 
@@ -200,7 +263,10 @@ class Predictor:
             return {}
         found: dict[str, pa.DataType | None] = {}
         for head in self.heads:
-            found[head.name] = pa.string() if head.task == "text" else pa.list_(pa.string())
+            if head.answer == "number":
+                continue
+            one = head.task == "text" and head.answer == "label"
+            found[head.name] = pa.string() if one else pa.list_(pa.string())
             if _marks_entities(head):
                 fields = {"begin": pa.int32(), "end": pa.int32(), "label": pa.string(), "text": pa.string()}
                 found[head.name + ENTITIES] = pa.list_(pa.struct({**fields, "score": pa.float32()}.items()))
@@ -216,6 +282,7 @@ class Predictor:
                 "feature": head.feature,
                 "labels": list(head.labels),
                 "scheme": head.scheme,
+                "answer": head.answer,
                 "sha256": head.digest,
             }
             for head in self.heads
@@ -252,27 +319,24 @@ class Predictor:
     def _all(self, features: Features | None) -> dict[str, Expr]:
         return self._asked(features) | self._own
 
-    def _schemas(self, head: Head) -> list[FeatureSchema]:
+    def _schemas(self, head: Judge) -> list[FeatureSchema]:
         ragged = head.task == "words"
+        if head.answer == "number":
+            return [FeatureSchema(name=head.name, dtype="float32", shape=(), ragged=False)]
         scores = FeatureSchema(
             name=head.name + SCORES, dtype="float32", shape=() if ragged else (len(head.labels),), ragged=ragged
         )
         ids = FeatureSchema(name=head.name, dtype="int32", shape=(), ragged=ragged)
-        return [scores] if self._columns else [ids, scores]
+        return [scores] if self._columns or head.answer == "labels" else [ids, scores]
 
     def _judged(self, batch: FeatureBatch) -> FeatureBatch:
         features = {name: value for name, value in batch.features.items() if name not in self._own}
         columns: list[dict[str, Any]] = [{} for _ in batch.records]
         for head in self.heads:
             judged = Judged.of(head, batch.features[self._reads[head.name]])
-            if judged.offsets is None:
-                features |= {head.name: judged.ids, head.name + SCORES: judged.probabilities}
-            else:
-                features[head.name] = Ragged(judged.ids, judged.offsets)
-                features[head.name + SCORES] = Ragged(judged.scores, judged.offsets)
-            if self._columns:
-                del features[head.name]
-                results: Sequence[Prediction | Tagging] = said(head, batch.records, judged, self.extractor)
+            features |= self._arrays(head, judged)
+            if self._columns and head.answer != "number":
+                results: Sequence[Said] = said(head, batch.records, judged, self.extractor)
                 for own, record, result in zip(columns, batch.records, results, strict=True):
                     self._put(own, head, record, result)
         if not self._columns:
@@ -283,8 +347,18 @@ class Predictor:
         ]
         return FeatureBatch(records=records, features=features)
 
+    def _arrays(self, head: Judge, judged: Judged) -> dict[str, Feature]:
+        """What files of arrays hold of a head, as `_schemas` has it."""
+        if head.answer == "number":
+            return {head.name: judged.probabilities[:, 0]}
+        offsets = judged.offsets
+        scores = judged.probabilities if offsets is None else Ragged(judged.scores, offsets)
+        if self._columns or head.answer == "labels":
+            return {head.name + SCORES: scores}
+        return {head.name: judged.ids if offsets is None else Ragged(judged.ids, offsets), head.name + SCORES: scores}
+
     @staticmethod
-    def _put(own: dict[str, Any], head: Head, record: Record, found: Prediction | Tagging) -> None:
+    def _put(own: dict[str, Any], head: Judge, record: Record, found: Said) -> None:
         taken = [name for name in (head.name, head.name + ENTITIES) if name in record.columns]
         if taken:
             raise UsageError(
@@ -294,6 +368,9 @@ class Predictor:
         if isinstance(found, Prediction):
             own[head.name] = found.label
             return
+        if isinstance(found, LabelSet):
+            own[head.name] = list(found.labels)
+            return
         own[head.name] = list(found.tags)
         if _marks_entities(head):
             own[head.name + ENTITIES] = [
@@ -302,31 +379,32 @@ class Predictor:
             ]
 
 
-def said(
-    head: Head, records: Sequence[Record], judged: Judged, extractor: Extractor
-) -> list[Prediction] | list[Tagging]:
-    """A head's word on records, as objects."""
+def said(head: Judge, records: Sequence[Record], judged: Judged, extractor: Extractor) -> list[Said]:
+    """A head's word on records, as objects; of one that gives a label or labels."""
     if judged.offsets is None:
+        rows = judged.probabilities.tolist()
+        scores = [dict(zip(head.labels, row, strict=True)) for row in rows]
+        if head.answer == "labels":
+            likely = [tuple(label for label, score in row.items() if score > LIKELY) for row in scores]
+            return [LabelSet(labels=labels, scores=row) for labels, row in zip(likely, scores, strict=True)]
         return [
-            Prediction(label=head.labels[i], score=row[i], scores=dict(zip(head.labels, row, strict=True)))
-            for i, row in zip(judged.ids.tolist(), judged.probabilities.tolist(), strict=True)
+            Prediction(label=head.labels[i], score=row[i], scores=own)
+            for i, row, own in zip(judged.ids.tolist(), rows, scores, strict=True)
         ]
     finder = UnitFinder(words=True, pattern=extractor.semantics.compiled_word_pattern())
     tags = [head.labels[i] for i in judged.ids.tolist()]
-    scores = judged.scores.tolist()
-    found: list[Tagging] = []
+    of_words = judged.scores.tolist()
+    found: list[Said] = []
     for record, (begin, end) in zip(records, pairwise(judged.offsets.tolist()), strict=True):
         words = tuple((first, last) for first, last in finder.word_chars(record).tolist())
-        found.append(_tagging(head, record, words, tuple(tags[begin:end]), tuple(scores[begin:end])))
+        found.append(_tagging(head, record, words, tuple(tags[begin:end]), tuple(of_words[begin:end])))
     return found
 
 
-def predictions(
-    head: Head, texts: Sequence[Text], extractor: Extractor, *, progress: bool
-) -> list[Prediction] | list[Tagging]:
-    """A head's word on texts."""
+def predictions(head: Judge, texts: Sequence[Text], extractor: Extractor, *, progress: bool) -> list[Said]:
+    """A head's word on texts, as `said`."""
     predictor = Predictor(extractor, [head])
-    found: list[Any] = []
+    found: list[Said] = []
     with progress_on(sys.stderr, shown=progress, total=len(texts)) as on_progress:
         for records, (judged,) in predictor.judge(texts, on_progress):
             found.extend(said(head, records, judged, extractor))
@@ -334,7 +412,7 @@ def predictions(
 
 
 def _tagging(
-    head: Head, record: Record, words: tuple[tuple[int, int], ...], tags: tuple[str, ...], scores: tuple[float, ...]
+    head: Judge, record: Record, words: tuple[tuple[int, int], ...], tags: tuple[str, ...], scores: tuple[float, ...]
 ) -> Tagging:
     marked: list[Entity] = []
     for first, last, label in entities(tags) if _marks_entities(head) else ():
@@ -345,5 +423,5 @@ def _tagging(
     return Tagging(tags=tags, scores=scores, words=words, entities=tuple(marked))
 
 
-def _marks_entities(head: Head) -> bool:
+def _marks_entities(head: Judge) -> bool:
     return head.scheme in ("bio", "io")

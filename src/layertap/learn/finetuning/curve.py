@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from layertap.learn.finetuning.options import METRICS
-
-COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "dev_loss", *METRICS)
+COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "dev_loss")
 SMOOTHED = 50
 """The picture shows the training loss as the mean of about so many steps' parts of the run."""
 
@@ -24,7 +22,7 @@ class Step:
 
     Attributes:
         step: its number, from 1.
-        loss: the mean over its records, before it.
+        loss: the mean over its records, or over their words, before it.
         learning_rate: of the head.
     """
 
@@ -49,8 +47,8 @@ class Evaluation:
     Attributes:
         step: after how many steps.
         epoch: the same in epochs.
-        loss: the mean over its records.
-        scores: `accuracy`, `macro_f1`, `mcc`.
+        loss: the mean over its records, or over their words.
+        scores: `accuracy`, `macro_f1`, `mcc`, and of entities `entity_f1`.
     """
 
     step: int
@@ -72,15 +70,17 @@ class Evaluation:
         return f"epoch {self.epoch:g}, step {self.step:,}: dev loss {self.loss:.4f}, {', '.join(parts)}"
 
 
-def write_csv(file: Path, steps: Sequence[Step], evaluations: Sequence[Evaluation], epoch_steps: int) -> None:
+def write_csv(
+    file: Path, steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, metrics: Sequence[str]
+) -> None:
     """A row a step; what was not looked at after it is empty."""
     looks = {seen.step: seen for seen in evaluations}
     with file.open("w", encoding="utf-8", newline="") as opened:
         rows = csv.writer(opened, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow([*COLUMNS, *metrics])
         for step in steps:
             seen = looks.get(step.step)
-            of_dev = ["", *("" for _ in METRICS)] if seen is None else [seen.loss, *(seen.scores[m] for m in METRICS)]
+            of_dev = ["", *("" for _ in metrics)] if seen is None else [seen.loss, *(seen.scores[m] for m in metrics)]
             rows.writerow([step.step, step.step / epoch_steps, step.learning_rate, step.loss, *of_dev])
 
 
@@ -105,7 +105,7 @@ def write_png(
     if evaluations:
         looks = [seen.epoch for seen in evaluations]
         axes[0].plot(looks, [seen.loss for seen in evaluations], label="dev", marker="o", color="tab:blue")
-        for metric in METRICS:
+        for metric in evaluations[0].scores:
             axes[1].plot(looks, [seen.scores[metric] for seen in evaluations], label=metric, marker="o")
         axes[1].set_ylabel("dev scores")
         if best_step is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.load import ModelFiles
 from layertap.errors import OutputError, UsageError
-from layertap.learn.finetuning.families import family_of
+from layertap.learn.family_heads import FamilyHead
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -25,9 +25,18 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "sentencepiece.bpe.model",
+    "spiece.model",
+    "spm.model",
 )
 
-LEFT_OUT = ("_name_or_path", "torch_dtype", "num_labels", "finetuning_task", "transformers_version")
+LEFT_OUT = (
+    "_name_or_path",
+    "torch_dtype",
+    "num_labels",
+    "finetuning_task",
+    "problem_type",
+    "transformers_version",
+)
 """Fields of the first config that are not true of the result."""
 
 
@@ -47,15 +56,15 @@ def check_output(folder: Path) -> None:
         raise OutputError(f"{folder}: {parent} cannot be written")
 
 
-def config_of(files: ModelFiles, labels: Sequence[str]) -> dict[str, Any]:
+def config_of(files: ModelFiles, head: FamilyHead, labels: Sequence[str]) -> dict[str, Any]:
     """`config.json` of a classifier."""
     return {
         **{name: value for name, value in files.config.items() if name not in LEFT_OUT},
-        "architectures": [family_of(files).transformers_class],
+        "architectures": [head.transformers_class],
         "model_type": files.architecture.name,
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
-        "problem_type": "single_label_classification",
+        **({"problem_type": "single_label_classification"} if head.task == "text" else {}),
         "dtype": "float32",
     }
 

@@ -1,6 +1,6 @@
-"""`SequenceClassifier`: an encoder and its family's classification head, on packed batches.
+"""`HeadedEncoder`: an encoder and its family's classification head, on packed batches.
 
-Shape letters: T packed tokens, B sequences, H hidden size, C classes.
+Shape letters: T packed tokens, B sequences, H hidden size, C classes, U units (texts or words) that get logits.
 """
 
 from __future__ import annotations
@@ -9,130 +9,178 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.encoder import Encoder, PackedTensors
 from layertap.backends.torch.weights import to_tensor
+from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import POOLER, ModelFiles
-from layertap.errors import ConfigError
-from layertap.learn.finetuning.families import Family, family_of
+from layertap.learn.family_heads import FamilyHead, HeadLayer
+from layertap.models.sentence import DenseActivation
 from layertap.models.spec import EncoderSpec
 from layertap.packing import pack
 from layertap.tensors import TensorView
 from layertap.text.encoded import EncodedText
 
-INITIALIZER_RANGE = 0.02
+Rows = npt.NDArray[np.int64]
+
+ACTIVATIONS: dict[DenseActivation, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+}
 
 
-class PooledHead(nn.Module):
-    """Dropout and a linear layer on `pooler_output`, as BERT's."""
-
-    def __init__(self, hidden_size: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden_size, num_classes)
-
-    def forward(self, pooled_BH: Tensor) -> Tensor:
-        """[B, C]."""
-        logits_BC: Tensor = self.classifier(self.dropout(pooled_BH))
-        return logits_BC
-
-
-class DenseHead(nn.Module):
-    """Dense, tanh and a linear layer on first tokens' last hidden states, dropout before both, as RoBERTa's."""
-
-    def __init__(self, hidden_size: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.ModuleDict(
-            {"dense": nn.Linear(hidden_size, hidden_size), "out_proj": nn.Linear(hidden_size, num_classes)}
-        )
-
-    def forward(self, first_BH: Tensor) -> Tensor:
-        """[B, C]."""
-        dense_BH = torch.tanh(self.classifier["dense"](self.dropout(first_BH)))
-        logits_BC: Tensor = self.classifier["out_proj"](self.dropout(dense_BH))
-        return logits_BC
-
-
-class SequenceClassifier(nn.Module):
-    """transformers' `ForSequenceClassification` model of a family, without padding.
+class ClassificationHead(nn.Module):
+    """The dense layers of a head; its parameters have the names under which transformers stores them.
 
     Args:
-        spec: the encoder.
-        family: which head it gets.
+        head: which layers there are.
+        hidden_size: H.
         num_classes: C.
-        dropout: of the head.
     """
 
-    def __init__(self, spec: EncoderSpec, family: Family, *, num_classes: int, dropout: float) -> None:
+    def __init__(self, head: FamilyHead, hidden_size: int, num_classes: int) -> None:
         super().__init__()
-        self.family = family
-        self.encoder = Encoder(spec, pooler=family.pooled)
-        kind = PooledHead if family.pooled else DenseHead
-        self.head = kind(spec.hidden_size, num_classes, dropout)
+        self.layers = head.layers
+        for layer in head.layers:
+            size = num_classes if layer is head.layers[-1] else hidden_size
+            self._place(layer.name, nn.Linear(hidden_size, size, bias=layer.bias))
+            if layer.norm is not None:
+                self._place(layer.norm, nn.LayerNorm(size, eps=layer.norm_eps, bias=layer.norm_bias))
 
-    def forward(self, batch: PackedTensors) -> Tensor:
-        """[B, C], logits; the last block is computed for first tokens only."""
-        first = batch.layout.cu_seqlens[:-1]
-        *_, (_, first_BH) = self.encoder.states(batch, top_rows=first)
-        logits_BC: Tensor = self.head(self.encoder.pool(first_BH) if self.family.pooled else first_BH)
-        return logits_BC
+    def forward(self, vectors_UH: Tensor) -> Tensor:
+        """[U, C]."""
+        for layer in self.layers:
+            dropped = F.dropout(vectors_UH, layer.dropout, self.training)
+            vectors_UH = ACTIVATIONS[layer.activation](self.get_submodule(layer.name)(dropped))
+            if layer.norm is not None:
+                vectors_UH = self.get_submodule(layer.norm)(vectors_UH)
+        return vectors_UH
+
+    @torch.no_grad()
+    def draw(self, layer: HeadLayer) -> None:
+        """New weights for a layer."""
+        dense = self.get_submodule(layer.name)
+        assert isinstance(dense, nn.Linear)
+        if layer.cut is None:
+            dense.weight.normal_(0.0, layer.spread)
+        else:
+            bound = layer.cut * layer.spread
+            nn.init.trunc_normal_(dense.weight, std=layer.spread, a=-bound, b=bound)
+        if layer.bias:
+            dense.bias.zero_()
+
+    def _place(self, path: str, module: nn.Module) -> None:
+        *owners, name = path.split(".")
+        owner: nn.Module = self
+        for each in owners:
+            if not hasattr(owner, each):
+                owner.add_module(each, nn.Module())
+            owner = getattr(owner, each)
+        owner.add_module(name, module)
+
+
+class HeadedEncoder(nn.Module):
+    """transformers' `ForSequenceClassification` or `ForTokenClassification` model of a family, without padding.
+
+    Args:
+        files: the checkpoint; its weights are not read.
+        head: which head the encoder gets.
+        num_classes: C.
+    """
+
+    def __init__(self, files: ModelFiles, head: FamilyHead, *, num_classes: int) -> None:
+        super().__init__()
+        self._pooling = head.pooling
+        rules = files.architecture.key_rules
+        self._key_rules = (rules[0], *files.architecture.class_rules)
+        self._split_rules = files.architecture.split_rules
+        self.encoder = Encoder(files.spec, pooler=head.pooling == "pooler")
+        self.head = ClassificationHead(head, files.spec.hidden_size, num_classes)
+
+    def forward(self, batch: PackedTensors, rows: Rows) -> Tensor:
+        """[U, C], logits.
+
+        Args:
+            batch: B sequences.
+            rows: int64 [U], the packed row of each unit; -1: it has none, and logits are those of zeros. Of a head on
+                the mean of the tokens the first row of each sequence, in order.
+        """
+        logits_UC: Tensor = self.head(self._vectors(batch, rows))
+        return logits_UC
+
+    def _vectors(self, batch: PackedTensors, rows: Rows) -> Tensor:
+        """[U, H], what the head stands on."""
+        if self._pooling in ("first", "pooler"):
+            # The last block is computed for these only.
+            *_, (_, first_BH) = self.encoder.states(batch, top_rows=rows.astype(np.int32))
+            return self.encoder.pool(first_BH) if self._pooling == "pooler" else first_BH
+        *_, (_, hidden_TH) = self.encoder.states(batch)
+        if self._pooling == "mean":
+            return torch.segment_reduce(hidden_TH, "mean", lengths=_on(batch.layout.lengths, hidden_TH), axis=0)
+        vectors_UH = hidden_TH[_on(np.maximum(rows, 0), hidden_TH)]
+        return vectors_UH if (rows >= 0).all() else vectors_UH * _on(rows >= 0, hidden_TH)[:, None]
 
     def stored(self) -> dict[str, Tensor]:
         """The weights under transformers' names."""
-        encoder = {f"{self.family.prefix}.{name}": weight for name, weight in self.encoder.state_dict().items()}
+        own = self.encoder.state_dict()
+        layout = stored_layout(own, self._key_rules, self._split_rules)
+        encoder = {
+            key: own[names[0]] if len(names) == 1 else torch.cat([own[name] for name in names])
+            for key, names in layout.items()
+        }
         return encoder | self.head.state_dict()
 
 
-def starting_model(files: ModelFiles, *, num_classes: int, head: Mapping[str, TensorView] | None) -> SequenceClassifier:
+def starting_model(
+    files: ModelFiles, head: FamilyHead, *, num_classes: int, stored: Mapping[str, TensorView]
+) -> HeadedEncoder:
     """A model to train: the checkpoint's encoder, and a head that is drawn as transformers draws it.
 
     Random numbers come from torch's own generator.
 
     Args:
         files: the checkpoint.
+        head: which head.
         num_classes: C.
-        head: stored name -> weight of a head to go on with, or None: a new one.
+        stored: stored name -> weight of the layers of the head that are gone on with; the others are new.
 
     Raises:
         WeightsError: a weight that is missing or damaged.
-        ConfigError: a rate of dropout or a range of initial weights that is none.
     """
-    spec = files.spec
-    dropout = _rate(files, "classifier_dropout", spec.hidden_dropout_prob)
-    model = SequenceClassifier(spec, family_of(files), num_classes=num_classes, dropout=dropout)
-    spread = _rate(files, "initializer_range", INITIALIZER_RANGE)
-    new: list[nn.Module] = [] if head else [model.head]
+    model = HeadedEncoder(files, head, num_classes=num_classes)
     names = set(model.encoder.state_dict())
-    if model.encoder.pooler is not None and files.pooler == "absent":
-        new.append(model.encoder.pooler)
+    draws_pooler = model.encoder.pooler is not None and files.pooler == "absent"
+    if draws_pooler:
         names -= set(POOLER)
     weights = {name: to_tensor(view).float() for name, view in files.weights(sorted(names)).items()}
     model.encoder.load_state_dict(weights, strict=False)
-    for module in new:
-        module.apply(lambda layer: _draw(layer, spread))
-    if head:
-        model.head.load_state_dict({name: to_tensor(view).float() for name, view in head.items()})
+    for layer in head.layers:
+        if f"{layer.name}.weight" not in stored:
+            model.head.draw(layer)
+    if draws_pooler:
+        _draw_pooler(model.encoder, head.layers[-1].spread)
+    model.head.load_state_dict({name: to_tensor(view).float() for name, view in stored.items()}, strict=False)
     return model
 
 
-def _rate(files: ModelFiles, name: str, default: float) -> float:
-    value = files.config.get(name)
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ConfigError(f"{files.checkpoint.folder / 'config.json'}: {name}: expected 0 to 1, found {value!r}")
-    return float(value)
-
-
 @torch.no_grad()
-def _draw(module: nn.Module, spread: float) -> None:
-    if isinstance(module, nn.Linear):
-        module.weight.normal_(0.0, spread)
-        module.bias.zero_()
+def _draw_pooler(encoder: Encoder, spread: float) -> None:
+    assert encoder.pooler is not None
+    encoder.pooler.dense.weight.normal_(0.0, spread)
+    encoder.pooler.dense.bias.zero_()
+
+
+def _on(values: Any, beside: Tensor) -> Tensor:
+    return torch.as_tensor(values).to(beside.device)
 
 
 def packed(texts: Sequence[EncodedText], spec: EncoderSpec, *, device: torch.device) -> PackedTensors:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from layertap.errors import OptionError
+from layertap.learn.tags import Scheme
+from layertap.models.spec import EncoderSpec
 
-METRICS = ("accuracy", "macro_f1", "mcc")
+METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -31,7 +33,8 @@ class TrainingOptions:
         precision: float32, or bfloat16: matrix products in bfloat16 (autocast), weights and sums in float32.
         max_length: tokens a text at most; None: the model's limit.
         seed: of the order of the data, the new weights and dropout.
-        metric: which of the dev part's scores decides what the best checkpoint is.
+        metric: which of the dev part's scores decides what the best checkpoint is; None: `entity_f1` where tags mark
+            entities, else `accuracy`.
         eval_steps: look at the dev part every so many steps; None: after every epoch.
         patience: stop after so many looks without a better score; None: never.
     """
@@ -48,7 +51,7 @@ class TrainingOptions:
     precision: Literal["float32", "bfloat16"] = "float32"
     max_length: int | None = None
     seed: int = 0
-    metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
+    metric: Literal["accuracy", "macro_f1", "mcc", "entity_f1"] | None = None
     eval_steps: int | None = None
     patience: int | None = None
 
@@ -66,18 +69,40 @@ class TrainingOptions:
         _number("layer_decay", self.layer_decay, positive=True, most=1.0)
         if self.max_grad_norm is not None:
             _number("max_grad_norm", self.max_grad_norm, positive=True)
-        if self.metric not in METRICS:
+        if self.metric is not None and self.metric not in METRICS:
             raise OptionError(f"metric {self.metric!r}: expected one of {', '.join(METRICS)}")
         if self.precision not in PRECISIONS:
             raise OptionError(f"precision {self.precision!r}: training knows {' and '.join(PRECISIONS)}")
 
-    def check_layers(self, num_hidden_layers: int) -> None:
-        """Refuses a layer that the model does not have."""
-        if self.freeze_below > num_hidden_layers + 1:
+    def check_layers(self, spec: EncoderSpec) -> None:
+        """Refuses a layer that the model does not have, or a border between layers that share their weights."""
+        layers, below = spec.num_hidden_layers, self.freeze_below
+        if below > layers + 1:
             raise OptionError(
-                f"freeze_below {self.freeze_below}: this model has blocks 1 to {num_hidden_layers}; "
-                f"{num_hidden_layers + 1} leaves only the head (and the pooler) to learn"
+                f"freeze_below {below}: this model has blocks 1 to {layers}; "
+                f"{layers + 1} leaves only the head (and the pooler) to learn"
             )
+        blocks = [spec.block_of(i) for i in range(layers)]
+        borders = [i + 1 for i in range(layers + 1) if set(blocks[:i]).isdisjoint(blocks[i:])]
+        if below and below not in borders:
+            raise OptionError(
+                f"freeze_below {below}: layers of this model share their weights, so that it can be "
+                f"{', '.join(map(str, [0, *borders]))}"
+            )
+
+    def for_task(self, scheme: Scheme | None) -> TrainingOptions:
+        """The same with the metric that is meant.
+
+        Raises:
+            OptionError: entities are to be scored, and there are none.
+        """
+        marks_entities = scheme in ("bio", "io")
+        if self.metric == "entity_f1" and not marks_entities:
+            raise OptionError(
+                "metric 'entity_f1' goes with tags O, B-type and I-type of words; for others take accuracy, macro_f1 "
+                "or mcc"
+            )
+        return replace(self, metric=self.metric or ("entity_f1" if marks_entities else "accuracy"))
 
     def check_dev(self, has_dev: bool) -> None:
         """Refuses what needs a dev part where there is none."""

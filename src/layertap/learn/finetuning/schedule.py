@@ -8,28 +8,37 @@ from typing import Any
 
 import torch
 
-from layertap.learn.finetuning.model import SequenceClassifier
+from layertap.learn.finetuning.model import HeadedEncoder
 from layertap.learn.finetuning.options import TrainingOptions
+from layertap.models.spec import EncoderSpec
 
 BLOCK = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
 
 
-def layer_of(name: str, num_hidden_layers: int) -> int:
-    """Which layer a parameter belongs to: 0 the embeddings, 1..L the blocks, L + 1 the pooler and the head."""
+def layer_of(name: str, spec: EncoderSpec) -> int:
+    """Which layer a parameter belongs to: 0 the embeddings, 1..L the blocks, L + 1 the pooler and the head.
+
+    A block of weights that several layers share belongs to the highest of them. What all layers know of distances is
+    with the embeddings, a convolution with block 1, the norm after the last block with that.
+    """
+    layers = spec.num_hidden_layers
     block = BLOCK.match(name)
     if block:
-        return int(block[1]) + 1
-    return 0 if name.startswith("encoder.embeddings.") else num_hidden_layers + 1
+        return max(i + 1 for i in range(layers) if spec.block_of(i) == int(block[1]))
+    if name.startswith("encoder.encoder.conv."):
+        return 1
+    if name.startswith("encoder.encoder.final_norm."):
+        return layers
+    return layers + 1 if name.startswith(("encoder.pooler.", "head.")) else 0
 
 
-def freeze(model: SequenceClassifier, below: int) -> None:
+def freeze(model: HeadedEncoder, below: int) -> None:
     """Takes the layers below one out of training."""
-    layers = model.encoder.spec.num_hidden_layers
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(layer_of(name, layers) >= below)
+        parameter.requires_grad_(layer_of(name, model.encoder.spec) >= below)
 
 
-def optimizer_of(model: SequenceClassifier, options: TrainingOptions) -> torch.optim.AdamW:
+def optimizer_of(model: HeadedEncoder, options: TrainingOptions) -> torch.optim.AdamW:
     """AdamW with a group for every layer, one with weight decay and one (biases, norms) without.
 
     A group's `scale` is what its learning rate is multiplied by.
@@ -38,7 +47,7 @@ def optimizer_of(model: SequenceClassifier, options: TrainingOptions) -> torch.o
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            groups.setdefault((layer_of(name, layers), parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((layer_of(name, model.encoder.spec), parameter.ndim > 1), []).append(parameter)
     described: list[dict[str, Any]] = [
         {
             "params": parameters,

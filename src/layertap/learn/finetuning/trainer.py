@@ -16,11 +16,11 @@ from layertap.errors import NonFiniteError
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.curve import Evaluation, Step
 from layertap.learn.finetuning.examples import Examples
-from layertap.learn.finetuning.model import SequenceClassifier, packed
-from layertap.learn.finetuning.options import METRICS, TrainingOptions
+from layertap.learn.finetuning.model import HeadedEncoder, packed
+from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import set_learning_rate
+from layertap.learn.finetuning.scores import Scoring
 from layertap.learn.finetuning.state import RunFolder
-from layertap.learn.metrics import class_scores
 
 OnStep = Callable[[int, int], None]
 """Called after every step with its records and tokens."""
@@ -37,7 +37,8 @@ class Trainer:
         optimizer: of its parameters.
         train: what it learns from.
         dev: what it is judged by, or None: nothing.
-        options: how.
+        scoring: what predictions are measured by.
+        options: how; the metric is stated.
         folder: where the run is kept.
         step: steps done.
         steps: what each of them said.
@@ -45,10 +46,11 @@ class Trainer:
         stopped: the run ended early, for want of a better score.
     """
 
-    model: SequenceClassifier
+    model: HeadedEncoder
     optimizer: torch.optim.Optimizer
     train: Examples
     dev: Examples | None
+    scoring: Scoring
     options: TrainingOptions
     folder: RunFolder
     step: int = 0
@@ -78,7 +80,9 @@ class Trainer:
     @property
     def best(self) -> Evaluation | None:
         """The first of the best looks."""
-        return max(self.evaluations, key=lambda seen: seen.scores[self.options.metric], default=None)
+        metric = self.options.metric
+        assert metric is not None
+        return max(self.evaluations, key=lambda seen: seen.scores[metric], default=None)
 
     def run(self, *, on_step: OnStep | None = None, on_evaluation: OnEvaluation | None = None) -> None:
         """Trains to the end, from wherever the run is.
@@ -135,14 +139,16 @@ class Trainer:
     def _take_step(self, rows: list[int]) -> None:
         """One step of the optimiser on these records.
 
-        The loss is the mean over the records, whatever parts they go through the model in.
+        The loss is the mean over the records, or over their words, whatever parts they go through the model in.
         """
         self.model.train()
         rate = set_learning_rate(self.optimizer, self.options, self.step, self.total_steps)
-        loss = 0.0
+        units, loss = self.train.learned(rows), 0.0
         for part in parts(rows, self._lengths, batch_tokens=self.options.batch_tokens):
-            logits_BC, classes_B = self._logits(self.train, part)
-            part_loss = F.cross_entropy(logits_BC, classes_B, reduction="sum") / len(rows)
+            if self.train.learned(part) == 0:
+                continue  # texts without a word
+            logits_UC, classes_U = self._logits(self.train, part, all_units=False)
+            part_loss = F.cross_entropy(logits_UC, classes_U, reduction="sum") / units
             torch.autograd.backward(part_loss)
             loss += part_loss.item()
         if not math.isfinite(loss):
@@ -157,12 +163,19 @@ class Trainer:
         self.step += 1
         self.steps.append(Step(step=self.step, loss=loss, learning_rate=rate))
 
-    def _logits(self, examples: Examples, rows: list[int]) -> tuple[Tensor, Tensor]:
-        """float32 [B, C] and int64 [B]."""
-        batch = packed([examples.texts[row] for row in rows], self.model.encoder.spec, device=self.device)
+    def _logits(self, examples: Examples, records: list[int], *, all_units: bool) -> tuple[Tensor, Tensor]:
+        """float32 [U, C] and int64 [U]; where not of all units, of those that have a token."""
+        texts = [examples.texts[record] for record in records]
+        batch = packed(texts, self.model.encoder.spec, device=self.device)
+        starts = np.repeat(batch.layout.cu_seqlens[:-1], [len(examples.rows[record]) for record in records])
+        rows = np.concatenate([examples.rows[record] for record in records])
+        classes = np.concatenate([examples.classes[record] for record in records])
+        rows = np.where(rows < 0, -1, rows + starts)
+        if not all_units:
+            rows, classes = rows[rows >= 0], classes[rows >= 0]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.precision == "bfloat16"):
-            logits_BC: Tensor = self.model(batch)
-        return logits_BC.float(), torch.as_tensor(examples.classes[rows]).to(self.device)
+            logits_UC: Tensor = self.model(batch, rows)
+        return logits_UC.float(), torch.as_tensor(classes).to(self.device)
 
     def _is_due(self, ends_epoch: bool) -> bool:
         every = self.options.eval_steps
@@ -172,31 +185,38 @@ class Trainer:
 
     def _look(self) -> None:
         """Looks at the dev part, keeps the weights if they are the best so far, and stops if there is no point."""
-        found = self.evaluate()
+        assert self.dev is not None
+        found = self.evaluate(self.dev)
         self.evaluations.append(found)
         if self.best is found:
-            self.folder.save_best(self.step, self.model.stored())
+            self.folder.save_best(self.step, self.model.state_dict())
         patience = self.options.patience
         if patience is not None and self.best is not None:
             since = len(self.evaluations) - 1 - self.evaluations.index(self.best)
             self.stopped = since >= patience
 
+    def keep_best(self) -> None:
+        """Goes back to the best weights; without a dev part the last are the best."""
+        if self.best is not None:
+            self.model.load_state_dict(self.folder.best(self.best.step))
+
     @torch.no_grad()
-    def evaluate(self) -> Evaluation:
-        """The dev part under the weights as they are."""
-        assert self.dev is not None
+    def evaluate(self, examples: Examples) -> Evaluation:
+        """Labelled texts under the weights as they are; a word without a token is judged by zeros, as in `predict`."""
         self.model.eval()
-        lengths = [len(text) for text in self.dev.texts]
-        predicted = np.empty(len(self.dev), dtype=np.int64)
+        lengths = [len(text) for text in examples.texts]
+        predicted: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * len(examples)
         loss = 0.0
-        for part in parts(range(len(self.dev)), lengths, batch_tokens=self.options.batch_tokens):
-            logits_BC, classes_B = self._logits(self.dev, part)
-            loss += F.cross_entropy(logits_BC, classes_B, reduction="sum").item()
-            predicted[part] = logits_BC.argmax(-1).cpu().numpy()
-        found = class_scores([str(i) for i in self.dev.classes], [str(i) for i in predicted])
+        for part in parts(range(len(examples)), lengths, batch_tokens=self.options.batch_tokens):
+            logits_UC, classes_U = self._logits(examples, part, all_units=True)
+            loss += F.cross_entropy(logits_UC, classes_U, reduction="sum").item()
+            each = torch.split(logits_UC.argmax(-1).cpu(), [len(examples.rows[record]) for record in part])
+            for record, own in zip(part, each, strict=True):
+                predicted[record] = own
+        units = sum(map(len, examples.labels))
         return Evaluation(
             step=self.step,
             epoch=self.step / self.epoch_steps,
-            loss=loss / len(self.dev),
-            scores={name: found[name] for name in METRICS},
+            loss=loss / max(1, units),
+            scores=self.scoring.scores(examples.labels, torch.cat(predicted).tolist()),
         )

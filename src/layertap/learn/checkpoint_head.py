@@ -1,0 +1,239 @@
+"""The head that a classification checkpoint stores: its weights, its labels, and what it says of vectors."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from layertap.backends.base import pickle_reader
+from layertap.checkpoints.load import ModelFiles, stored_tensors
+from layertap.engine.extractor import Extractor
+from layertap.errors import InputError, OptionError, UnsupportedModelError, WeightsError
+from layertap.features.vectors import activate, dense, layer_norm
+from layertap.learn.family_heads import CLASS_ENDS, FamilyHead, config_of, head_of, stated_task
+from layertap.learn.labels import Task
+from layertap.learn.tags import Scheme, scheme_of
+from layertap.models.sentence import Dense, LayerNorm
+from layertap.tensors import FLOAT_BITS, TensorView
+
+Floats = npt.NDArray[np.float32]
+
+Answer: TypeAlias = Literal["label", "labels", "number"]
+"""What a head gives: one of its labels, any number of them, or a number."""
+
+ANSWERS: dict[str | None, Answer] = {
+    None: "label",
+    "single_label_classification": "label",
+    "multi_label_classification": "labels",
+    "regression": "number",
+}
+"""`problem_type` of configs -> what it stands for; of a head of one label None stands for a number."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CheckpointHead:
+    """A family's classification head with its weights, as `finetune` or transformers stored it.
+
+    Attributes:
+        name: what its results are called.
+        task: "text" or "words", what it gives a label.
+        scheme: of tags: "bio" and "io" mark entities, "tags" do not; None where the task is "text".
+        answer: what it gives; of words always a label.
+        feature: what it stands on, as text.
+        labels: C, in the order of the logits.
+        steps: what leads from a vector [H] to C logits.
+        digest: a hash of its weights.
+    """
+
+    name: str
+    task: Task
+    scheme: Scheme | None
+    answer: Answer
+    feature: str
+    labels: tuple[str, ...]
+    steps: tuple[Dense | LayerNorm, ...]
+    digest: str
+
+    @classmethod
+    def of(cls, files: ModelFiles, name: str, *, allow_pickle: bool = False) -> CheckpointHead:
+        """The head of an open checkpoint.
+
+        Raises:
+            UnsupportedModelError: a family without heads here, or a head of another kind.
+            WeightsError: the checkpoint has no classification head, or a damaged one.
+            ConfigError: labels that do not fit it.
+        """
+        task = stated_task(files)
+        if task is None:
+            found = files.config.get("architectures")
+            raise WeightsError(
+                f"{files.checkpoint.name}: no classification head: architectures in its config.json is {found!r}, and "
+                f"not a class whose name ends with {' or '.join(CLASS_ENDS.values())}; `layertap finetune` makes such "
+                "a checkpoint, and `layertap fit` puts a head on a frozen one"
+            )
+        head = head_of(files, task)
+        weights = stored_head(files, head, allow_pickle=allow_pickle)
+        if weights is None:
+            raise WeightsError(
+                f"{files.checkpoint.name}: {head.last}: expected for {head.transformers_class}, found none: "
+                "this checkpoint has no classification head; `layertap finetune` makes one"
+            )
+        num_classes = weights[head.last].shape[0]
+        labels = stored_labels(files, num_classes)
+        return cls(
+            name=name,
+            task=task,
+            scheme=_scheme(labels) if task == "words" else None,
+            answer=_answer(files, task, num_classes),
+            feature=head.feature,
+            labels=labels,
+            steps=_steps(head, weights),
+            digest=hashlib.sha256(b"".join(bytes(view.buffer) for view in weights.values())).hexdigest(),
+        )
+
+    @property
+    def vector_shape(self) -> tuple[int, ...]:
+        """Of a vector that it stands on."""
+        first = self.steps[0]
+        assert isinstance(first, Dense)
+        return (first.weight.shape[1],)
+
+    def check(self, extractor: Extractor) -> None:
+        """Refuses an extractor with an option that the head was not trained with.
+
+        Raises:
+            OptionError: a pooler that is refused though the head stands on it.
+        """
+        if self.feature == "pooler_output" and not extractor.facts.usable_pooler:
+            raise OptionError(
+                f"{self.name}: its head stands on the pooler as it is stored; open the extractor with "
+                "untrained_pooler='use'"
+            )
+
+    def logits(self, vectors: npt.NDArray[Any]) -> Floats:
+        """float32 [N, C] of vectors [N, H]."""
+        values: Floats = vectors.astype(np.float32, copy=False)
+        for step in self.steps:
+            values = dense(values, step) if isinstance(step, Dense) else layer_norm(values, step)
+        return values
+
+    def probabilities(self, vectors: npt.NDArray[Any]) -> Floats:
+        """float32 [N, C] of vectors [N, H]: softmax, or sigmoid of several labels; numbers are as they are."""
+        logits = self.logits(vectors)
+        if self.answer == "number":
+            return logits
+        if self.answer == "labels":
+            return activate(logits, "sigmoid")
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found: Floats = powers / powers.sum(axis=1, keepdims=True)
+        return found
+
+
+def stored_head(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = False) -> dict[str, TensorView] | None:
+    """Stored name -> weight of a checkpoint's classification head, or None: it has none.
+
+    Raises:
+        WeightsError: a part of one, or weights of the wrong shape or dtype, or not finite.
+    """
+    stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
+    if head.last not in stored:
+        return None
+    num_classes = (stored[head.last].view.shape or (0,))[0]
+    found: dict[str, TensorView] = {}
+    for name, expected in head.shapes(files.spec.hidden_size, num_classes).items():
+        if name not in stored:
+            raise WeightsError(f"{files.checkpoint.folder}: {name}: expected beside {head.last}, found none")
+        file, view = stored[name].file, stored[name].view
+        if view.shape != expected:
+            raise WeightsError(f"{file}: {name}: expected shape {list(expected)}, found {list(view.shape)}")
+        if view.dtype not in FLOAT_BITS:
+            raise WeightsError(f"{file}: {name}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
+        if not view.is_finite():
+            raise WeightsError(f"{file}: {name}: expected finite float32 values, found NaN or infinity")
+        found[name] = view
+    return found
+
+
+def stored_lower_layers(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = False) -> dict[str, TensorView]:
+    """What a checkpoint without such a head stores of the layers below the last, as ModernBERT's for words does."""
+    stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
+    last = head.layers[-1].name
+    shapes = head.shapes(files.spec.hidden_size, 1)
+    return {
+        name: stored[name].view
+        for name, shape in shapes.items()
+        if not name.startswith(f"{last}.")
+        and name in stored
+        and stored[name].view.shape == shape
+        and stored[name].view.dtype in FLOAT_BITS
+        and stored[name].view.is_finite()
+    }
+
+
+def stored_labels(files: ModelFiles, num_classes: int) -> tuple[str, ...]:
+    """The labels that `config.json` names, `LABEL_0` and so on where it names none.
+
+    Raises:
+        ConfigError: not a label for each logit, or one twice.
+    """
+    config, named = config_of(files), files.config.get("id2label")
+    if named is None:
+        return tuple(f"LABEL_{i}" for i in range(num_classes))
+    if not isinstance(named, dict) or set(named) != {str(i) for i in range(num_classes)}:
+        raise config.fail("id2label", f"a label for each of 0 to {num_classes - 1}, as the head has them")
+    labels = tuple(str(named[str(i)]) for i in range(num_classes))
+    if len(set(labels)) < num_classes:
+        raise config.fail("id2label", "labels that differ")
+    return labels
+
+
+def _answer(files: ModelFiles, task: Task, num_classes: int) -> Answer:
+    if task == "words":
+        if num_classes == 1:
+            raise UnsupportedModelError(f"{files.checkpoint.name}: its head has one label, which every word would get")
+        return "label"
+    problem = files.config.get("problem_type")
+    if problem is not None and not (isinstance(problem, str) and problem in ANSWERS):
+        raise config_of(files).fail("problem_type", "one of " + ", ".join(name for name in ANSWERS if name))
+    answer: Answer = "number" if problem is None and num_classes == 1 else ANSWERS[problem]
+    if answer == "number" and num_classes != 1:
+        raise UnsupportedModelError(
+            f"{files.checkpoint.name}: its head gives {num_classes} numbers a text (problem_type regression); a label, "
+            "labels or one number are read here"
+        )
+    if answer == "label" and num_classes == 1:
+        raise UnsupportedModelError(
+            f"{files.checkpoint.name}: its head has one label, which every text would get (problem_type "
+            "single_label_classification)"
+        )
+    return answer
+
+
+def _scheme(labels: tuple[str, ...]) -> Scheme:
+    try:
+        return scheme_of(labels)
+    except InputError:  # of BIOES or BILOU
+        return "tags"
+
+
+def _steps(head: FamilyHead, weights: Mapping[str, TensorView]) -> tuple[Dense | LayerNorm, ...]:
+    found: list[Dense | LayerNorm] = []
+    arrays = {name: view.to_float32() for name, view in weights.items()}
+    for layer in head.layers:
+        found.append(
+            Dense(
+                weight=arrays[f"{layer.name}.weight"],
+                bias=arrays.get(f"{layer.name}.bias"),
+                activation=layer.activation,
+            )
+        )
+        if layer.norm is not None:
+            weight = arrays[f"{layer.norm}.weight"]
+            bias = arrays.get(f"{layer.norm}.bias", np.zeros_like(weight))
+            found.append(LayerNorm(weight=weight, bias=bias, eps=layer.norm_eps))
+    return tuple(found)
