@@ -161,6 +161,12 @@ def test_many_classes(layertap, model, tmp_path):
         (["--label", "mood", "--show", "hidden_states[:].mean"], 2, "gives 4 vectors a text"),
         (["--label", "mood", "--seed", "-1"], 2, "--seed -1: expected 0 or more"),
         (["--label", "mood", "--spans-column", "s"], 2, "--spans-column"),
+        (
+            ["--label", "mood", "--metric", "entity_f1"],
+            2,
+            "is of BIO or IO tags of words, and the labels are 'down', 'up'",
+        ),
+        (["--label", "mood", "--metric", "pearson"], 2, "is of pairs; name the column of second texts"),
         ([], 2, "--label"),
     ],
 )
@@ -190,9 +196,11 @@ def test_what_help_names_is_what_there_is():
 
     from layertap.cli import probe
     from layertap.features.grammar import PoolOp
-    from layertap.learn.metrics import METRICS
+    from layertap.learn.metrics import CORRELATIONS, METRICS
+    from layertap.learn.probing.scores import ENTITY_F1
 
-    assert tuple(METRICS) == probe.METRICS
+    assert (*METRICS, ENTITY_F1) == probe.METRICS
+    assert tuple(CORRELATIONS) == probe.PAIR_METRICS
     assert set(probe.POOLINGS) == set(get_args(PoolOp))
 
 
@@ -263,3 +271,148 @@ def test_tags_of_the_words_of_texts(layertap, model, tmp_path):
 def test_refusals_of_words(refused, model, tmp_path, arguments, message):
     train = tagged(tmp_path / "train.conll", 10)
     assert message in refused(2, "probe", train, "--label", "col1", "-m", model, *arguments)
+
+
+def test_entities(layertap, model, tmp_path, monkeypatch):
+    pytest.importorskip("seqeval", reason="seqeval is not installed (extra: learn)")
+    monkeypatch.chdir(tmp_path)
+    for name, number in (("train", 60), ("test", 30)):
+        lines = []
+        for i in range(number):
+            lines += [f"{name}{i}\tO", "hello\tB-greeting", "world\tI-greeting", "river\tB-place", ""]
+        (tmp_path / f"{name}.conll").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = ["--label", "col1", "-m", model, "-q", "-o", "e.json", "-o", "e.csv", "--overwrite"]
+    ended = layertap("probe", "train.conll", "--test", "test.conll", *arguments, "--layers", "0,2")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.split("\n")[0].split()[:5] == ["feature", "entity_f1", "95%", "interval", "accuracy"]
+    assert "random labels (accuracy)" in ended.out.split("\n")[0]
+    assert "the most frequent class alone has accuracy" in ended.out
+    whole = json.loads((tmp_path / "e.json").read_text())
+    best = max(whole["features"], key=lambda row: row["selection"])
+    assert best["score"] > 0.9
+    assert best["accuracy_low"] <= best["accuracy"] <= best["accuracy_high"]
+    assert best["selectivity"] == pytest.approx(best["accuracy"] - best["control"])
+    assert (whole["settings"]["metric"], whole["control_metric"]) == ("entity_f1", "accuracy")
+    assert "accuracy_high" in (tmp_path / "e.csv").read_text().split("\n")[0]
+    again = layertap(
+        "probe", "train.conll", "--test", "test.conll", *arguments, "--layers", "0", "--metric", "accuracy"
+    )
+    assert again.out.split("\n")[0].split()[:5] == ["feature", "accuracy", "95%", "interval", "entity_f1"]
+
+
+def pairs(path, number, seed=0):
+    random = np.random.default_rng(seed)
+    rows = []
+    for i in range(number):
+        words = random.choice(WORDS, 5)
+        same = int(random.integers(0, 6))
+        other = [*words[:same], *random.choice(WORDS, 5 - same)]
+        rows.append({"one": f"{' '.join(words)} {seed}{i}", "two": " ".join(other), "alike": same})
+    return write(path, rows)
+
+
+PAIRS = ["--text-column", "one", "--pair-column", "two", "--label", "alike"]
+
+
+def test_pairs(layertap, model, tmp_path, monkeypatch, runs):
+    import shlex
+
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
+    monkeypatch.chdir(tmp_path)
+    pairs(tmp_path / "data.jsonl", 60), pairs(tmp_path / "test.jsonl", 40, seed=1)
+    outputs = [f"p{ending}" for ending in (".csv", ".json", ".png", ".html")]
+    arguments = ["probe", "data.jsonl", *PAIRS, "--test", "test.jsonl", "-m", model, "-q", "--pooling", "mean,max"]
+    arguments += [part for output in outputs for part in ("-o", output)] + ["--cache", "cache"]
+    ended = layertap(*arguments)
+    assert (ended.code, ended.err) == (0, "")
+    head, *lines = ended.out.splitlines()
+    assert head.split() == ["feature", "spearman", "95%", "interval", "pearson", "shuffled", "chosen", "by"]
+    assert len(lines[: lines.index("")]) == 8
+    assert "100 pairs of" in ended.out
+    assert "Scored on 40 pairs" in ended.out
+    assert "chosen on the 60 other pairs" in ended.out
+    whole = json.loads((tmp_path / "p.json").read_text())
+    assert sum(runs) == whole["settings"]["texts"]
+    assert whole["best"] == max(whole["features"], key=lambda row: row["selection"])["feature"]
+    best = next(row for row in whole["features"] if row["feature"] == whole["best"])
+    assert best["score"] > 0.6
+    assert best["low"] < best["score"] < best["high"]
+    assert best["pearson"] > 0.6
+    assert 0.1 < best["control"] < 0.6
+    assert len(whole["cosines"]["values"]) == len(whole["scores"]) == 40
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    page = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert page.count("data:image/svg+xml;base64,") == 3
+    with (tmp_path / "p.csv").open() as file:
+        assert [row["feature"] for row in csv.DictReader(file)] == [row["feature"] for row in whole["features"]]
+    again = layertap(*arguments, "--overwrite")
+    assert again.out == ended.out
+    assert sum(runs) == whole["settings"]["texts"]
+    commands = ended.out.splitlines()[-1].removeprefix("use   ").split(" && ")
+    for command, column in zip(commands, ("one", "two"), strict=True):
+        assert shlex.split(command)[-3:] == [column, "--model", str(model)] or column in shlex.split(command)
+        assert layertap(*shlex.split(command)[1:]).code == 0
+
+
+def test_cosines_of_pairs_are_those_of_their_vectors(layertap, model, tmp_path):
+    from scipy import stats
+
+    from layertap import Extractor
+
+    data = pairs(tmp_path / "data.jsonl", 30)
+    ended = layertap("probe", data, *PAIRS, "-m", model, "-q", "--layers", "2", "-o", tmp_path / "p.json")
+    assert ended.code == 0, ended.err
+    assert "the best is chosen by the same scores" in ended.out
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    extractor = Extractor.from_pretrained(model)
+    one, two = (extractor.extract([row[key] for row in rows], "hidden_states[2].mean") for key in ("one", "two"))
+    cosines = (one * two).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(two, axis=1)
+    whole = json.loads((tmp_path / "p.json").read_text())
+    np.testing.assert_allclose(whole["cosines"]["values"], cosines, atol=1e-5)
+    expected = stats.spearmanr(cosines, [row["alike"] for row in rows]).statistic
+    assert whole["features"][0]["score"] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--folds", "3"], "--folds: of pairs nothing is learned, so there are no folds; leave it out"),
+        (["--test", "t.jsonl", "--dev", "d.jsonl"], "--dev: of pairs nothing is learned"),
+        (["--metric", "mcc"], "--metric mcc is of classes; of pairs it is one of spearman, pearson"),
+        (["--projection", "tsne"], "of pairs cosines are drawn"),
+        (["-f", "hidden_states[1]"], "a vector a token"),
+    ],
+)
+def test_refusals_of_pairs(refused, model, tmp_path, arguments, message):
+    data = pairs(tmp_path / "data.jsonl", 10)
+    assert message in refused(2, "probe", data, *PAIRS, "-m", model, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([1, None, 2], "1 of 3 rows have no score in column 'y', the first of them row 2; label them"),
+        ([1, "high", 2], "row 2: the score in column 'y' is 'high'; expected a number"),
+        ([1, True, 2], "row 2: the score in column 'y' is True; expected a number"),
+        ([1, "inf", 2], "is 'inf'; expected a number"),
+        ([1, [2], 2], r"is [2]; expected a number"),
+        ([3, 3, 3], "every score is 3; there is nothing to agree with"),
+        ([1, 2], "2 pairs; a correlation needs 3 or more"),
+    ],
+)
+def test_bad_scores_are_refused_before_the_model_is_opened(refused, tmp_path, scores, message):
+    data = write(tmp_path / "d.jsonl", [{"text": f"a {i}", "b": f"b {i}", "y": y} for i, y in enumerate(scores)])
+    assert message in refused(1, "probe", data, "--pair-column", "b", "--label", "y", "-m", "/no/model")
+
+
+def test_pairs_of_the_test_part_that_stand_in_the_data(layertap, refused, model, tmp_path):
+    data = pairs(tmp_path / "data.jsonl", 20)
+    lines = data.read_text().splitlines()
+    swapped = json.loads(lines[0])
+    swapped["one"], swapped["two"] = swapped["two"], swapped["one"]
+    test = pairs(tmp_path / "test.jsonl", 10, seed=1)
+    test.write_text(test.read_text() + json.dumps(swapped) + "\n")
+    ended = layertap("probe", data, *PAIRS, "--test", test, "-m", model, "-q", "--layers", "1")
+    assert "Scored on 10 pairs" in ended.out
+    assert f"note: 1 pairs of {test} stand in {data}, too, and were left out" in ended.out
+    assert "there is nothing to score on" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)

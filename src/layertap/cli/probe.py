@@ -6,7 +6,7 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +26,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
-from layertap.cli.units import aligned, counted
+from layertap.cli.units import aligned
 from layertap.errors import BackendError, OptionError, OutputError
 
 if TYPE_CHECKING:
@@ -35,26 +35,58 @@ if TYPE_CHECKING:
     from layertap.features.expr import Expr
     from layertap.learn.labels import Part
     from layertap.learn.probing.examples import Examples
-    from layertap.learn.probing.probe import Findings
+    from layertap.learn.probing.findings import Findings
 
 ENDINGS = (".csv", ".json", ".png", ".html")
-METRICS = ("accuracy", "macro_f1", "mcc")
+METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
+PAIR_METRICS = ("spearman", "pearson")
 POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
 PLANES = ("pca", "tsne")
 
+SHARED = (
+    "model",
+    "revision",
+    "input_format",
+    "text_column",
+    "words_column",
+    "max_length",
+    "precision",
+    "untrained_pooler",
+    "word_pattern",
+    "long",
+    "truncate_side",
+    "window",
+    "overlap",
+)
+"""Options that `extract` has, too, and that change its results."""
+DEFAULTS = {"precision": "float32", "long": "truncate", "truncate_side": "right", "untrained_pooler": "refuse"}
+
+PAIRLESS = {
+    "words_column": "pairs are of texts",
+    "max_words": "pairs are of texts",
+    "folds": "of pairs nothing is learned, so there are no folds",
+    "dev": "of pairs nothing is learned; with --test the best layer is chosen on DATA",
+    "projection": "of pairs cosines are drawn, no projection",
+}
+"""Options that pairs have no use for, and why."""
+
 DESCRIPTION = """\
 Fits a regularised linear probe on every layer, and says which knows the labels best: labels of texts, or
-(CoNLL, CoNLL-U, --words-column) of words. Texts are run through the model once. Scores come from
+(CoNLL, CoNLL-U, lists of tags) of words. Texts are run through the model once. Scores come from
 cross-validation, or from a split that you give (--test, and --dev to choose on).
 
-Beside each score stand its interval, and what the same probe makes of random labels. The output is a table;
--o writes .csv, .json, .png and .html, once for each."""
+Of pairs (--pair-column) the labels are numbers, and nothing is learned: the cosine of the two texts' vectors
+is held against them.
+
+Beside each score stand its interval, and what comes of random labels or shuffled scores. The output is a
+table; -o writes .csv, .json, .png and .html, once for each."""
 EPILOG = """\
 examples:
   layertap probe reviews.csv --text-column review --label sentiment
   layertap probe train.jsonl --test test.jsonl --label topic -o topic.html -o topic.json
   layertap probe train.csv --label intent --pooling mean,cls,max -f sentence_embedding --cache vectors
-  layertap probe en_ewt-ud-train.conllu --test en_ewt-ud-test.conllu --label upos -o upos.html"""
+  layertap probe en_ewt-ud-train.conllu --test en_ewt-ud-test.conllu --label upos -o upos.html
+  layertap probe pairs.tsv --text-column first --pair-column second --label score -o pairs.html"""
 
 
 def add_to(commands: Commands) -> None:
@@ -68,8 +100,8 @@ def add_to(commands: Commands) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("input", metavar="DATA", help="a file of texts with labels")
-    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column with the labels")
+    parser.add_argument("input", metavar="DATA", help="a file of texts with labels, or of pairs with scores")
+    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column with the labels, or scores")
     parser.add_argument(
         "-o",
         "--output",
@@ -86,10 +118,10 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--folds", type=int, metavar="N", help="of the cross-validation (default: 5)")
     group.add_argument(
         "--metric",
-        choices=METRICS,
-        default="accuracy",
+        choices=(*METRICS, *PAIR_METRICS),
         metavar="M",
-        help="accuracy, macro_f1 or mcc (default: accuracy)",
+        help="accuracy, macro_f1, mcc or entity_f1; of pairs spearman or pearson (default: of pairs spearman, of BIO "
+        "and IO tags entity_f1, else accuracy)",
     )
     group.add_argument(
         "--pooling", default="mean", metavar="A,B", help=f"of every layer: {', '.join(POOLINGS)} (default: mean)"
@@ -101,13 +133,14 @@ def add_to(commands: Commands) -> None:
     group.add_argument(
         "--max-words",
         type=int,
-        default=20_000,
         metavar="N",
         help="of labelled words: whole sentences with about so many are drawn from each file (default: 20,000)",
     )
     group.add_argument("--cache", metavar="FOLDER", help="keep vectors there, and read those that are")
-    group.add_argument("--show", metavar="FEATURE", help="the feature whose projection is drawn (default: the best)")
-    group.add_argument("--projection", choices=PLANES, default="pca", metavar="P", help="pca or tsne (default: pca)")
+    group.add_argument(
+        "--show", metavar="FEATURE", help="the feature whose projection, or cosines, are drawn (default: the best)"
+    )
+    group.add_argument("--projection", choices=PLANES, metavar="P", help="pca or tsne (default: pca)")
     add_feature_options(parser, default="none beside the layers")
     add_model_options(parser)
     add_input_options(parser)
@@ -140,35 +173,86 @@ class Request:
 def run(options: argparse.Namespace) -> None:
     """Runs the command: what can be checked comes first, then the data, then the model."""
     request = _checked(options)
-    examples = _examples(request)
-    if examples.owners is not None and options.cache is not None:
-        raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
-    extractor = _opened(options)
-    features = _features(request, extractor, words=examples.owners is not None)
-    from layertap.learn.probing.probe import probe
+    find = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
 
-    def say(place: int, feature: str) -> None:
-        if not options.quiet:
-            print(f"layertap: probing {feature} ({place + 1} of {len(features)})", file=sys.stderr)
-
-    findings = probe(
-        extractor,
-        examples,
-        features,
-        metric=options.metric,
-        seed=options.seed,
-        cache=None if options.cache is None else Path(options.cache),
-        projected=request.shown,
-        plane_how=options.projection,
-        progress=not options.quiet,
-        on_feature=say,
-    )
-    command = _command(options, findings.winner.feature)
+    findings = find()
+    command = _command(options, findings)
     _print(findings, command)
     for path in request.outputs:
         _write(path, findings, command, title=Path(options.input).stem)
         if not options.quiet:
             print(f"layertap: wrote {path}", file=sys.stderr)
+
+
+def _prepared(request: Request) -> Callable[[], Findings]:
+    """Labels are read and checked; what is left is to probe them."""
+    from layertap.learn.libraries import require_libraries
+    from layertap.learn.probing.examples import metrics_of
+
+    options, examples = request.options, _examples(request)
+    words = examples.owners is not None
+    if words and options.cache is not None:
+        raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
+    metrics = metrics_of(examples, options.metric)
+    if "entity_f1" in metrics:
+        require_libraries("measuring entities", "seqeval")
+
+    def find() -> Findings:
+        from layertap.learn.probing.probe import probe
+
+        extractor = _opened(options)
+        features = _features(request, extractor, words=words)
+        return probe(
+            extractor,
+            examples,
+            features,
+            metrics=metrics,
+            seed=options.seed,
+            cache=None if options.cache is None else Path(options.cache),
+            projected=request.shown,
+            plane_how=options.projection or PLANES[0],
+            progress=not options.quiet,
+            on_feature=_teller(options, len(features)),
+        )
+
+    return find
+
+
+def _prepared_pairs(request: Request) -> Callable[[], Findings]:
+    """The same of pairs."""
+    from layertap.learn.probing.pairs import Pairs, apart, probe_pairs, read_pairs
+
+    options = request.options
+    for name, why in PAIRLESS.items():
+        if getattr(options, name) is not None:
+            raise OptionError(f"--{name.replace('_', '-')}: {why}; leave it out")
+    if options.metric in METRICS:
+        raise OptionError(f"--metric {options.metric} is of classes; of pairs it is one of {', '.join(PAIR_METRICS)}")
+
+    def read(source: str) -> Pairs:
+        with replace(request.source, source=source).open() as reader:
+            return read_pairs(reader, options.label, source)
+
+    data = read(options.input)
+    test = None if options.test is None else apart(read(options.test), data)
+
+    def find() -> Findings:
+        extractor = _opened(options)
+        features = _features(request, extractor, words=False)
+        return probe_pairs(
+            extractor,
+            data,
+            test,
+            features,
+            metrics=sorted(PAIR_METRICS, key=lambda metric: metric != (options.metric or PAIR_METRICS[0])),
+            seed=options.seed,
+            cache=None if options.cache is None else Path(options.cache),
+            shown=request.shown,
+            progress=not options.quiet,
+            on_feature=_teller(options, len(features)),
+        )
+
+    return find
 
 
 def _checked(options: argparse.Namespace) -> Request:
@@ -181,10 +265,11 @@ def _checked(options: argparse.Namespace) -> Request:
     require_torch()
     if STANDARD_STREAM in (options.input, options.test, options.dev):
         raise OptionError("DATA, --test and --dev are files; standard input is not read here")
-    for role in ("pair_column", "spans_column"):
-        if getattr(options, role) is not None:
-            raise OptionError(f"--{role.replace('_', '-')}: probe takes texts with a label, or words with one each")
-    if options.max_words < 1:
+    if options.spans_column is not None:
+        raise OptionError("--spans-column: probe takes texts with a label, words with one each, or pairs with a score")
+    if options.metric in PAIR_METRICS and options.pair_column is None:
+        raise OptionError(f"--metric {options.metric} is of pairs; name the column of second texts (--pair-column)")
+    if options.max_words is not None and options.max_words < 1:
         raise OptionError(f"--max-words {options.max_words}: expected at least 1")
     if options.dev is not None and options.test is None:
         raise OptionError("--dev goes with --test: without a test file there is cross-validation")
@@ -239,20 +324,21 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _examples(request: Request) -> Examples:
     from layertap.engine.units import UnitFinder
-    from layertap.learn.probing.examples import cross_validation, given_split, read_part
+    from layertap.learn.probing.examples import MAX_WORDS, cross_validation, given_split, read_part
 
     options = request.options
+    most = options.max_words or MAX_WORDS
     finder = UnitFinder(words=True, pattern=semantics_of(options).compiled_word_pattern())
 
     def read(source: str) -> Part:
         with replace(request.source, source=source).open() as reader:
-            return read_part(reader, options.label, source, finder=finder, most=options.max_words, seed=options.seed)
+            return read_part(reader, options.label, source, finder=finder)
 
     train = read(options.input)
     if options.test is None:
-        return cross_validation(train, finder=finder, folds=options.folds or 5, seed=options.seed)
+        return cross_validation(train, finder=finder, folds=options.folds or 5, seed=options.seed, most=most)
     test, dev = read(options.test), None if options.dev is None else read(options.dev)
-    return given_split(train, test, dev, finder=finder, seed=options.seed)
+    return given_split(train, test, dev, finder=finder, seed=options.seed, most=most)
 
 
 def _opened(options: argparse.Namespace) -> Extractor:
@@ -282,28 +368,40 @@ def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Ex
     return found
 
 
-def _command(options: argparse.Namespace, feature: str) -> str:
-    """The command line that extracts the best feature of the same texts."""
-    given = ["layertap", "extract", options.input, "-o", "features.parquet", "-f", feature]
-    for name in ("model", "revision", "input_format", "text_column", "words_column", "max_length"):
-        value = getattr(options, name)
-        if value is not None:
-            given += [f"--{name.replace('_', '-')}", str(value)]
-    if options.precision != "float32":
-        given += ["--precision", options.precision]
-    if options.long != "truncate":
-        given += ["--long", options.long]
+def _teller(options: argparse.Namespace, total: int) -> Callable[[int, str], None]:
+    """Says which feature comes next."""
+
+    def say(place: int, feature: str) -> None:
+        if not options.quiet:
+            print(f"layertap: probing {feature} ({place + 1} of {total})", file=sys.stderr)
+
+    return say
+
+
+def _command(options: argparse.Namespace, findings: Findings) -> str:
+    """The command line that extracts the best feature of the same texts; of pairs of the first and the second ones."""
+    if options.pair_column is None:
+        return _extraction(options, findings, "features.parquet", options.text_column)
+    columns = {"first.parquet": options.text_column, "second.parquet": options.pair_column}
+    return " && ".join(_extraction(options, findings, output, column) for output, column in columns.items())
+
+
+def _extraction(options: argparse.Namespace, findings: Findings, output: str, text_column: str | None) -> str:
+    given = ["layertap", "extract", options.input, "-o", output, "-f", findings.winner.feature]
+    stated = {**vars(options), "text_column": text_column}
+    for name in SHARED:
+        if stated[name] is not None and stated[name] != DEFAULTS.get(name):
+            given += [f"--{name.replace('_', '-')}", str(stated[name])]
     return shlex.join(given)
 
 
 def _print(findings: Findings, command: str) -> None:
-    from layertap.learn.probing.table import cells, header, method, recommendation, whiskers
+    from layertap.learn.probing.table import cells, header, method, recommendation, sizes, whiskers
 
     rows = [(*header(findings), "")]
     rows += [(*cells(row, findings), whiskers(row, findings)) for row in findings.rows]
     print("\n".join(aligned(rows, indent="")))
-    settings = findings.settings
-    print(f"\n{counted(settings['texts'], settings['unit'])}, {settings['classes']:,} classes. {method(findings)}")
+    print(f"\n{sizes(findings)}. {method(findings)}")
     for note in findings.notes:
         print(f"note: {note}")
     print(f"\nbest  {recommendation(findings)}\nuse   {command}")

@@ -90,15 +90,49 @@ def labels_of(records: Iterable[Record], column: str, *, source: str, count_word
             values.append(_tags(value, column, where, count_words(record)))
         else:
             values.append((_label(value, column, where),))
-    if missing:
-        number = f"{len(missing)} of {len(values) + len(missing)} rows have"
-        raise InputError(
-            f"{source}: {number} no label in column {column!r}, the first of them {_row(missing[0])}; label them or "
-            "take them out"
-        )
-    if not values:
-        raise InputError(f"{source}: there are no rows")
+    _refuse_missing(missing, len(values), f"no label in column {column!r}", source)
     return Labels(source=source, task="words" if kinds == {True} else "text", values=tuple(values))
+
+
+def numbers_of(records: Iterable[Record], column: str, *, source: str) -> tuple[float, ...]:
+    """Reads the scores of records.
+
+    Args:
+        records: they carry the column.
+        column: numbers, or strings that are numbers.
+        source: where they are from.
+
+    Raises:
+        InputError: no records, scores that are missing or no finite numbers.
+    """
+    values: list[float] = []
+    missing: list[Record] = []
+    for record in records:
+        value = record.columns.get(column)
+        if _is_missing(value):
+            missing.append(record)
+            continue
+        try:
+            number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(
+                f"{source}: {_row(record)}: the score in column {column!r} is {value!r:.60}; expected a number"
+            )
+        values.append(number)
+    _refuse_missing(missing, len(values), f"no score in column {column!r}", source)
+    return tuple(values)
+
+
+def _refuse_missing(missing: Sequence[Record], found: int, what: str, source: str) -> None:
+    if missing:
+        raise InputError(
+            f"{source}: {len(missing)} of {found + len(missing)} rows have {what}, the first of them "
+            f"{_row(missing[0])}; label them or take them out"
+        )
+    if not found:
+        raise InputError(f"{source}: there are no rows")
 
 
 def check_learnable(labels: Labels) -> tuple[str, ...]:

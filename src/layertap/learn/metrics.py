@@ -1,4 +1,4 @@
-"""How good predicted classes and entities are; of entities by seqeval."""
+"""How good predicted classes and entities are, those found by seqeval; how far two numbers agree."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from layertap.learn.libraries import require_libraries
 Classes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Scores = dict[str, Any]
+
+TINY = 1e-12
+"""A spread below which numbers are the same but for rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,6 +117,57 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
         "f1": float(f1),
         "types": _by_name(kinds, parts),
     }
+
+
+def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Floats:
+    """float64 [S, 3]: entities of each sentence that are right, predicted, and true, as seqeval finds them."""
+    require_libraries("measuring entities", "seqeval")
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    rows = []
+    for truth, found in zip(gold, predicted, strict=True):
+        one, other = set(get_entities(list(truth))), set(get_entities(list(found)))
+        rows.append((len(one & other), len(other), len(one)))
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)
+
+
+def entity_f1(counts: Floats) -> Floats:
+    """float64 [R]: F1 of right, predicted and true entities [R, 3]; 0 where there are none."""
+    return _ratio(2 * counts[:, 0], counts[:, 1] + counts[:, 2])
+
+
+def correlation(metric: str, one: Floats, other: Floats, counts: Floats) -> Floats:
+    """float64 [R]: how far numbers [N] agree, each taken as often as `counts` [R, N] says.
+
+    0 where one of them is the same everywhere.
+
+    Args:
+        metric: a name of `CORRELATIONS`.
+        one, other, counts: as above.
+    """
+    one, other = (CORRELATIONS[metric](values, counts) for values in (one, other))
+    total = counts.sum(axis=1, keepdims=True)
+    one = one - (counts * one).sum(axis=1, keepdims=True) / total
+    other = other - (counts * other).sum(axis=1, keepdims=True) / total
+    below = np.sqrt((counts * one**2).sum(axis=1) * (counts * other**2).sum(axis=1))
+    return _ratio((counts * one * other).sum(axis=1), np.where(below > TINY, below, 0.0))
+
+
+def ranks(values: Floats, counts: Floats) -> Floats:
+    """float64 [R, N]: ranks of numbers [N] that are there `counts` [R, N] times; equal ones share the middle."""
+    _, place = np.unique(values, return_inverse=True)
+    order = np.argsort(place, kind="stable")
+    begins = np.flatnonzero(np.diff(place[order], prepend=-1))
+    held = np.add.reduceat(counts[:, order], begins, axis=1)
+    found: Floats = (held.cumsum(axis=1) - (held - 1) / 2)[:, place]
+    return found
+
+
+CORRELATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+    "spearman": ranks,
+    "pearson": lambda values, _: values,
+}
+"""What stands for numbers in a correlation."""
 
 
 def _ratio(part: Floats, whole: Floats) -> Floats:

@@ -30,7 +30,7 @@ def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
     if asked not in ("auto", *SCHEMES):
         raise OptionError(f"scheme {asked!r}: expected auto, {', '.join(SCHEMES)}")
     entity = [tag for tag in tags if tag != OUTSIDE]
-    strange = sorted(tag for tag in entity if tag[:2] not in ("B-", "I-") or len(tag) < 3)
+    strange = sorted(tag for tag in entity if not _is_entity_tag(tag))
     if asked in ("bio", "io") and strange:
         raise InputError(
             f"scheme {asked}: {', '.join(map(repr, strange[:5]))}: expected O, B-type and I-type; scheme tags takes "
@@ -47,6 +47,15 @@ def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
     if asked == "auto":
         return "bio" if any(tag.startswith("B-") for tag in entity) else "io" if entity else "tags"
     return next(scheme for scheme in SCHEMES if scheme == asked)
+
+
+def mark_entities(tags: Collection[str]) -> bool:
+    """Whether tags are BIO or IO: all `O`, `B-...` or `I-...`, and not all `O`."""
+    return {*tags} != {OUTSIDE} and all(tag == OUTSIDE or _is_entity_tag(tag) for tag in tags)
+
+
+def _is_entity_tag(tag: str) -> bool:
+    return tag[:2] in ("B-", "I-") and len(tag) > 2
 
 
 def in_scheme(tag: str, scheme: Scheme) -> str:

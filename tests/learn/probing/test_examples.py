@@ -21,7 +21,7 @@ def part(labels, texts=None, source="data.csv"):
         Record(row=row, text=text, columns={"y": label})
         for row, (text, label) in enumerate(zip(texts, labels, strict=True))
     ]
-    return read_part(records, "y", source, finder=FINDER, most=1000, seed=0)
+    return read_part(records, "y", source, finder=FINDER)
 
 
 def crossed(part, *, folds=5, seed=0):
@@ -138,8 +138,8 @@ def sentences(*given):
     ]
 
 
-def words_part(*given, most=1000, source="data.conll", seed=0):
-    return read_part(sentences(*given), "tag", source, finder=FINDER, most=most, seed=seed)
+def words_part(*given, source="data.conll"):
+    return read_part(sentences(*given), "tag", source, finder=FINDER)
 
 
 def test_words_of_sentences():
@@ -163,17 +163,30 @@ def test_words_of_sentences():
 def test_tags_that_do_not_fit_their_words_are_refused(tags, message):
     record = Record.of_words(0, ["the", "film"], columns={"tag": tags})
     with pytest.raises(InputError, match=message):
-        read_part([record], "tag", "data.conll", finder=FINDER, most=10, seed=0)
+        read_part([record], "tag", "data.conll", finder=FINDER)
 
 
 def test_of_many_words_whole_sentences_are_drawn():
     given = [f"w{i}/A v{i}/B" for i in range(50)]
-    found = words_part(*given, most=21)
-    assert sum(map(len, found.labels.values)) == 20
+
+    def drawn(most, seed=0):
+        return cross_validation(words_part(*given), finder=FINDER, folds=2, seed=seed, most=most)
+
+    found = drawn(21)
+    assert len(found.texts) == 20
     assert {record.text for record in found.records} <= {f"w{i} v{i}" for i in range(50)}
     assert found.notes == ("of the 100 words of data.conll 20 were drawn, in 10 sentences (--max-words)",)
-    assert words_part(*given, most=21, seed=1).records != found.records
-    assert len(words_part(*given, most=1).records) == 1
+    assert drawn(21, seed=1).texts != found.texts
+
+
+def test_a_draw_refuses_nothing():
+    given = ["rare/R", "other/R", *(f"w{i}/A v{i}/B" for i in range(50))]
+    found = cross_validation(words_part(*given), finder=FINDER, folds=2, seed=0, most=40)
+    assert found.names == ("A", "B", "R")
+    assert np.bincount(found.classes, minlength=3)[2] < 2
+    test = words_part("new/R w/A x/B", source="test.conll")
+    found = given_split(words_part(*given), test, None, finder=FINDER, seed=0, most=40)
+    assert len(found.splits[0].test) == 3
 
 
 def test_folds_and_held_out_parts_keep_sentences_whole():

@@ -9,6 +9,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.linear import STRENGTHS, Split, probe_control, probe_split
+from layertap.learn.probing.scores import Gold
 
 
 def halves(number):
@@ -17,12 +18,17 @@ def halves(number):
     return Split(train=train, test=test, fit=train[::2], validate=train[1::2])
 
 
+def measure(classes, metric):
+    gold = Gold(classes=classes, names=("0", "1"))
+    return lambda rows, guess: gold.value(metric, rows, guess)
+
+
 def test_a_probe_finds_a_direction_whatever_its_scale():
     random = np.random.default_rng(0)
     vectors = random.standard_normal((400, 8)).astype(np.float32) * np.float32(1e-3) + 50
     vectors[:, 3] = 7.0  # the same everywhere
     classes = (vectors[:, 5] > 50).astype(np.int64)
-    fitted = probe_split(vectors, classes, halves(400), metric="accuracy")
+    fitted = probe_split(vectors, classes, halves(400), measure(classes, "accuracy"))
     assert (fitted.predicted == classes[200:]).mean() > 0.93
     assert fitted.validation > 0.9
     assert fitted.strength in STRENGTHS
@@ -39,10 +45,10 @@ def test_the_test_rows_tell_the_probe_nothing():
     random = np.random.default_rng(0)
     vectors, classes = random.standard_normal((100, 5)).astype(np.float32), random.integers(0, 2, 100)
     split = halves(100)
-    once = probe_split(vectors, classes, split, metric="mcc")
+    once = probe_split(vectors, classes, split, measure(classes, "mcc"))
     changed = classes.copy()
     changed[split.test] = 1 - changed[split.test]
-    again = probe_split(vectors, changed, split, metric="mcc")
+    again = probe_split(vectors, changed, split, measure(changed, "mcc"))
     np.testing.assert_array_equal(once.predicted, again.predicted)
     assert once.strength == again.strength
 

@@ -9,16 +9,22 @@ from hypothesis import strategies as st
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
+from scipy import stats
 from sklearn import metrics
 
-from layertap.learn.metrics import METRICS, Tally, class_scores
-from layertap.learn.probing.scores import scored
+from layertap.learn.metrics import METRICS, Tally, class_scores, correlation, entity_counts, entity_f1
+from layertap.learn.probing.scores import Gold, correlated, shuffled
 
 ORACLES = {
     "accuracy": metrics.accuracy_score,
     "macro_f1": lambda true, predicted: metrics.f1_score(true, predicted, average="macro", zero_division=0),
     "mcc": metrics.matthews_corrcoef,
 }
+
+
+def scored(metric, true, predicted, num_classes, *, seed, groups=None):
+    gold = Gold(classes=true, names=tuple(map(str, range(num_classes))), owners=groups)
+    return gold.scored(metric, np.arange(len(true)), predicted, seed=seed)
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,3 +88,69 @@ def test_rows_of_a_group_are_drawn_together():
     chosen = [random.integers(0, 60, 60) for _ in range(2000)]
     drawn = [right.reshape(60, 10)[sentences].mean() for sentences in chosen]
     assert together.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.02)
+
+
+TAGS = st.sampled_from(["O", "B-x", "I-x", "B-y", "I-y"])
+
+
+@settings(max_examples=60, deadline=None)
+@given(sentences=st.lists(st.lists(st.tuples(TAGS, TAGS), min_size=1, max_size=8), min_size=1, max_size=6))
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.UndefinedMetricWarning")
+def test_entity_f1_is_seqevals(sentences):
+    seqeval = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed (extra: learn)")
+    gold, predicted = ([[pair[side] for pair in sentence] for sentence in sentences] for side in (0, 1))
+    found = entity_f1(entity_counts(gold, predicted).sum(axis=0, keepdims=True))[0]
+    entities = any(tag != "O" for tags in (*gold, *predicted) for tag in tags)
+    assert found == pytest.approx(seqeval.f1_score(gold, predicted, zero_division=0) if entities else 0.0)
+
+
+def test_entity_f1_of_rows_in_any_order_and_its_interval():
+    pytest.importorskip("seqeval", reason="seqeval is not installed (extra: learn)")
+    random = np.random.default_rng(0)
+    owners = np.repeat(np.arange(80), 5)
+    classes = random.integers(0, 3, 400)
+    predicted = np.where(random.random(400) < 0.8, classes, random.integers(0, 3, 400))
+    gold = Gold(classes=classes, names=("B-x", "I-x", "O"), owners=owners)
+    rows = np.arange(400)
+    found = gold.scored("entity_f1", rows, predicted, seed=0)
+    # As cross-validation has them: sentences in another order, words within one in theirs.
+    mixed = np.concatenate([rows[owners == owner] for owner in random.permutation(80)])
+    assert gold.value("entity_f1", mixed, predicted[mixed]) == found.value
+    drawn = []
+    for _ in range(300):
+        sentences = random.integers(0, 80, 80)
+        pieces = [[gold.names[i] for i in column[owners == s]] for column in (classes, predicted) for s in sentences]
+        drawn.append(entity_f1(entity_counts(pieces[:80], pieces[80:]).sum(axis=0, keepdims=True))[0])
+    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.03)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.03)
+    assert found.low < found.value < found.high
+
+
+NUMBERS = st.integers(-3, 3).map(float)
+
+
+@settings(max_examples=80, deadline=None)
+@given(pairs=st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=30), seed=st.integers(0, 9))
+@pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
+def test_correlations_of_resamples_are_scipys_of_the_rows_they_stand_for(pairs, seed):
+    one, other = np.array(pairs).T
+    chosen = np.random.default_rng(seed).integers(0, len(one), (4, len(one)))
+    counts = np.array([np.bincount(rows, minlength=len(one)) for rows in chosen], dtype=np.float64)
+    for metric, oracle in (("spearman", stats.spearmanr), ("pearson", stats.pearsonr)):
+        expected = np.nan_to_num([oracle(one[rows], other[rows]).statistic for rows in chosen])
+        np.testing.assert_allclose(correlation(metric, one, other, counts), expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("metric", ["spearman", "pearson"])
+def test_intervals_of_correlations(metric):
+    random = np.random.default_rng(0)
+    one = random.standard_normal(400)
+    other = one + random.standard_normal(400)
+    found = correlated(metric, one, other, seed=0)
+    oracle = getattr(stats, f"{metric}r")
+    drawn = [oracle(one[rows], other[rows]).statistic for rows in random.integers(0, 400, (1000, 400))]
+    assert found.value == pytest.approx(oracle(one, other).statistic)
+    assert found.low == pytest.approx(np.quantile(drawn, 0.025), abs=0.012)
+    assert found.high == pytest.approx(np.quantile(drawn, 0.975), abs=0.012)
+    # Of numbers that have nothing to do with each other the correlation has a deviation of 1 / sqrt(N).
+    assert shuffled(metric, one, other, seed=0) == pytest.approx(1.96 / 20, rel=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -11,12 +12,15 @@ import numpy as np
 
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
-from layertap.learn.labels import Part, check_known, check_learnable, check_same_task
-from layertap.learn.metrics import Classes
-from layertap.learn.probing.linear import Rows, Split
+from layertap.learn.labels import Part, check_known, check_learnable, check_same_task, listed
+from layertap.learn.metrics import METRICS, Classes
+from layertap.learn.probing.linear import Split
+from layertap.learn.probing.scores import ENTITY_F1, Gold, Rows
+from layertap.learn.tags import mark_entities
 from layertap.records import Record
 
 VALIDATION_SHARE = 0.2
+MAX_WORDS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -44,6 +48,11 @@ class Examples:
     owners: Classes | None
 
     @property
+    def gold(self) -> Gold:
+        """What predictions are held against."""
+        return Gold(classes=self.classes, names=self.names, owners=self.owners)
+
+    @property
     def tested(self) -> Rows:
         """The rows that are predicted, each once."""
         return np.concatenate([split.test for split in self.splits])
@@ -54,7 +63,27 @@ class Examples:
         return len(self.splits[0].train)
 
 
-def read_part(records: Iterable[Record], label: str, source: str, *, finder: UnitFinder, most: int, seed: int) -> Part:
+def metrics_of(examples: Examples, asked: str | None) -> tuple[str, ...]:
+    """What to measure by, and what to have beside it: accuracy and entity F1 go together where tags mark entities.
+
+    Args:
+        examples: whose labels decide.
+        asked: a metric, or None: entity F1 where there are entities, else accuracy.
+
+    Raises:
+        OptionError: entity F1 of labels that mark no entities.
+    """
+    entities = examples.owners is not None and mark_entities(examples.names)
+    if asked == ENTITY_F1 and not entities:
+        raise OptionError(
+            f"--metric {asked} is of BIO or IO tags of words, and the labels are {listed(examples.names)}; expected "
+            f"one of {', '.join(METRICS)}"
+        )
+    first = asked or (ENTITY_F1 if entities else "accuracy")
+    return (first, *(other for other in ("accuracy", ENTITY_F1) if entities and other != first))
+
+
+def read_part(records: Iterable[Record], label: str, source: str, *, finder: UnitFinder) -> Part:
     """Reads labelled texts, or texts of which the words are labelled.
 
     Args:
@@ -62,32 +91,36 @@ def read_part(records: Iterable[Record], label: str, source: str, *, finder: Uni
         label: that column.
         source: the file's name, for messages.
         finder: of words.
-        most: words to take; of more, whole texts are drawn.
-        seed: of the draw.
 
     Raises:
         InputError: as `labels_of`, or given words with a single label.
     """
     part = Part.held(records, label, source=source, count_words=lambda record: len(finder.word_chars(record)))
-    if part.labels.task == "text":
-        if any(record.words is not None for record in part.records):
-            raise InputError(
-                f"{source}: it has given words, and column {label!r} one label for all; one a word is needed"
-            )
-        return part
+    if part.labels.task == "text" and any(record.words is not None for record in part.records):
+        raise InputError(f"{source}: it has given words, and column {label!r} one label for all; one a word is needed")
+    return part
+
+
+def _drawn(part: Part, most: int, seed: int) -> Part:
+    """Whole texts with about so many words in all, where there are more."""
     sizes = [len(labels) for labels in part.labels.values]
-    if sum(sizes) <= most:
+    if part.labels.task == "text" or sum(sizes) <= most:
         return part
     order = np.random.default_rng(seed).permutation(len(sizes))
     last = int(np.searchsorted(np.array(sizes)[order].cumsum(), most, side="right"))
     taken = np.sort(order[: max(1, last)]).tolist()
     words = sum(sizes[place] for place in taken)
-    note = f"of the {sum(sizes):,} words of {source} {words:,} were drawn, in {len(taken):,} sentences (--max-words)"
+    note = (
+        f"of the {sum(sizes):,} words of {part.labels.source} {words:,} were drawn, in {len(taken):,} sentences "
+        "(--max-words)"
+    )
     return replace(_kept(part, taken), notes=(note,))
 
 
-def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int) -> Examples:
+def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int, most: int = MAX_WORDS) -> Examples:
     """Folds with as much of every class in each; texts that are the same stay in one fold, as do words of a text.
+
+    Of more than `most` words whole texts are drawn. What is refused does not depend on the draw.
 
     Raises:
         OptionError: fewer than 2 folds.
@@ -104,6 +137,7 @@ def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int) -
                 f"{part.labels.source}: class {name!r} has {count:,} examples, and {folds}-fold cross-validation needs "
                 f"{folds} of each; leave the class out, name fewer --folds, or give a --test file"
             )
+    part = _drawn(part, most, seed)
     examples = _joined([part], names, finder, part.notes)
     classes, owners, notes = examples.classes, examples.owners, examples.notes
     places = {text: place for place, text in enumerate(dict.fromkeys(record.text for record in examples.records))}
@@ -117,28 +151,33 @@ def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int) -
     if owners is not None:
         groups = groups[owners]
     divided = kind(folds, shuffle=True, random_state=seed).split(classes, classes, groups if grouped else None)
-    splits = tuple(_split(train, test, classes, seed, owners) for train, test in divided)
+    with warnings.catch_warnings():
+        # Words are drawn, and of a rare class few may be left.
+        warnings.filterwarnings("ignore", message="The least populated class in y")
+        splits = tuple(_split(train, test, classes, seed, owners) for train, test in divided)
     return replace(examples, splits=splits, crossed=True, notes=notes)
 
 
-def given_split(train: Part, test: Part, dev: Part | None, *, finder: UnitFinder, seed: int) -> Examples:
+def given_split(
+    train: Part, test: Part, dev: Part | None, *, finder: UnitFinder, seed: int, most: int = MAX_WORDS
+) -> Examples:
     """One split: learn from `train`, choose C on `dev` (or on a fifth of `train`), predict `test`.
 
-    Texts of `test` and `dev` that stand in `train`, too, are left out, with a note.
+    Texts of `test` and `dev` that stand in `train`, too, are left out, with a note. Of more than `most` words of a part
+    whole texts are drawn; what is refused does not depend on the draw.
 
     Raises:
         InputError: a single class, a class of one example, a label that `train` does not have, a part that is empty or
             has nothing of its own.
     """
     names = check_learnable(train.labels)
-    notes, parts = list(train.notes), [train]
-    for part in (dev, test):
-        if part is None:
-            continue
+    others = [part for part in (dev, test) if part is not None]
+    for part in others:
         check_same_task(train.labels, part.labels)
         check_known(part.labels, names, trained_on=train.labels.source)
-        notes += part.notes
-        parts.append(_without(part, train, notes))
+    notes: list[str] = []
+    parts = [_drawn(part, most, seed) for part in (train, *(_without(part, train, notes) for part in others))]
+    notes += [note for part in parts for note in part.notes]
     examples = _joined(parts, names, finder, tuple(notes))
     ends = np.cumsum([0, *(sum(map(len, part.labels.values)) for part in parts)])
     rows = [np.arange(begin, end) for begin, end in pairwise(ends)]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from layertap.learn.probing.probe import Findings, Row
+from layertap.learn.probing.findings import ClassDetails, Findings, PairDetails, Row
 from layertap.learn.probing.scores import LEVEL
 
 INK, FAINT, RULE = "#1f2937", "#6b7280", "#e5e7eb"
@@ -21,6 +21,9 @@ REST = "#d1d5db"
 MAX_CONFUSED = 12
 """Classes that a confusion matrix has room for; the most frequent ones are shown."""
 
+GROUPS = 10
+"""Pairs of about the same score, of which the middle is drawn: so many groups."""
+
 SANS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
 Drawing = Callable[[Any, Findings], None]
@@ -28,24 +31,23 @@ Drawing = Callable[[Any, Findings], None]
 
 def overview(findings: Findings, *, title: str) -> bytes:
     """All pictures on one sheet: PNG."""
+    drawings = pictures_of(findings)
     with _style():
         figure = _figure(13, 10)
         figure.suptitle(
             f"{title}: which layer knows it?  {findings.provenance['model']}", x=0.01, ha="left", fontsize=13
         )
-        parts = figure.subfigures(2, 2, width_ratios=(1.12, 1)).ravel()
-        for part, draw in zip(parts, PICTURES.values(), strict=True):
+        for part, draw in zip(_sheet(figure, len(drawings)), drawings.values(), strict=True):
             draw(part, findings)
         return _saved(figure, "png")
 
 
 def pictures(findings: Findings) -> dict[str, str]:
     """Each picture by its name: SVG."""
-    sizes = {"scores": (9.2, 4.6), "confusion": (5.6, 5.0), "plane": (5.6, 5.0), "alike": (5.6, 5.0)}
     found = {}
-    for name, draw in PICTURES.items():
+    for name, draw in pictures_of(findings).items():
         with _style():
-            figure = _figure(*sizes[name])
+            figure = _figure(*((9.2, 4.6) if name == "scores" else (5.6, 5.0)))
             draw(figure, findings)
             found[name] = _saved(figure, "svg").decode()
     return found
@@ -64,7 +66,13 @@ def draw_scores(part: Any, findings: Findings) -> None:
     for place, row in enumerate(others, start=first):
         _draw_point(axes, below, place, row)
     _mark_best(axes, findings, first, others)
-    below.axhline(findings.baseline, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+    control = "what 95 of 100 shuffles of the scores stay below"
+    if isinstance(findings.details, ClassDetails):
+        below.axhline(findings.details.baseline, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
+        by = findings.details.control_metric
+        control = (
+            f"{'' if by == findings.metric else f'{by} of '}random labels (dotted: the most frequent class everywhere)"
+        )
     below.margins(y=0.35)
     ticks = sorted({row.layer for row in layered if row.layer is not None})
     labels = [*map(str, ticks), *(textwrap.fill(row.feature, 20) for row in others)]
@@ -74,18 +82,13 @@ def draw_scores(part: Any, findings: Findings) -> None:
             label.set_rotation(25)
             label.set_horizontalalignment("right")
     below.set_xlabel("hidden state (0: embedding output)" if layered else "")
-    below.set_title(
-        "random labels (dotted: the most frequent class everywhere)",
-        fontsize=9,
-        fontweight="normal",
-        color=FAINT,
-        pad=4,
-    )
+    below.set_title(control, fontsize=9, fontweight="normal", color=FAINT, pad=4)
     axes.set_ylabel(findings.metric)
     for each in (axes, below):
         each.grid(axis="y", color=RULE, linewidth=0.8)
         each.set_axisbelow(True)
-    axes.set_title(f"{findings.metric} of a linear probe, with {LEVEL:.0%} intervals")
+    of_what = "a linear probe" if isinstance(findings.details, ClassDetails) else "cosine and score"
+    axes.set_title(f"{findings.metric} of {of_what}, with {LEVEL:.0%} intervals")
     if len(poolings) > 1:
         axes.legend(loc="best", frameon=False, fontsize=9, ncols=1 + len(poolings) // 4)
 
@@ -126,14 +129,15 @@ def _mark_best(axes: Any, findings: Findings, first: int, others: list[Row]) -> 
 
 def draw_confusion(part: Any, findings: Findings) -> None:
     """What the best takes for what: shares of each true class; of many classes the most frequent."""
+    details = _of_classes(findings)
     axes = part.subplots()
-    counts = findings.confusion
+    counts = details.confusion
     order = np.argsort(-counts.sum(axis=1), kind="stable")[:MAX_CONFUSED]
     shown = np.sort(order)
     totals = counts.sum(axis=1)[shown]
     shares = counts[np.ix_(shown, shown)] / np.maximum(totals, 1)[:, None]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    names = [_short(findings.names[place]) for place in shown]
+    names = [_short(details.names[place]) for place in shown]
     crowded = len(names) * max(map(len, names)) > 40
     axes.set_xticks(
         range(len(shown)),
@@ -148,24 +152,26 @@ def draw_confusion(part: Any, findings: Findings) -> None:
             color = "white" if share > 0.55 else INK
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
     axes.set_ylabel("true (how many)")
-    few = len(shown) < len(findings.names)
-    axes.set_title(f"Confusion of {_short(findings.winner.feature, 36)}")
-    of_many = f"; the {len(shown)} most frequent of {len(findings.names):,} classes" if few else ""
+    few = len(shown) < len(details.names)
+    # Long names of classes leave little room to the right of them.
+    axes.set_title(f"Confusion of {_short(findings.winner.feature, 36)}", loc="right" if crowded else "left")
+    of_many = f"; the {len(shown)} most frequent of {len(details.names):,} classes" if few else ""
     axes.set_xlabel(f"predicted, % of a row{of_many}")
     _plain(axes)
 
 
 def draw_plane(part: Any, findings: Findings) -> None:
     """A sample of texts on a plane, coloured by class; of many classes the most frequent."""
+    details = _of_classes(findings)
     axes = part.subplots()
-    sizes = np.bincount(findings.plane_classes, minlength=len(findings.names))
+    sizes = np.bincount(details.plane_classes, minlength=len(details.names))
     shown = np.sort(np.argsort(-sizes, kind="stable")[: len(CLASSES)])
-    rest = ~np.isin(findings.plane_classes, shown)
-    size = 12 if len(findings.plane) > 500 else 20
+    rest = ~np.isin(details.plane_classes, shown)
+    size = 12 if len(details.plane) > 500 else 20
     if rest.any():
         axes.scatter(
-            findings.plane[rest, 0],
-            findings.plane[rest, 1],
+            details.plane[rest, 0],
+            details.plane[rest, 1],
             s=size,
             color=REST,
             alpha=0.6,
@@ -174,26 +180,45 @@ def draw_plane(part: Any, findings: Findings) -> None:
         )
     # Point by point in input order, so that no class hides another.
     colors = {place: CLASSES[number] for number, place in enumerate(shown)}
-    kept = findings.plane[~rest]
+    kept = details.plane[~rest]
     axes.scatter(
         kept[:, 0],
         kept[:, 1],
         s=size,
-        c=[colors[place] for place in findings.plane_classes[~rest]],
+        c=[colors[place] for place in details.plane_classes[~rest]],
         alpha=0.6,
         linewidth=0,
     )
     for place in shown:
-        axes.scatter([], [], s=30, color=colors[place], linewidth=0, label=_short(findings.names[place]))
-    how = {"pca": "principal components", "tsne": "t-SNE"}[findings.plane_how]
-    axes.set_title(_short(findings.plane_feature, 44))
-    axes.set_xlabel(f"{how} of {len(findings.plane):,} {findings.settings['unit']}s")
+        axes.scatter([], [], s=30, color=colors[place], linewidth=0, label=_short(details.names[place]))
+    how = {"pca": "principal components", "tsne": "t-SNE"}[details.plane_how]
+    axes.set_title(_short(details.plane_feature, 44))
+    axes.set_xlabel(f"{how} of {len(details.plane):,} {findings.settings['unit']}s")
     axes.set_xticks([])
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     _plain(axes)
     axes.set_facecolor("#f9fafb")
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8.5, handletextpad=0.3)
+
+
+def draw_scatter(part: Any, findings: Findings) -> None:
+    """The cosine of each tested pair against its score, and the middle of the cosines along the scores."""
+    axes, details = part.subplots(), findings.details
+    assert isinstance(details, PairDetails)
+    gold, cosines = details.gold, details.cosines
+    size, alpha = (9, 0.3) if len(gold) > 500 else (20, 0.5)
+    axes.scatter(gold, cosines, s=size, color=SERIES[0], alpha=alpha, linewidth=0, rasterized=len(gold) > 5000)
+    groups = [group for group in np.array_split(np.argsort(gold, kind="stable"), GROUPS) if len(group)]
+    middles = np.array([(gold[group].mean(), *np.quantile(cosines[group], (0.25, 0.5, 0.75))) for group in groups])
+    axes.fill_between(middles[:, 0], middles[:, 1], middles[:, 3], color=SERIES[1], alpha=0.2, linewidth=0)
+    axes.plot(middles[:, 0], middles[:, 2], color=SERIES[1], linewidth=2, label="median, and the middle half")
+    axes.set_title(f"Cosines of {_short(details.shown, 36)}")
+    axes.set_xlabel(f"given score of {len(gold):,} pairs")
+    axes.set_ylabel("cosine")
+    axes.grid(color=RULE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower right", frameon=True, framealpha=0.85, edgecolor="none", fontsize=9)
 
 
 def draw_alike(part: Any, findings: Findings) -> None:
@@ -218,12 +243,25 @@ def draw_alike(part: Any, findings: Findings) -> None:
     _plain(axes)
 
 
-PICTURES: Mapping[str, Drawing] = {
-    "scores": draw_scores,
-    "confusion": draw_confusion,
-    "plane": draw_plane,
-    "alike": draw_alike,
-}
+def pictures_of(findings: Findings) -> Mapping[str, Drawing]:
+    """What there is to draw, by its name."""
+    own: Mapping[str, Drawing] = {"scatter": draw_scatter}
+    if isinstance(findings.details, ClassDetails):
+        own = {"confusion": draw_confusion, "plane": draw_plane}
+    return {"scores": draw_scores, **own, "alike": draw_alike}
+
+
+def _of_classes(findings: Findings) -> ClassDetails:
+    assert isinstance(findings.details, ClassDetails)
+    return findings.details
+
+
+def _sheet(figure: Any, number: int) -> list[Any]:
+    """Room for four pictures, or for a broad one above two."""
+    if number == 4:
+        return list(figure.subfigures(2, 2, width_ratios=(1.12, 1)).ravel())
+    top, bottom = figure.subfigures(2, 1)
+    return [top, *bottom.subfigures(1, 2)]
 
 
 def _plain(axes: Any) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from layertap.learn.metrics import METRICS, Classes, Tally
+from layertap.learn.metrics import Classes
+from layertap.learn.probing.scores import Rows
 from layertap.learn.vector_cache import FloatArray
-
-Rows = npt.NDArray[np.int64]
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C of the L2 penalty that are tried, as scikit-learn has them."""
@@ -51,19 +49,19 @@ class Fitted:
     validation: float
 
 
-def probe_split(vectors: FloatArray, classes: Classes, split: Split, *, metric: str) -> Fitted:
+def probe_split(
+    vectors: FloatArray, classes: Classes, split: Split, measure: Callable[[Rows, Classes], float]
+) -> Fitted:
     """Chooses C, fits, predicts.
 
     Args:
         vectors: float32 [N, H].
         classes: int64 [N], 0 .. K-1.
         split: which rows are what.
-        metric: a name of `METRICS`; what C is chosen by.
+        measure: how good predictions of some rows are; what C is chosen by.
     """
-    num_classes = int(classes.max()) + 1
     guesses = _predictions(vectors, classes, fit=split.fit, wanted=split.validate, strengths=STRENGTHS)
-    true, measure = classes[split.validate], METRICS[metric]
-    values = [float(measure(Tally.of(true, guess, num_classes))[0]) for guess in guesses]
+    values = [measure(split.validate, guess) for guess in guesses]
     # Of equals, the strongest penalty.
     best = int(np.argmax(values))
     (predicted,) = _predictions(vectors, classes, fit=split.train, wanted=split.test, strengths=[STRENGTHS[best]])

@@ -7,8 +7,8 @@ import json
 from html import escape
 
 from layertap.learn.probing.figures import pictures
-from layertap.learn.probing.probe import Findings
-from layertap.learn.probing.table import cells, header, method, recommendation
+from layertap.learn.probing.findings import ClassDetails, Findings
+from layertap.learn.probing.table import cells, header, method, recommendation, sizes
 
 STYLE = """
 :root { color-scheme: light; --ink: #1f2937; --faint: #6b7280; --rule: #e5e7eb; --accent: #2563eb; }
@@ -24,6 +24,7 @@ p { margin: 0 0 10px; max-width: 76ch; }
 .best { border-left: 5px solid var(--accent); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .two .card { margin: 0; }
+.two .card:last-child:nth-child(odd) { grid-column: 1 / -1; }
 .two h2 { margin-top: 0; }
 img { display: block; width: 100%; height: auto; }
 pre { background: #111827; color: #f3f4f6; padding: 12px 14px; border-radius: 6px; font-size: 13.5px; margin: 8px 0 0;
@@ -40,6 +41,16 @@ summary { cursor: pointer; color: var(--faint); }
 """
 
 
+SOURCES = {
+    True: (
+        "Random labels and selectivity: Hewitt and Liang 2019. Similarity: linear CKA (Kornblith et al. 2019). It and "
+        "the projection, of standardised features, are of at most 2,000."
+    ),
+    False: "Similarity: linear CKA (Kornblith et al. 2019), of at most 2,000 texts.",
+}
+"""Whether labels are classes -> where the methods are from."""
+
+
 def as_page(findings: Findings, *, title: str, command: str) -> str:
     """The whole report.
 
@@ -49,7 +60,6 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
         command: the command line that uses the best feature.
     """
     drawn = {name: _image(svg, name) for name, svg in pictures(findings).items()}
-    settings = findings.settings
     notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in findings.notes)
     provenance = json.dumps(dict(findings.provenance), indent=2, ensure_ascii=False)
     return f"""<!doctype html>
@@ -63,8 +73,7 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 <body>
 <main>
 <h1>{escape(title)}: which layer knows it?</h1>
-<p class="faint">{escape(str(findings.provenance["model"]))}, {settings["texts"]:,} {settings["unit"]}s,
-{settings["classes"]:,} classes, {len(findings.rows)} features</p>
+<p class="faint">{escape(str(findings.provenance["model"]))}, {sizes(findings)}, {len(findings.rows)} features</p>
 <div class="card best">
 <p><strong>{escape(recommendation(findings))}</strong></p>
 <pre>{escape(command)}</pre>
@@ -74,15 +83,12 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 <div class="card wide">{_table(findings)}</div>
 <h2>The best, and the layers</h2>
 <div class="two">
-<div class="card">{drawn["confusion"]}</div>
-<div class="card">{drawn["plane"]}</div>
-<div class="card">{drawn["alike"]}</div>
+{"".join(f'<div class="card">{picture}</div>' for name, picture in drawn.items() if name != "scores")}
 <div class="card">
 <h2>How this was measured</h2>
 <p>{escape(method(findings))}</p>
 {notes}
-<p class="faint">Random labels and selectivity: Hewitt and Liang 2019. Similarity: linear CKA (Kornblith et al.
-2019). It and the projection, of standardised features, are of at most 2,000.</p>
+<p class="faint">{SOURCES[isinstance(findings.details, ClassDetails)]}</p>
 </div>
 </div>
 <details><summary>Provenance</summary><pre>{escape(provenance)}</pre></details>
@@ -95,8 +101,8 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 def _table(findings: Findings) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in header(findings))
     lines = []
-    for place, row in enumerate(findings.rows):
-        chosen = ' class="chosen"' if place == findings.best else ""
+    for row in findings.rows:
+        chosen = ' class="chosen"' if row is findings.winner else ""
         lines.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row, findings)) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
 

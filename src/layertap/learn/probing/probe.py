@@ -2,113 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from layertap.engine.extractor import Extractor
-from layertap.features.expr import Expr, Pool, Units
-from layertap.features.sources import HiddenLayers
-from layertap.learn.metrics import METRICS, Classes, Floats, Tally
+from layertap.features.expr import Expr
+from layertap.learn.metrics import Classes
 from layertap.learn.probing.examples import Examples
+from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.linear import probe_control, probe_split
-from layertap.learn.probing.scores import Score, scored
+from layertap.learn.probing.scores import ENTITY_F1, Gold
 from layertap.learn.vector_cache import FloatArray
 from layertap.learn.vectors import sweep, sweep_words
-
-SAMPLE = 2000
-"""Texts that similarities and the projection are worked out on, at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """What a probe found in one feature.
-
-    Attributes:
-        feature: its canonical text.
-        layer, pooling: of `hidden_states[layer].pooling`; None for other features.
-        score: of the predictions of test rows (in cross-validation: of all folds' together).
-        control: the same measure for labels that were dealt out at random, learned and predicted in the same way.
-        selection: what the best is chosen by: the score in cross-validation, the metric on the rows that C was chosen
-            on where a test part was given.
-        strengths: the C chosen, one a split.
-    """
-
-    feature: str
-    layer: int | None
-    pooling: str | None
-    score: Score
-    control: float
-    selection: float
-    strengths: tuple[float, ...]
-
-    @property
-    def selectivity(self) -> float:
-        """How much more the probe finds than in random labels (Hewitt and Liang 2019)."""
-        return self.score.value - self.control
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Findings:
-    """Everything a probe found.
-
-    Attributes:
-        metric: a name of `METRICS`.
-        rows: one a feature, in the order asked for.
-        best: place of the one with the highest selection score, the first of equals.
-        baseline: the metric of predicting the most frequent class everywhere.
-        names: the K classes.
-        confusion: int64 [K, K] of the best, true classes down.
-        plane: float64 [n, 2], a sample of texts in the projected feature; `plane_classes` [n] theirs.
-        plane_feature, plane_how: which feature, and how it was projected.
-        alike: float64 [F, F], linear CKA of the features `alike_features`.
-        settings: what was asked for, and sizes; JSON values.
-        provenance: of the features.
-        notes: what to know of the data.
-    """
-
-    metric: str
-    rows: tuple[Row, ...]
-    best: int
-    baseline: float
-    names: tuple[str, ...]
-    confusion: Classes
-    plane: Floats
-    plane_classes: Classes
-    plane_feature: str
-    plane_how: str
-    alike: Floats
-    alike_features: tuple[str, ...]
-    settings: Mapping[str, Any]
-    provenance: Mapping[str, Any]
-    notes: tuple[str, ...]
-
-    @property
-    def crossed(self) -> bool:
-        """Whether scores come from cross-validation."""
-        return self.settings["folds"] is not None
-
-    @property
-    def winner(self) -> Row:
-        """The row of the best."""
-        return self.rows[self.best]
-
-    @property
-    def frugal(self) -> Row | None:
-        """The feature of the lowest layer within one standard error of the best by what that was chosen by."""
-        best = self.winner
-        if best.layer is None:
-            return None
-        near = [
-            row
-            for row in self.rows
-            if row.layer is not None and row.layer < best.layer and row.selection >= best.selection - best.score.error
-        ]
-        return min(near, key=lambda row: (row.layer, -row.selection), default=None)
 
 
 def probe(
@@ -116,7 +24,7 @@ def probe(
     examples: Examples,
     features: Sequence[Expr],
     *,
-    metric: str = "accuracy",
+    metrics: Sequence[str] = ("accuracy",),
     seed: int = 0,
     cache: Path | None = None,
     projected: Expr | None = None,
@@ -130,7 +38,7 @@ def probe(
         extractor: the model.
         examples: texts, classes and splits.
         features: with one vector a text each, or a word where words are labelled.
-        metric: a name of `METRICS`.
+        metrics: what C and the best are chosen by, and others to have beside it: names of `METRICS`, or `entity_f1`.
         seed: of the control's labels, the bootstrap and the sample.
         cache: a folder of `TextFeatures`, or None; words are not cached.
         projected: the feature to show on a plane; None: the best.
@@ -146,115 +54,104 @@ def probe(
         vectors = sweep_words(extractor, examples.records, wanted, progress=progress)
     else:
         vectors = sweep(extractor, examples.texts, wanted, cache, progress=progress)
-    control = _control_classes(examples, seed)
-    rows, predictions = [], []
+    control = _control(examples, seed)
+    rows, predictions = [], {}
     for place, feature in enumerate(features):
         on_feature(place, str(feature))
-        row, predicted = _probed(feature, vectors[feature], examples, control, metric=metric, seed=seed)
+        row, predictions[str(feature)] = _probed(
+            feature, vectors[feature], examples, control, metrics=metrics, seed=seed
+        )
         rows.append(row)
-        predictions.append(predicted)
-    best = max(range(len(rows)), key=lambda place: (rows[place].selection, -place))
-    true, num_classes = examples.classes[examples.tested], len(examples.names)
-    confusion = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(confusion, (true, predictions[best]), 1)
-    sample = _sample(len(examples.texts), seed)
-    shown = projected if projected is not None else features[best]
-    compared = _comparable(features, rows, best)
-    common = int(np.bincount(true, minlength=num_classes).argmax())
+    sample = sample_of(len(examples.texts), seed)
+    compared = comparable(features, rows)
+    shown = projected if projected is not None else features[rows.index(best_of(rows))]
     return Findings(
-        metric=metric,
+        metric=metrics[0],
         rows=tuple(rows),
-        best=best,
-        baseline=float(METRICS[metric](Tally.of(true, np.full_like(true, common), num_classes))[0]),
-        names=examples.names,
-        confusion=confusion,
-        plane=projection(vectors[shown][sample], how=plane_how, seed=seed),
-        plane_classes=examples.classes[sample],
-        plane_feature=str(shown),
-        plane_how=plane_how,
+        details=ClassDetails(
+            names=examples.names,
+            control_metric=_control_metric(metrics),
+            baseline=_baseline(examples, _control_metric(metrics)),
+            confusion=_confusion(examples, predictions[best_of(rows).feature]),
+            plane=projection(vectors[shown][sample], how=plane_how, seed=seed),
+            plane_classes=examples.classes[sample],
+            plane_feature=str(shown),
+            plane_how=plane_how,
+        ),
+        apart=not examples.crossed,
         alike=similarity([vectors[feature][sample] for feature in compared]),
         alike_features=tuple(map(str, compared)),
         settings={
-            "metric": metric,
+            "metric": metrics[0],
             "seed": seed,
             "texts": len(examples.texts),
-            "tested": len(true),
+            "tested": len(examples.tested),
             "trained": examples.trained,
             "classes": len(examples.names),
             "folds": len(examples.splits) if examples.crossed else None,
             "unit": "text" if examples.owners is None else "word",
             "sentences": 0 if examples.owners is None else len(examples.records),
         },
-        provenance=extractor.provenance(list(wanted)),
+        provenance=extractor.provenance(wanted),
         notes=examples.notes,
     )
 
 
 def _probed(
-    feature: Expr, vectors: FloatArray, examples: Examples, control: Classes, *, metric: str, seed: int
+    feature: Expr, vectors: FloatArray, examples: Examples, control: Gold, *, metrics: Sequence[str], seed: int
 ) -> tuple[Row, Classes]:
     """A feature's row, and the predictions of the tested rows."""
-    fitted = [probe_split(vectors, examples.classes, split, metric=metric) for split in examples.splits]
+    gold, tested = examples.gold, examples.tested
+    fitted = [
+        probe_split(vectors, gold.classes, split, lambda rows, guess: gold.value(metrics[0], rows, guess))
+        for split in examples.splits
+    ]
     predicted = np.concatenate([each.predicted for each in fitted])
     dealt = np.concatenate(
         [
-            probe_control(vectors, control, split, each.strength)
+            probe_control(vectors, control.classes, split, each.strength)
             for split, each in zip(examples.splits, fitted, strict=True)
         ]
     )
-    tested, num_classes = examples.tested, len(examples.names)
-    owners = examples.owners
-    score = scored(
-        metric,
-        examples.classes[tested],
-        predicted,
-        num_classes,
-        seed=seed,
-        groups=None if owners is None else owners[tested],
-    )
-    layer, pooling = _place(feature)
+    scores = {name: gold.scored(name, tested, predicted, seed=seed) for name in metrics}
+    score, known_by = scores.pop(metrics[0]), _control_metric(metrics)
+    compared = control.value(known_by, tested, dealt)
+    layer, pooling = place_of(feature)
     row = Row(
         feature=str(feature),
         layer=layer,
         pooling=pooling,
         score=score,
-        control=float(METRICS[metric](Tally.of(control[tested], dealt, num_classes))[0]),
+        control=compared,
+        selectivity=scores.get(known_by, score).value - compared,
         selection=score.value if examples.crossed else fitted[0].validation,
         strengths=tuple(each.strength for each in fitted),
+        beside=scores,
     )
     return row, predicted
 
 
-def _control_classes(examples: Examples, seed: int) -> Classes:
+def _control_metric(metrics: Sequence[str]) -> str:
+    return "accuracy" if metrics[0] == ENTITY_F1 else metrics[0]
+
+
+def _control(examples: Examples, seed: int) -> Gold:
     """The classes dealt out anew, as often as each occurs in the training rows; one to each text or word form."""
     random = np.random.default_rng(seed)
     pool = examples.classes[examples.splits[0].train] if not examples.crossed else examples.classes
     texts = dict.fromkeys(examples.texts)
     dealt = dict(zip(texts, random.choice(pool, size=len(texts)), strict=True))
-    return np.array([dealt[text] for text in examples.texts], dtype=np.int64)
+    classes = np.array([dealt[text] for text in examples.texts], dtype=np.int64)
+    return Gold(classes=classes, names=examples.names, owners=examples.owners)
 
 
-def _place(feature: Expr) -> tuple[int | None, str | None]:
-    if (
-        isinstance(feature, Pool | Units)
-        and isinstance(feature.of, HiddenLayers)
-        and isinstance(feature.of.selection, int)
-    ):
-        return feature.of.selection, str(feature).removeprefix(f"{feature.of}.")
-    return None, None
+def _baseline(examples: Examples, metric: str) -> float:
+    true = examples.classes[examples.tested]
+    common = int(np.bincount(true).argmax())
+    return examples.gold.value(metric, examples.tested, np.full_like(true, common))
 
 
-def _comparable(features: Sequence[Expr], rows: Sequence[Row], best: int) -> list[Expr]:
-    """Layers with the best's pooling, or all features where there are no two of them."""
-    same = [
-        feature
-        for feature, row in zip(features, rows, strict=True)
-        if row.layer is not None and row.pooling == rows[best].pooling
-    ]
-    return same if len(same) > 1 else list(features)
-
-
-def _sample(number: int, seed: int) -> Any:
-    if number <= SAMPLE:
-        return np.arange(number)
-    return np.sort(np.random.default_rng(seed).choice(number, SAMPLE, replace=False))
+def _confusion(examples: Examples, predicted: Classes) -> Classes:
+    confusion = np.zeros((len(examples.names), len(examples.names)), dtype=np.int64)
+    np.add.at(confusion, (examples.classes[examples.tested], predicted), 1)
+    return confusion

@@ -7,44 +7,42 @@ import io
 import json
 from typing import Any
 
-from layertap.learn.probing.probe import Findings, Row
+from layertap.learn.probing.findings import ClassDetails, Findings, Row
 from layertap.learn.probing.scores import LEVEL, RESAMPLES
 
 CELLS = 32
 
-COLUMNS = (
-    "feature",
-    "layer",
-    "pooling",
-    "score",
-    "low",
-    "high",
-    "standard_error",
-    "control",
-    "selectivity",
-    "selection",
-)
-
 
 def header(findings: Findings) -> tuple[str, ...]:
     """Names of the columns of `cells`."""
-    names = ("feature", findings.metric, f"{LEVEL:.0%} interval", "random labels", "selectivity", "C")
-    return names if findings.crossed else (*names, "held out")
+    details = findings.details
+    names = ["feature", findings.metric, f"{LEVEL:.0%} interval", *findings.winner.beside]
+    if not isinstance(details, ClassDetails):
+        return (*names, "shuffled", *(["chosen by"] if findings.apart else []))
+    of = "" if details.control_metric == findings.metric else f" ({details.control_metric})"
+    names += [f"random labels{of}", "selectivity", "C"]
+    return (*names, *(["held out"] if findings.apart else []))
 
 
 def cells(row: Row, findings: Findings) -> tuple[str, ...]:
-    """A row in words; `held out` is what the best is chosen by, where a test part was given."""
+    """A row in words; its last cell is what the best is chosen by, where a test part was given."""
     score = row.score
-    strengths = sorted(set(row.strengths))
-    found = (
-        row.feature,
-        f"{score.value:.3f}",
-        f"{score.low:.3f} to {score.high:.3f}",
-        f"{row.control:.3f}",
-        f"{row.selectivity:+.3f}",
-        f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}",
-    )
-    return found if findings.crossed else (*found, f"{row.selection:.3f}")
+    found = [row.feature, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
+    found += [f"{other.value:.3f}" for other in row.beside.values()]
+    found.append(f"{row.control:.3f}")
+    if isinstance(findings.details, ClassDetails):
+        strengths = sorted(set(row.strengths))
+        found.append(f"{row.selectivity:+.3f}")
+        found.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
+    return (*found, *([f"{row.selection:.3f}"] if findings.apart else []))
+
+
+def sizes(findings: Findings) -> str:
+    """How many examples there are, and of what."""
+    settings = findings.settings
+    if settings["unit"] == "pair":
+        return f"{settings['pairs']:,} pairs of {settings['texts']:,} texts"
+    return f"{settings['texts']:,} {settings['unit']}s, {settings['classes']:,} classes"
 
 
 def whiskers(row: Row, findings: Findings) -> str:
@@ -63,11 +61,17 @@ def whiskers(row: Row, findings: Findings) -> str:
 
 def recommendation(findings: Findings) -> str:
     """What to take, in a sentence or two."""
-    best, metric = findings.winner, findings.metric
-    said = (
-        f"{best.feature}: {metric} {best.score.value:.3f} ({LEVEL:.0%} interval {best.score.low:.3f} to "
-        f"{best.score.high:.3f}); the most frequent class alone has {findings.baseline:.3f}."
+    best, details = findings.winner, findings.details
+    scores = {findings.metric: best.score, **best.beside}
+    said = f"{best.feature}: " + ", ".join(
+        f"{name} {score.value:.3f} ({LEVEL:.0%} interval {score.low:.3f} to {score.high:.3f})"
+        for name, score in scores.items()
     )
+    if isinstance(details, ClassDetails):
+        by = "" if details.control_metric == findings.metric else f"{details.control_metric} "
+        said += f"; the most frequent class alone has {by}{details.baseline:.3f}."
+    else:
+        said += f"; of shuffled scores 95 in 100 stay below {best.control:.3f}."
     frugal = findings.frugal
     if frugal is not None:
         said += f" {frugal.feature} costs less and is within a standard error of it: {frugal.score.value:.3f}."
@@ -77,9 +81,11 @@ def recommendation(findings: Findings) -> str:
 def method(findings: Findings) -> str:
     """How it was measured, in a few sentences."""
     settings = findings.settings
+    if settings["unit"] == "pair":
+        return _method_of_pairs(findings)
     words = settings["unit"] == "word"
     noun = f"{settings['unit']}s"
-    if settings["folds"] is not None:
+    if not findings.apart:
         how = (
             f"{settings['folds']}-fold cross-validation over {settings['texts']:,} {noun}"
             f"{', sentences kept whole' if words else ''}; the best is chosen by the same scores, so its own is a "
@@ -90,36 +96,61 @@ def method(findings: Findings) -> str:
             f"Learned from {settings['trained']:,} {noun}, scored on {settings['tested']:,} others; the best is chosen "
             "on the examples that C was chosen on, not on the test part."
         )
+    details = findings.details
+    assert isinstance(details, ClassDetails)
+    by = "" if details.control_metric == findings.metric else f" of {details.control_metric}"
     dealt = "labels dealt out at random, one to each word form" if words else "labels dealt out at random"
     return (
         f"{how} Each probe is a logistic regression on standardised features, its L2 penalty chosen on held-out "
         f"training examples. Intervals: {RESAMPLES:,} bootstrap samples of the scored "
         f"{'sentences' if words else 'texts'}; they do not cover the choice of training {noun}. Random labels: the "
-        f"same probe learns and predicts {dealt}; selectivity is the difference. Seed {settings['seed']}."
+        f"same probe learns and predicts {dealt}; selectivity is the difference{by}. Seed {settings['seed']}."
+    )
+
+
+def _method_of_pairs(findings: Findings) -> str:
+    settings = findings.settings
+    chosen = f"the best is chosen on the {settings['pairs'] - settings['tested']:,} other pairs"
+    if not findings.apart:
+        chosen = "the best is chosen by the same scores, so its own is a little too good"
+    return (
+        f"Scored on {settings['tested']:,} pairs: cosine of the vectors of the two texts, each run by itself, against "
+        f"the given score. Nothing is learned; {chosen}. Intervals: {RESAMPLES:,} bootstrap samples of the pairs. "
+        f"Shuffled: what the correlation stays below, its sign left aside, in 95 of 100 shuffles of the scores. Seed "
+        f"{settings['seed']}."
     )
 
 
 def as_csv(findings: Findings) -> str:
     """A line a feature."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in findings.rows:
-        writer.writerow(["" if value is None else value for value in _values(row)])
+    rows = [_values(row) for row in findings.rows]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
 def as_json(findings: Findings, *, command: str) -> str:
     """Everything but the plane."""
-    rows = [dict(zip(COLUMNS, _values(row), strict=True)) | {"c": list(row.strengths)} for row in findings.rows]
+    details = findings.details
+    rows = [_values(row) | ({"c": list(row.strengths)} if row.strengths else {}) for row in findings.rows]
+    if isinstance(details, ClassDetails):
+        own: dict[str, Any] = {
+            "control_metric": details.control_metric,
+            "baseline": details.baseline,
+            "classes": list(details.names),
+            "confusion": details.confusion.tolist(),
+        }
+    else:
+        own = {"cosines": {"feature": details.shown, "values": details.cosines.round(6).tolist()}}
+        own["scores"] = details.gold.tolist()
     whole: dict[str, Any] = {
         "best": findings.winner.feature,
         "recommendation": recommendation(findings),
         "command": command,
-        "baseline": findings.baseline,
         "features": rows,
-        "classes": list(findings.names),
-        "confusion": findings.confusion.tolist(),
+        **own,
         "cka": {"features": list(findings.alike_features), "values": findings.alike.round(6).tolist()},
         "settings": dict(findings.settings),
         "method": method(findings),
@@ -129,17 +160,20 @@ def as_json(findings: Findings, *, command: str) -> str:
     return json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
 
 
-def _values(row: Row) -> tuple[Any, ...]:
+def _values(row: Row) -> dict[str, Any]:
     score = row.score
-    return (
-        row.feature,
-        row.layer,
-        row.pooling,
-        score.value,
-        score.low,
-        score.high,
-        score.error,
-        row.control,
-        row.selectivity,
-        row.selection,
-    )
+    found = {
+        "feature": row.feature,
+        "layer": row.layer,
+        "pooling": row.pooling,
+        "score": score.value,
+        "low": score.low,
+        "high": score.high,
+        "standard_error": score.error,
+        "control": row.control,
+        "selectivity": row.selectivity,
+        "selection": row.selection,
+    }
+    for name, other in row.beside.items():
+        found |= {name: other.value, f"{name}_low": other.low, f"{name}_high": other.high}
+    return found
