@@ -61,7 +61,7 @@ std::vector<std::string> detected() {
   constexpr std::uint64_t ymm = 0x6;
   constexpr std::uint64_t zmm = 0xe6;
   constexpr std::uint64_t tiles = 0x60000;
-  const bool avx2 = bit(base.c, 12) && bit(extended.b, 5) && (saved & ymm) == ymm;
+  const bool avx2 = bit(base.c, 12) && bit(base.c, 29) && bit(extended.b, 5) && (saved & ymm) == ymm;
   const bool avx512 = avx2 && bit(extended.b, 16) && bit(extended.b, 17) && bit(extended.b, 30) &&
                       bit(extended.b, 31) && (saved & zmm) == zmm;
   const bool vnni = avx512 && bit(extended.c, 11);

@@ -38,7 +38,7 @@ void evaluate(const std::string& instruction_set, const std::string& function, c
 }  // namespace
 
 void bind_evaluate(nb::module_& module) {
-  module.def("evaluate", &evaluate, nb::arg("instruction_set"), nb::arg("function"), nb::arg("in"), nb::arg("out"));
+  module.def("evaluate", &evaluate, nb::arg("instruction_set"), nb::arg("function"), nb::arg("in"), nb::arg("out").noconvert());
 }
 
 }  // namespace layertap

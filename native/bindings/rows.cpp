@@ -1,3 +1,147 @@
-#include "bindings.hpp"
+// Kernels over rows, for tests.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 
-void layertap::bind_rows(nanobind::module_&) {}
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "bindings.hpp"
+#include "kernels.hpp"
+
+namespace nb = nanobind;
+
+namespace layertap {
+namespace {
+
+template <class T, std::size_t dimensions>
+using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
+using Vector = Array<const float, 1>;
+using Rows = Array<const float, 2>;
+using Ids = Array<const std::int32_t, 1>;
+using AnyRows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using AnyParts = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+[[noreturn]] void refuse(const char* why) { throw nb::value_error(why); }
+
+template <class A>
+std::int64_t size(const A& array, std::size_t axis) {
+  return static_cast<std::int64_t>(array.shape(axis));
+}
+
+void check_out(std::int64_t rows, std::int64_t columns, std::int64_t out_rows, std::int64_t out_stride) {
+  if (out_rows != rows || out_stride < padded(columns)) refuse("out: as many rows as in, and at least the padded columns");
+}
+
+void check_columns(std::int64_t columns, std::int64_t in_stride) {
+  if (columns < 1 || columns > in_stride) refuse("columns: from 1 to those of `in`");
+}
+
+void layer_norm(const std::string& instruction_set, const Rows& in, std::int64_t columns, const Vector& weight,
+                const std::optional<Vector>& bias, float eps, const Array<float, 2>& out,
+                const std::optional<Array<std::uint16_t, 2>>& rounded) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  check_columns(columns, size(in, 1));
+  check_out(size(in, 0), columns, size(out, 0), size(out, 1));
+  if (rounded) check_out(size(in, 0), columns, size(*rounded, 0), size(*rounded, 1));
+  if (size(weight, 0) < columns || (bias && size(*bias, 0) < columns)) refuse("weight and bias: one a column");
+  kernels.layer_norm(in.data(), size(in, 1), size(in, 0), columns, weight.data(), bias ? bias->data() : nullptr, eps,
+                     out.data(), size(out, 1), rounded ? rounded->data() : nullptr, rounded ? size(*rounded, 1) : 0);
+}
+
+struct FormatRow {
+  const char* name;
+  Format format;
+  std::int64_t parts;
+  std::size_t element;
+};
+
+constexpr FormatRow formats[] = {
+    {"float32", Format::float32, 1, 4}, {"bfloat16", Format::bfloat16, 1, 2}, {"int8", Format::int8, 1, 1},
+    {"split2", Format::split2, 2, 2},   {"split3", Format::split3, 3, 2},
+};
+
+void to_operand(const std::string& instruction_set, const Rows& in, std::int64_t columns, const std::string& format,
+                const AnyParts& out, const std::optional<Array<float, 1>>& scales) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  const auto* row = std::find_if(std::begin(formats), std::end(formats), [&](const FormatRow& f) { return format == f.name; });
+  if (row == std::end(formats)) refuse("no such format");
+  check_columns(columns, size(in, 1));
+  check_out(size(in, 0), columns, size(out, 1), size(out, 2));
+  if (size(out, 0) != row->parts || out.itemsize() != row->element) refuse("out: not as the format has it");
+  if ((row->format == Format::int8) != scales.has_value()) refuse("scales: for int8, and for it alone");
+  if (scales && size(*scales, 0) != size(in, 0)) refuse("scales: one a row");
+  const Operand operand{out.data(), size(out, 2), size(out, 1) * size(out, 2), scales ? scales->data() : nullptr};
+  kernels.to_operand(in.data(), size(in, 1), size(in, 0), columns, row->format, operand);
+}
+
+void widen(const std::string& instruction_set, const Array<const std::uint16_t, 2>& in, std::int64_t columns,
+           const Array<float, 2>& out) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  check_columns(columns, size(in, 1));
+  if (size(in, 1) % padding != 0) refuse("in: padded columns");
+  check_out(size(in, 0), columns, size(out, 0), size(out, 1));
+  kernels.widen(in.data(), size(in, 1), size(in, 0), columns, out.data(), size(out, 1));
+}
+
+void gather_row(const std::string& instruction_set, const std::string& how, const Array<float, 1>& total, const Vector& row,
+                float weight) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  const std::int64_t columns = size(total, 0);
+  if (size(row, 0) != columns) refuse("row: as long as total");
+  if (how == "set") return kernels.set_row(total.data(), row.data(), weight, columns);
+  if (how == "add") return kernels.add_row(total.data(), row.data(), weight, columns);
+  if (how == "max") return kernels.max_row(total.data(), row.data(), columns);
+  if (how == "min") return kernels.min_row(total.data(), row.data(), columns);
+  refuse("how: set, add, max or min");
+}
+
+// 16-bit tables come as uint16; `is_bfloat16` says how to read them.
+Table table_of(const std::optional<AnyRows>& array, bool is_bfloat16, std::int64_t columns) {
+  if (!array) return {nullptr, Table::Type::float32, 0, 0};
+  if (array->itemsize() != 4 && array->itemsize() != 2) refuse("tables: float32, or 16 bits wide");
+  if (size(*array, 1) < columns) refuse("tables: fewer columns");
+  const Table::Type narrow = is_bfloat16 ? Table::Type::bfloat16 : Table::Type::float16;
+  return {array->data(), array->itemsize() == 4 ? Table::Type::float32 : narrow, size(*array, 0), size(*array, 1)};
+}
+
+const std::int32_t* ids_of(const std::optional<Ids>& ids, const Table& table, std::int64_t rows) {
+  if (!ids) return nullptr;
+  if (size(*ids, 0) != rows) refuse("ids: one a row");
+  for (std::int64_t i = 0; i < rows; ++i)
+    if (ids->data()[i] < 0 || ids->data()[i] >= table.rows) refuse("ids: beyond the table");
+  return ids->data();
+}
+
+void embed(const std::string& instruction_set, bool is_bfloat16, const std::optional<AnyRows>& words,
+           const std::optional<AnyRows>& types, const std::optional<AnyRows>& positions, const Ids& input_ids,
+           const std::optional<Ids>& token_type_ids, const std::optional<Ids>& position_ids, std::int64_t columns,
+           const Array<float, 2>& out) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  const std::int64_t rows = size(input_ids, 0);
+  if (columns < 1 || !words) refuse("words and at least one column are needed");
+  check_out(rows, columns, size(out, 0), size(out, 1));
+  EmbeddingRows in{table_of(words, is_bfloat16, columns), table_of(types, is_bfloat16, columns),
+                   table_of(positions, is_bfloat16, columns), nullptr, nullptr, nullptr};
+  in.input_ids = ids_of(input_ids, in.words, rows);
+  if (types) in.token_type_ids = ids_of(token_type_ids, in.types, rows);
+  if (positions) in.position_ids = ids_of(position_ids, in.positions, rows);
+  if (positions && in.position_ids == nullptr) refuse("position_ids: there is a table of them");
+  kernels.embed(in, rows, columns, out.data(), size(out, 1));
+}
+
+}  // namespace
+
+void bind_rows(nb::module_& module) {
+  using namespace nb::literals;
+  module.def("layer_norm", &layer_norm, "instruction_set"_a, "in"_a, "columns"_a, "weight"_a, "bias"_a.none(), "eps"_a,
+             "out"_a.noconvert(), "rounded"_a.noconvert().none());
+  module.def("to_operand", &to_operand, "instruction_set"_a, "in"_a, "columns"_a, "format"_a, "out"_a.noconvert(), "scales"_a.noconvert().none());
+  module.def("widen", &widen, "instruction_set"_a, "in"_a, "columns"_a, "out"_a.noconvert());
+  module.def("gather_row", &gather_row, "instruction_set"_a, "how"_a, "total"_a.noconvert(), "row"_a, "weight"_a);
+  module.def("embed", &embed, "instruction_set"_a, "is_bfloat16"_a, "words"_a.none(), "types"_a.none(), "positions"_a.none(),
+             "input_ids"_a, "token_type_ids"_a.none(), "position_ids"_a.none(), "columns"_a, "out"_a.noconvert());
+}
+
+}  // namespace layertap

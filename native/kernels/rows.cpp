@@ -1,50 +1,48 @@
+// Rows gathered into totals. These are of any length: nothing beyond the last column is written.
 #include "rows.hpp"
 
-#include <cmath>
+#include "row_vectors.hpp"
 
 namespace layertap::LAYERTAP_ISA {
+namespace {
 
-void embed(const EmbeddingRows& in, std::int64_t rows, std::int64_t columns, float* out, std::int64_t out_stride) {
-  for (std::int64_t m = 0; m < rows; ++m)
-    for (std::int64_t c = 0; c < columns; ++c) {
-      const auto of = [&](const Table& table, std::int64_t id) {
-        return table.data == nullptr ? 0.0F : static_cast<const float*>(table.data)[id * table.stride + c];
-      };
-      const std::int32_t type = in.token_type_ids == nullptr ? 0 : in.token_type_ids[m];
-      const std::int32_t position = in.positions.data == nullptr ? 0 : in.position_ids[m];
-      out[m * out_stride + c] = of(in.words, in.input_ids[m]) + of(in.types, type) + of(in.positions, position);
-    }
+// `chosen` of a and b, and NaN where either is: the instructions give b there, so a's are put back.
+#if defined(__AVX512F__)
+inline Floats or_nan(Floats a, Floats chosen) {
+  return {_mm512_mask_mov_ps(chosen.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), a.v)};
 }
-
-void layer_norm(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, const float* weight,
-                const float* bias, float eps, float* out, std::int64_t out_stride, bfloat16*, std::int64_t) {
-  for (std::int64_t m = 0; m < rows; ++m) {
-    double mean = 0;
-    double square = 0;
-    for (std::int64_t c = 0; c < columns; ++c) mean += in[m * in_stride + c];
-    mean /= static_cast<double>(columns);
-    for (std::int64_t c = 0; c < columns; ++c) square += (in[m * in_stride + c] - mean) * (in[m * in_stride + c] - mean);
-    const double by = 1 / std::sqrt(square / static_cast<double>(columns) + eps);
-    for (std::int64_t c = 0; c < columns; ++c)
-      out[m * out_stride + c] = static_cast<float>((in[m * in_stride + c] - mean) * by) * weight[c] + (bias ? bias[c] : 0);
-  }
+#else
+inline Floats or_nan(Floats a, Floats chosen) {
+  return {_mm256_blendv_ps(chosen.v, a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
 }
+#endif
 
-void to_operand(const float*, std::int64_t, std::int64_t, std::int64_t, Format, const Operand&) {}
-
-void widen(const bfloat16*, std::int64_t, std::int64_t, std::int64_t, float*, std::int64_t) {}
+}  // namespace
 
 void set_row(float* total, const float* row, float weight, std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; ++c) total[c] = weight * row[c];
+  const Floats by = all(weight);
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) { store(total + c, load(row + c, lanes) * by, lanes); });
 }
+
 void add_row(float* total, const float* row, float weight, std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; ++c) total[c] += weight * row[c];
+  const Floats by = all(weight);
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    store(total + c, fma(load(row + c, lanes), by, load(total + c, lanes)), lanes);
+  });
 }
+
 void max_row(float* total, const float* row, std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; ++c) total[c] = row[c] > total[c] ? row[c] : total[c];
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    const Floats a = load(total + c, lanes);
+    store(total + c, or_nan(a, max(a, load(row + c, lanes))), lanes);
+  });
 }
+
 void min_row(float* total, const float* row, std::int64_t columns) {
-  for (std::int64_t c = 0; c < columns; ++c) total[c] = row[c] < total[c] ? row[c] : total[c];
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    const Floats a = load(total + c, lanes);
+    store(total + c, or_nan(a, min(a, load(row + c, lanes))), lanes);
+  });
 }
 
 }  // namespace layertap::LAYERTAP_ISA

@@ -1,0 +1,80 @@
+#include "row_vectors.hpp"
+#include "rows.hpp"
+
+namespace layertap::LAYERTAP_ISA {
+namespace {
+
+// What a row's columns become: (x - mean) * by.
+struct Moments {
+  float mean;
+  float by;
+};
+
+// In two passes, and the second sees how far the first was off: the sum of all differences to the mean, which would be 0.
+Moments moments(const float* row, std::int64_t columns, float eps) {
+  constexpr int chains = 4;  // sums under way at once, as an addition takes 3 or 4 cycles
+  const std::int64_t chained = columns / (chains * width) * (chains * width);
+  Floats sums[chains] = {zero(), zero(), zero(), zero()};
+  for (std::int64_t c = 0; c < chained; c += chains * width)
+    for (int i = 0; i < chains; ++i) sums[i] = sums[i] + load(row + c + i * width);
+  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { sums[0] = sums[0] + load(row + c, lanes); });
+  const float rough = sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(columns);
+
+  const Floats at = all(rough);
+  Floats off[chains] = {zero(), zero(), zero(), zero()};
+  Floats squares[chains] = {zero(), zero(), zero(), zero()};
+  const auto add = [&](int i, Floats difference) {
+    off[i] = off[i] + difference;
+    squares[i] = fma(difference, difference, squares[i]);
+  };
+  for (std::int64_t c = 0; c < chained; c += chains * width)
+    for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width) - at);
+  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, only(load(row + c, lanes) - at, lanes)); });
+  // a few numbers a row: in float64 they add no rounding of their own to all of its columns
+  const double more = static_cast<double>(sum((off[0] + off[1]) + (off[2] + off[3]))) / static_cast<double>(columns);
+  const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
+  const double variance = square / static_cast<double>(columns) - more * more;
+  const double by = 1.0 / __builtin_sqrt((variance < 0.0 ? 0.0 : variance) + static_cast<double>(eps));
+  return {static_cast<float>(static_cast<double>(rough) + more), static_cast<float>(by)};
+}
+
+template <bool has_bias, bool has_rounded>
+void norm_row(const float* in, std::int64_t columns, Moments moments, const float* weight, const float* bias, float* out,
+              bfloat16* rounded) {
+  const Floats mean = all(moments.mean);
+  const Floats by = all(moments.by);
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    const Floats y = (load(in + c, lanes) - mean) * by;
+    Floats x = zero();
+    if constexpr (has_bias)
+      x = fma(y, load(weight + c, lanes), load(bias + c, lanes));
+    else
+      x = y * load(weight + c, lanes);
+    // lanes beyond the last column are zero, as weight and bias are there, but for a row that is not finite
+    x = only(x, lanes);
+    store(out + c, x);
+    if constexpr (has_rounded) store_bfloat16(rounded + c, x);
+  });
+}
+
+}  // namespace
+
+void layer_norm(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, const float* weight,
+                const float* bias, float eps, float* out, std::int64_t out_stride, bfloat16* rounded,
+                std::int64_t rounded_stride) {
+  const bool has_bias = bias != nullptr;
+  const bool has_rounded = rounded != nullptr;
+  const auto norm = has_bias ? (has_rounded ? norm_row<true, true> : norm_row<true, false>)
+                             : (has_rounded ? norm_row<false, true> : norm_row<false, false>);
+  const std::int64_t written = whole_vectors(columns);
+  for (std::int64_t m = 0; m < rows; ++m) {
+    const float* row = in + m * in_stride;
+    float* to = out + m * out_stride;
+    bfloat16* rounded_to = has_rounded ? rounded + m * rounded_stride : nullptr;
+    norm(row, columns, moments(row, columns, eps), weight, bias, to, rounded_to);
+    fill(to, written, padded(columns), 0.0F);
+    if (has_rounded) fill<bfloat16>(rounded_to, written, padded(columns), 0);
+  }
+}
+
+}  // namespace layertap::LAYERTAP_ISA

@@ -1,0 +1,134 @@
+// float32 rows as products want them, and back.
+#include "row_vectors.hpp"
+#include "rows.hpp"
+
+namespace layertap::LAYERTAP_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+
+using Ints = __m512i;
+inline Ints bits_of(Floats x) { return _mm512_castps_si512(x.v); }
+inline Ints larger(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
+inline Ints no_bits() { return _mm512_setzero_si512(); }
+inline std::int32_t largest(Ints x) { return _mm512_reduce_max_epi32(x); }
+inline Floats without_sign(Floats x) { return {_mm512_abs_ps(x.v)}; }
+// To the nearest integer, plus 128; the caller sees to it that this is within 0 to 255.
+inline void store_bytes(std::uint8_t* p, Floats x) {
+  const __m512i shifted = _mm512_add_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(128));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(shifted));
+}
+inline Floats load_wide(const bfloat16* p) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
+// x as bfloat16 and back.
+inline Floats as_bfloat16(Floats x) {
+  alignas(64) bfloat16 rounded[width];
+  store_bfloat16(rounded, x);
+  return load_wide(rounded);
+}
+
+#else
+
+using Ints = __m256i;
+inline Ints bits_of(Floats x) { return _mm256_castps_si256(x.v); }
+inline Ints larger(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
+inline Ints no_bits() { return _mm256_setzero_si256(); }
+inline std::int32_t largest(Ints x) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+inline Floats without_sign(Floats x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
+inline void store_bytes(std::uint8_t* p, Floats x) {
+  const __m256i shifted = _mm256_add_epi32(_mm256_cvtps_epi32(x.v), _mm256_set1_epi32(128));
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(shifted), _mm256_extracti128_si256(shifted, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
+}
+inline Floats load_wide(const bfloat16* p) {
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
+}
+inline Floats as_bfloat16(Floats x) {
+  alignas(32) bfloat16 rounded[width];
+  store_bfloat16(rounded, x);
+  return load_wide(rounded);
+}
+
+#endif
+
+// The row's parts, each what the ones before left over; one part is plain bfloat16.
+template <int parts>
+void split_row(const float* in, std::int64_t columns, bfloat16* out, std::int64_t part_stride) {
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    Floats rest = load(in + c, lanes);
+    for (int part = 0; part < parts; ++part) {
+      store_bfloat16(out + part * part_stride + c, rest);
+      if (part + 1 < parts) rest = rest - as_bfloat16(rest);
+    }
+  });
+  for (int part = 0; part < parts; ++part)
+    fill<bfloat16>(out + part * part_stride, whole_vectors(columns), padded(columns), 0);
+}
+
+// Returns the row's scale: max |x| / 127. Zero where the row is zero (or nearly: below 2^-120), NaN where it holds
+// something not finite; all its bytes then stand for zero.
+float quantize_row(const float* in, std::int64_t columns, std::uint8_t* out) {
+  // magnitudes compared as integers, where NaN is above infinity and both above all else
+  Ints top[2] = {no_bits(), no_bits()};
+  const std::int64_t paired = columns / (2 * width) * (2 * width);
+  for (std::int64_t c = 0; c < paired; c += 2 * width)
+    for (int i = 0; i < 2; ++i) top[i] = larger(top[i], bits_of(without_sign(load(in + c + i * width))));
+  each_vector(paired, columns, [&](std::int64_t c, auto lanes) {
+    top[0] = larger(top[0], bits_of(without_sign(load(in + c, lanes))));
+  });
+  const std::int32_t bits = largest(larger(top[0], top[1]));
+  float most = 0;
+  static_assert(sizeof most == sizeof bits);
+  std::memcpy(&most, &bits, sizeof most);
+  constexpr std::int32_t infinite = 0x7f800000;
+  const bool is_finite = bits < infinite;
+  if (!is_finite || most < 0x1p-120F) {
+    fill<std::uint8_t>(out, 0, padded(columns), 128);
+    return is_finite ? 0.0F : __builtin_nanf("");
+  }
+  const Floats by = all(127.0F / most);
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) { store_bytes(out + c, load(in + c, lanes) * by); });
+  fill<std::uint8_t>(out, whole_vectors(columns), padded(columns), 128);
+  return most / 127.0F;
+}
+
+void copy_row(const float* in, std::int64_t columns, float* out) {
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) { store(out + c, load(in + c, lanes)); });
+  fill(out, whole_vectors(columns), padded(columns), 0.0F);
+}
+
+}  // namespace
+
+void to_operand(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, Format format,
+                const Operand& out) {
+  for (std::int64_t m = 0; m < rows; ++m) {
+    const float* row = in + m * in_stride;
+    const std::int64_t at = m * out.stride;
+    switch (format) {
+      case Format::float32: copy_row(row, columns, static_cast<float*>(out.data) + at); break;
+      case Format::bfloat16: split_row<1>(row, columns, static_cast<bfloat16*>(out.data) + at, 0); break;
+      case Format::split2: split_row<2>(row, columns, static_cast<bfloat16*>(out.data) + at, out.part_stride); break;
+      case Format::split3: split_row<3>(row, columns, static_cast<bfloat16*>(out.data) + at, out.part_stride); break;
+      case Format::int8: out.scales[m] = quantize_row(row, columns, static_cast<std::uint8_t*>(out.data) + at); break;
+    }
+  }
+}
+
+void widen(const bfloat16* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, float* out,
+           std::int64_t out_stride) {
+  for (std::int64_t m = 0; m < rows; ++m) {
+    const bfloat16* row = in + m * in_stride;
+    float* to = out + m * out_stride;
+    each_vector(0, columns, [&](std::int64_t c, auto lanes) { store(to + c, only(load_wide(row + c), lanes)); });
+    fill(to, whole_vectors(columns), padded(columns), 0.0F);
+  }
+}
+
+}  // namespace layertap::LAYERTAP_ISA

@@ -1,0 +1,271 @@
+"""Kernels over rows against numpy in float64: layer norm, operands, embeddings, totals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+
+instruction_sets = pytest.mark.parametrize("instruction_set", native.instruction_sets())
+
+SIZES = (1, 2, 7, 8, 9, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 383, 384, 385, 768, 1023, 4096)
+
+
+def padded(columns):
+    return -(-columns // 64) * 64
+
+
+def to_bfloat16(values):
+    """float32 -> the bits of bfloat16, to nearest even."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    return np.where(np.isnan(values), (bits >> 16) | 0x40, rounded).astype(np.uint16)
+
+
+def from_bfloat16(bits):
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def layer_norm(instruction_set, rows, weight, bias, eps=1e-12, *, columns=None, has_rounded=True):
+    columns = rows.shape[1] if columns is None else columns
+    out = np.full((len(rows), padded(columns)), 77, dtype=np.float32)
+    rounded = np.full(out.shape, 77, dtype=np.uint16) if has_rounded else None
+    native.layer_norm(instruction_set, rows, columns, weight, bias, eps, out, rounded)
+    return out, rounded
+
+
+def exact_norm(rows, weight, bias, eps=1e-12):
+    x = rows.astype(np.float64)
+    y = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + eps)
+    return y * weight + (0 if bias is None else bias)
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_layer_norm(instruction_set, columns, has_bias):
+    rows, weight = normal(5, columns) * 3 + 1, normal(columns, seed=1)
+    bias = normal(columns, seed=2) if has_bias else None
+    out, rounded = layer_norm(instruction_set, rows, weight, bias)
+    exact = exact_norm(rows, weight, bias)
+    if columns > 2:  # of two columns, the differences are all there is
+        np.testing.assert_allclose(out[:, :columns], exact, rtol=0, atol=4e-6)
+    assert not out[:, columns:].any()
+    np.testing.assert_array_equal(rounded, to_bfloat16(out))
+    alone, nothing = layer_norm(instruction_set, rows, weight, bias, has_rounded=False)
+    assert nothing is None
+    assert alone.tobytes() == out.tobytes()
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", [384, 768, 1000, 4096])
+@pytest.mark.parametrize("offset", [0, 10, 1000])
+def test_layer_norm_is_no_worse_than_torch(instruction_set, columns, offset):
+    torch = pytest.importorskip("torch")
+    rows = normal(64, columns, seed=3) * 2 + offset
+    rows[:, 5] *= 30  # as real models have
+    weight, bias = normal(columns, seed=4), normal(columns, seed=5)
+    exact = exact_norm(rows, weight, bias, 1e-5)
+    ours = layer_norm(instruction_set, rows, weight, bias, 1e-5)[0][:, :columns]
+    theirs = torch.nn.functional.layer_norm(
+        torch.from_numpy(rows), (columns,), torch.from_numpy(weight), torch.from_numpy(bias), 1e-5
+    ).numpy()
+    assert np.square(ours - exact).mean() <= 1.1 * np.square(theirs - exact).mean()
+    assert np.abs(ours - exact).max() <= 1.5 * np.abs(theirs - exact).max()
+
+
+@instruction_sets
+def test_layer_norm_in_place_and_of_part_of_a_row(instruction_set):
+    rows, weight, bias = normal(3, 128), normal(100, seed=1), normal(100, seed=2)
+    expected, _ = layer_norm(instruction_set, np.ascontiguousarray(rows[:, :100]), weight, bias)
+    out, _ = layer_norm(instruction_set, rows, weight, bias, columns=100)
+    assert out.tobytes() == expected.tobytes()
+    native.layer_norm(instruction_set, rows, 100, weight, bias, 1e-12, rows, None)
+    assert rows.tobytes() == expected.tobytes()
+
+
+@instruction_sets
+def test_layer_norm_of_what_is_not_finite_or_all_the_same(instruction_set):
+    rows = normal(4, 100)
+    rows[1, 3], rows[2, 99], rows[3] = np.nan, np.inf, 0.1
+    ones = np.ones(100, dtype=np.float32)
+    out, _ = layer_norm(instruction_set, rows, ones, ones, 1e-12)
+    assert np.isfinite(out[0]).all()
+    assert np.isnan(out[1:3, :100]).all()
+    assert not out[:, 100:].any()
+    assert np.abs(out[3, :100] - 1).max() < 0.1
+
+
+def to_operand(instruction_set, rows, columns, format_):
+    parts = {"split2": 2, "split3": 3}.get(format_, 1)
+    dtype = {"float32": np.float32, "int8": np.uint8}.get(format_, np.uint16)
+    out = np.full((parts, len(rows), padded(columns)), 77, dtype=dtype)
+    scales = np.full(len(rows), 77, dtype=np.float32) if format_ == "int8" else None
+    native.to_operand(instruction_set, rows, columns, format_, out, scales)
+    return out, scales
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+def test_operands(instruction_set, columns):
+    rows = normal(3, columns + 3)  # more than is to be read
+    seen = rows[:, :columns]
+    out, _ = to_operand(instruction_set, rows, columns, "float32")
+    np.testing.assert_array_equal(out[0, :, :columns], seen)
+    assert not out[..., columns:].any()
+    for format_, parts in (("bfloat16", 1), ("split2", 2), ("split3", 3)):
+        out, _ = to_operand(instruction_set, rows, columns, format_)
+        rest = seen
+        for part in range(parts):
+            np.testing.assert_array_equal(out[part, :, :columns], to_bfloat16(rest))
+            rest = rest - from_bfloat16(to_bfloat16(rest))
+        assert not out[..., columns:].any()
+        assert (np.abs(rest) <= np.abs(seen) * 2.0 ** (-9 * parts + 1)).all()
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+def test_int8_operand(instruction_set, columns):
+    rows = normal(4, columns + 3) * np.array([[1], [1e-20], [1e20], [0]], dtype=np.float32)
+    seen = rows[:, :columns].astype(np.float64)
+    out, scales = to_operand(instruction_set, rows, columns, "int8")
+    np.testing.assert_allclose(scales, np.abs(seen).max(1) / 127, rtol=2e-7)
+    assert (out[0, :, columns:] == 128).all()
+    assert (out[0, 3] == 128).all()
+    assert out.min() >= 1
+    values = scales[:, None] * (out[0, :, :columns].astype(np.float64) - 128)
+    assert (np.abs(values - seen) <= 0.5001 * scales[:, None]).all()
+    assert (np.abs(out[0, :3, :columns].astype(int) - 128).max(1) == 127).all()
+
+
+@instruction_sets
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("column", [0, 20, 69])
+def test_operands_of_what_is_not_finite(instruction_set, bad, column):
+    rows = normal(2, 70)
+    rows[1, column] = bad
+    _, scales = to_operand(instruction_set, rows, 70, "int8")
+    assert np.isfinite(scales[0])
+    assert np.isnan(scales[1])
+    out, _ = to_operand(instruction_set, rows, 70, "bfloat16")
+    assert np.isnan(bad) == np.isnan(from_bfloat16(out[0, 1, column]))
+    assert not np.isfinite(from_bfloat16(out[0, 1, column]))
+
+
+@instruction_sets
+def test_bfloat16_of_random_bits(instruction_set):
+    bits = np.random.default_rng(0).integers(0, 2**32, (4, 4096), dtype=np.uint64).astype(np.uint32)
+    ties = np.arange(4096, dtype=np.uint32)[None] * 0x8000 + 0x3F800000
+    rows = np.concatenate([bits, ties]).view(np.float32)
+    rows[np.abs(rows) < 2e-38] = 0  # where the instruction flushes
+    out, _ = to_operand(instruction_set, rows, 4096, "bfloat16")
+    expected = to_bfloat16(rows)
+    numbers = ~np.isnan(rows)
+    np.testing.assert_array_equal(out[0][numbers], expected[numbers])
+    assert np.isnan(from_bfloat16(out[0][~numbers])).all()
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+def test_widen(instruction_set, columns):
+    bits = np.random.default_rng(1).integers(0, 2**16, (3, padded(columns)), dtype=np.uint16)
+    out = np.full(bits.shape, 77, dtype=np.float32)
+    native.widen(instruction_set, bits, columns, out)
+    np.testing.assert_array_equal(out[:, :columns], from_bfloat16(bits[:, :columns]))
+    assert not out[:, columns:].any()
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+def test_totals(instruction_set, columns):
+    room = np.full(columns + 20, 77, dtype=np.float32)
+    total, row = room[:columns], normal(columns)
+
+    def gather(how, values, weight=1.0):
+        native.gather_row(instruction_set, how, total, values, weight)
+        assert (room[columns:] == 77).all()
+
+    gather("set", row, 0.3)
+    np.testing.assert_array_equal(total, row * np.float32(0.3))
+    more = normal(columns, seed=1)
+    gather("add", more, 0.7)
+    np.testing.assert_allclose(total, row * 0.3 + more * 0.7, rtol=1e-5, atol=1e-6)
+    for how, exact in (("max", np.maximum), ("min", np.minimum)):
+        a, b = normal(columns, seed=2), normal(columns, seed=3)
+        a[::3], b[1::4] = np.nan, np.nan
+        total[:] = a
+        gather(how, b)
+        np.testing.assert_array_equal(total, exact(a, b))
+
+
+def stored(values, kind):
+    if kind == "float32":
+        return values.astype(np.float32)
+    return to_bfloat16(values) if kind == "bfloat16" else values.astype(np.float16).view(np.uint16)
+
+
+def read(table, kind):
+    if kind == "float32":
+        return table
+    return from_bfloat16(table) if kind == "bfloat16" else table.view(np.float16).astype(np.float32)
+
+
+@instruction_sets
+@pytest.mark.parametrize("columns", SIZES)
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
+def test_embed(instruction_set, columns, kind):
+    random = np.random.default_rng(0)
+    words, types, positions = (stored(normal(n, columns, seed=n), kind) for n in (50, 2, 30))
+    ids = [random.integers(0, n, 9).astype(np.int32) for n in (50, 2, 30)]
+    w, t, p = (read(table, kind)[rows] for table, rows in zip((words, types, positions), ids, strict=True))
+    first_type = read(types, kind)[np.zeros(9, dtype=int)]
+    for tables, given, expected in (
+        ((words, types, positions), ids, (w + t) + p),
+        ((words, types, positions), [ids[0], None, ids[2]], (w + first_type) + p),
+        ((words, None, positions), [ids[0], None, ids[2]], w + p),
+        ((words, None, None), [ids[0], None, None], w),
+    ):
+        out = np.full((9, padded(columns) + 64), 77, dtype=np.float32)
+        native.embed(instruction_set, kind == "bfloat16", *tables, *given, columns, out)
+        np.testing.assert_array_equal(out[:, :columns], expected)
+        assert not out[:, columns:].any()
+
+
+@instruction_sets
+def test_same_bits_wherever_a_row_is(instruction_set):
+    rows, weight, bias = normal(20, 133) * 4, normal(133, seed=1), normal(133, seed=2)
+    whole, rounded = layer_norm(instruction_set, rows, weight, bias)
+    formats = ("float32", "bfloat16", "int8", "split2", "split3")
+    operands = {format_: to_operand(instruction_set, rows, 133, format_) for format_ in formats}
+    for begin, end in ((0, 1), (3, 4), (1, 18), (19, 20), (5, 12)):
+        out, rounded_out = layer_norm(instruction_set, rows[begin:end], weight, bias)
+        assert out.tobytes() == whole[begin:end].tobytes()
+        assert rounded_out.tobytes() == rounded[begin:end].tobytes()
+        for format_ in formats:
+            out, scales = to_operand(instruction_set, rows[begin:end], 133, format_)
+            assert out.tobytes() == operands[format_][0][:, begin:end].tobytes()
+            assert scales is None or scales.tobytes() == operands[format_][1][begin:end].tobytes()
+
+
+def test_refused():
+    rows, out = normal(2, 70), np.zeros((2, 128), dtype=np.float32)
+    weight = np.ones(70, dtype=np.float32)
+    with pytest.raises(ValueError, match="columns"):
+        native.layer_norm("avx2", rows, 71, weight, None, 1e-5, out, None)
+    with pytest.raises(ValueError, match="one a column"):
+        native.layer_norm("avx2", rows, 70, weight[:69].copy(), None, 1e-5, out, None)
+    with pytest.raises(ValueError, match="out"):
+        native.layer_norm("avx2", rows, 70, weight, None, 1e-5, out[:, :100].copy(), None)
+    with pytest.raises(ValueError, match="no such format"):
+        native.to_operand("avx2", rows, 70, "int4", out[None], None)
+    with pytest.raises(ValueError, match="scales"):
+        native.to_operand("avx2", rows, 70, "int8", out[None].astype(np.uint8), None)
+    with pytest.raises(ValueError, match="beyond the table"):
+        native.embed("avx2", False, rows, None, None, np.array([0, 2], dtype=np.int32), None, None, 70, out)
+    with pytest.raises(TypeError):
+        native.layer_norm("avx2", rows, 70, weight, None, 1e-5, out.astype(np.float64), None)
