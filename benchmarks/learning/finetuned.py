@@ -82,8 +82,9 @@ def _layertap(task: LearningTask, recipe: Recipe) -> tuple[list[str], dict[str, 
         data = LabelledTexts(texts=task.train.items, labels=task.train.labels)
         tuned = finetune(data, folder, model=minilm_folder(), options=options)
         seconds = time.perf_counter() - start
-        found = Classifier.from_pretrained(folder).predict([str(text) for text in task.test.items])
-    return found.labels, {"seconds": seconds, "steps": tuned.steps}
+        found = Classifier.from_pretrained(folder).predict(task.test.items)
+    labels = found.labels if task.unit == "text" else [tag for tagging in found for tag in tagging.tags]
+    return labels, {"seconds": seconds, "steps": tuned.steps}
 
 
 def _transformers(task: LearningTask, recipe: Recipe) -> tuple[list[str], dict[str, Any]]:

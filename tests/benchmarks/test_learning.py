@@ -144,3 +144,23 @@ def test_the_two_sides_learn_the_same(minilm_folder) -> None:
         assert ours[1]["scores"] == theirs[1]["scores"]
         assert np.allclose(ours[1]["shares"], theirs[1]["shares"], atol=0.02)
         assert ours[2]["scores"] == ours[0]["scores"]
+
+
+@pytest.mark.parametrize("unit", ["text", "word"])
+def test_both_sides_fine_tune(unit, minilm_folder) -> None:
+    for library in ("torch", "transformers", "accelerate", "seqeval"):
+        pytest.importorskip(library)
+    from benchmarks.learning.finetuned import _RUNS, Recipe
+
+    given = task()
+    if unit == "word":
+        words = [text.split() for text in TEXTS]
+        tags = [tuple("B-x" if word in ("film", "fun") else "O" for word in text) for text in words]
+        part = Part(items=words, labels=tags)
+        given = task(name="wnut17", unit="word", metrics=("entity_f1",), train=part, test=part.of([0, 1, 2]))
+    recipe = Recipe(seed=0, epochs=1, precision="float32", threads=1)
+    for side in ("layertap", "transformers"):
+        predicted, facts = _RUNS[side](given, recipe)
+        assert len(predicted) == len(given.test.flat)
+        assert set(predicted) <= set(given.train.flat)
+        assert facts["steps"] == 2
