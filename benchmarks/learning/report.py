@@ -42,7 +42,7 @@ _STEP = (
     "Seconds from the end of one step of the optimiser to the end of the next (batch, forward, backward, clipping, "
     "update): `finetune`, and `Trainer` with its own defaults (batches padded to their longest), on the same "
     f"sentences of SST-2, batches of {BATCH_SIZE}, both tokenised beforehand, in turn in one process, another first "
-    "each round. Medians of the rounds, of which each is the median of 12 steps; the ratio is taken round by round: "
+    "each round. Medians of the rounds, of which each is the median of 6 steps; the ratio is taken round by round: "
     "median (smallest to largest). Processor time is that of the process: others on the same core do not lengthen it."
 )
 

@@ -23,8 +23,8 @@ from benchmarks.learning.store import Store
 from benchmarks.learning.tasks import LearningTask, Part
 from benchmarks.models import minilm_folder
 
-STEPS = 12
-WARMING = 2
+STEPS = 6
+WARMING = 1
 """Steps at the start of each run that are not counted."""
 
 
