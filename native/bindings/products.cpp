@@ -162,6 +162,7 @@ void bind_products(nb::module_& module) {
   nb::class_<Packed>(module, "Packed")
       .def(nb::init<const std::string&, const std::string&, const FloatMatrix&>(), nb::arg("instruction_set"),
            nb::arg("format"), nb::arg("weights"))
+      .def_prop_ro("instruction_set", [](const Packed& packed) { return packed.kernels().name; })
       .def_prop_ro("panels", [](const Packed& packed) { return packed.matrix().panels; })
       .def_prop_ro("data", &Packed::data, nb::rv_policy::reference_internal)
       .def_prop_ro("scales", &Packed::scales, nb::rv_policy::reference_internal)

@@ -4,6 +4,7 @@
 
 #include "bfloat16.hpp"
 #include "product_lanes.hpp"
+#include "product_tiles.hpp"
 
 namespace layertap::LAYERTAP_ISA {
 
@@ -12,6 +13,11 @@ namespace {
 // Where value k of column n is, in values of the format.
 std::int64_t packed_at(const PackedMatrix& matrix, std::int64_t n, std::int64_t k, std::int64_t part) {
   const std::int64_t size = group_size(matrix.format);
+#if defined(LAYERTAP_TILES)
+  if (matrix.format != Format::float32)
+    return tile_word(n, k / size, part, parts_of(matrix.format), padded_groups(matrix.format, matrix.inner)) * size +
+           k % size;
+#endif
   const std::int64_t word = n / panel_columns * panel_words(matrix.format, matrix.inner) +
                             part * part_words(matrix.format, matrix.inner) + k / size * panel_columns +
                             n % panel_columns;
@@ -77,10 +83,20 @@ void pack(const float* weights, std::int64_t stride, PackedMatrix& matrix) {
   }
 }
 
-std::size_t product_scratch(std::int64_t) { return product_lanes_scratch(); }
+std::size_t product_scratch(std::int64_t) {
+#if defined(LAYERTAP_TILES)
+  return product_lanes_scratch() > product_tiles_scratch() ? product_lanes_scratch() : product_tiles_scratch();
+#else
+  return product_lanes_scratch();
+#endif
+}
 
 void product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
              std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue, void* scratch) {
+#if defined(LAYERTAP_TILES)
+  if (w.format != Format::float32)
+    return product_tiles(a, row_begin, row_end, w, panel_begin, panel_end, epilogue, scratch);
+#endif
   product_lanes(a, row_begin, row_end, w, panel_begin, panel_end, epilogue, scratch);
 }
 

@@ -1,7 +1,7 @@
-// Matrix products with packed weights. The layout of a packed matrix is the same for every instruction set: panels of
-// 64 columns; along K groups of 32 bits (1 float32, 2 bfloat16, 4 int8), their number rounded up to a multiple of 16
-// with zeros: 32-bit words [panel][part][group][64 columns]. A vector kernel multiplies one group of a row, broadcast,
-// with vectors of columns; for a tile kernel 16 groups of 16 columns are a tile as it stands.
+// Matrix products with packed weights: panels of 64 columns; along K groups of 32 bits (1 float32, 2 bfloat16, 4 int8),
+// their number rounded up to a multiple of 16 with zeros: 32-bit words [panel][part][group][64 columns]. A vector kernel
+// multiplies one group of a row, broadcast, with vectors of columns. The tile kernel has an order of its own for the
+// formats that it multiplies (product_tiles.hpp), in as many bytes.
 #pragma once
 
 #include "kernels.hpp"
