@@ -74,7 +74,7 @@ def stored_weights(packed: Any, name: str) -> np.ndarray:
     """What is in the panels [panels * 64, padded K], in values of the format."""
     group = {"float32": 1, "bfloat16": 2, "int8": 4}[name]
     values = packed.data.view(np.int8 if name == "int8" else VALUE[name])
-    if packed.instruction_set.startswith("amx") and name != "float32":  # tiles of 16 groups x 16 columns, two to a strip
+    if packed.instruction_set.startswith("amx") and name != "float32":  # tiles of 16 x 16 groups, two to a strip
         tiles = values.reshape(packed.panels * 2, -1, 2, 16, 16, group)
         return tiles.transpose(0, 2, 4, 1, 3, 5).reshape(packed.panels * 64, -1)
     return values.reshape(packed.panels, -1, 64, group).transpose(0, 2, 1, 3).reshape(packed.panels * 64, -1)
