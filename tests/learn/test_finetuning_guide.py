@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shlex
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from layertap.cli.main import main
@@ -30,9 +32,14 @@ def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs/finetuning.md").read_text("utf-8")
     lines = re.findall(r"^```sh\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    assert len(lines) == 2
-    for line in lines:
-        assert main(shlex.split(line)[1:]) == 0
+    commands = [shlex.split(line)[1:] for block in lines for line in block.splitlines()]
+    assert [command[0] for command in commands] == ["finetune", "finetune", "predict", "predict"]
+    for command in commands:
+        assert main(command) == 0
+    moods = [json.loads(line) for line in (tmp_path / "moods.jsonl").read_text().splitlines()]
+    assert {row["mood"] for row in moods} <= {"0", "1"}
+    entities = pq.read_table(tmp_path / "entities.parquet")
+    assert entities.column_names[-5:] == ["label", "entities", "entities.entities", "v", "entities.scores"]
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, names)

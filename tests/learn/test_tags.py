@@ -14,6 +14,11 @@ from layertap.learn.tags import entities, in_scheme, scheme_of
 TAGS = st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b"]), max_size=12)
 
 
+def test_entities_of_bioes_and_bilou():
+    tags = ["B-x", "I-x", "E-x", "S-x", "S-x", "O", "B-y", "L-y", "U-y", "I-y"]
+    assert entities(tags) == [(0, 3, "x"), (3, 4, "x"), (4, 5, "x"), (6, 8, "y"), (8, 9, "y"), (9, 10, "y")]
+
+
 @given(TAGS)
 @settings(max_examples=200)
 def test_entities_are_those_of_seqeval(tags):

@@ -121,6 +121,11 @@ def add_feature_options(
         metavar="REGEX",
         help="what a word of words(...) is (default: what stands between white space)",
     )
+    add_long_options(parser)
+
+
+def add_long_options(parser: argparse.ArgumentParser) -> None:
+    """What becomes of texts over the limit."""
     group = parser.add_argument_group("long texts")
     group.add_argument(
         "--long",

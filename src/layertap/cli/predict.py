@@ -1,11 +1,12 @@
-"""`layertap predict`: texts in, what heads say of them out."""
+"""`layertap predict`: texts in, what classifiers say of them out."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,23 +21,28 @@ from layertap.cli.extract import (
     uncollected,
     write_output,
 )
-from layertap.cli.options import RULES, add_command, add_model_options
+from layertap.cli.options import PRECISIONS, RULES, add_command, add_long_options, add_model_options
 from layertap.cli.survey import count_records
 from layertap.cli.units import aligned, in_shape
-from layertap.errors import ModelNotFoundError, OptionError
+from layertap.errors import InputError, ModelNotFoundError, OptionError
 
 if TYPE_CHECKING:
     from layertap.cli.extract import Job
     from layertap.cli.options import Commands
     from layertap.engine.opening import OpenedModel
+    from layertap.engine.options import Semantics
     from layertap.learn.head import Head
-    from layertap.learn.predicting import Predictor
+    from layertap.learn.predicting import Judge, Predictor
 
 DESCRIPTION = """\
-Says what heads (`layertap fit`) make of every text of INPUT, in the order of the input: for a head NAME of
-texts the columns NAME (the likeliest label) and NAME.scores (a probability a label), for one of words
-NAME (a tag a word), NAME.scores (its probability) and NAME.entities (begin and end in characters, label,
-text, score). Several heads and features come out of one pass through the model.
+Says what heads make of every text of INPUT, in the order of the input: for a head NAME of texts the columns
+NAME (the likeliest label) and NAME.scores (a probability a label), for one of words NAME (a tag a word),
+NAME.scores (its probability) and NAME.entities (begin and end in characters, label, text, score).
+
+Heads are folders that `layertap fit` made, any number of them on one model in one pass; or a Hugging Face
+checkpoint of a ForSequenceClassification or ForTokenClassification class (`layertap finetune` makes them, and
+transformers), named by --model or --head. Where such a one gives any number of labels, NAME is a list; where it
+gives a number, NAME is that number.
 
 INPUT and OUTPUT are as in `layertap extract`. Labels are strings in Parquet and JSONL; in safetensors, npz
 and npy, which hold numbers only, they are places in the list of labels that the provenance has."""
@@ -44,7 +50,12 @@ EPILOG = """\
 examples:
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
   layertap predict tweets.conll --head ner.head -o entities.parquet
-  layertap predict texts.csv --head a.head --head topic=b.head -o out.parquet -f 'v = last_hidden_state.mean'"""
+  layertap predict texts.csv --head a.head --head topic=b.head -o out.parquet -f 'v = last_hidden_state.mean'
+  layertap predict texts.txt --model dslim/bert-base-NER --name ner -o entities.jsonl
+  layertap predict texts.txt --head mood=./classifier -o predicted.jsonl"""
+
+# Options that a head of `layertap fit` brings with it.
+FIXED = ("precision", "max_length", "word_pattern", "long", "truncate_side", "window", "overlap")
 
 
 def add_to(commands: Commands) -> None:
@@ -53,8 +64,8 @@ def add_to(commands: Commands) -> None:
         commands,
         "predict",
         run,
-        summary="texts in, what heads say of them out",
-        usage="layertap predict INPUT --head HEAD -o OUTPUT [options]",
+        summary="texts in, what classifiers say of them out",
+        usage="layertap predict INPUT (--head HEAD | --model MODEL) -o OUTPUT [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
@@ -65,8 +76,11 @@ def add_to(commands: Commands) -> None:
         metavar="HEAD",
         action="append",
         dest="heads",
-        required=True,
-        help="a folder that `layertap fit` made, or NAME=FOLDER to call its results otherwise; again for more",
+        help="a folder that `layertap fit` made, or a checkpoint's with a head of its own, or NAME=FOLDER to call its "
+        "results otherwise; again for more of `fit` (default: the head that MODEL stores)",
+    )
+    parser.add_argument(
+        "--name", help="what the results of the head that MODEL stores are called (default: the model's name)"
     )
     parser.add_argument(
         "-f", "--feature", metavar="FEATURE", action="append", dest="features", help="a feature to write, too"
@@ -80,9 +94,36 @@ def add_to(commands: Commands) -> None:
         help=f"leave one saving of the plan out: {', '.join(RULES)}; again for more",
     )
     add_model_options(parser)
+    group = parser.add_argument_group("a checkpoint's own head (those of `layertap fit` have these fixed)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        metavar="P",
+        help="of weights and hidden states: float32, bfloat16, or float16 on CUDA (default: float32)",
+    )
+    group.add_argument("--max-length", type=int, metavar="N", help="tokens a sequence at most (default: the limit)")
+    group.add_argument(
+        "--word-pattern", metavar="REGEX", help="what a word of a text is (default: what stands between white space)"
+    )
+    add_long_options(parser)
+    # None where none is given, to tell it from the default.
+    parser.set_defaults(long=None, truncate_side=None)
     add_reading_options(parser)
     add_output_options(parser)
     add_running_options(parser)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnHead:
+    """The head that a checkpoint stores, before it is opened.
+
+    Attributes:
+        model: where it is.
+        name: what its results are called, or None: by the model's name.
+    """
+
+    model: str
+    name: str | None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -90,26 +131,19 @@ def run(options: argparse.Namespace) -> None:
     from layertap.learn.predicting import Predictor
 
     started = time.perf_counter()
-    heads = [_head(text) for text in options.heads]
-    _check_together(heads)
-    first = heads[0]
-    job = checked_job(options, first.semantics)
-    if options.model is None:
-        reference = replace(job.reference, name=first.model.name, revision=options.revision or first.model.revision)
-        job = replace(job, reference=reference)
+    asked = _asked(options)
+    job = _job(options, asked)
     with job.source.open() as reader:
         num_records = count_records(job.source, reader)
         types = reader.column_types
         with uncollected():
-            opened = _opened(job, first)
-            for head in heads:
-                head.model.check(opened, head.name)
+            opened, heads = _opened(job, asked)
             predictor = Predictor(start(job, opened), heads, columns=job.format.holds_columns)
         taken = sorted(types.keys() & predictor.column_types.keys())
         if taken:
             raise OptionError(
                 f"{taken[0]!r} is the name of a head and of a column of {job.source.source}; name the head otherwise "
-                f"(--head other={taken[0]}), or name the columns to carry (--columns) without it"
+                f"({_renaming(asked, taken[0])}), or name the columns to carry (--columns) without it"
             )
         check_size(job, predictor, num_records)
         ready = time.perf_counter()
@@ -132,25 +166,98 @@ def run(options: argparse.Namespace) -> None:
             print("\n".join(lines), file=sys.stderr)
 
 
-def _head(text: str) -> Head:
+def _asked(options: argparse.Namespace) -> list[Head] | OwnHead:
+    """The heads that the command line names: of `fit`, or the one that a checkpoint stores."""
+    named: list[str] = options.heads or []
+    found = [_head(text) for text in named]
+    own = [head for head in found if isinstance(head, OwnHead)]
+    if not found:
+        if options.model is None:
+            raise OptionError("name a head (--head), or a checkpoint that stores one (--model)")
+        own = [OwnHead(model=options.model, name=options.name)]
+    elif options.name is not None:
+        raise OptionError(f"--name {options.name} goes with --model alone; with --head write NAME=FOLDER")
+    elif own and len(found) > 1:
+        raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own, which runs without others")
+    elif own and options.model is not None:
+        raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own; leave out --model")
+    if own:
+        return own[0]
+    heads = [head for head in found if not isinstance(head, OwnHead)]
+    given = next((name for name in FIXED if getattr(options, name) is not None), None)
+    if given is not None:
+        raise OptionError(
+            f"--{given.replace('_', '-')} goes with the head that a checkpoint stores; a head of `layertap fit` runs "
+            "with the options that it was fitted with"
+        )
+    _check_together(heads)
+    return heads
+
+
+def _head(text: str) -> Head | OwnHead:
     from layertap.learn.head import Head
+    from layertap.learn.head_files import JSON_FILE
 
     name, equals, folder = text.partition("=")
     if not equals or Path(text).is_dir():
-        return Head.load(text)
-    if not name:
+        name, folder = "", text
+    elif not name:
         raise OptionError(f"--head {text!r}: expected FOLDER or NAME=FOLDER")
-    return replace(Head.load(folder), name=name)
-
-
-def _opened(job: Job, head: Head) -> OpenedModel:
-    from layertap.engine.opening import open_reference
-
+    place = Path(folder)
+    if (place / "config.json").is_file() and not (place / JSON_FILE).exists():
+        return OwnHead(model=folder, name=name or None)
     try:
-        return open_reference(job.reference)
-    except ModelNotFoundError as error:
-        error.add_note(f"head {head.name!r} was fitted on it; --model says where it is now")
+        head = Head.load(folder)
+    except InputError as error:
+        if not place.is_dir():
+            error.add_note("a model of the Hugging Face hub that stores a head is named by --model")
         raise
+    return replace(head, name=name) if name else head
+
+
+def _job(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Job:
+    if isinstance(asked, OwnHead):
+        job = checked_job(options, _semantics(options))
+        return replace(job, reference=replace(job.reference, name=asked.model))
+    first = asked[0]
+    job = checked_job(options, first.semantics)
+    if options.model is not None:
+        return job
+    reference = replace(job.reference, name=first.model.name, revision=options.revision or first.model.revision)
+    return replace(job, reference=reference)
+
+
+def _semantics(options: argparse.Namespace) -> Semantics:
+    from layertap.engine.options import Semantics
+
+    given = {name: getattr(options, name) for name in FIXED if getattr(options, name) is not None}
+    return Semantics(untrained_pooler="use", **given)  # the head was trained on the pooler as it is
+
+
+def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[Judge]]:
+    """The model, and the heads, checked against it."""
+    from layertap.engine.opening import open_reference
+    from layertap.learn.checkpoint_head import CheckpointHead
+    from layertap.learn.classifier import default_name
+
+    if isinstance(asked, OwnHead):
+        opened = open_reference(job.reference)
+        name = asked.name or default_name(asked.model)
+        return opened, [CheckpointHead.of(opened.files, name, allow_pickle=job.reference.allow_pickle)]
+    try:
+        opened = open_reference(job.reference)
+    except ModelNotFoundError as error:
+        error.add_note(f"head {asked[0].name!r} was fitted on it; --model says where it is now")
+        raise
+    for head in asked:
+        head.model.check(opened, head.name)
+    return opened, asked
+
+
+def _renaming(asked: list[Head] | OwnHead, name: str) -> str:
+    if not isinstance(asked, OwnHead):
+        return f"--head other={name}"
+    return "--name other" if asked.name is None or not Path(asked.model).is_dir() else f"--head other={asked.model}"
 
 
 def _check_together(heads: list[Head]) -> None:
@@ -169,12 +276,14 @@ def _check_together(heads: list[Head]) -> None:
             )
 
 
+SAYS = {"label": "a label a text", "labels": "labels a text", "number": "a number a text"}
+
+
 def _results(job: Job, predictor: Predictor) -> list[str]:
     plan = predictor.plan(job.features)
     rows: list[tuple[str, ...]] = [
-        (name, "a label a text" if head.task == "text" else "a tag a word", f"on {head.feature}")
+        (head.name, SAYS[head.answer] if head.task == "text" else "a tag a word", f"on {head.feature}")
         for head in predictor.heads
-        for name in [head.name]
     ]
     rows += [
         (schema.name, in_shape(schema, plan.unit_of(schema.name)), "")

@@ -217,8 +217,8 @@ def _answer(files: ModelFiles, task: Task, num_classes: int) -> Answer:
 def _scheme(labels: tuple[str, ...]) -> Scheme:
     try:
         return scheme_of(labels)
-    except InputError:  # of BIOES or BILOU
-        return "tags"
+    except InputError:  # of BIOES or BILOU, which nothing is fitted with; `entities` reads them
+        return "bio"
 
 
 def _steps(head: FamilyHead, weights: Mapping[str, TensorView]) -> tuple[Dense | LayerNorm, ...]:

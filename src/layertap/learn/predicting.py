@@ -249,10 +249,22 @@ class Predictor:
         found = self.extractor.schema(self._all(features), details=details)
         given = [schema for schema in found if schema.name.removesuffix(".scale") not in self._own]
         own = [schema for head in self.heads for schema in self._schemas(head)]
-        clash = [schema.name for schema in own if schema.name in asked]
+        names = [*(schema.name for schema in own), *self.column_names]
+        clash = [name for name in names if name in asked]
         if clash:
-            raise UsageError(f"{clash[0]!r} is the name of a head and of a feature; name one otherwise (name = ...)")
+            raise UsageError(f"{clash[0]!r} is a result of a head and a feature; name one otherwise (name = ...)")
         return (*given, *own)
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """What records carry from the heads."""
+        if not self._columns:
+            return ()
+        named = [head for head in self.heads if head.answer != "number"]
+        return (
+            *(head.name for head in named),
+            *(head.name + ENTITIES for head in named if _marks_entities(head)),
+        )
 
     @property
     def column_types(self) -> dict[str, pa.DataType | None]:

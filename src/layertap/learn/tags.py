@@ -12,7 +12,9 @@ Scheme = Literal["bio", "io", "tags"]
 SCHEMES: tuple[Scheme, ...] = ("bio", "io", "tags")
 OUTSIDE = "O"
 CLOSING = ("E-", "S-", "L-", "U-")
-"""What BIOES and BILOU have beside B- and I-."""
+"""What BIOES and BILOU have beside B- and I-: tags of last words."""
+BEGINNING = ("B-", "S-", "U-")
+"""Tags of first words."""
 
 
 def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
@@ -66,15 +68,17 @@ def in_scheme(tag: str, scheme: Scheme) -> str:
 def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     """Entities as (first word, one past the last, type), as conlleval counts them.
 
-    An `I-` after `O`, or after another type, begins one. Under IO neighbours of one type are one entity.
+    An `I-` after `O`, or after another type, begins one. Under IO neighbours of one type are one entity. `E-`, `S-`, `L-`
+    and `U-` of BIOES and BILOU, which hub models have, end one with the word that they stand on.
     """
     found: list[tuple[int, int, str]] = []
-    begin, kind = 0, ""
+    begin, kind, closed = 0, "", False
     for place, tag in enumerate((*tags, OUTSIDE)):
         prefix, here = tag[:2], "" if tag == OUTSIDE else tag[2:]
-        if kind and (here != kind or prefix == "B-"):
+        if kind and (here != kind or prefix in BEGINNING or closed):
             found.append((begin, place, kind))
             kind = ""
         if here and not kind:
             begin, kind = place, here
+        closed = prefix in CLOSING
     return found
