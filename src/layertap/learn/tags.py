@@ -68,8 +68,8 @@ def in_scheme(tag: str, scheme: Scheme) -> str:
 def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
     """Entities as (first word, one past the last, type), as conlleval counts them.
 
-    An `I-` after `O`, or after another type, begins one. Under IO neighbours of one type are one entity. `E-`, `S-`, `L-`
-    and `U-` of BIOES and BILOU, which hub models have, end one with the word that they stand on.
+    An `I-` after `O`, or after another type, begins one. Under IO neighbours of one type are one entity. `E-`, `S-`,
+    `L-` and `U-` of BIOES and BILOU, which hub models have, end one with the word that they stand on.
     """
     found: list[tuple[int, int, str]] = []
     begin, kind, closed = 0, "", False
