@@ -24,12 +24,22 @@ constexpr std::int64_t resident_bytes = 24 * 1024;
 // Fewer blocks than these bring more traffic by their waiting sums than the resident piece saves.
 constexpr std::int64_t least_blocks = 4;
 
-// How many steps along K the rows are fetched into the first cache before they are multiplied.
-constexpr std::int64_t steps_ahead = 4;
+// How many steps along K the rows are fetched into the first cache before they are multiplied: 256 cycles or more.
+template <Format format>
+constexpr std::int64_t steps_ahead = 4 / parts_of(format);
 
 constexpr std::int64_t step_bytes = 2 * tile_bytes;  // of a strip, a part
 
 inline void prefetch(const char* p) { _mm_prefetch(p, _MM_HINT_T0); }
+// A column of 64 bytes of `count` rows, a multiple of 4.
+inline void prefetch_rows(const char* p, std::int64_t count, std::int64_t row_bytes) {
+  for (std::int64_t r = 0; r < count; r += 4, p += 4 * row_bytes) {
+    prefetch(p);
+    prefetch(p + row_bytes);
+    prefetch(p + 2 * row_bytes);
+    prefetch(p + 3 * row_bytes);
+  }
+}
 inline void prefetch_far(const char* p) { _mm_prefetch(p, _MM_HINT_T1); }
 
 // The rows of one block. Tiles are always whole: the last one begins earlier where it would end beyond the rows that may
@@ -49,10 +59,11 @@ BlockRows block_of(std::int64_t begin, std::int64_t row_end) {
   return {begin < latest ? begin : latest, tiles, begin, end};
 }
 
-// Where a format is float32-grade, K is summed in slices of this many steps (384 values), each from zero and then added
-// to the total: six products a step in one chain would round at the total's size each time (K = 3072: 4.8e-6 of the RMS
-// at most; so 1.3e-6, as float32 by vectors).
-constexpr std::int64_t exact_steps = 12;
+// Where a format is float32-grade, K is summed in slices of this many steps (128 values), each from zero - the small
+// products of parts first, then the large ones - and then added to the total. So a sum is rounded at its full size once
+// for each product of its slice and once a slice, as by vectors; six products a step in one chain would do so at every
+// one (K = 3072: 4.8e-6 of the RMS at most, so 0.9e-6). A slice of a strip is 24 KiB, resident as above.
+constexpr std::int64_t exact_steps = 4;
 
 template <Format format>
 constexpr bool sums_slices = format == Format::split3;
@@ -76,7 +87,7 @@ struct Product {
   const char* weights_end;
 };
 
-// Stores rows until `target` of them are done. Not inlined: one call for each step of a block's products.
+// Stores rows until `target` of them are done. Not inlined: it is called every other step of a block's products.
 [[gnu::noinline]] void finish_until(const Product& p, Unfinished& u, std::int64_t target) {
   const std::int64_t row = u.rows.begin + u.done;
   const std::int64_t at = (row - u.rows.first) * block_columns;
@@ -125,19 +136,18 @@ inline void dot_block() {
   }
 }
 
-// One step along K. The products of parts run in an order in which each needs one new factor only, and the largest one
-// comes last.
+// One step along K. The products of parts run in an order in which each needs few new factors. Of three parts these are
+// the five small products.
 template <Format format, int tiles>
 inline void multiply_step(const char* a, std::int64_t row_bytes, std::int64_t part_bytes, const char* b) {
   if constexpr (format == Format::split2) {
-    load_rows<tiles>(a, row_bytes);
-    load_columns(b + step_bytes);
-    dot_block<format, tiles>();  // first x second
     load_rows<tiles>(a + part_bytes, row_bytes);
     load_columns(b);
     dot_block<format, tiles>();  // second x first
     load_rows<tiles>(a, row_bytes);
     dot_block<format, tiles>();  // first x first
+    load_columns(b + step_bytes);
+    dot_block<format, tiles>();  // first x second
   } else if constexpr (format == Format::split3) {
     load_rows<tiles>(a + 2 * part_bytes, row_bytes);
     load_columns(b);
@@ -150,11 +160,19 @@ inline void multiply_step(const char* a, std::int64_t row_bytes, std::int64_t pa
     dot_block<format, tiles>();  // first x second
     load_columns(b + 2 * step_bytes);
     dot_block<format, tiles>();  // first x third
-    load_columns(b);
-    dot_block<format, tiles>();  // first x first
   } else {
     load_rows<tiles>(a, row_bytes);
     load_columns(b);
+    dot_block<format, tiles>();
+  }
+}
+
+// first x first of three parts, backwards: what was read last is in the first cache for certain.
+template <Format format, int tiles>
+inline void multiply_large(const char* a, std::int64_t row_bytes, const char* b, std::int64_t steps) {
+  for (std::int64_t s = steps - 1; s >= 0; --s) {
+    load_rows<tiles>(a + s * tile_row_bytes, row_bytes);
+    load_columns(b + s * parts_of(format) * step_bytes);
     dot_block<format, tiles>();
   }
 }
@@ -220,25 +238,23 @@ void multiply_slice(const Product& p, const Slice& slice, Unfinished& before, ch
     const char* b = slice.b + s * parts * step_bytes;
     multiply_step<format, tiles>(slice.a + s * tile_row_bytes, p.row_bytes, p.part_bytes, b);
 
-    const std::int64_t ahead = s + steps_ahead;
+    const std::int64_t ahead = s + steps_ahead<format>;
     const bool same = ahead < slice.steps;
     if (same || ahead < 2 * slice.steps) {
       const char* rows = same ? slice.a + ahead * tile_row_bytes : slice.next_a + (ahead - slice.steps) * tile_row_bytes;
       const std::int64_t count = same ? tiles * tile_rows : slice.next_rows;
-      for (std::int64_t part = 0; part < parts; ++part)
-        for (std::int64_t r = 0; r < count; ++r) prefetch(rows + part * p.part_bytes + r * p.row_bytes);
+      for (std::int64_t part = 0; part < parts; ++part) prefetch_rows(rows + part * p.part_bytes, count, p.row_bytes);
     }
     if (slice.fetch_b && same)
-      for (std::int64_t i = 0; i < parts * step_bytes; i += 64) prefetch(b + steps_ahead * parts * step_bytes + i);
+      for (std::int64_t i = 0; i < parts * step_bytes; i += 64) prefetch(b + steps_ahead<format> * parts * step_bytes + i);
     for (std::int64_t i = 0; i < slice.far_bytes && far < p.weights_end; i += 64, far += 64) prefetch_far(far);
 
     // the sums of the block before are finished by vector instructions while the tiles multiply
-    if (to_finish > 0) {
-      const std::int64_t target = to_finish * (s + 1) / slice.steps;
-      if (target > before.done) finish_until(p, before, target);
-    }
+    if (to_finish > 0 && (s % 2 == 1 || s + 1 == slice.steps))
+      finish_until(p, before, to_finish * (s + 1) / slice.steps);
   }
   before.sums = nullptr;
+  if constexpr (format == Format::split3) multiply_large<format, tiles>(slice.a, p.row_bytes, slice.b, slice.steps);
   if (slice.first || !sums_slices<format>) {
     store_sums<tiles>(sums);
   } else {

@@ -156,13 +156,13 @@ def test_splits_are_close_to_float64(instruction_set: str, inner: int) -> None:
 
 @with_tiles
 @pytest.mark.parametrize("inner", [384, 768, 3072])
-def test_three_parts_are_as_good_as_float32(instruction_set: str, inner: int) -> None:
+def test_three_parts_are_at_least_as_good_as_float32(instruction_set: str, inner: int) -> None:
     x, weights = draw(256, inner), draw(192, inner, seed=1)
     exact = x.astype(np.float64) @ weights.astype(np.float64).T
     out = product(native.Packed(instruction_set, "split3", weights), stored(x, "split3"), 256, 192)
     numpy_rms = np.sqrt(np.mean((x @ weights.T - exact) ** 2))
-    assert np.sqrt(np.mean((out - exact) ** 2)) <= numpy_rms
-    assert np.abs(out - exact).max() <= 3e-6 * np.sqrt(np.mean(exact**2))
+    assert np.sqrt(np.mean((out - exact) ** 2)) <= 0.5 * numpy_rms
+    assert np.abs(out - exact).max() <= 1.5e-6 * np.sqrt(np.mean(exact**2))
 
 
 @with_tiles
