@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
 pytest.importorskip("transformers", reason="transformers, the oracle, is not installed")
+pytest.importorskip("seqeval", reason="seqeval is not installed (extra: learn)")
 
 import torch
 import torch.nn.functional as F
@@ -210,6 +211,14 @@ def test_a_head_of_another_kind_is_not_gone_on_with(family_model, tmp_path, fami
     found = finetune(data(8), tmp_path / "out", model=start, options=TrainingOptions(epochs=1, warmup=1.0))
     assert "the checkpoint stores a head of another kind; a new one took its place" in found.notes
     assert names <= load_file(found.folder / "model.safetensors").keys()
+
+
+def test_a_head_with_other_rows_than_its_labels_is_not_gone_on_with(family_model, tmp_path):
+    start = family_model(tmp_path / "start", "BERT", SEQUENCE, num_labels=3)
+    config = json.loads((start / "config.json").read_text())
+    (start / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b"}}))
+    found = finetune(data(8), tmp_path / "out", model=start, options=TrainingOptions(epochs=1))
+    assert "the checkpoint stores a head with other labels; a new one took its place" in found.notes
 
 
 def test_layers_that_share_weights(family_model, tmp_path, monkeypatch):

@@ -205,6 +205,16 @@ def test_tags_that_cannot_be_learned_from_are_refused_before_a_model_is_opened(t
     assert not list(tmp_path.iterdir())
 
 
+def test_tags_of_the_test_part_are_checked_before_a_model_is_opened(tmp_path):
+    for test, message in (
+        (tagged(["O", "I-x"]), "1 labels are not among those of x.conll: 'I-x'"),
+        (tagged(["O"]), "row 1: 1 labels in column 'label', and 2 words"),
+        (tagged([], texts=[""]), "there is no word in it"),
+    ):
+        with pytest.raises(InputError, match=message):
+            finetune(GOOD, tmp_path / "out", test=test, model=tmp_path / "no-such-model")
+
+
 def test_a_scheme_goes_with_tags(tmp_path):
     texts = LabelledTexts(texts=["a", "b"] * 2, labels=["x", "y"] * 2)
     with pytest.raises(OptionError, match="scheme 'bio' goes with lists of tags"):

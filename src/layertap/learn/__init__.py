@@ -1,7 +1,7 @@
 """What features are for: `TextFeatures`, a transformer for scikit-learn; `fit_head` and `Head`, classifiers.
 
-`finetune` trains an encoder with a classification head, as `TrainingOptions` say, on a file or on `LabelledTexts`;
-`Classifier` predicts with the folder that it makes and with those of the Hugging Face hub.
+`finetune` trains an encoder with a classification head, of texts or of words, as `TrainingOptions` say, on a file or on
+`LabelledTexts`; `Classifier` predicts with the folder that it makes and with those of the Hugging Face hub.
 
 Needs the extra `learn`: `pip install 'layertap[learn]'`; `Head` and `Classifier`, which use what is there, do without.
 """

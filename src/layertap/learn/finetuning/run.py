@@ -231,7 +231,8 @@ def _stored_to_go_on_with(
     stored = stored_head(files, head, allow_pickle=allow_pickle) if task == head.task else None
     if task == head.task and stored is None:
         return {}
-    if stored is None or files.config.get("id2label") != {str(i): label for i, label in enumerate(labels)}:
+    same = files.config.get("id2label") == {str(i): label for i, label in enumerate(labels)}
+    if stored is None or not same or stored[head.last].shape[0] != len(labels):
         what = "of another kind" if stored is None else "with other labels"
         notes.append(f"the checkpoint stores a head {what}; a new one took its place")
         return {}
