@@ -44,18 +44,24 @@ struct IntSums {
 template <Activation activation, bool rounded, class Sums>
 inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column,
                         std::int64_t columns, const Epilogue& e) {
+  // copies: behind a reference everything would be read again after each store, which might have changed it
+  const Sums from = sums;
+  const float* bias = e.bias == nullptr ? nullptr : e.bias + column;
+  const float* residual = e.residual == nullptr ? nullptr : e.residual + row * e.residual_stride + column;
+  const std::int64_t residual_stride = e.residual_stride;
+  const std::int64_t out_stride = e.out_stride;
+  bfloat16* halves = rounded ? static_cast<bfloat16*>(e.out) + row * out_stride + column : nullptr;
+  float* floats = rounded ? nullptr : static_cast<float*>(e.out) + row * out_stride + column;
   for (std::int64_t r = 0; r < rows; ++r) {
-    const std::int64_t out_at = (row + r) * e.out_stride + column;
-    const float* residual = e.residual == nullptr ? nullptr : e.residual + (row + r) * e.residual_stride + column;
     for (std::int64_t c = 0; c < columns; c += width) {
-      Floats x = sums.at(r, c);
-      if (e.bias != nullptr) x = x + load(e.bias + column + c);
+      Floats x = from.at(r, c);
+      if (bias != nullptr) x = x + load(bias + c);
       x = activate<activation, rounded || Sums::rough>(x);
-      if (residual != nullptr) x = x + load(residual + c);
+      if (residual != nullptr) x = x + load(residual + r * residual_stride + c);
       if constexpr (rounded)
-        store_bfloat16(static_cast<bfloat16*>(e.out) + out_at + c, x);
+        store_bfloat16(halves + r * out_stride + c, x);
       else
-        store(static_cast<float*>(e.out) + out_at + c, x);
+        store(floats + r * out_stride + c, x);
     }
   }
 }
