@@ -15,7 +15,7 @@ import transformers
 
 from layertap import Extractor
 from layertap.cli.main import main
-from layertap.errors import LayertapError, OptionError
+from layertap.errors import InputError, LayertapError, OptionError, UsageError
 from layertap.learn import Classifier
 from layertap.learn.predicting import LabelSet, Predictor
 from layertap.records import FeatureBatch
@@ -226,6 +226,17 @@ def test_labels_that_mark_entities_otherwise_or_none(family_model, tmp_path):
     scheme, found = tagged("plain", {0: "A", 1: "B", 2: "C", 3: "D"})
     assert scheme == "tags"
     assert all(it.entities == () for it in found)
+
+
+@pytest.mark.parametrize("end", [SEQUENCE, TOKEN])
+def test_texts_that_are_no_list(family_model, tmp_path, end):
+    classifier = Classifier.from_pretrained(family_model(tmp_path / "m", "BERT", end, num_labels=2))
+    for call in (classifier.predict, classifier.logits):
+        with pytest.raises(UsageError, match="expected a list of texts, found the text a good film"):
+            call("a good film")
+        with pytest.raises(InputError, match="text 1 is int"):
+            call(["a", 1])
+    assert len(classifier.predict([])) == 0
 
 
 def test_a_folder_of_the_trainer(family_model, tmp_path):

@@ -268,3 +268,15 @@ def test_families_without_heads_are_refused(monkeypatch, family_model, tmp_path)
     monkeypatch.setattr(run_module, "open_reference", lambda _: type("", (), {"files": opened(folder)}))
     with pytest.raises(UnsupportedModelError, match="classification heads are there for albert, bert, "):
         finetune(data(6), tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", ["ModernBERT mean", "DeBERTa v2", "ALBERT", "MPNet", "XLM-R-XL"])
+@pytest.mark.parametrize("words", [False, True])
+def test_bfloat16(family_model, tmp_path, family, words):
+    start = family_model(tmp_path / "start", family, "Model")
+    options = TrainingOptions(epochs=1, batch_size=6, learning_rate=1e-3, precision="bfloat16")
+    found = finetune(data(12, words=words), tmp_path / "out", dev=data(5, 1, words=words), model=start, options=options)
+    assert found.kept is not None
+    assert 0 < found.kept.loss < 5
+    stored = load_file(found.folder / "model.safetensors")
+    assert {array.dtype for array in stored.values()} == {np.dtype(np.float32)}

@@ -21,6 +21,7 @@ from layertap.engine.opening import open_reference
 from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import ProgressCallback
 from layertap.engine.progress import progress_on
+from layertap.errors import UsageError
 from layertap.features.naming import Features
 from layertap.learn.checkpoint_head import CheckpointHead
 from layertap.learn.predicting import LIKELY, Judgements, Predictor, Tagging, predictions
@@ -144,7 +145,7 @@ class Classifier:
             UsageError, InputError: something that is no list of texts.
             NonFiniteError: NaN or infinity in a feature.
         """
-        found = self.extractor.extract(list(texts), self.feature, progress=progress)
+        found = self.extractor.extract(_listed(texts), self.feature, progress=progress)
         if isinstance(found, Ragged):
             return Ragged(self.head.logits(found.values), found.offsets)
         assert isinstance(found, np.ndarray)
@@ -158,11 +159,11 @@ class Classifier:
         """
         if self.head.task == "words":
             found: list[Tagging] = []
-            for tagging in predictions(self.head, list(texts), self.extractor, progress=progress):
+            for tagging in predictions(self.head, _listed(texts), self.extractor, progress=progress):
                 assert isinstance(tagging, Tagging)
                 found.append(tagging)
             return found
-        listed = list(texts)
+        listed = _listed(texts)
         parts: list[Floats] = []
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
             parts.extend(judged.probabilities for _, (judged,) in self._predictor.judge(listed, on_progress))
@@ -199,6 +200,12 @@ class Classifier:
     def __repr__(self) -> str:
         what = "words" if self.head.task == "words" else "texts"
         return f"Classifier({self.extractor.files.checkpoint.name!r}, {len(self.labels)} labels of {what})"
+
+
+def _listed(texts: Sequence[Text]) -> list[Text]:
+    if isinstance(texts, str):
+        raise UsageError(f"texts: expected a list of texts, found the text {texts:.40}; for one write [text]")
+    return list(texts)
 
 
 def default_name(model: str) -> str:
