@@ -12,6 +12,7 @@ from benchmarks.learning.tasks import Part
 from benchmarks.models import minilm_folder
 from layertap import Extractor, Ragged
 from layertap.learn.linear import Examples, Fitted, Training, fit_linear
+from layertap.learn.mix import learnt_mix
 
 Vectors = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -35,21 +36,18 @@ class LayertapSide:
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
         """To convergence."""
-        fitted = fit_linear(_examples(vectors[None], classes), num_classes, Training(), mixed=False)
-        return lambda rows: _predict(fitted, rows[None])
+        fitted = fit_linear(_examples(vectors[None], classes), num_classes, Training())
+        return lambda rows: _predict(fitted, rows)
 
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """Until the held-out part's loss falls no more."""
-        fitted = fit_linear(
-            _examples(vectors, classes), num_classes, Training(), mixed=True, validation=_examples(*held)
-        )
-        facts = {
-            "shares": [round(float(share), 4) for share in fitted.parameters.shares],
-            "iterations": fitted.iterations,
-        }
-        return lambda rows: _predict(fitted, rows), facts
+        """Shares learnt on the held-out part, by which fits stop, too."""
+        train, validation = _examples(vectors, classes), _examples(*held)
+        mix = learnt_mix(train, validation, num_classes, Training())
+        fitted = fit_linear(mix.of(train), num_classes, Training(), validation=mix.of(validation))
+        facts = {"shares": [round(float(share), 4) for share in mix.shares], "iterations": fitted.iterations}
+        return lambda rows: _predict(fitted, np.tensordot(mix.factors.astype(np.float32), rows, axes=1)), facts
 
 
 def _examples(vectors: Vectors, classes: Classes) -> Examples:
@@ -58,7 +56,5 @@ def _examples(vectors: Vectors, classes: Classes) -> Examples:
 
 def _predict(fitted: Fitted, vectors: Vectors) -> Classes:
     weight, bias = fitted.parameters.for_classes()
-    mix = (fitted.parameters.shares * fitted.parameters.scale).astype(np.float32)
-    mixed = vectors[0] if len(vectors) == 1 else np.tensordot(mix, vectors, axes=1)
-    classes: Classes = (mixed @ weight.T + bias).argmax(axis=1)
+    classes: Classes = (vectors @ weight.T + bias).argmax(axis=1)
     return classes

@@ -134,10 +134,24 @@ def test_a_mix_of_layers(extractor, tmp_path):
     assert head.mix.shape == (4,)
     shares = head.options["layer_shares"]
     assert sum(shares) == pytest.approx(1)
-    np.testing.assert_allclose(head.mix, np.array(shares) * head.options["scale"], rtol=1e-5)
+    np.testing.assert_array_equal(head.mix > 0, np.array(shares) > 0)
+    assert head.options["mix_loss"] <= min(head.options["layer_losses"])
     assert head.metrics["validation"] == head.metrics["test"]
     head.save(tmp_path / "h")
     assert Head.load(tmp_path / "h").predict(TEST[0]) == head.predict(TEST[0], extractor=extractor)
+
+
+def test_a_mix_without_a_validation_part_holds_some_out_and_learns_from_all(extractor):
+    head = fit_head(*TRAIN, "hidden_states[:].mean", extractor=extractor, test=TEST)
+    assert head.options["records"] == len(TRAIN[0])
+    assert list(head.metrics) == ["test"]
+    assert head.options["ended"].startswith("converged")
+    again = fit_head(*TRAIN, "hidden_states[:].mean", extractor=extractor, seed=0)
+    np.testing.assert_array_equal(head.mix, again.mix)
+    words = fit_head(
+        [["a", "b", "c", "d"]], [["X", "Y", "X", "Y"]], "hidden_states[:].words(mean)", extractor=extractor
+    )
+    assert words.mix.shape == (4,)
 
 
 def test_vectors_on_disk_make_the_same_head(extractor, tmp_path, runs):

@@ -1,4 +1,4 @@
-"""The fit against scikit-learn, and the slope of the mix against differences."""
+"""The fit against scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 from sklearn.linear_model import LogisticRegression
 
 from layertap.learn import linear
-from layertap.learn.linear import Examples, Parameters, Training, cross_entropy, fit_linear
+from layertap.learn.linear import Examples, Training, cross_entropy, fit_linear
 
 
 def examples(*, layers: int = 1, count: int = 200, width: int = 6, classes: int = 3, seed: int = 0) -> Examples:
@@ -34,7 +34,7 @@ def test_the_solution_is_that_of_scikit_learn(classes, l2, balanced, monkeypatch
     oracle = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000, class_weight="balanced" if balanced else None).fit(
         data.vectors[0].astype(np.float64), data.classes
     )
-    fitted = fit_linear(data, classes, Training(l2=l2, tolerance=1e-7), mixed=False)
+    fitted = fit_linear(data, classes, Training(l2=l2, tolerance=1e-7))
     weight, bias = fitted.parameters.for_classes()
     logits = data.vectors[0] @ weight.T + bias
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -43,44 +43,14 @@ def test_the_solution_is_that_of_scikit_learn(classes, l2, balanced, monkeypatch
     assert fitted.ended.startswith("converged")
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_the_slope_of_a_mix_is_what_differences_say(classes):
-    data = examples(layers=3, count=60, width=4, classes=classes)
-    rows = 1 if classes == 2 else classes
-    random = np.random.default_rng(1)
-    shape = {"layers": 3, "width": 4, "rows": rows}
-    point = random.standard_normal(rows * 4 + rows + 3 + 1) / 2 + 0.5
-
-    def loss(flat):
-        return linear._penalised(Parameters.of(flat, **shape), data, 0.7, 60.0, mixed=True)
-
-    slope = loss(point)[1]
-    step = 1e-2  # the states are float32
-    for place in range(len(point)):
-        moved = np.zeros_like(point)
-        moved[place] = step
-        difference = (loss(point + moved)[0] - loss(point - moved)[0]) / (2 * step)
-        assert slope[place] == pytest.approx(difference, abs=2e-3), place
-
-
-def test_a_mix_finds_the_layer_that_tells():
-    data = examples(layers=4, count=600, classes=2)
-    noise = np.random.default_rng(7).standard_normal(data.vectors.shape).astype(np.float32)
-    noise[2] = data.vectors[-1]
-    fitted = fit_linear(
-        Examples(vectors=noise, classes=data.classes, weights=data.weights), 2, Training(l2=0.1), mixed=True
-    )
-    assert fitted.parameters.shares[2] > 0.6
-
-
 def test_early_stopping_keeps_the_best_of_the_validation_part():
     data = examples(count=40, width=30, classes=2)
     held = examples(count=200, width=30, classes=2)
     held = Examples(
         vectors=held.vectors, classes=np.random.default_rng(3).permutation(held.classes), weights=held.weights
     )
-    to_the_end = fit_linear(data, 2, Training(l2=1e-4), mixed=False)
-    fitted = fit_linear(data, 2, Training(l2=1e-4, patience=3), mixed=False, validation=held)
+    to_the_end = fit_linear(data, 2, Training(l2=1e-4))
+    fitted = fit_linear(data, 2, Training(l2=1e-4, patience=3), validation=held)
     assert fitted.ended == "stopped early"
     assert fitted.validation_loss == pytest.approx(cross_entropy(fitted.parameters, held))
     assert fitted.validation_loss < cross_entropy(to_the_end.parameters, held)
@@ -88,9 +58,9 @@ def test_early_stopping_keeps_the_best_of_the_validation_part():
 
 
 def test_the_limit_of_iterations_is_said():
-    assert fit_linear(examples(), 3, Training(max_iterations=2), mixed=False).ended == "at the limit of iterations"
+    assert fit_linear(examples(), 3, Training(max_iterations=2)).ended == "at the limit of iterations"
 
 
 def test_the_same_numbers_again():
-    first, second = (fit_linear(examples(layers=2), 3, Training(), mixed=True).parameters.flat() for _ in range(2))
+    first, second = (fit_linear(examples(), 3, Training()).parameters.flat() for _ in range(2))
     np.testing.assert_array_equal(first, second)

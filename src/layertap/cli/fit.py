@@ -266,6 +266,11 @@ def _summary(head: Head, place: str) -> list[tuple[str, ...]]:
     ]
     if head.mix is not None:
         shares = " ".join(f"{share:.3f}" for share in stated["layer_shares"])
-        rows.append(("layers", f"{shares}, times {stated['scale']:.3f}"))
+        losses = stated["layer_losses"]
+        best = losses.index(min(losses))
+        rows.append(("layers", shares))
+        rows.append(
+            ("", f"held-out loss {stated['mix_loss']:.4f}; of one layer alone at best {losses[best]:.4f} ({best})")
+        )
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(stated["notes"])]
     return [*rows, ("output", place)]

@@ -20,14 +20,18 @@ from layertap.learn.head import FittedOn, Head, canonical, checked_schema, defau
 from layertap.learn.labels import Part
 from layertap.learn.linear import Examples, Fitted, Float32, Training, fit_linear
 from layertap.learn.metrics import Scores, class_scores, entity_scores
+from layertap.learn.mix import Mix, learnt_mix
 from layertap.learn.predicting import Predictor
 from layertap.learn.tags import Scheme, in_scheme
-from layertap.learn.task import Bools, ClassWeight, FitOptions, Task, checked_task
+from layertap.learn.task import Bools, ClassWeight, FitOptions, Task, checked_task, drawn_apart
 from layertap.learn.vector_store import MEMORY_BYTES, VectorSpace, vector_space
 from layertap.records import FeatureSchema, Ragged, Record
 
 FEATURE = "v"
 LABEL = "label"
+
+APART = 0.2
+"""Share of the training examples that a mix is learnt on, where there is no validation part."""
 
 
 def fit_task(
@@ -55,15 +59,30 @@ def fit_task(
         if task.validation is not None:
             held, _ = gather.split("validation", task.validation, None)
         train, held = _weighted(train, held, options.class_weight, task.classes)
-        mixed = len(schema.shape) == 2
-        fitted = fit_linear(train, len(task.classes), options.training, mixed=mixed, validation=held)
-        head = _head(extractor, task, options, feature, fitted, mixed=mixed, notes=gather.notes)
+        mix, basis, validation = None, train, held
+        if len(schema.shape) == 2:
+            mix = _mix(task, train, held, options, space)
+            basis, validation = mix.of(train, space.room), None if held is None else mix.of(held, space.room)
+        fitted = fit_linear(basis, len(task.classes), options.training, validation=validation)
+        head = _head(extractor, task, options, feature, fitted, mix, notes=gather.notes)
         metrics: dict[str, Scores] = {}
         if held is not None:
             metrics["validation"] = head_scores(task.scheme, _validation_labels(task), _classes_of(head, held))
     if task.test is not None:
         metrics["test"] = measure(extractor, head, task.test, progress=progress)
     return replace(head, metrics=metrics)
+
+
+def _mix(task: Task, train: Examples, held: Examples | None, options: FitOptions, space: VectorSpace) -> Mix:
+    """What each layer counts, learnt on the validation part, or on a part of the training examples."""
+    learnt = task.learnt(task.train.labels)
+    apart = np.zeros(len(train.classes), dtype=bool)
+    if held is None:
+        chosen = drawn_apart(learnt, APART, options.seed, least=1)
+        apart = np.repeat(chosen, [len(labels) for labels in learnt.values])
+        if not apart.any():  # the words of one text
+            apart[:: round(1 / APART)] = True
+    return learnt_mix(train, held, len(task.classes), options.training, apart=apart, room=space.room, seed=options.seed)
 
 
 def canonical_feature(extractor: Extractor, task: Task, options: FitOptions) -> str:
@@ -136,12 +155,11 @@ def _head(
     options: FitOptions,
     feature: str,
     fitted: Fitted,
+    mix: Mix | None,
     *,
-    mixed: bool,
     notes: list[str],
 ) -> Head:
     weight, bias = fitted.parameters.for_classes()
-    parameters = fitted.parameters
     stated = options.stated() | {
         "iterations": fitted.iterations,
         "ended": fitted.ended,
@@ -150,8 +168,13 @@ def _head(
         "notes": notes,
         "records": len(task.train.labels.values) - (0 if task.held_out is None else int(task.held_out.sum())),
     }
-    if mixed:
-        stated |= {"layer_shares": parameters.shares.tolist(), "scale": parameters.scale}
+    if mix is not None:
+        stated |= {
+            "layer_shares": mix.shares.tolist(),
+            "layer_losses": mix.losses.tolist(),
+            "mix_loss": mix.loss,
+            "sharpness": mix.sharpness,
+        }
     return Head(
         name=options.name,
         task=task.train.labels.task,
@@ -160,7 +183,7 @@ def _head(
         labels=task.classes,
         weight=weight,
         bias=bias,
-        mix=(parameters.shares * parameters.scale).astype(np.float32) if mixed else None,
+        mix=None if mix is None else mix.factors.astype(np.float32),
         model=FittedOn.of(extractor),
         semantics=extractor.semantics,
         options=stated,

@@ -88,7 +88,7 @@ class Head:
         labels: C of them, in the order of the rows of `weight`.
         weight: float32 [C, H].
         bias: float32 [C].
-        mix: float32 [L], what each layer counts, the scale included; None: the feature has no layers axis.
+        mix: float32 [L], what each layer is multiplied by; None: the feature has no layers axis.
         model: what it was fitted on.
         semantics: options that its features depend on.
         options: how it was fitted; JSON.

@@ -1,12 +1,11 @@
-"""Multinomial logistic regression on vectors, or on a learned mix of layers, by L-BFGS.
+"""Multinomial logistic regression on vectors, by L-BFGS.
 
 The loss is scikit-learn's (`LogisticRegression` with C = 1 / l2): the weighted cross-entropy of all examples plus
-l2 / 2 times the squared weights; the bias is free. Two classes share one vector of weights. A mix is ELMo's (Peters et
-al. 2018): z = scale * sum_l softmax(a)_l x_l; there l2 holds the weights times the scale, so that a large scale is no
-way around it, and `a`. The linear problem is convex: its solution depends on no seed.
+l2 / 2 times the squared weights; the bias is free. Two classes share one vector of weights. The problem is convex: its
+solution depends on no seed.
 
-Shape letters: L layers (1 where there is no mix), N examples, H numbers a vector, C classes, K rows of weights (1 where
-C is 2, else C).
+Shape letters: L layers (1 where vectors are fitted to), N examples, H numbers a vector, C classes, K rows of weights (1
+where C is 2, else C).
 """
 
 from __future__ import annotations
@@ -51,36 +50,24 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parameters:
-    """A linear layer, and the mix below it.
+    """A linear layer.
 
     Attributes:
         weight: [K, H].
         bias: [K].
-        mix: [L], before the softmax; zeros where nothing is mixed.
-        scale: of the mixed vector.
     """
 
     weight: Float64
     bias: Float64
-    mix: Float64
-    scale: float
 
     @classmethod
-    def of(cls, flat: Float64, *, layers: int, width: int, rows: int) -> Parameters:
+    def of(cls, flat: Float64, rows: int) -> Parameters:
         """Parameters out of one vector."""
-        weight, bias, mix, scale = np.split(flat, np.cumsum([rows * width, rows, layers]))
-        return cls(weight=weight.reshape(rows, width), bias=bias, mix=mix, scale=float(scale[0]))
+        return cls(weight=flat[:-rows].reshape(rows, -1), bias=flat[-rows:])
 
     def flat(self) -> Float64:
         """One vector of all."""
-        return np.concatenate([self.weight.ravel(), self.bias, self.mix, [self.scale]])
-
-    @property
-    def shares(self) -> Float64:
-        """[L], what each layer counts: at least 0, 1 in all."""
-        powers: Float64 = np.exp(self.mix - self.mix.max())
-        powers /= powers.sum()
-        return powers
+        return np.concatenate([self.weight.ravel(), self.bias])
 
     def for_classes(self) -> tuple[Float32, Float32]:
         """Weight [C, H] and bias [C] whose softmax over C classes is the same."""
@@ -127,29 +114,26 @@ class Fitted:
 
 
 def fit_linear(
-    examples: Examples, num_classes: int, training: Training, *, mixed: bool, validation: Examples | None = None
+    examples: Examples, num_classes: int, training: Training, *, validation: Examples | None = None
 ) -> Fitted:
     """Fits weights to examples; the same numbers for the same input and threads.
 
     Args:
-        examples: of at least two classes.
+        examples: of one layer.
         num_classes: C.
         training: how.
-        mixed: learn a mix of the L layers; else L is 1.
         validation: part for early stopping; None: to convergence.
     """
     require_libraries("fitting a head", "sklearn")
     from scipy.optimize import minimize
 
-    layers, _, width = examples.vectors.shape
-    rows = 1 if num_classes == 2 else num_classes
-    shape = {"layers": layers, "width": width, "rows": rows}
-    start = Parameters(weight=np.zeros((rows, width)), bias=np.zeros(rows), mix=np.zeros(layers), scale=1.0)
+    rows, width = 1 if num_classes == 2 else num_classes, examples.vectors.shape[2]
+    start = Parameters(weight=np.zeros((rows, width)), bias=np.zeros(rows))
     total = float(examples.weights.sum())
-    watch = _Watch(validation, training.patience, shape)
+    watch = _Watch(validation, training.patience, rows)
 
     def slope(flat: Float64) -> tuple[float, Float64]:
-        return _penalised(Parameters.of(flat, **shape), examples, training.l2, total, mixed=mixed)
+        return _penalised(Parameters.of(flat, rows), examples, training.l2, total)
 
     found = minimize(
         slope,
@@ -161,7 +145,7 @@ def fit_linear(
         options={"maxiter": training.max_iterations, "maxls": 50, "gtol": training.tolerance, "ftol": 64 * 2.2e-16},
     )
     best = watch.best if watch.best is not None else found.x
-    parameters = Parameters.of(best, **shape)
+    parameters = Parameters.of(best, rows)
     return Fitted(
         parameters=parameters,
         iterations=watch.best_iteration if watch.best is not None else int(found.nit),
@@ -175,18 +159,19 @@ def cross_entropy(parameters: Parameters, examples: Examples) -> float:
     """The weighted mean cross-entropy."""
     loss = 0.0
     for block in examples.blocks():
-        mixed, _ = _mixed(parameters, examples.vectors[:, block])
-        loss += _loss(_logits(parameters, mixed), examples.classes[block], examples.weights[block])[0]
+        loss += _loss(
+            _logits(parameters, examples.vectors[0, block]), examples.classes[block], examples.weights[block]
+        )[0]
     return loss / float(examples.weights.sum())
 
 
 class _Watch:
     """Looks at the validation part after every iteration, and remembers the best."""
 
-    def __init__(self, validation: Examples | None, patience: int, shape: dict[str, int]) -> None:
+    def __init__(self, validation: Examples | None, patience: int, rows: int) -> None:
         self._validation = validation
         self._patience = patience
-        self._shape = shape
+        self._rows = rows
         self.iteration = self.best_iteration = 0
         self.best: Float64 | None = None
         self.lowest = np.inf
@@ -196,7 +181,7 @@ class _Watch:
         self.iteration += 1
         if self._validation is None:
             return
-        loss = cross_entropy(Parameters.of(intermediate_result.x, **self._shape), self._validation)
+        loss = cross_entropy(Parameters.of(intermediate_result.x, self._rows), self._validation)
         if loss < self.lowest:
             self.lowest, self.best, self.best_iteration = loss, intermediate_result.x.copy(), self.iteration
         elif self.iteration - self.best_iteration >= self._patience:
@@ -209,48 +194,17 @@ def _why(found: Any) -> str:
     return "at the limit of iterations" if found.status == 1 else "converged as far as float32 goes"
 
 
-def _penalised(
-    parameters: Parameters, examples: Examples, l2: float, total: float, *, mixed: bool
-) -> tuple[float, Float64]:
+def _penalised(parameters: Parameters, examples: Examples, l2: float, total: float) -> tuple[float, Float64]:
     """The loss and its slope, both divided by the weights' total."""
-    weight = parameters.weight.astype(np.float32)
-    square, scale = float(np.vdot(parameters.weight, parameters.weight)), parameters.scale
-    loss = 0.5 * l2 * scale**2 * square
-    to_weight, to_bias = l2 * scale**2 * parameters.weight, np.zeros_like(parameters.bias)
-    to_shares, to_scale = np.zeros_like(parameters.mix), 0.0
+    loss = 0.5 * l2 * float(np.vdot(parameters.weight, parameters.weight))
+    to_weight, to_bias = l2 * parameters.weight, np.zeros_like(parameters.bias)
     for block in examples.blocks():
-        vectors = examples.vectors[:, block]
-        scaled, unscaled = _mixed(parameters, vectors)
-        part, errors = _loss(_logits(parameters, scaled), examples.classes[block], examples.weights[block])
+        vectors = examples.vectors[0, block]
+        part, errors = _loss(_logits(parameters, vectors), examples.classes[block], examples.weights[block])
         loss += part
         to_bias += errors.sum(axis=0)
-        errors32 = errors.astype(np.float32)
-        to_weight += errors32.T @ scaled
-        if mixed:
-            back = errors32 @ weight
-            to_scale += float(np.vdot(back, unscaled))
-            to_shares += [scale * float(np.vdot(back, layer)) for layer in vectors]
-    if mixed:
-        loss += 0.5 * l2 * float(np.vdot(parameters.mix, parameters.mix))
-        to_scale += l2 * scale * square
-        shares = parameters.shares
-        to_mix = shares * (to_shares - shares @ to_shares) + l2 * parameters.mix
-    else:
-        to_mix = np.zeros_like(parameters.mix)
-    flat = Parameters(weight=to_weight, bias=to_bias, mix=to_mix, scale=to_scale).flat()
-    return loss / total, flat / total
-
-
-def _mixed(parameters: Parameters, vectors: Float32) -> tuple[Float32, Float32]:
-    """Mixed vectors [n, H] of [L, n, H], with and without the scale."""
-    if len(vectors) == 1:
-        alone: Float32 = np.ascontiguousarray(vectors[0])
-        return (alone if parameters.scale == 1 else alone * np.float32(parameters.scale)), alone
-    shares = parameters.shares.astype(np.float32)
-    mixed: Float32 = vectors[0] * shares[0]
-    for share, layer in zip(shares[1:], vectors[1:], strict=True):
-        mixed += share * layer
-    return mixed * np.float32(parameters.scale), mixed
+        to_weight += errors.astype(np.float32).T @ vectors
+    return loss / total, Parameters(weight=to_weight, bias=to_bias).flat() / total
 
 
 def _logits(parameters: Parameters, vectors: Float32) -> Float64:

@@ -141,8 +141,8 @@ def checked_task(train: Part, validation: Part | None, test: Part | None, option
     return replace(task, classes=classes, held_out=held_out)
 
 
-def _held_out(labels: Labels, share: float, seed: int) -> Bools:
-    """The records of a validation part: of texts the same share of each class, of sentences any."""
+def drawn_apart(labels: Labels, share: float, seed: int, *, least: int) -> Bools:
+    """Records to hold out: of texts the same share of each class, of sentences any; `least` of each, if not all."""
     random = np.random.default_rng(seed)
     count = len(labels.values)
     chosen = np.zeros(count, dtype=bool)
@@ -151,8 +151,14 @@ def _held_out(labels: Labels, share: float, seed: int) -> Bools:
         own = np.array([value for (value,) in labels.values], dtype=object)
         groups = [np.flatnonzero(own == label) for label in sorted(labels.counts)]
     for rows in groups:
-        number = min(round(share * len(rows)), len(rows) - 1)
+        number = min(max(least, round(share * len(rows))), len(rows) - 1)
         chosen[random.permutation(rows)[:number]] = True
+    return chosen
+
+
+def _held_out(labels: Labels, share: float, seed: int) -> Bools:
+    """The records of a validation part."""
+    chosen, count = drawn_apart(labels, share, seed, least=0), len(labels.values)
     if not chosen.any():
         raise OptionError(
             f"a validation share of {share} of the {count} rows of {labels.source} is no row; a larger share, or a "
