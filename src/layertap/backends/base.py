@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from layertap.backends.here import require_torch
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
 
@@ -73,20 +72,6 @@ def rows_needed(
     needed[0] |= not needed.any()
     found = np.flatnonzero(needed).astype(np.int32)
     return None if len(found) == num_tokens else found
-
-
-def open_backend(name: str, spec: EncoderSpec, weights: Weights, *, device: str, precision: str) -> Backend:
-    """The backend of that name for one model; "auto" takes the best one installed.
-
-    Raises:
-        BackendError: it is not installed, or there is no such device.
-        OptionError: a precision that it does not have on this device.
-    """
-    assert name in ("auto", "torch")
-    require_torch()
-    from layertap.backends.torch.backend import TorchBackend
-
-    return TorchBackend(spec, weights, device=device, precision=precision)
 
 
 def pickle_reader() -> Callable[[Path], Mapping[str, TensorView]]:

@@ -12,10 +12,12 @@ from layertap.cli.options import (
     add_model_options,
     features_of,
     input_of,
+    limit_tokenizer_threads,
     reference_of,
     rules_of,
     semantics_of,
 )
+from layertap.cli.running import add_backend_options, what_runs
 from layertap.cli.survey import survey
 from layertap.cli.units import counted
 
@@ -27,7 +29,8 @@ ASSUMED_TOKENS = 64
 
 DESCRIPTION = """\
 Prints the plan of an extraction: the layers that run, what is captured and reduced where, estimated
-operations and bytes, and what each rule of the plan saves. Runs no model and needs no backend.
+operations and bytes, what each rule of the plan saves, and which backend would run it, and why. Runs no model
+and needs no backend.
 
 With an INPUT, estimates are for its texts; without one, for texts of 64 tokens."""
 EPILOG = """\
@@ -52,21 +55,39 @@ def add_to(commands: Commands) -> None:
     add_feature_options(parser)
     add_model_options(parser)
     add_input_options(parser)
+    add_backend_options(parser.add_argument_group("running"))
 
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from layertap.engine.opening import open_reference, plan_features
+    from layertap.engine.options import Runtime
     from layertap.engine.wording import lengths_of
     from layertap.features.explain import explain
 
     features, semantics, rules = features_of(options), semantics_of(options), rules_of(options)
+    limit_tokenizer_threads(options.threads)
+    runtime = Runtime(
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        instruction_set=options.instruction_set,
+    )
     sample, num_records, source = _sample(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
     plan = plan_features(features, facts, opened.tokenizer, rules, semantics)
     lengths = lengths_of(opened.tokenizer, sample) if sample else ASSUMED_TOKENS
-    print(explain(plan, facts, lengths=lengths, num_records=num_records, precision=semantics.precision))
+    print(
+        explain(
+            plan,
+            facts,
+            lengths=lengths,
+            num_records=num_records,
+            precision=semantics.precision,
+            backend=what_runs(opened, runtime.wish(semantics.precision)),
+        )
+    )
     print(source)
 
 

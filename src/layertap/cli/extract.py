@@ -29,6 +29,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
+from layertap.cli.running import add_running_options, extractor_of
 from layertap.cli.survey import CountedRecords, count_records, survey
 from layertap.cli.units import bytes_of, counted
 from layertap.errors import OptionError, OutputError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from layertap.data import Reader, RowError, WriteFormat
     from layertap.engine.extractor import Extractor
     from layertap.engine.forecast import Forecast
-    from layertap.engine.opening import OpenedModel
     from layertap.engine.options import ModelReference, Runtime, Semantics
     from layertap.engine.summary import RunSummary
     from layertap.learn.predicting import Predictor
@@ -138,22 +138,6 @@ def add_output_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
     return group
 
 
-def add_running_options(parser: argparse.ArgumentParser) -> None:
-    """What runs the model, and how much it may take."""
-    group = parser.add_argument_group("running")
-    group.add_argument(
-        "--backend",
-        choices=("auto", "torch"),
-        default="auto",
-        metavar="NAME",
-        help="what runs the model: torch, or auto, the best there is (default: auto)",
-    )
-    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
-    group.add_argument("--batch-tokens", type=int, metavar="N", help="tokens a batch (default: 4,096, on CUDA 65,536)")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors are shown")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A command line, checked as far as that goes without the input and the model.
@@ -168,7 +152,6 @@ class Job:
         format: of the output.
         overwrite: whether it may replace what is there.
         quiet: whether nothing is said but errors.
-        threads: processor threads, or None.
         max_output_bytes: results may take this much, or None: the default.
     """
 
@@ -182,7 +165,6 @@ class Job:
     format: WriteFormat
     overwrite: bool
     quiet: bool
-    threads: int | None
     max_output_bytes: int | None
 
     @property
@@ -204,7 +186,7 @@ def run(options: argparse.Namespace) -> None:
             opened = open_reference(job.reference)
             # Before the backend is loaded, which takes a second: does the model have these features?
             plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
-            extractor = start(job, opened)
+            extractor = extractor_of(opened, job.semantics, job.runtime)
         check_size(job, extractor, num_records)
         ready = time.perf_counter()
         summary = write_output(job, extractor, reader, num_records, column_types)
@@ -239,14 +221,14 @@ def uncollected() -> Iterator[None]:
 
 def checked_job(options: argparse.Namespace, semantics: Semantics | None = None) -> Job:
     """The command line, checked as far as that goes without the model; `semantics` where no options give them."""
-    from layertap.backends.here import require_torch
+    from layertap.backends.choice import require_backend
     from layertap.data import check_output
 
     limit_tokenizer_threads(options.threads)
     features = features_of(options)
     semantics = semantics or semantics_of(options, non_finite=options.non_finite)
     runtime = runtime_of(options)
-    require_torch()
+    require_backend(runtime.backend)
     if options.quiet:
         # The hub's client draws bars of its own, and looks here when it is imported.
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
@@ -262,7 +244,6 @@ def checked_job(options: argparse.Namespace, semantics: Semantics | None = None)
         format=format_,
         overwrite=options.overwrite,
         quiet=options.quiet,
-        threads=options.threads,
         max_output_bytes=None
         if options.max_output_size is None
         else bytes_of(options.max_output_size, "--max-output-size"),
@@ -315,17 +296,6 @@ def _check_places(job: Job) -> None:
         check_place(job.error_list, overwrite=job.overwrite)
     if Path(job.source.source).exists() and Path(job.output).exists() and Path(job.source.source).samefile(job.output):
         raise OptionError(f"{job.output} is the input too; name another output")
-
-
-def start(job: Job, opened: OpenedModel) -> Extractor:
-    """The model, ready to run."""
-    from layertap.engine.extractor import Extractor
-
-    if job.threads is not None:
-        from layertap.backends.here import set_num_threads
-
-        set_num_threads(job.threads)
-    return Extractor.of(opened, job.semantics, job.runtime)
 
 
 def check_size(job: Job, extractor: Extractor | Predictor, num_records: int | None) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layertap.cli.extract import STANDARD_STREAM, add_running_options, uncollected
+from layertap.cli.extract import STANDARD_STREAM, uncollected
 from layertap.cli.options import (
     InputOptions,
     add_command,
@@ -24,6 +24,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
+from layertap.cli.running import add_running_options, extractor_of
 from layertap.cli.units import aligned, bytes_of, counted
 from layertap.errors import OptionError
 
@@ -131,7 +132,7 @@ class LabelledInput:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command: labels are checked before a model is opened."""
-    from layertap.backends.here import require_torch, set_num_threads
+    from layertap.backends.choice import require_backend
     from layertap.learn.fitting import canonical_feature, fit_task
     from layertap.learn.head import checked_schema
     from layertap.learn.head_files import check_head_place
@@ -143,7 +144,7 @@ def run(options: argparse.Namespace) -> None:
     place = Path(options.output)
     check_head_place(place, overwrite=options.overwrite)
     require_libraries("layertap fit", "sklearn")
-    require_torch()
+    require_backend(runtime.backend)
     train, validation, test = (
         None if source is None else labelled_part(options, source, semantics)
         for source in (options.input, options.validation, options.test)
@@ -153,13 +154,10 @@ def run(options: argparse.Namespace) -> None:
     if task.scheme in ("bio", "io"):
         require_libraries("measuring entities", "seqeval")
     with uncollected():
-        from layertap.engine.extractor import Extractor
         from layertap.engine.opening import open_reference
 
         opened = open_reference(reference_of(options))
-        if options.threads is not None:
-            set_num_threads(options.threads)
-        extractor = Extractor.of(opened, semantics, runtime)
+        extractor = extractor_of(opened, semantics, runtime)
     feature = canonical_feature(extractor, task, fit)
     checked_schema(extractor.plan({"v": feature}), "v", train.labels.task)
     head = fit_task(extractor, task, fit, folder=place.resolve().parent, progress=not options.quiet)

@@ -45,12 +45,14 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         WeightsError: after printing, where weights are missing, or of another shape or dtype.
     """
-    from layertap.backends.here import installed
+    from layertap.backends.here import absences, installed
     from layertap.cli.model_card import facts_of_model, in_lines
+    from layertap.cli.running import what_runs
     from layertap.engine.opening import open_reference
+    from layertap.engine.options import Runtime
 
     opened = open_reference(reference_of(options))
-    facts = facts_of_model(opened, installed())
+    facts = facts_of_model(opened, installed(), absences(), what_runs(opened, Runtime().wish("float32")))
     print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(in_lines(facts)))
     faults = opened.files.faults
     if faults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
@@ -28,8 +28,17 @@ POOLERS = {
 KEYS_SHOWN = 6
 
 
-def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dict[str, Any]:
-    """What there is to know, as JSON values; sizes under the names of Hugging Face configs."""
+def facts_of_model(
+    opened: OpenedModel, backends: Sequence[BackendFacts], absent: Mapping[str, str], chosen: str
+) -> dict[str, Any]:
+    """What there is to know, as JSON values; sizes under the names of Hugging Face configs.
+
+    Args:
+        opened: the model.
+        backends: that can be used here.
+        absent: those that cannot, and why.
+        chosen: what "auto" comes to for this model, in words.
+    """
     files, spec = opened.files, opened.files.spec
     facts = opened.facts(Semantics())
     return {
@@ -62,6 +71,8 @@ def facts_of_model(opened: OpenedModel, backends: Sequence[BackendFacts]) -> dic
         "unused_keys": list(files.unused_keys),
         "ignored_keys": list(files.ignored_keys),
         "backends": [asdict(backend) for backend in backends],
+        "absent_backends": dict(absent),
+        "auto_backend": chosen,
     }
 
 
@@ -131,7 +142,7 @@ def in_lines(facts: dict[str, Any]) -> list[str]:
         *_table(_key_rows(facts)),
         "",
         "on this machine",
-        *_table(_backend_rows(facts["backends"])),
+        *_table(_backend_rows(facts)),
     ]
 
 
@@ -184,16 +195,22 @@ def _key_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return rows or [("nothing", "")]
 
 
-def _backend_rows(backends: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    rows = [
-        (
-            backend["name"],
-            f"{backend['version']}, {counted(backend['threads'], 'thread')}, {backend['instruction_set']}; devices "
-            + ", ".join(f"{name} ({what})" for name, what in backend["devices"].items()),
-        )
-        for backend in backends
-    ]
-    return rows or [("no backend", "pip install 'layertap[torch]'")]
+def _backend_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for backend in facts["backends"]:
+        devices = ", ".join(f"{name} ({what})" for name, what in backend["devices"].items())
+        rows += [
+            (backend["name"], f"{backend['version']}, {counted(backend['threads'], 'thread')}; devices {devices}"),
+            ("", f"{', '.join(backend['precisions'])} on the processor"),
+            ("", _instruction_sets(backend["instruction_sets"])),
+        ]
+    rows += [("not here", why) for why in facts["absent_backends"].values()]
+    return [*rows, ("this model", facts["auto_backend"])]
+
+
+def _instruction_sets(names: Sequence[str]) -> str:
+    first, *others = names
+    return f"instruction set {first}" + (f", on request {', '.join(others)}" if others else "")
 
 
 def _shape(shape: Sequence[int | str] | None) -> str:

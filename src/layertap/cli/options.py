@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[Any]
 
 # Named here so that --help need not load the rooms that own them; a test holds them to those.
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "float32-high", "bfloat16", "float16", "int8")
+BACKENDS = ("auto", "native", "torch")
 RULES = ("stop", "capture", "rows", "share", "fold", "heads")
 READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet", "conll", "conllu")
 WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
@@ -96,7 +97,8 @@ def add_feature_options(
         choices=PRECISIONS,
         default="float32",
         metavar="P",
-        help="of weights and hidden states: float32, bfloat16, or float16 on CUDA (default: float32)",
+        help="of matrix products: float32, bfloat16, float16 (CUDA only), and on the native backend also float32-high "
+        "(errors about 1e-4) and int8 (default: float32)",
     )
     group.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence at most (default: each feature's own limit)"
@@ -276,6 +278,8 @@ def runtime_of(options: argparse.Namespace) -> Runtime:
     return Runtime(
         backend=options.backend,
         device=options.device,
+        threads=options.threads,
+        instruction_set=options.instruction_set,
         batch_tokens=options.batch_tokens,
         rules=rules_of(options),
     )

@@ -14,14 +14,13 @@ from layertap.cli.extract import (
     STANDARD_STREAM,
     add_output_options,
     add_reading_options,
-    add_running_options,
     check_size,
     checked_job,
-    start,
     uncollected,
     write_output,
 )
 from layertap.cli.options import PRECISIONS, RULES, add_command, add_long_options, add_model_options
+from layertap.cli.running import add_running_options, extractor_of
 from layertap.cli.survey import count_records
 from layertap.cli.units import aligned, in_shape
 from layertap.errors import InputError, ModelNotFoundError, OptionError
@@ -138,7 +137,9 @@ def run(options: argparse.Namespace) -> None:
         types = reader.column_types
         with uncollected():
             opened, heads = _opened(job, asked)
-            predictor = Predictor(start(job, opened), heads, columns=job.format.holds_columns)
+            predictor = Predictor(
+                extractor_of(opened, job.semantics, job.runtime), heads, columns=job.format.holds_columns
+            )
         taken = sorted(types.keys() & predictor.column_types.keys())
         if taken:
             raise OptionError(

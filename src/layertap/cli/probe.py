@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.extract import STANDARD_STREAM, add_running_options
+from layertap.cli.extract import STANDARD_STREAM
 from layertap.cli.options import (
     InputOptions,
     add_command,
@@ -26,6 +26,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
+from layertap.cli.running import add_running_options, extractor_of
 from layertap.cli.units import aligned
 from layertap.errors import BackendError, OptionError, OutputError
 
@@ -256,13 +257,13 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
 
 
 def _checked(options: argparse.Namespace) -> Request:
-    from layertap.backends.here import require_torch
+    from layertap.backends.choice import require_backend
     from layertap.data.writers.parts import check_place
     from layertap.features.parse import parse, parse_named
 
     limit_tokenizer_threads(options.threads)
     _require_libraries(options.outputs)
-    require_torch()
+    require_backend(options.backend)
     if STANDARD_STREAM in (options.input, options.test, options.dev):
         raise OptionError("DATA, --test and --dev are files; standard input is not read here")
     if options.spans_column is not None:
@@ -342,15 +343,9 @@ def _examples(request: Request) -> Examples:
 
 
 def _opened(options: argparse.Namespace) -> Extractor:
-    from layertap.engine.extractor import Extractor
     from layertap.engine.opening import open_reference
 
-    opened = open_reference(reference_of(options))
-    if options.threads is not None:
-        from layertap.backends.here import set_num_threads
-
-        set_num_threads(options.threads)
-    return Extractor.of(opened, semantics_of(options), runtime_of(options))
+    return extractor_of(open_reference(reference_of(options)), semantics_of(options), runtime_of(options))
 
 
 def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Expr]:

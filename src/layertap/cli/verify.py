@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
+    BACKENDS,
     PRECISIONS,
     READ_FORMATS,
     InputOptions,
@@ -19,7 +20,7 @@ from layertap.cli.options import (
     limit_tokenizer_threads,
     reference_of,
 )
-from layertap.errors import OptionError, OutputError
+from layertap.errors import BackendError, OptionError, OutputError
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Compares every hidden state (the last one also before the final norm, where a model has one) and the pooler with
-transformers on the model at hand, in every precision and on every device there is: texts packed together, alone and
+transformers on the model at hand, on every backend, device and precision there is: texts packed together, alone and
 shuffled. The measure is transformers in float64.
 
 Prints, for each output, the largest |error| over the output's RMS and the smallest cosine of two vectors, beside those
 of transformers itself in the same precision, and whether they are within bounds: in float32 an error of 2e-5 (1e-4 from
-24 layers on), or 1.5 times transformers' own; in bfloat16 and float16 a cosine of 0.999. Token ids are compared, too.
+24 layers on), or 1.5 times transformers' own; in float32-high 25 times that; in bfloat16 and float16 a cosine of 0.999,
+in int8 of 0.99. Alone and shuffled, the native backend has to give the same bits. Token ids are compared, too.
 Needs no network for a model that is on this machine. Ends with exit code 1 where something is out of bounds."""
 EPILOG = """\
 examples:
@@ -73,16 +75,23 @@ def add_to(commands: Commands) -> None:
     )
     group = parser.add_argument_group("running")
     group.add_argument(
+        "--backend",
+        action="append",
+        choices=BACKENDS[1:],
+        metavar="NAME",
+        help="only this backend: native or torch; again for both (default: all that run the model)",
+    )
+    group.add_argument(
         "--precision",
         action="append",
         choices=PRECISIONS,
         metavar="P",
-        help="only this precision; again for more (default: float32 and bfloat16, on CUDA also float16)",
+        help="only this precision; again for more (default: all that a backend has)",
     )
     group.add_argument(
         "--device", action="append", metavar="NAME", help="only this device; again for more (default: all there are)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as a backend finds best)")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -90,24 +99,29 @@ def run(options: argparse.Namespace) -> int:
     from layertap.cli.certificate_card import in_lines, verdict
     from layertap.data.writers.parts import check_place
     from layertap.engine.opening import open_reference
-    from layertap.verify.comparison import available_setups, verify
+    from layertap.verify.comparison import available_setups, runnable, verify
     from layertap.verify.reference import require_transformers
 
     limit_tokenizer_threads(options.threads)
-    setups = available_setups(options.device, options.precision)
+    asked = available_setups(options.device, options.precision, options.backend)
     require_transformers()
     output = None if options.output is None else Path(options.output)
     if output is not None:
         check_place(output, overwrite=options.overwrite)
     texts = _texts(options)
     opened = open_reference(reference_of(options))
+    setups, refused = runnable(opened, asked)
+    if not setups or (options.backend and refused):
+        raise BackendError("; ".join(refused.values()))
     if options.threads is not None:
         from layertap.backends.here import set_num_threads
 
         set_num_threads(options.threads)
     with status_line(shown=not options.quiet) as say:
-        certificate = verify(opened, setups, texts=texts, max_length=options.max_length, say=say)
-    print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate)))
+        certificate = verify(
+            opened, setups, texts=texts, max_length=options.max_length, threads=options.threads, say=say
+        )
+    print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate, refused)))
     if output is not None:
         _write(output, certificate.to_json())
     return 0 if certificate.passed else 1

@@ -11,12 +11,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from layertap import __version__
-from layertap.backends.base import Backend, open_backend
+from layertap.backends.base import Backend
+from layertap.backends.choice import Choice, choose, open_backend
 from layertap.engine.cutting import Cutting
 from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
-from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
+from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import Pipeline, ProgressCallback
 from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
@@ -57,16 +58,20 @@ class Extractor:
         lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
         facts: what the feature language knows of the model.
         backend: what runs it.
+        choice: how that was chosen.
         semantics: options that change results.
         runtime: options that do not.
     """
 
-    def __init__(self, *, opened: OpenedModel, backend: Backend, semantics: Semantics, runtime: Runtime) -> None:
+    def __init__(
+        self, *, opened: OpenedModel, backend: Backend, choice: Choice, semantics: Semantics, runtime: Runtime
+    ) -> None:
         self.reference = opened.reference
         self.files = opened.files
         self.tokenizer = opened.tokenizer
         self.lowercased = opened.lowercased
         self.backend = backend
+        self.choice = choice
         self.semantics = semantics
         self.runtime = runtime
         self.facts = opened.facts(semantics)
@@ -76,17 +81,13 @@ class Extractor:
         """An extractor of a model that is open already.
 
         Raises:
-            BackendError: nothing installed here can run it.
-            OptionError: a precision or device that the backend does not have.
+            BackendError: nothing installed here can run it, or not the backend asked for.
+            OptionError: a precision, device, instruction set or threads that the backend does not have.
         """
-        backend = open_backend(
-            runtime.backend,
-            opened.files.spec,
-            opened.files.weights,
-            device=runtime.device,
-            precision=semantics.precision,
-        )
-        return cls(opened=opened, backend=backend, semantics=semantics, runtime=runtime)
+        files = opened.files
+        choice = choose(files.spec, runtime.wish(semantics.precision))
+        backend = open_backend(choice, files.spec, files.weights, device=runtime.device, precision=semantics.precision)
+        return cls(opened=opened, backend=backend, choice=choice, semantics=semantics, runtime=runtime)
 
     @classmethod
     def from_pretrained(
@@ -106,8 +107,10 @@ class Extractor:
         window: int | None = None,
         overlap: int | None = None,
         word_pattern: str | None = None,
-        backend: Literal["auto", "torch"] = "auto",
+        backend: BackendName = "auto",
         device: str = "cpu",
+        threads: int | None = None,
+        instruction_set: str | None = None,
         batch_tokens: int | None = None,
         rules: Rules | None = None,
     ) -> Extractor:
@@ -120,7 +123,9 @@ class Extractor:
             cache_dir: the hub's cache, if not its default place.
             local_files_only: use the cache, never ask the hub.
             allow_pickle: read a `pytorch_model.bin` where there is no safetensors file (weights only, no code).
-            precision: dtype of weights and hidden states: float32, bfloat16, or float16 on CUDA.
+            precision: what matrix products compute in: "float32", "bfloat16", "float16" (CUDA only), and on the native
+                backend also "float32-high" (errors about 1e-4 of the values, as in torch's float32 matmul precision
+                `high`) and "int8". Sums over tokens and layers are float32 always.
             max_length: tokens a text at most, special tokens included, for every feature; None: each feature's own
                 limit (the model's; for `sentence_embedding` its folder's).
             untrained_pooler: "use" hands out `pooler_output` of a pooler that was stored and never trained.
@@ -131,16 +136,21 @@ class Extractor:
             window: tokens a window, special tokens included; None: the limit.
             overlap: tokens that neighbouring windows share at least; None: an eighth of the window.
             word_pattern: regular expression of a word for `words(...)`; None: what stands between white space.
-            backend: "torch", or "auto": the best there is.
+            backend: "native" (this processor, no torch needed), "torch", or "auto": native where it runs the model,
+                else torch; `explain` says which, and why.
             device: "cpu", "cuda" or "cuda:N".
+            threads: of a native run; None: a thread a core that the process may use. torch's own are set by
+                `torch.set_num_threads`.
+            instruction_set: of the native kernels, as "avx2"; None: the best that the processor has. `layertap
+                inspect` lists them. Bits of results depend on it.
             batch_tokens: packed tokens a batch at most; None: 4,096 on a processor, 65,536 on CUDA.
             rules: the plan's savings; all if None.
 
         Raises:
             ModelNotFoundError: no such folder, package or hub id.
             CheckpointError: files that cannot be used.
-            BackendError: nothing installed here can run it.
-            OptionError: an option out of range.
+            BackendError: nothing installed here can run it, or not the backend asked for.
+            OptionError: an option out of range, or one that the backend does not have.
         """
         reference = ModelReference(
             name=None if model is None else os.fspath(model),
@@ -160,7 +170,14 @@ class Extractor:
             overlap=overlap,
             word_pattern=word_pattern,
         )
-        runtime = Runtime(backend=backend, device=device, batch_tokens=batch_tokens, rules=rules or Rules())
+        runtime = Runtime(
+            backend=backend,
+            device=device,
+            threads=threads,
+            instruction_set=instruction_set,
+            batch_tokens=batch_tokens,
+            rules=rules or Rules(),
+        )
         return _open(reference, semantics, runtime)
 
     def extract(
@@ -260,6 +277,7 @@ class Extractor:
             lengths=lengths,
             num_records=num_records if num_records is not None or texts is None else len(texts),
             precision=self.semantics.precision,
+            backend=str(self.choice),
         )
 
     def schema(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
+from layertap.backends.choice import Wish
 from layertap.errors import OptionError
 from layertap.features.plan import Rules
 from layertap.models.config import short
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "float32-high", "bfloat16", "float16", "int8"]
+BackendName = Literal["auto", "native", "torch"]
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Default token budget by kind of device."""
@@ -40,7 +42,7 @@ class Semantics:
     """Options that change results.
 
     Attributes:
-        precision: dtype of weights and hidden states.
+        precision: what matrix products compute in; see `Extractor.from_pretrained`.
         max_length: the user's limit in tokens, or None: each feature's own.
         untrained_pooler: what to do about a pooler that is stored and was never trained.
         non_finite: what to do about NaN and infinity in results.
@@ -62,7 +64,7 @@ class Semantics:
     word_pattern: str | None = None
 
     def __post_init__(self) -> None:
-        _one_of("precision", self.precision, ("float32", "bfloat16", "float16"))
+        _one_of("precision", self.precision, get_args(Precision))
         _one_of("untrained_pooler", self.untrained_pooler, ("refuse", "use"))
         _one_of("non_finite", self.non_finite, ("raise", "keep"))
         if self.max_length is not None:
@@ -103,23 +105,41 @@ class Runtime:
     """Options that change how results are computed, not what they mean.
 
     Attributes:
-        backend: "torch", or "auto": the best there is for the model.
+        backend: "native", "torch", or "auto": native where it runs the model, else torch.
         device: "cpu", "cuda" or "cuda:N".
+        threads: of a native run, or None: a thread a core that the process may use.
+        instruction_set: of the native kernels, or None: the best that the processor has.
         batch_tokens: packed tokens a batch at most; a longer text is a batch of its own. None: by device.
         rules: the plan's savings.
     """
 
-    backend: Literal["auto", "torch"] = "auto"
+    backend: BackendName = "auto"
     device: str = "cpu"
+    threads: int | None = None
+    instruction_set: str | None = None
     batch_tokens: int | None = None
     rules: Rules = field(default_factory=Rules)
 
     def __post_init__(self) -> None:
-        _one_of("backend", self.backend, ("auto", "torch"))
+        _one_of("backend", self.backend, get_args(BackendName))
         if not isinstance(self.device, str):
             raise OptionError(f"device {self.device!r}: expected a text: 'cpu', 'cuda' or 'cuda:N'")
+        if self.threads is not None:
+            _whole_number("threads", self.threads)
+        if self.instruction_set is not None and not isinstance(self.instruction_set, str):
+            raise OptionError(f"instruction_set {self.instruction_set!r}: expected a name, as 'avx2'")
         if self.batch_tokens is not None:
             _whole_number("batch_tokens", self.batch_tokens)
+
+    def wish(self, precision: Precision) -> Wish:
+        """What these options ask of backends."""
+        return Wish(
+            backend=self.backend,
+            device=self.device,
+            precision=precision,
+            threads=self.threads,
+            instruction_set=self.instruction_set,
+        )
 
     @property
     def token_budget(self) -> int:

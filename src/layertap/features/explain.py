@@ -28,6 +28,7 @@ def explain(
     lengths: Sequence[int] | float,
     num_records: int | None,
     precision: str,
+    backend: str = "",
 ) -> str:
     """The plan as text for a terminal, at most about 100 columns wide where names are short.
 
@@ -37,13 +38,15 @@ def explain(
         lengths: tokens of each text of a sample, special tokens included and nothing cut; or their mean.
         num_records: texts of the whole input, or None: unknown.
         precision: what the model computes in.
+        backend: what would run it, in words.
 
     Raises:
         OptionError: no lengths, or one below 1.
     """
     counts = token_counts(lengths)
     spec, cost = facts.spec, estimate(plan, facts, counts)
-    lines = [f"{spec.architecture}: {spec.num_hidden_layers} blocks, hidden size {spec.hidden_size}, {precision}", ""]
+    lines = [f"{spec.architecture}: {spec.num_hidden_layers} blocks, hidden size {spec.hidden_size}, {precision}"]
+    lines += [f"backend {backend}", ""] if backend else [""]
     lines += _features(plan)
     for run in runs(plan.inputs, counts, facts.windows):
         for i, program in enumerate(plan.programs(run.inputs)):

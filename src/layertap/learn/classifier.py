@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from layertap.engine.extractor import Extractor, Text
 from layertap.engine.opening import open_reference
-from layertap.engine.options import ModelReference, Precision, Runtime, Semantics
+from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
 from layertap.engine.pipeline import ProgressCallback
 from layertap.engine.progress import progress_on
 from layertap.errors import UsageError
@@ -76,8 +76,10 @@ class Classifier:
         window: int | None = None,
         overlap: int | None = None,
         word_pattern: str | None = None,
-        backend: Literal["auto", "torch"] = "auto",
+        backend: BackendName = "auto",
         device: str = "cpu",
+        threads: int | None = None,
+        instruction_set: str | None = None,
         batch_tokens: int | None = None,
         name: str | None = None,
     ) -> Classifier:
@@ -86,7 +88,8 @@ class Classifier:
         Args:
             model: a folder or a hub id.
             revision, cache_dir, local_files_only, allow_pickle, precision, max_length, long, truncate_side, window,
-                overlap, word_pattern, backend, device, batch_tokens: as `Extractor.from_pretrained` has them.
+                overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens: as
+                `Extractor.from_pretrained` has them.
             name: what its results are called in `stream`; None: the last part of the model's name.
 
         Raises:
@@ -113,7 +116,13 @@ class Classifier:
             overlap=overlap,
             word_pattern=word_pattern,
         )
-        runtime = Runtime(backend=backend, device=device, batch_tokens=batch_tokens)
+        runtime = Runtime(
+            backend=backend,
+            device=device,
+            threads=threads,
+            instruction_set=instruction_set,
+            batch_tokens=batch_tokens,
+        )
         opened = open_reference(reference)
         head = CheckpointHead.of(
             opened.files, name or default_name(opened.files.checkpoint.name), allow_pickle=allow_pickle

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.engine.options import ModelReference, Semantics
+from layertap.engine.options import BackendName, ModelReference, Semantics
 from layertap.errors import FeatureError, OptionError
 from layertap.features.parse import parse
 from layertap.learn.labels import Task
@@ -137,14 +137,18 @@ class Head:
         *,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        backend: BackendName = "auto",
         device: str = "cpu",
+        threads: int | None = None,
+        instruction_set: str | None = None,
         batch_tokens: int | None = None,
     ) -> Extractor:
         """Opens the model that the head was fitted on, with the options that its features depend on.
 
         Args:
             model: where it is now; None: where it was.
-            cache_dir, local_files_only, device, batch_tokens: as `Extractor.from_pretrained` has them.
+            cache_dir, local_files_only, backend, device, threads, instruction_set, batch_tokens: as
+                `Extractor.from_pretrained` has them.
 
         Raises:
             OptionError: it is another model, or another commit.
@@ -162,7 +166,14 @@ class Head:
         )
         opened = open_reference(reference)
         self.model.check(opened, self.name)
-        return Extractor.of(opened, self.semantics, Runtime(device=device, batch_tokens=batch_tokens))
+        runtime = Runtime(
+            backend=backend,
+            device=device,
+            threads=threads,
+            instruction_set=instruction_set,
+            batch_tokens=batch_tokens,
+        )
+        return Extractor.of(opened, self.semantics, runtime)
 
     def predict(
         self, texts: str | Sequence[Text], *, extractor: Extractor | None = None, progress: bool = False

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin, _clone_parametrized
 
 from layertap.engine.extractor import Extractor
-from layertap.engine.options import Precision
+from layertap.engine.options import BackendName, Precision
 from layertap.errors import OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature
@@ -64,7 +64,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         sweep: features to extract together; goes with `cache`. `feature` need not be among them.
         revision, cache_dir, local_files_only, allow_pickle: where the model comes from; `cache_dir` is the hub's cache.
         precision, max_length, untrained_pooler, long, truncate_side, window, overlap, word_pattern, backend, device,
-            batch_tokens: as `Extractor.from_pretrained` has them.
+            threads, instruction_set, batch_tokens: as `Extractor.from_pretrained` has them.
         progress: draw a progress bar on standard error while extracting.
 
     Attributes:
@@ -91,8 +91,10 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         window: int | None = None,
         overlap: int | None = None,
         word_pattern: str | None = None,
-        backend: Literal["auto", "torch"] = "auto",
+        backend: BackendName = "auto",
         device: str = "cpu",
+        threads: int | None = None,
+        instruction_set: str | None = None,
         batch_tokens: int | None = None,
         progress: bool = False,
     ) -> None:
@@ -114,6 +116,8 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.word_pattern = word_pattern
         self.backend = backend
         self.device = device
+        self.threads = threads
+        self.instruction_set = instruction_set
         self.batch_tokens = batch_tokens
         self.progress = progress
 
@@ -216,6 +220,8 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
                 "word_pattern": self.word_pattern,
                 "backend": self.backend,
                 "device": self.device,
+                "threads": self.threads,
+                "instruction_set": self.instruction_set,
                 "batch_tokens": self.batch_tokens,
             },
         )

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layertap.backends.base import Backend, open_backend
+from layertap.backends.base import Backend
+from layertap.backends.choice import Wish, choose, open_backend
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
@@ -35,15 +36,17 @@ class Candidate:
 
     Attributes:
         files: the checkpoint.
+        backend: by its name.
     """
 
     files: ModelFiles
+    backend: str = "torch"
     _backends: dict[str, Backend] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder: Path) -> Candidate:
+    def open(cls, folder: Path, backend: str = "torch") -> Candidate:
         """Opens a folder; a tokenizer is not needed."""
-        return cls(open_model(locate(folder)))
+        return cls(open_model(locate(folder)), backend)
 
     @property
     def has_pooler(self) -> bool:
@@ -131,8 +134,9 @@ class Candidate:
 
     def _run(self, program: Program, batch: PackedBatch, precision: str) -> dict[Capture, Any]:
         if precision not in self._backends:
+            choice = choose(self.files.spec, Wish(backend=self.backend, device="cpu", precision=precision))
             self._backends[precision] = open_backend(
-                "auto", self.files.spec, self.files.weights, device="cpu", precision=precision
+                choice, self.files.spec, self.files.weights, device="cpu", precision=precision
             )
         return dict(self._backends[precision].run(program, batch, {"tokens": segments_of(batch, "tokens")}))
 

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from layertap.verify.measure import HALF_COSINE, OWN_ERROR_FACTOR, Difference
+from layertap.verify.measure import HALF_COSINE, HIGH_FACTOR, INT8_COSINE, OWN_ERROR_FACTOR, Difference
 
 FORMAT = 1
 """Number of the JSON layout."""
@@ -23,12 +23,22 @@ class Setup:
     Attributes:
         backend: by its name.
         device: "cpu" or "cuda:N".
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "float32-high", "bfloat16", "float16" or "int8".
     """
 
     backend: str
     device: str
     precision: str
+
+    @property
+    def own_precision(self) -> str:
+        """The nearest that transformers has."""
+        return {"float32-high": "float32", "int8": "bfloat16"}.get(self.precision, self.precision)
+
+    @property
+    def same_bits(self) -> bool:
+        """A text has the same bits in every batch: the native backend's promise."""
+        return self.backend == "native"
 
     def __str__(self) -> str:
         return f"{self.backend} on {self.device}, {self.precision}"
@@ -68,7 +78,7 @@ class Output:
     Attributes:
         name: "hidden_states[i]", "hidden_states[L].unnormed" or "pooler_output".
         found: layertap against transformers in float64.
-        own: transformers in the same precision against itself in float64.
+        own: transformers in the same precision, or the nearest it has, against itself in float64.
     """
 
     name: str
@@ -99,30 +109,35 @@ class SetupResult:
 
     @property
     def is_exact(self) -> bool:
-        """The bound is on errors; in half precision it is on cosines."""
-        return self.setup.precision == "float32"
+        """The bound is on errors; below float32 it is on cosines."""
+        return self.setup.own_precision == "float32"
 
     @property
     def bound(self) -> float:
-        """Largest error over RMS in float32, or smallest cosine in half precision."""
+        """Largest error over RMS in float32 and float32-high, or smallest cosine in other precisions."""
         if not self.is_exact:
-            return HALF_COSINE
+            return INT8_COSINE if self.setup.precision == "int8" else HALF_COSINE
         own = max((output.own.error_over_rms for output in self.outputs), default=0.0)
         # An oracle that is not finite itself allows nothing.
-        return max(self.base_bound, OWN_ERROR_FACTOR * own) if math.isfinite(own) else self.base_bound
+        bound = max(self.base_bound, OWN_ERROR_FACTOR * own) if math.isfinite(own) else self.base_bound
+        return bound * HIGH_FACTOR if self.setup.precision == "float32-high" else bound
 
     def allows(self, finding: Finding) -> bool:
-        """Whether figures are within the bound."""
+        """Whether figures of an output are within the bound."""
         if self.is_exact:
             return finding.error_over_rms <= self.bound
         return math.isfinite(finding.error_over_rms) and finding.cosine >= self.bound
 
+    def allows_apart(self, finding: Finding) -> bool:
+        """Whether a text may differ so much from itself in another batch."""
+        return finding.error_over_rms == 0 if self.setup.same_bits else self.allows(finding)
+
     @property
     def failures(self) -> tuple[str, ...]:
         """Names of the figures beyond the bound: of outputs, "alone" and "shuffled"."""
-        found = {output.name: output.found for output in self.outputs}
-        found |= {"alone": self.alone, "shuffled": self.shuffled}
-        return tuple(name for name, finding in found.items() if not self.allows(finding))
+        found = [output.name for output in self.outputs if not self.allows(output.found)]
+        apart = {"alone": self.alone, "shuffled": self.shuffled}
+        return (*found, *(name for name, finding in apart.items() if not self.allows_apart(finding)))
 
     @property
     def passed(self) -> bool:
@@ -147,8 +162,8 @@ class SetupResult:
                 }
                 for output in self.outputs
             ],
-            "alone": {**self.alone.as_json(), "passed": self.allows(self.alone)},
-            "shuffled": {**self.shuffled.as_json(), "passed": self.allows(self.shuffled)},
+            "alone": {**self.alone.as_json(), "passed": self.allows_apart(self.alone)},
+            "shuffled": {**self.shuffled.as_json(), "passed": self.allows_apart(self.shuffled)},
             "passed": self.passed,
         }
 

@@ -1,7 +1,7 @@
 """Runs a model with layertap and with transformers on the same ids, and compares all that comes out.
 
 The measure is transformers in float64; beside layertap's error against it stands transformers' own in the precision
-at hand.
+at hand, or in the nearest that it has.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap import __version__
+from layertap.backends.choice import Wish, choose, require_backend
 from layertap.backends.here import installed, require_torch
 from layertap.checkpoints.keys import to_stored
 from layertap.engine.extractor import Extractor
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Precision, Runtime, Semantics
-from layertap.errors import CheckpointError, OptionError
+from layertap.errors import BackendError, CheckpointError, OptionError
 from layertap.records import Array, Ragged
 from layertap.text.encoded import EncodedText
 from layertap.verify.certificate import Certificate, Finding, Output, Setup, SetupResult, TextFacts
@@ -35,7 +36,7 @@ LONGEST = 1024
 TOKENS_AT_ONCE = 4096
 """Texts are compared in groups of about so many tokens, which bounds the memory for states."""
 
-PRECISIONS = {"cpu": ("float32", "bfloat16"), "cuda": ("float32", "bfloat16", "float16")}
+CUDA_PRECISIONS = ("float32", "bfloat16", "float16")
 SMALL_BATCH = 64
 """Tokens a batch at least for shuffled texts: fewer than usual, so that other texts share a batch."""
 
@@ -58,28 +59,58 @@ class Texts:
     texts: tuple[str, ...] | None = None
 
 
-def available_setups(devices: Sequence[str] | None = None, precisions: Sequence[str] | None = None) -> list[Setup]:
+def available_setups(
+    devices: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    backends: Sequence[str] | None = None,
+) -> list[Setup]:
     """Every backend, device and precision there is here.
 
     Args:
         devices: only these, or None: all.
-        precisions: only these, or None: all that a device has.
+        precisions: only these, or None: all that a backend has on a device.
+        backends: only these, or None: all.
 
     Raises:
-        BackendError: no backend is installed.
-        OptionError: a device that is not here.
+        BackendError: torch is not installed, or a backend that is named.
+        OptionError: a device that is not here, a precision that no backend has.
     """
     require_torch()
+    here = {backend.name: backend for backend in installed()}
+    for name in backends or ():
+        require_backend(name)
+    names = _names([device for backend in here.values() for device in backend.devices])
+    unknown = [device for device in devices or () if device not in names]
+    if unknown:
+        raise OptionError(f"--device {unknown[0]}: this machine has {', '.join(dict.fromkeys(names.values()))}")
     found: dict[Setup, None] = {}
-    for backend in installed():
-        names = _names(backend.devices)
-        unknown = [device for device in devices or () if device not in names]
-        if unknown:
-            raise OptionError(f"--device {unknown[0]}: this machine has {', '.join(backend.devices)}")
+    for backend in here.values() if backends is None else [here[name] for name in backends]:
         for device in backend.devices if devices is None else [names[device] for device in devices]:
-            those = PRECISIONS[device.partition(":")[0]] if precisions is None else precisions
-            found |= {Setup(backend=backend.name, device=device, precision=precision): None for precision in those}
+            if device not in backend.devices:
+                continue
+            has = CUDA_PRECISIONS if device != "cpu" else backend.precisions
+            found |= {
+                Setup(backend=backend.name, device=device, precision=precision): None
+                for precision in (has if precisions is None else precisions)
+                if precision in has
+            }
+    missing = [precision for precision in precisions or () if precision not in {setup.precision for setup in found}]
+    if missing:
+        raise OptionError(f"--precision {missing[0]}: what is compared here does not have it")
     return list(found)
+
+
+def runnable(opened: OpenedModel, setups: Sequence[Setup]) -> tuple[list[Setup], dict[str, str]]:
+    """The setups that run this model, and of the other ones their backends -> why they do not."""
+    found, refused = [], {}
+    for setup in setups:
+        try:
+            choose(opened.files.spec, Wish(backend=setup.backend, device=setup.device, precision=setup.precision))
+        except BackendError as refusal:
+            refused[setup.backend] = str(refusal)
+        else:
+            found.append(setup)
+    return found, refused
 
 
 def _names(devices: Iterable[str]) -> dict[str, str]:
@@ -95,6 +126,7 @@ def verify(
     texts: Texts | None = None,
     max_length: int | None = None,
     reference_folder: Path | None = None,
+    threads: int | None = None,
     say: Say = lambda _: None,
 ) -> Certificate:
     """Compares every hidden state, before and after a final norm, and the pooler with transformers'.
@@ -105,6 +137,7 @@ def verify(
         texts: what to run it on; None: built-in texts.
         max_length: tokens a text at most; None: the model's limit, `LONGEST` where that is higher.
         reference_folder: where transformers loads the model from; None: the same folder.
+        threads: of native runs; None: a thread a core.
         say: called with what is done next.
 
     Raises:
@@ -127,16 +160,20 @@ def verify(
         final_norm=_final_norm(opened),
     )
     encoded = [text.limited(limit) for text in opened.tokenizer.encode(chosen)]
-    comparisons = [_Comparison(opened, setup, limit, reference) for setup in setups]
+    comparisons = [_Comparison(opened, setup, limit, threads) for setup in setups]
+    own = {(setup.own_precision, setup.device): _Own(reference, setup) for setup in setups}
     exact = reference.copy("float64")
     done = 0
     for group in groups(encoded, TOKENS_AT_ONCE):
         say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in float64")
         ids = [text.input_ids for text in encoded[done : done + len(group)]]
         expected = exact.outputs(ids)
+        for (precision, _), by_itself in own.items():
+            say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in {precision}")
+            by_itself.take(ids, expected)
         for comparison in comparisons:
             say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: {comparison.setup}")
-            comparison.take(chosen[done : done + len(group)], ids, expected)
+            comparison.take(chosen[done : done + len(group)], expected)
         done += len(group)
     say("comparing token ids")
     return Certificate(
@@ -156,7 +193,10 @@ def verify(
             max_length=limit,
             different_ids=different_ids(folder, chosen, encoded, limit),
         ),
-        results=tuple(comparison.result() for comparison in comparisons),
+        results=tuple(
+            comparison.result(own[comparison.setup.own_precision, comparison.setup.device].differences)
+            for comparison in comparisons
+        ),
     )
 
 
@@ -212,26 +252,49 @@ def different_ids(
     return tuple(i for i, (found, ids) in enumerate(pairs) if found.input_ids.tolist() != list(ids))
 
 
+class _Own:
+    """How far transformers is from itself in float64, in another precision: of each state, and of the pooler."""
+
+    def __init__(self, reference: Reference, setup: Setup) -> None:
+        self._reference = reference.copy(setup.own_precision, setup.device)
+        self.differences: list[Difference] = []
+
+    def take(self, ids: IntRows, exact: Outputs) -> None:
+        """Runs one group of texts."""
+        found, expected = _all_arrays(self._reference.outputs(ids)), _all_arrays(exact)
+        self.differences = self.differences or [Difference() for _ in expected]
+        _add(self.differences, found, expected)
+
+
+def _all_arrays(outputs: Outputs) -> list[Array]:
+    more = (outputs.unnormed, outputs.pooled)
+    return [*outputs.states, *(array for array in more if array is not None)]
+
+
 class _Comparison:
     """Everything about one setup; figures grow with each group of texts."""
 
-    def __init__(self, opened: OpenedModel, setup: Setup, limit: int, reference: Reference) -> None:
+    def __init__(self, opened: OpenedModel, setup: Setup, limit: int, threads: int | None) -> None:
         self.setup = setup
         semantics = Semantics(
             precision=cast(Precision, setup.precision), max_length=limit, untrained_pooler="use", non_finite="keep"
         )
-        runtime = Runtime(backend=cast(Any, setup.backend), device=setup.device)
+        runtime = Runtime(
+            backend=cast(Any, setup.backend),
+            device=setup.device,
+            threads=threads if setup.backend == "native" else None,
+        )
         self._packed = Extractor.of(opened, semantics, runtime)
         self._alone, self._shuffled = (
             Extractor(
                 opened=opened,
                 backend=self._packed.backend,
+                choice=self._packed.choice,
                 semantics=semantics,
                 runtime=replace(runtime, batch_tokens=batch_tokens),
             )
             for batch_tokens in (1, max(SMALL_BATCH, limit // 2))
         )
-        self._own = reference.copy(setup.precision, setup.device)
         self._layers = opened.files.spec.num_hidden_layers
         self._features = {"states": "hidden_states[:]"}
         self._names = [f"hidden_states[{i}]" for i in range(self._layers + 1)]
@@ -241,11 +304,10 @@ class _Comparison:
             self._features["pooler"] = "pooler_output"
         self._names += [feature for name, feature in self._features.items() if name != "states"]
         self._differences = [Difference() for _ in self._names]
-        self._own_differences = [Difference() for _ in self._names]
         self._apart = {"alone": Difference(), "shuffled": Difference()}
 
-    def take(self, texts: Sequence[str], ids: IntRows, exact: Outputs) -> None:
-        """Runs one group of texts: `ids` are theirs, `exact` what transformers gives in float64."""
+    def take(self, texts: Sequence[str], exact: Outputs) -> None:
+        """Runs one group of texts; `exact` is what transformers gives in float64."""
         order = np.random.default_rng(SHUFFLING).permutation(len(texts))
         packed = self._run(self._packed, texts, order=np.arange(len(texts)))
         arrangements = {
@@ -255,7 +317,6 @@ class _Comparison:
         expected = self._arrays(exact)
         for found in (packed, *arrangements.values()):
             _add(self._differences, found, expected)
-        _add(self._own_differences, self._arrays(self._own.outputs(ids)), expected)
         for name, found in arrangements.items():
             for one, other in zip(found, packed, strict=True):
                 self._apart[name].add(one / _rms(other), other / _rms(other))
@@ -287,14 +348,14 @@ class _Comparison:
             arrays.append(outputs.pooled)
         return arrays
 
-    def result(self) -> SetupResult:
-        """The figures of all groups."""
+    def result(self, own: Sequence[Difference]) -> SetupResult:
+        """The figures of all groups; `own` are those of transformers, which may be one output more: the pooler's."""
         return SetupResult(
             setup=self.setup,
             instruction_set=self._packed.backend.instruction_set,
             outputs=tuple(
-                Output(name=name, found=Finding.of(found), own=Finding.of(own))
-                for name, found, own in zip(self._names, self._differences, self._own_differences, strict=True)
+                Output(name=name, found=Finding.of(found), own=Finding.of(of_itself))
+                for name, found, of_itself in zip(self._names, self._differences, own, strict=False)
             ),
             alone=Finding.of(self._apart["alone"]),
             shuffled=Finding.of(self._apart["shuffled"]),

@@ -20,8 +20,14 @@ OWN_ERROR_FACTOR = 1.5
 """Trained weights can be far worse conditioned than random ones: beyond the bounds above, this many times the error
 that transformers itself has in float32 is allowed, both measured against float64."""
 
+HIGH_FACTOR = 25
+"""In float32-high errors may be so many times those of float32."""
+
 HALF_COSINE = 0.999
 """Smallest cosine in bfloat16 and float16."""
+
+INT8_COSINE = 0.99
+"""Smallest cosine in int8."""
 
 FloatArray = npt.NDArray[np.floating]
 

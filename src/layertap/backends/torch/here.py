@@ -15,7 +15,8 @@ def facts() -> BackendFacts:
         name="torch",
         version=torch.__version__,
         devices=devices,
-        instruction_set=torch.backends.cpu.get_cpu_capability(),
+        instruction_sets=(torch.backends.cpu.get_cpu_capability(),),
+        precisions=("float32", "bfloat16"),
         threads=torch.get_num_threads(),
     )
 
