@@ -22,7 +22,12 @@ MODULES = sorted(
 )
 NEED_TORCH = [name for name in MODULES if f"{name}.".startswith(TORCH_ROOMS) and name != "layertap.backends.torch"]
 NEED_SKLEARN = ["layertap.learn.text_features"]  # scikit-learn in turn imports pandas, and that pyarrow, where they are
-LIGHT = [name for name in MODULES if name not in (*NEED_TORCH, *NEED_SKLEARN)]
+KERNELS = "layertap.backends.native._native"
+NEED_KERNELS = [KERNELS, "layertap.backends.native.backend", "layertap.backends.native.here"]
+IS_BUILT = find_spec(KERNELS) is not None
+LIGHT = [
+    name for name in MODULES if name not in (*NEED_TORCH, *NEED_SKLEARN) and (IS_BUILT or name not in NEED_KERNELS)
+]
 REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "text"})
 HEAVY = ("torch", "transformers", "sentence_transformers", "pyarrow", "tokenizers", "huggingface_hub")
 
@@ -108,7 +113,7 @@ assert "blocks" in explain(plan, facts, lengths=64, num_records=None, precision=
 assert len(opened.tokenizer.encode(["the film"])[0]) == 4
 opened.files.weights(["pooler.dense.bias"])
 for make in (
-    lambda: layertap.Extractor.from_pretrained(sys.argv[1]),
+    lambda: layertap.Extractor.from_pretrained(sys.argv[1], backend="torch"),
     lambda: layertap.Extractor.from_pretrained(sys.argv[1], allow_pickle=True),
 ):
     try:

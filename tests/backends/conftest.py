@@ -223,3 +223,11 @@ def smallest_cosine() -> Callable[[np.ndarray, np.ndarray], float]:
         return float(((one * other).sum(axis=1) / lengths).min())
 
     return cosine
+
+
+@pytest.fixture(scope="session")
+def tiny_spec() -> EncoderSpec:
+    """BERT, of three small blocks."""
+    config = {"model_type": "bert", "vocab_size": 99, "hidden_size": 32, "num_hidden_layers": 3}
+    config |= {"num_attention_heads": 4, "intermediate_size": 64, "max_position_embeddings": 64}
+    return architecture("bert").spec(ConfigReader(config))

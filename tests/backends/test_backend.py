@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layertap.backends.base import Backend, open_backend, pickle_reader, rows_needed
+from layertap.backends.base import Backend, pickle_reader, rows_needed
+from layertap.backends.choice import Wish, choose, open_backend
 from layertap.errors import BackendError, OptionError, WeightsError
 from layertap.features.program import Capture, Program
 from layertap.packing import Segments, simple_segments
@@ -318,11 +319,14 @@ def test_precisions_that_the_device_lacks_are_refused(model, precision, match):
         model.backend(precision=precision)
 
 
-@pytest.mark.parametrize("name", ["auto", "torch"])
-def test_the_best_backend_is_torch(model, name):
-    backend = open_backend(name, model.spec, model.weights(), device="cpu", precision="float32")
+@pytest.mark.parametrize("name", ["native", "torch"])
+def test_backends_are_opened_by_name(model, name):
+    if name == "native":
+        pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+    choice = choose(model.spec, Wish(backend=name, device="cpu", precision="float32"))
+    backend = open_backend(choice, model.spec, model.weights(), device="cpu", precision="float32")
     assert isinstance(backend, Backend)
-    assert backend.name == "torch"
+    assert backend.name == name
     assert backend.instruction_set
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from importlib.machinery import ModuleSpec
 
@@ -23,11 +24,27 @@ def nothing_installed(_: str) -> ModuleSpec | None:
 
 
 def test_what_torch_has_here() -> None:
-    (facts,) = here.installed()
+    facts = {facts.name: facts for facts in here.installed()}["torch"]
     assert (facts.name, facts.version) == ("torch", torch.__version__)
     assert facts.threads == torch.get_num_threads()
-    assert facts.instruction_set == torch.backends.cpu.get_cpu_capability()
+    assert facts.instruction_sets == (torch.backends.cpu.get_cpu_capability(),)
+    assert facts.precisions == ("float32", "bfloat16")
     assert list(facts.devices) == ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+
+
+def test_what_the_kernels_have_here() -> None:
+    native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+    facts = {facts.name: facts for facts in here.installed()}["native"]
+    assert facts.devices == {"cpu": "the processor"}
+    assert facts.instruction_sets == tuple(native.instruction_sets())
+    assert "avx2" in facts.instruction_sets
+    assert facts.precisions[:2] == ("float32", "float32-high")
+    for name in facts.instruction_sets:
+        assert ("int8" in native.precisions(name)) == (name not in ("avx2", "avx512"))
+        assert ("bfloat16" in native.precisions(name)) == ("bf16" in name or "amx" in name)
+    assert facts.threads == len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match="no instruction set 'sse'"):
+        native.precisions("sse")
 
 
 def test_threads_are_set_for_the_process(threads: int) -> None:

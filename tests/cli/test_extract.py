@@ -236,5 +236,21 @@ def test_an_output_is_replaced_only_on_demand(layertap: Run, refused: Run, model
 
 def test_threads_are_set(layertap: Run, model: Path, texts: Path, tmp_path: Path) -> None:
     torch.set_num_threads(2)
-    assert layertap("extract", texts, "-o", tmp_path / "o.npy", "-m", model, "--threads", "1").code == 0
+    asked = ("extract", texts, "-o", tmp_path / "o.npy", "-m", model, "--backend", "torch", "--threads", "1")
+    ended = layertap(*asked)
+    assert ended.code == 0
+    assert "\nbackend   float32 on torch\n" in ended.err
     assert torch.get_num_threads() == 1
+
+
+def test_the_native_backend(layertap: Run, refused: Run, model: Path, texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+    torch.set_num_threads(2)
+    asked = ("extract", texts, "-m", model, "--backend", "native", "--instruction-set", "avx2")
+    ended = layertap(*asked, "-o", tmp_path / "o.npy", "--threads", "1")
+    assert ended.code == 0
+    assert "\nbackend   float32 on native, avx2, 1 thread\n" in ended.err
+    assert torch.get_num_threads() == 2
+    assert layertap("extract", texts, "-m", model, "--backend", "torch", "-o", tmp_path / "t.npy").code == 0
+    np.testing.assert_allclose(np.load(tmp_path / "o.npy"), np.load(tmp_path / "t.npy"), atol=1e-5)
+    assert "native has no int8 with avx2" in refused(2, *asked, "-o", tmp_path / "i.npy", "--precision", "int8")

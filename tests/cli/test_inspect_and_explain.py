@@ -38,6 +38,8 @@ def test_inspect_as_json(layertap: Run, model: Path, monkeypatch: pytest.MonkeyP
     }
     assert facts["tokenizer"]["template"] == "[CLS] TEXT [SEP]"
     assert facts["backends"] == []
+    assert list(facts["absent_backends"]) == ["native", "torch"]
+    assert facts["auto_backend"].startswith("none: nothing here can run this model: native is not built")
 
 
 @pytest.mark.parametrize(
@@ -159,8 +161,36 @@ def test_inspect_tells_which_state_is_normed_and_of_no_pooler(layertap: Run, mod
 def test_inspect_knows_this_machine(layertap: Run, model: Path) -> None:
     torch = pytest.importorskip("torch")
     out = layertap("inspect", model).out
-    assert f"torch  {torch.__version__}" in out
+    assert ["torch", f"{torch.__version__},"] in [line.split()[:2] for line in out.splitlines()]
     assert max(map(len, out.split("on this machine")[0].split("weights")[1].splitlines())) <= 100
+
+
+def test_inspect_knows_the_native_backend(layertap: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+    first, *others = native.instruction_sets()
+    machine = " ".join(layertap("inspect", model).out.split("on this machine")[1].split())  # lines are wrapped
+    assert f"instruction set {first}, on request {', '.join(others)}" in machine
+    assert f"{', '.join(native.precisions(first))} on the processor" in machine
+    assert "not here" not in machine
+    monkeypatch.setattr("layertap.backends.here.native_absence", lambda: "native is not built: no compiler")
+    machine = " ".join(layertap("inspect", model).out.split("on this machine")[1].split())
+    assert "not here native is not built: no compiler" in machine
+
+
+def test_explain_says_what_would_run(layertap: Run, model: Path) -> None:
+    native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+
+    def backend(*options: str) -> str:
+        return str(layertap("explain", "-m", model, *options).out.splitlines()[1])
+
+    asked = ("--backend", "native", "--threads", "1", "--instruction-set", "avx2")
+    assert backend(*asked) == "backend native, avx2, 1 thread"
+    assert backend("--backend", "torch") == "backend torch"
+    assert backend("--backend", "native").startswith(f"backend native, {native.instruction_sets()[0]}, ")
+    assert backend("--device", "cuda", "--backend", "native") == (
+        "backend none: native runs on the processor, not on cuda"
+    )
+    assert "alone" in backend("--precision", "int8", "--backend", "torch")
 
 
 def test_inspect_of_the_default_model(layertap: Run, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

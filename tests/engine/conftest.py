@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from layertap.engine.extractor import Extractor
-from layertap.records import Ragged
+from layertap.records import AttentionMaps, Ragged
 
 SENTENCE_LIMIT = 12
 
@@ -87,6 +87,10 @@ def assert_same() -> Callable[..., None]:
         elif isinstance(one, Ragged):
             np.testing.assert_array_equal(one.offsets, other.offsets)
             check(one.values, other.values, tolerance)
+        elif isinstance(one, AttentionMaps):
+            assert len(one) == len(other)
+            for maps, others in zip(one, other, strict=True):
+                check(maps, others, tolerance)
         else:
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
             if one.dtype.kind == "f":

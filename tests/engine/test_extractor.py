@@ -371,7 +371,7 @@ def test_nothing_is_read_before_a_feature_needs_it(tmp_path, make_checkpoint):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"precision": "fp16"}, "precision 'fp16': expected one of float32, bfloat16, float16"),
+        ({"precision": "fp16"}, "precision 'fp16': expected one of float32, float32-high, bfloat16, float16, int8"),
         ({"precision": "float16"}, "needs a CUDA device"),
         ({"max_length": 0}, "expected a whole number of at least 1"),
         ({"max_length": 8.0}, "expected a whole number"),
@@ -379,7 +379,14 @@ def test_nothing_is_read_before_a_feature_needs_it(tmp_path, make_checkpoint):
         ({"batch_tokens": -1}, "batch_tokens -1: expected a whole number of at least 1"),
         ({"untrained_pooler": "yes"}, "expected one of refuse, use"),
         ({"non_finite": "drop"}, "expected one of raise, keep"),
-        ({"backend": "jax"}, "expected one of auto, torch"),
+        ({"backend": "jax"}, "expected one of auto, native, torch"),
+        ({"threads": 0}, "threads 0: expected a whole number of at least 1"),
+        ({"threads": 1.5}, "threads 1.5: expected a whole number"),
+        ({"threads": 1, "backend": "torch"}, r"torch\.set_num_threads\(1\) sets them"),
+        ({"instruction_set": 2}, "instruction_set 2: expected a name"),
+        ({"instruction_set": "avx2", "backend": "torch"}, "instruction_set 'avx2' is the native backend's alone"),
+        ({"precision": "int8", "backend": "torch"}, "precision 'int8' is the native backend's alone"),
+        ({"precision": "float32-high", "backend": "torch"}, "is the native backend's alone"),
         ({"device": "gpu"}, "expected cpu, cuda or cuda:N"),
     ],
 )
@@ -413,4 +420,4 @@ def test_without_torch_the_message_says_what_to_install(bert_folder, monkeypatch
 
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
-        Extractor.from_pretrained(bert_folder)
+        Extractor.from_pretrained(bert_folder, backend="torch")

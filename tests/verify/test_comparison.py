@@ -227,8 +227,10 @@ def test_built_in_texts(folder):
 
 def test_setups():
     assert {FLOAT32, BFLOAT16} <= set(available_setups())
-    assert available_setups(["cpu"], ["bfloat16"]) == [BFLOAT16]
-    assert available_setups(["cpu", "cpu"], ["float32"]) == [FLOAT32]
+    assert available_setups(["cpu"], ["bfloat16"], ["torch"]) == [BFLOAT16]
+    assert available_setups(["cpu", "cpu"], ["float32"], ["torch"]) == [FLOAT32]
+    with pytest.raises(OptionError, match="--precision int8: what is compared here does not have it"):
+        available_setups(precisions=["float32", "int8"], backends=["torch"])
     with pytest.raises(OptionError, match=r"--device tpu: this machine has cpu"):
         available_setups(["tpu"])
 

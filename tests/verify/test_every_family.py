@@ -46,7 +46,7 @@ def saved(row, folder, values, *, scale=1.0):
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     opened = saved(row, tmp_path, row.small)
-    found = verify(opened, available_setups(["cpu"]), texts=TEXTS)
+    found = verify(opened, available_setups(["cpu"], backends=["torch"]), texts=TEXTS)
     spec = opened.files.spec
     states = [f"hidden_states[{i}]" for i in range(spec.num_hidden_layers + 1)]
     assert {result.setup.precision for result in found.results} == {"float32", "bfloat16"}
@@ -70,14 +70,14 @@ def test_what_goes_into_the_final_norm_is_compared(tmp_path, monkeypatch):
     opened = saved(row, tmp_path, row.small)
     # as if the norm were another one: that of the last block, before its feed-forward
     monkeypatch.setattr(comparison, "_final_norm", lambda _: "encoder.layer.2.ln")
-    (result,) = verify(opened, available_setups(["cpu"], ["float32"]), texts=TEXTS).results
+    (result,) = verify(opened, available_setups(["cpu"], ["float32"], ["torch"]), texts=TEXTS).results
     assert result.failures == ("hidden_states[3].unnormed",)
 
 
 def test_a_model_whose_float32_is_coarse_is_measured_by_transformers_own_error(tmp_path):
     (row,) = [row for row in ROWS if row.name == "BERT"]
     opened = saved(row, tmp_path, dict(row.small) | {"num_hidden_layers": 6}, scale=6.0)
-    found = verify(opened, available_setups(["cpu"], ["float32"]), texts=TEXTS)
+    found = verify(opened, available_setups(["cpu"], ["float32"], ["torch"]), texts=TEXTS)
     (result,) = found.results
     assert max(output.own.error_over_rms for output in result.outputs) > result.base_bound
     assert result.bound > result.base_bound

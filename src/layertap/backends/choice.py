@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layertap.backends.base import Backend, Weights
-from layertap.backends.here import has_torch, native_absence, require_torch
+from layertap.backends.here import has_torch, native_absence, native_kernels, require_torch
+from layertap.backends.native.supports import supports
 from layertap.errors import BackendError, OptionError
 from layertap.models.spec import EncoderSpec
 
@@ -140,9 +141,7 @@ def _native(spec: EncoderSpec, wish: Wish) -> Choice:
     absence = native_absence()
     if absence is not None:
         raise BackendError(absence)
-    from layertap.backends.native import _native as kernels
-    from layertap.backends.native.supports import supports
-
+    kernels = native_kernels()
     here = kernels.instruction_sets()
     chosen = here[0] if wish.instruction_set is None else wish.instruction_set
     if chosen not in here:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 from layertap.errors import BackendError
 
@@ -59,10 +60,15 @@ def native_absence() -> str | None:
     if find_spec(KERNELS) is None:
         return "native is not built: `pip install -v` from the sources builds it, or shows why it cannot"
     try:
-        kernels = import_module(KERNELS)
+        sets = native_kernels().instruction_sets()
     except ImportError as error:
         return f"native cannot be loaded: {error}"
-    return None if kernels.instruction_sets() else "native needs a processor with AVX2"
+    return None if sets else "native needs a processor with AVX2"
+
+
+def native_kernels() -> Any:
+    """The compiled module."""
+    return import_module(KERNELS)
 
 
 def has_torch() -> bool:

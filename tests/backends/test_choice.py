@@ -1,0 +1,146 @@
+"""Which backend runs what, and what is said where one does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from layertap.backends import choice, here
+from layertap.backends.choice import Wish, choose, require_backend
+from layertap.errors import BackendError, OptionError
+from layertap.models.positions import RelativeBias
+
+PRECISIONS = {"amx": ["float32", "float32-high", "bfloat16", "int8"], "avx2": ["float32", "float32-high"]}
+KERNELS = SimpleNamespace(
+    instruction_sets=lambda: list(PRECISIONS),
+    available_threads=lambda: 6,
+    precisions=lambda name: PRECISIONS[name],
+)
+
+
+def wish(**options):
+    return Wish(**({"backend": "auto", "device": "cpu", "precision": "float32"} | options))
+
+
+@pytest.fixture
+def relative_spec(tiny_spec):
+    return replace(tiny_spec, relative=RelativeBias(buckets=32, max_distance=128))
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """A machine with both backends, whatever this one has; returns how to take one away."""
+    missing = set()
+
+    def installed(name):
+        if name == "torch":
+            return None if "torch" in missing else SimpleNamespace()
+        return None if "native" in missing else SimpleNamespace()
+
+    monkeypatch.setattr(here, "find_spec", installed)
+    monkeypatch.setattr(here, "import_module", lambda _: KERNELS)
+    monkeypatch.setattr(choice, "AUTO_TAKES_NATIVE", True)
+    return missing.add
+
+
+def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
+    chosen = choose(tiny_spec, wish())
+    assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("native", "amx", 6)
+    assert str(chosen) == "native, amx, 6 threads"
+    assert str(choose(tiny_spec, wish(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
+
+
+def test_auto_says_why_it_takes_torch(relative_spec):
+    chosen = choose(relative_spec, wish())
+    assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("torch", "", None)
+    assert str(chosen) == "torch: native does not run relative attention biases"
+    assert str(choose(relative_spec, wish(precision="float16"))).startswith("torch: native has no float16 with amx")
+    assert str(choose(relative_spec, wish(device="cuda"))) == "torch"
+
+
+def test_what_is_named_is_taken_or_refused(tiny_spec, relative_spec):
+    assert str(choose(tiny_spec, wish(backend="torch"))) == "torch"
+    assert choose(tiny_spec, wish(backend="native")).backend == "native"
+    with pytest.raises(BackendError, match=r"^native does not run relative attention biases$"):
+        choose(relative_spec, wish(backend="native"))
+    with pytest.raises(OptionError, match=r"^native runs on the processor, not on cuda:0$"):
+        choose(tiny_spec, wish(backend="native", device="cuda:0"))
+
+
+@pytest.mark.parametrize("only", [{"precision": "int8"}, {"precision": "float32-high"}, {"instruction_set": "amx"}])
+def test_what_only_native_has_is_never_left_out(tiny_spec, relative_spec, only, machine):
+    assert choose(tiny_spec, wish(**only)).backend == "native"
+    with pytest.raises(OptionError, match="is the native backend's alone"):
+        choose(tiny_spec, wish(backend="torch", **only))
+    with pytest.raises(BackendError, match="alone, and native does not run relative attention biases"):
+        choose(relative_spec, wish(**only))
+    machine("native")
+    with pytest.raises(BackendError, match="alone, and native is not built"):
+        choose(tiny_spec, wish(**only))
+
+
+def test_precisions_go_by_the_instruction_set(tiny_spec):
+    assert choose(tiny_spec, wish(precision="bfloat16")).backend == "native"
+    with pytest.raises(OptionError, match="native has no int8 with avx2, but float32, float32-high"):
+        choose(tiny_spec, wish(backend="native", precision="int8", instruction_set="avx2"))
+    with pytest.raises(OptionError, match="no instruction set 'sse', but amx, avx2"):
+        choose(tiny_spec, wish(backend="native", instruction_set="sse"))
+
+
+def test_threads_of_torch_are_the_process_s(tiny_spec, relative_spec):
+    with pytest.raises(OptionError, match=r"threads 2: torch runs the model, .*set_num_threads\(2\) sets them"):
+        choose(tiny_spec, wish(backend="torch", threads=2))
+    with pytest.raises(OptionError, match="runs the model here, since native does not run relative"):
+        choose(relative_spec, wish(threads=2))
+
+
+def test_without_native(tiny_spec, machine):
+    machine("native")
+    assert str(choose(tiny_spec, wish())).startswith("torch: native is not built: `pip install -v`")
+    with pytest.raises(BackendError, match="native is not built"):
+        choose(tiny_spec, wish(backend="native"))
+    with pytest.raises(BackendError, match="native is not built"):
+        require_backend("native")
+    require_backend("auto")
+    require_backend("torch")
+    assert list(here.absences()) == ["native"]
+
+
+def test_without_torch(tiny_spec, relative_spec, machine):
+    machine("torch")
+    assert choose(tiny_spec, wish()).backend == "native"
+    with pytest.raises(BackendError, match=r"native does not run relative .*: pip install 'layertap\[torch\]'"):
+        choose(relative_spec, wish())
+    with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
+        choose(tiny_spec, wish(backend="torch"))
+    with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
+        require_backend("torch")
+    require_backend("auto")
+    require_backend("native")
+    assert list(here.absences()) == ["torch"]
+
+
+def test_without_both(tiny_spec, machine):
+    machine("torch")
+    machine("native")
+    with pytest.raises(BackendError, match=r"not built: .*; torch can: pip install 'layertap\[torch\]'"):
+        choose(tiny_spec, wish())
+    with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
+        require_backend("auto")
+    assert here.installed() == ()
+    assert list(here.absences()) == ["native", "torch"]
+
+
+def test_a_module_that_cannot_be_loaded(tiny_spec, monkeypatch):
+    def broken(_):
+        raise ImportError("GLIBCXX_3.4.99 not found")
+
+    monkeypatch.setattr(here, "import_module", broken)
+    assert str(choose(tiny_spec, wish())) == "torch: native cannot be loaded: GLIBCXX_3.4.99 not found"
+
+
+def test_a_processor_without_any_instruction_set(tiny_spec, monkeypatch):
+    monkeypatch.setattr(here, "import_module", lambda _: SimpleNamespace(instruction_sets=list))
+    assert str(choose(tiny_spec, wish())) == "torch: native needs a processor with AVX2"
