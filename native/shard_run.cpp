@@ -216,6 +216,8 @@ void ShardRun::run_attention(const Block& block, int layer) {
   Operand context{work_.context.as<void>(), stride_, 0, nullptr};
   if (encoder_.format_ != Format::bfloat16) {
     float* wide = bf16 ? work_.wide.as<float>() : work_.context.as<float>();
+    // attention was shared out by heads, this is by rows
+    if (encoder_.format_ != Format::float32) team_.meet();
     const Part own = own_rows(active_);
     if (bf16 && own.begin < own.end)
       kernels_.widen(work_.context.as<bfloat16>() + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size,

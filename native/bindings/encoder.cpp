@@ -58,8 +58,9 @@ class PythonEncoder {
     if (positions) made.positions = table(*positions, positions_type);
     if (types) made.types = table(*types, types_type);
     made.norm = norm(norm_weight, norm_bias, shape_.embedding_size);
-    if (projection.has_value() != (shape_.embedding_size != shape_.hidden_size))
-      refuse("a projection goes with an embedding size other than the hidden size");
+    // of equal sizes some models have one, too (ALBERT)
+    if (!projection && shape_.embedding_size != shape_.hidden_size)
+      refuse("tables of another width than the hidden states need a projection");
     if (projection)
       made.projection = std::make_unique<Matrix>(
           encoder_.dense({weight(*projection, projection_bias, shape_.hidden_size, shape_.embedding_size)}));

@@ -20,11 +20,20 @@ std::vector<std::string> precisions(const std::string& instruction_set) {
   return found;
 }
 
+std::string compiler() {
+#if defined(__clang__)
+  return "Clang " __clang_version__;
+#else
+  return "GCC " __VERSION__;
+#endif
+}
+
 }  // namespace
 
 void layertap::bind_machine(nanobind::module_& module) {
   using namespace nanobind::literals;
   module.def("instruction_sets", &instruction_sets);
   module.def("available_threads", &available_threads);
+  module.def("compiler", &compiler);
   module.def("precisions", &precisions, "instruction_set"_a);
 }

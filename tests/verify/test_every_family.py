@@ -9,15 +9,17 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+from layertap.backends.here import native_absence  # noqa: E402 - needs torch
 from layertap.cli.certificate_card import in_lines  # noqa: E402 - needs torch
 from layertap.engine.opening import open_reference  # noqa: E402
 from layertap.engine.options import ModelReference  # noqa: E402
 from layertap.verify import comparison  # noqa: E402
-from layertap.verify.comparison import Texts, available_setups, verify  # noqa: E402
+from layertap.verify.comparison import Texts, available_setups, runnable, verify  # noqa: E402
 from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
 from tests.conftest import wordpiece_tokenizer  # noqa: E402
 
+RUN_NATIVELY = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert")
 LONG = "some film about the river and the bank, " * 9
 TEXTS = Texts(texts=("A good film.", "", "hello", LONG, "the dull story of a great actor"))
 
@@ -46,10 +48,13 @@ def saved(row, folder, values, *, scale=1.0):
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     opened = saved(row, tmp_path, row.small)
-    found = verify(opened, available_setups(["cpu"], backends=["torch"]), texts=TEXTS)
+    setups, refused = runnable(opened, available_setups(["cpu"]))
+    found = verify(opened, setups, texts=TEXTS, threads=2)
     spec = opened.files.spec
     states = [f"hidden_states[{i}]" for i in range(spec.num_hidden_layers + 1)]
-    assert {result.setup.precision for result in found.results} == {"float32", "bfloat16"}
+    assert native_absence() or list(refused) == ([] if row.model_type in RUN_NATIVELY else ["native"])
+    of_torch = [result for result in found.results if result.setup.backend == "torch"]
+    assert {result.setup.precision for result in of_torch} == {"float32", "bfloat16"}
     for result in found.results:
         unnormed = [f"{states[-1]}.unnormed"] * spec.final_norm
         assert [output.name for output in result.outputs] == states + unnormed + ["pooler_output"] * row.pooler
@@ -58,7 +63,7 @@ def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     assert found.passed
     assert (found.pooler == "none") == (not row.pooler)
     assert found.reference_class == row.model_class
-    lines = in_lines(found)
+    lines = in_lines(found, refused)
     normed = [line.split() for line in lines if line.startswith("  norm ")]
     last = spec.num_hidden_layers
     assert normed[0][1] == f"hidden_states[{last}]" if spec.final_norm else not normed

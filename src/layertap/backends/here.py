@@ -19,7 +19,7 @@ class BackendFacts:
 
     Attributes:
         name: of the backend.
-        version: of the library under it.
+        version: of the library under it, or of the compiler that built its kernels.
         devices: device name (as options take it) -> what it is.
         instruction_sets: of its kernels on the processor, the one that it takes first.
         precisions: that it has on the processor.

@@ -18,9 +18,10 @@ POOLERS = {
 }
 
 
-def in_lines(certificate: Certificate, refused: Mapping[str, str]) -> list[str]:
+def in_lines(certificate: Certificate, refused: Mapping[str, str] | None = None) -> list[str]:
     """What was compared, a table a setup, and the verdict last; `refused`: backends that do not run it -> why."""
-    lines = [certificate.model, *aligned([*_rows(certificate), *(("not run", why) for why in refused.values())])]
+    not_run = [("not run", why) for why in (refused or {}).values()]
+    lines = [certificate.model, *aligned([*_rows(certificate), *not_run])]
     for result in certificate.results:
         lines += ["", *_table(result)]
     return [*lines, "", verdict(certificate)]

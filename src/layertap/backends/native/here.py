@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from layertap import __version__
 from layertap.backends.here import BackendFacts
 from layertap.backends.native import _native
 
@@ -12,7 +11,7 @@ def facts() -> BackendFacts:
     sets = _native.instruction_sets()
     return BackendFacts(
         name="native",
-        version=__version__,
+        version=_native.compiler(),
         devices={"cpu": "the processor"},
         instruction_sets=tuple(sets),
         precisions=tuple(_native.precisions(sets[0])),
