@@ -256,7 +256,7 @@ def test_a_wrong_comment_is_found():
 
 
 def test_links_lead_somewhere():
-    for page in (*PAGES, CHINESE, "docs/structure.md", "docs/learn.md", "CONTRIBUTING.md"):
+    for page in (*PAGES, CHINESE, "docs/structure.md", "docs/learn.md", "docs/heads.md", "CONTRIBUTING.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
         headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in text.splitlines()}
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):

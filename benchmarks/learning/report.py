@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, median, stdev
 from typing import Any
 
@@ -44,7 +44,8 @@ _STEP = (
     "update): `finetune`, and `Trainer` with its own defaults (batches padded to their longest), on the same "
     f"sentences of SST-2, batches of {BATCH_SIZE}, both tokenised beforehand, in turn in one process, another first "
     "each round. Medians of the rounds, of which each is the median of 6 steps; the ratio is taken round by round: "
-    "median (smallest to largest). Processor time is that of the process: others on the same core do not lengthen it."
+    "median (smallest to largest). Times are the process's own time on the processor, as others may be using the "
+    "same core; by the clock they may be longer, and uneven."
 )
 
 
@@ -179,7 +180,7 @@ def _step(store: Store) -> str:
     rows = []
     for precision in ("float32", "bfloat16"):
         cells = []
-        for seconds in ("seconds", "processor_seconds"):
+        for seconds in ("processor_seconds", "seconds"):
             ours, theirs = (
                 [record[seconds] for record in store.of(part="step", side=side, precision=precision)]
                 for side in ("layertap", "transformers")
@@ -192,7 +193,7 @@ def _step(store: Store) -> str:
     if not rows:
         return ""
     times = ("layertap, s", "Trainer, s", "layertap is faster by")
-    columns = ("precision", "rounds", *times, *(f"{column}, processor time" for column in times))
+    columns = ("precision", "rounds", *times, *(f"{column}, by the clock" for column in times))
     return "\n".join(["## A step of fine-tuning", "", _STEP, "", *markdown_table(columns, rows)])
 
 
@@ -206,18 +207,14 @@ def _runs(store: Store) -> str:
 
 
 def _pair(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> list[str]:
-    """Both means, their difference, and whether it is within the spread."""
+    """Both means, their difference, and whether it is within the spread; of one seed there is none."""
     left, right = ([record["scores"][metric] for record in side] for side in (ours, theirs))
-    difference = mean(left) - mean(right)
-    error = math.hypot(_spread(left) / math.sqrt(len(left)), _spread(right) / math.sqrt(len(right)))
-    equal = abs(difference) <= 2 * error
-    return [_figure(left), _figure(right), f"{difference:+.4f}", "yes" if equal else "no"]
+    difference = f"{mean(left) - mean(right):+.4f}"
+    if min(len(left), len(right)) < 2:
+        return [_figure(left), _figure(right), difference, "one seed"]
+    error = math.hypot(stdev(left) / math.sqrt(len(left)), stdev(right) / math.sqrt(len(right)))
+    return [_figure(left), _figure(right), difference, "yes" if abs(mean(left) - mean(right)) <= 2 * error else "no"]
 
 
 def _figure(values: Sequence[float]) -> str:
-    return f"{mean(values):.4f} +- {_spread(values):.4f}"
-
-
-def _spread(values: Iterable[float]) -> float:
-    listed = list(values)
-    return stdev(listed) if len(listed) > 1 else 0.0
+    return f"{mean(values):.4f}" + (f" +- {stdev(values):.4f}" if len(values) > 1 else "")
