@@ -56,6 +56,15 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             terminalreporter.line(f"{what} {value:.7g}")
 
 
+def native_sets() -> list[str]:
+    """The instruction sets of the native kernels here, slowest first; none where they are not built."""
+    try:
+        from layertap.backends.native import _native
+    except ImportError:
+        return []
+    return _native.instruction_sets()[::-1]
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch = pytest.importorskip("torch")
@@ -121,6 +130,15 @@ class Model:
         from layertap.backends.torch.backend import TorchBackend
 
         return TorchBackend(self.spec, self.weights(), **options)
+
+    def native(self, **options: Any) -> Any:
+        """`NativeBackend`; float32, one thread, the best instruction set where nothing else is said."""
+        pytest.importorskip("layertap.backends.native._native", reason="the native kernels are not built")
+        from layertap.backends.native import _native
+        from layertap.backends.native.backend import NativeBackend
+
+        defaults = {"precision": "float32", "threads": 1, "instruction_set": _native.instruction_sets()[0]}
+        return NativeBackend(self.spec, self.weights(), **(defaults | options))
 
     def pack(self, sequences: Sequence[np.ndarray], token_types: Sequence[np.ndarray] | None = None) -> PackedBatch:
         return pack(sequences, position_ids=self.spec.positions.position_ids, token_type_ids=token_types)

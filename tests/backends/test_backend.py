@@ -109,13 +109,22 @@ def truth(model):
     return lambda: expected  # hypothesis would print the arrays
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
+@pytest.fixture(
+    scope="module",
+    params=["torch fused", "torch plain", "native 1", "native 2", "native 5"],
+)
+def any_backend(request, model):
+    """Each backend; of the native one with several numbers of threads."""
+    kind, _, how = request.param.partition(" ")
+    return model.native(threads=int(how)) if kind == "native" else model.backend(fused=how == "fused")
+
+
 @given(case=programs())
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_program_equals_the_naive_one(fused, case, model, batch, truth):
+def test_any_program_equals_the_naive_one(any_backend, case, batch, truth):
     program, odd = case
     segments = {"tokens": tokens_of(batch), "content": content_of(batch), "content_by_position": odd}
-    backend = model.backend(fused=fused)
+    backend = any_backend
     found = backend.run(program, batch, segments)
     assert set(found) == set(program.captures)
     for capture, array in found.items():

@@ -1,0 +1,85 @@
+"""The promise: the same text gives the same bits, whatever is in the batch, whatever else is asked, on any threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("layertap.backends.native._native", reason="the native kernels are not built")
+
+from layertap.backends.native import _native
+from layertap.engine.segments import segments_of
+from layertap.features.program import Capture, Program
+
+COMPOSITIONS = 2000
+"""Random batches for each pair of instruction set and precision; more than 10,000 in all on any machine with AVX-512."""
+
+LENGTHS = (1, 2, 3, 7, 15, 16, 17, 31, 33, 64)
+LAYERS = 3
+MEAN, FIRST, LAST, TOP = (
+    Capture(layers=(LAYERS,), segments="tokens", reduce=reduce) for reduce in ("sum", "first", "last", "max")
+)
+POOLER = Capture(layers=(LAYERS,), segments="tokens", reduce="first", pooler=True)
+MIDDLE = Capture(layers=(2,), segments="tokens", reduce="sum")
+FOLDED = Capture(layers=(1, 3), weights=(0.25, 2.0), segments="tokens", reduce="sum")
+STATES = Capture(layers=(LAYERS,))
+
+
+def precisions_of(instruction_set: str) -> list[str]:
+    more = {
+        "amx": ["float32-high", "bfloat16", "int8"],
+        "amx_emulated": ["float32-high", "bfloat16", "int8"],
+        "avx512_bf16": ["bfloat16", "int8"],
+        "avx512_vnni": ["int8"],
+    }
+    return ["float32", *more.get(instruction_set, [])]
+
+
+CASES = [(name, precision) for name in _native.instruction_sets() for precision in precisions_of(name)]
+
+
+def results_of(backend, model, sequences, captures, *, few_rows=False):
+    """One dict a sequence: capture -> its bytes; of every row those of the sequence."""
+    batch = model.pack(sequences)
+    stop = max(capture.layers[-1] for capture in captures)
+    program = Program(captures=tuple(captures), stop=stop, top_rows_only=few_rows)
+    found = backend.run(program, batch, {"tokens": segments_of(batch, "tokens")})
+    ends = batch.cu_seqlens
+
+    def of(capture, i):
+        rows = found[capture]
+        return (rows[ends[i] : ends[i + 1]] if capture.segments is None else rows[i]).tobytes()
+
+    return [{capture: of(capture, i) for capture in captures} for i in range(len(sequences))]
+
+
+@pytest.mark.parametrize(("instruction_set", "precision"), CASES)
+def test_same_bits_in_every_batch(instruction_set, precision, make_model, report):
+    model = make_model(hidden_size=72, num_attention_heads=3, intermediate_size=136, max_position_embeddings=70)
+    backends = [
+        model.native(instruction_set=instruction_set, precision=precision, threads=threads) for threads in (1, 2, 5)
+    ]
+    random = np.random.default_rng(0)
+    texts = model.random_sequences(LENGTHS, seed=1)
+    every = (MEAN, FIRST, LAST, TOP, POOLER, MIDDLE, FOLDED, STATES)
+    alone = [results_of(backends[0], model, [text], every)[0] for text in texts]
+    # tiles in software are slow
+    compositions = COMPOSITIONS // 10 if instruction_set == "amx_emulated" else COMPOSITIONS
+    for _ in range(compositions):
+        order = random.choice(len(texts), random.integers(1, 13))
+        others = model.random_sequences(random.integers(1, 40, random.integers(0, 5)), seed=int(random.integers(1 << 30)))
+        sequences = [texts[i] for i in order] + others
+        shuffled = random.permutation(len(sequences))
+        few_rows = bool(random.random() < 0.3)
+        captures = [
+            capture
+            for capture in (random.permutation(len(every))[: random.integers(1, 5)])
+        ]
+        captures = [every[i] for i in captures if not (few_rows and every[i] is STATES)] or [FIRST]
+        backend = backends[random.integers(len(backends))]
+        found = results_of(backend, model, [sequences[i] for i in shuffled], captures, few_rows=few_rows)
+        for place, i in enumerate(shuffled):
+            if i < len(order):
+                for capture in captures:
+                    assert found[place][capture] == alone[order[i]][capture], (capture, LENGTHS[order[i]], backend.threads)
+    report(f"{instruction_set} {precision}: random batches with the same bits", compositions)
