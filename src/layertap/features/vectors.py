@@ -243,8 +243,9 @@ def weight_sums(rows: Segments) -> Floats:
 def normalize(value: Floats) -> Floats:
     """Vectors [..., H] divided by their length; a zero vector stays zero."""
     with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.einsum("...h,...h->...", value, value, dtype=np.float64)
-        lengths: Floats = np.sqrt(squares).astype(np.float32)[..., None]
+        # not einsum, whose buffers end in the middle of a vector: a vector's bits would depend on where it stands
+        squares = np.square(value.astype(np.float64)).sum(axis=-1, keepdims=True)
+        lengths: Floats = np.sqrt(squares).astype(np.float32)
         lengths[lengths == 0] = 1
         normalized: Floats = value / lengths
     return normalized
@@ -253,14 +254,23 @@ def normalize(value: Floats) -> Floats:
 def dense(value: Floats, step: Dense) -> Floats:
     """Vectors [..., C] -> [..., D]; sums of products in float32, as torch's linear layer."""
     with np.errstate(invalid="ignore", over="ignore"):
-        total: Floats = value @ step.weight.T
+        total = _times(value, step.weight)
         if step.bias is not None:
             total = total + step.bias
         result = activate(total, step.activation)
         if isinstance(step.residual, str):
             return result if step.residual == "none" else result + value
-        added: Floats = result + value @ step.residual.T
+        added: Floats = result + _times(value, step.residual)
         return added
+
+
+def _times(value: Floats, weight: Floats) -> Floats:
+    # a vector at a time: products of matrices give a row other bits beside other rows
+    rows = np.ascontiguousarray(value).reshape(-1, value.shape[-1])
+    result = np.empty((len(rows), len(weight)), dtype=np.float32)
+    for row, out in zip(rows, result, strict=True):
+        np.matmul(weight, row, out=out)
+    return result.reshape(*value.shape[:-1], len(weight))
 
 
 def activate(value: Floats, activation: DenseActivation) -> Floats:
