@@ -21,6 +21,7 @@ from benchmarks.models import MODEL_NAMES, ModelNotFoundError, has_real_weights,
 from benchmarks.peers import ROWS, Row, Settings
 from benchmarks.selection import measure_selection
 from benchmarks.speed import TooManyRowsError, measure_speed
+from benchmarks.stages import measure_stages
 from benchmarks.startup import measure_startup
 from benchmarks.worker import RowFailedError, limit_threads
 from benchmarks.workload import (
@@ -34,7 +35,7 @@ from benchmarks.workload import (
     read_treebank,
 )
 
-PARTS = ("speed", "memory", "startup", "selection", "words", "accuracy", "corpus")
+PARTS = ("speed", "stages", "memory", "startup", "selection", "words", "accuracy", "corpus")
 MAX_LENGTH = 512
 _RESULTS = Path(__file__).with_name("results")
 _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -125,6 +126,12 @@ def _sections(model: str, options: argparse.Namespace, cache: Path) -> Iterator[
         chosen = [workloads[name] for name in options.workload]
         for table in measure_speed(rows, chosen, settings, rounds=options.rounds, say=_say):
             yield report.speed_section(model, table, real_weights=has_real_weights(model))
+    if "stages" in parts:
+        for precision in ("float32", "bfloat16", "int8"):
+            stages = measure_stages(
+                workloads["mixture"], settings, precision=precision, rounds=options.rounds, say=_say
+            )
+            yield report.stages_section(model, "mixture", stages)
     yield from _other_sections(model, parts, options, settings, rows, workloads["mixture"])
 
 

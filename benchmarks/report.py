@@ -13,6 +13,7 @@ from benchmarks.memory import MemoryTable
 from benchmarks.ratios import ratio_by_round
 from benchmarks.selection import WHOLE, SelectionTable
 from benchmarks.speed import RowTimes, SpeedTable, median_rate
+from benchmarks.stages import StagesTable
 from benchmarks.startup import StartupTable
 
 _NONE = "-"
@@ -120,14 +121,14 @@ def _peak(table: SpeedTable, precision: str) -> float:
 
 
 def _ours_for(times: RowTimes, table: SpeedTable) -> RowTimes | None:
-    """Our row at the same precision; int8 peers are held against our bfloat16."""
-    precision = "bfloat16" if times.precision == "int8" else times.precision
-    return next((row for row in table.rows if row.ours and row.precision == precision), None)
+    """Our row at the same precision; where there is none, int8 peers are held against our bfloat16."""
+    ours = {row.precision: row for row in table.rows if row.ours}
+    return ours.get(times.precision, ours.get("bfloat16") if times.precision == "int8" else None)
 
 
 def best_peer(table: SpeedTable, precision: str) -> RowTimes | None:
     """The peer with the shortest median time at a precision."""
-    peers = [row for row in table.rows if not row.ours and row.precision == precision]
+    peers = [row for row in table.rows if row.library != "layertap" and row.precision == precision]
     return min(peers, key=lambda row: median(row.seconds), default=None)
 
 
@@ -184,6 +185,40 @@ def selection_section(model: str, table: SelectionTable) -> str:
             *markdown_table(("feature", "texts/s", f"time over that of `{WHOLE}`"), rows),
         ]
     )
+
+
+def stages_section(model: str, workload: str, table: StagesTable) -> str:
+    """The share of the time and of the peak that each stage has."""
+    whole = table.seconds * table.threads
+    rows = [
+        [
+            stage.replace("_", " "),
+            f"{seconds / whole:.1%}",
+            _share_of_peak(table, table.operations.get(stage, 0), seconds),
+        ]
+        for stage, seconds in table.stages.items()
+    ]
+    outside = whole - sum(table.stages.values())
+    everything = sum(table.operations.values())
+    rows.append(["outside the engine, waiting", f"{outside / whole:.1%}", ""])
+    rows.append(["all", "100.0%", _share_of_peak(table, everything, whole)])
+    rate = table.texts * table.rounds / table.seconds
+    peak = "unknown" if table.peak is None else f"{table.peak.operations_per_second / 1e9:,.0f} GFLOP/s"
+    return "\n".join(
+        [
+            f"### Stages: {model}, {table.precision} on {table.instruction_set}, {workload}",
+            "",
+            f"{_number(rate)} texts/s on {table.threads} threads; peak of the {table.precision} instruction {peak}.",
+            "",
+            *markdown_table(("stage", "share of the time", "share of the peak while in it"), rows),
+        ]
+    )
+
+
+def _share_of_peak(table: StagesTable, operations: int, thread_seconds: float) -> str:
+    if table.peak is None or not operations:
+        return ""
+    return f"{operations / (thread_seconds / table.threads) / table.peak.operations_per_second:.0%}"
 
 
 def accuracy_section(model: str, table: AccuracyTable) -> str:

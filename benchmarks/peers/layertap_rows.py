@@ -9,20 +9,27 @@ from typing import Literal
 import numpy as np
 
 from benchmarks.peers.batches import FloatArray
-from benchmarks.peers.row import Embed, Row, Settings, Variant
+from benchmarks.peers.row import Embed, Precision, Row, Settings, Variant
 
 _FEATURE = "last_hidden_state.mean"
 _AS_IT_COMES = Variant(setup="as it comes")
 
 
-def load(settings: Settings, setup: str, *, precision: Literal["float32", "bfloat16"]) -> Embed:  # noqa: ARG001 - rows share one signature; layertap has one set-up
+def load(settings: Settings, setup: str, *, precision: Precision, backend: Literal["native", "torch"]) -> Embed:  # noqa: ARG001 - rows share one signature; layertap has one set-up
     """An Extractor with nothing tuned: batches, order and limit are its own."""
-    import torch
-
     from layertap import Extractor
 
-    torch.set_num_threads(settings.threads)
-    extractor = Extractor.from_pretrained(settings.folder, precision=precision, max_length=settings.max_length)
+    if backend == "torch":
+        import torch
+
+        torch.set_num_threads(settings.threads)
+    extractor = Extractor.from_pretrained(
+        settings.folder,
+        precision=precision,
+        max_length=settings.max_length,
+        backend=backend,
+        threads=settings.threads if backend == "native" else None,
+    )
 
     def embed(texts: Sequence[str], batch_size: int) -> FloatArray:  # noqa: ARG001 - it decides itself
         return np.asarray(extractor.extract(list(texts), _FEATURE), dtype=np.float32)
@@ -30,15 +37,15 @@ def load(settings: Settings, setup: str, *, precision: Literal["float32", "bfloa
     return embed
 
 
-def _row(precision: Literal["float32", "bfloat16"]) -> Row:
+def _row(precision: Precision, backend: Literal["native", "torch"] = "native") -> Row:
     return Row(
-        name=f"layertap-{precision}",
+        name=f"layertap-{precision}" if backend == "native" else f"layertap-torch-{precision}",
         library="layertap",
         precision=precision,
         variants=(_AS_IT_COMES,),
-        load=partial(load, precision=precision),
-        ours=True,
+        load=partial(load, precision=precision, backend=backend),
+        ours=backend == "native",
     )
 
 
-ROWS = (_row("float32"), _row("bfloat16"))
+ROWS = (_row("float32"), _row("bfloat16"), _row("int8"), _row("float32", "torch"), _row("bfloat16", "torch"))
