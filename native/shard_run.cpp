@@ -215,6 +215,7 @@ void ShardRun::run_attention(const Block& block, int layer) {
   attend(layer);
   Operand context{work_.context.as<void>(), stride_, 0, nullptr};
   if (encoder_.format_ != Format::bfloat16) {
+    team_.meet();  // heads that others attended
     float* wide = bf16 ? work_.wide.as<float>() : work_.context.as<float>();
     // attention was shared out by heads, this is by rows
     if (encoder_.format_ != Format::float32) team_.meet();

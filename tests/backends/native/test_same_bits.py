@@ -71,11 +71,8 @@ def test_same_bits_in_every_batch(instruction_set, precision, make_model, report
         sequences = [texts[i] for i in order] + others
         shuffled = random.permutation(len(sequences))
         few_rows = bool(random.random() < 0.3)
-        captures = [
-            capture
-            for capture in (random.permutation(len(every))[: random.integers(1, 5)])
-        ]
-        captures = [every[i] for i in captures if not (few_rows and every[i] is STATES)] or [FIRST]
+        picked = [every[i] for i in random.permutation(len(every))[: random.integers(1, 5)]]
+        captures = [capture for capture in picked if not (few_rows and capture is STATES)] or [FIRST]
         backend = backends[random.integers(len(backends))]
         found = results_of(backend, model, [sequences[i] for i in shuffled], captures, few_rows=few_rows)
         for place, i in enumerate(shuffled):
