@@ -41,7 +41,7 @@ class Side(Protocol):
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """A classifier on [L, N, H], stopped early by the held-out part -> what predicts, and facts."""
+        """A classifier on [L, N, H], shares of layers by the held-out part -> what predicts, and facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -42,11 +42,12 @@ class LayertapSide:
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """Shares learnt on the held-out part, by which fits stop, too."""
-        train, validation = _examples(vectors, classes), _examples(*held)
-        mix = learnt_mix(train, validation, num_classes, Training())
-        fitted = fit_linear(mix.of(train), num_classes, Training(), validation=mix.of(validation))
-        facts = {"shares": [round(float(share), 4) for share in mix.shares], "iterations": fitted.iterations}
+        """Shares learnt on the held-out part, weights on the other, to convergence, as without a validation part."""
+        both = _examples(np.concatenate([vectors, held[0]], axis=1), np.concatenate([classes, held[1]]))
+        apart = np.arange(len(both.classes)) >= len(classes)
+        mix = learnt_mix(both, None, num_classes, Training(), apart=apart)
+        fitted = fit_linear(mix.of(_examples(vectors, classes)), num_classes, Training())
+        facts = {"shares": [round(float(share), 4) for share in mix.shares]}
         return lambda rows: _predict(fitted, np.tensordot(mix.factors.astype(np.float32), rows, axes=1)), facts
 
 

@@ -26,11 +26,10 @@ _HOW = (
 _FROZEN = (
     "A seed draws nine tenths of the training part to learn from; the layer with the best figure on the validation "
     "part (the data's own, or where there is none the tenth left) is measured on the test part. Classifiers are "
-    "multinomial logistic regressions with C = 1, on means over all tokens, or over a word's. `layertap` is an "
-    "`Extractor` and the solver of `layertap fit`; `transformers` is its padded batches and scikit-learn's "
-    "`LogisticRegression`, and for the mix, which scikit-learn does not have, ELMo's in torch by autograd and scipy's "
-    "L-BFGS: shares, scale and weights learnt together, where layertap learns shares on the validation part. Both are "
-    "stopped by that part. Float32 on both sides."
+    "multinomial logistic regressions with C = 1, on means over all tokens, or over a word's. A learned mix has its "
+    "shares from the validation part, as [docs/heads.md](../../docs/heads.md) says. `layertap` is an `Extractor` "
+    "and the solver of `layertap fit`; `transformers` is its padded batches and scikit-learn's "
+    "`LogisticRegression`. Float32 on both sides."
 )
 _FINETUNED = (
     f"The whole training part, batches of {BATCH_SIZE}, AdamW with weight decay 0.01, a learning rate of "

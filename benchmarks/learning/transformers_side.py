@@ -1,4 +1,4 @@
-"""The peers on frozen features: transformers in padded batches, scikit-learn, and a mix written in torch."""
+"""The peers on frozen features: transformers in padded batches, and scikit-learn."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from benchmarks.models import minilm_folder
 
 Vectors = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
 
 BATCH = 32
-PATIENCE = 10
+SHARPNESSES = (0, 5, 10, 20, 40, 80, 160)
+MOST = 20_000
 
 
 class TransformersSide:
@@ -62,76 +64,55 @@ class TransformersSide:
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
         """scikit-learn's, C = 1."""
-        from sklearn.linear_model import LogisticRegression
-
-        assert num_classes == len(np.unique(classes))
-        model = LogisticRegression(C=1.0, max_iter=1000).fit(vectors, classes)
+        model = _regression().fit(vectors, classes)
+        assert len(model.classes_) == num_classes
         return lambda rows: np.asarray(model.predict(rows), dtype=np.int64)
 
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """A softmax-weighted sum times a scale, then linear: autograd and scipy on the loss that `fit` documents."""
-        import torch
-        from scipy.optimize import minimize
+        """What `docs/heads.md` says of a mix, on scikit-learn."""
+        random = np.random.default_rng(0)
+        (learnt, learnt_classes), (judged, judged_classes) = (
+            (part[:, rows], labels[rows])
+            for part, labels in ((vectors, classes), held)
+            for rows in (_drawn(len(labels), random),)
+        )
+        layers = len(vectors)
 
-        layers, _, width = vectors.shape
-        rows = 1 if num_classes == 2 else num_classes
-        sizes = [rows * width, rows, layers, 1]
+        def loss_of(factors: Doubles) -> float:
+            from sklearn.metrics import log_loss
 
-        def parts(flat: Any) -> tuple[Any, Any, Any, Any]:
-            weight, bias, mix, scale = flat.split(sizes)
-            return weight.view(rows, width), bias, mix, scale
+            model = _regression().fit(_mixed(factors, learnt), learnt_classes)
+            return float(log_loss(judged_classes, model.predict_proba(_mixed(factors, judged)), labels=model.classes_))
 
-        def logits(flat: Any, given: Any) -> Any:
-            weight, bias, mix, scale = parts(flat)
-            mixed = torch.einsum("l,lnh->nh", mix.softmax(0), given) * scale
-            return mixed @ weight.T + bias
-
-        def mean_loss(flat: Any, given: Any, truth: Any) -> Any:
-            found = logits(flat, given)
-            if rows == 1:
-                return torch.nn.functional.binary_cross_entropy_with_logits(found[:, 0], truth.float())
-            return torch.nn.functional.cross_entropy(found, truth)
-
-        learned = torch.from_numpy(vectors), torch.from_numpy(classes)
-        watched = torch.from_numpy(held[0]), torch.from_numpy(held[1])
-
-        def objective(values: Any) -> tuple[float, Any]:
-            flat = torch.tensor(values, dtype=torch.float32, requires_grad=True)
-            weight, _, mix, scale = parts(flat)
-            penalty = 0.5 * ((weight * scale).square().sum() + mix.square().sum()) / len(classes)
-            loss = mean_loss(flat, *learned) + penalty
-            loss.backward()
-            assert flat.grad is not None
-            return loss.item(), flat.grad.double().numpy()
-
-        iteration = best_iteration = 0
-        lowest, best = np.inf, None
-
-        def watch(intermediate_result: Any) -> None:
-            nonlocal iteration, best_iteration, lowest, best
-            iteration += 1
-            with torch.inference_mode():
-                loss = mean_loss(torch.tensor(intermediate_result.x, dtype=torch.float32), *watched).item()
+        losses = np.array([loss_of(factors) for factors in np.eye(layers)])
+        sizes = np.array([np.sqrt(layer.astype(np.float64).var(axis=0).sum()) for layer in vectors])
+        best = int(losses.argmin())
+        lowest, shares, factors = losses[best], np.eye(layers)[best], np.eye(layers)[best]
+        for sharpness in SHARPNESSES:
+            tried = np.exp(-sharpness * (losses - losses[best]))
+            tried /= tried.sum()
+            loss = loss_of(tried * sizes[best] / sizes)
             if loss < lowest:
-                lowest, best, best_iteration = loss, intermediate_result.x.copy(), iteration
-            elif iteration - best_iteration >= PATIENCE:
-                raise StopIteration
+                lowest, shares, factors = loss, tried, tried * sizes[best] / sizes
+        predict = self.fit_layer(_mixed(factors, vectors), classes, num_classes)
+        return lambda rows: predict(_mixed(factors, rows)), {"shares": [round(float(share), 4) for share in shares]}
 
-        start = np.concatenate([np.zeros(sum(sizes) - 1), [1.0]])
-        options = {"maxiter": 1000, "gtol": 1e-4, "ftol": 64 * 2.2e-16, "maxls": 50}
-        minimize(objective, start, jac=True, method="L-BFGS-B", callback=watch, options=options)
-        final = torch.tensor(best, dtype=torch.float32)
 
-        def predict(given: Vectors) -> Classes:
-            with torch.inference_mode():
-                found = logits(final, torch.from_numpy(given)).numpy()
-            classes: Classes = (found[:, 0] > 0).astype(np.int64) if rows == 1 else found.argmax(axis=1)
-            return classes
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
 
-        shares = [round(share, 4) for share in parts(final)[2].softmax(0).tolist()]
-        return predict, {"shares": shares, "iterations": best_iteration}
+    return LogisticRegression(C=1.0, max_iter=1000)
+
+
+def _drawn(count: int, random: np.random.Generator) -> Classes:
+    return np.arange(count) if count <= MOST else np.sort(random.choice(count, MOST, replace=False))
+
+
+def _mixed(factors: Doubles, vectors: Vectors) -> Vectors:
+    mixed: Vectors = np.tensordot(factors.astype(np.float32), vectors, axes=1)
+    return mixed
 
 
 def _means(states: Any, owner: Any, count: int) -> Any:

@@ -141,9 +141,8 @@ def test_the_two_sides_learn_the_same(minilm_folder) -> None:
         assert [record["method"] for record in ours] == [BEST, MIX, FIT]
         assert [record["method"] for record in theirs] == [BEST, MIX]
         assert ours[0]["test"] == theirs[0]["test"]
-        # Each learns its mix in its own way.
-        assert all(np.isclose(sum(side[1]["shares"]), 1, atol=1e-3) for side in (ours, theirs))
-        assert set(ours[1]["scores"]) == set(theirs[1]["scores"])
+        assert np.allclose(ours[1]["shares"], theirs[1]["shares"], atol=0.02)
+        assert ours[1]["scores"] == theirs[1]["scores"]
         assert ours[2]["scores"] == ours[0]["scores"]
 
 
