@@ -151,7 +151,7 @@ def test_heads_with_different_options_are_refused(fit, refused, data):
         (2, ["--memory", "much"], "--memory 'much': expected a size"),
         (1, ["--test", "{}/nothing.jsonl"], "nothing.jsonl"),
         (1, ["--test", "{}/empty.jsonl"], "empty.jsonl: there are no rows"),
-        (1, ["--validation", "{}/unseen.jsonl"], "unseen.jsonl: 1 labels are not among those of"),
+        (1, ["--validation", "{}/unseen.jsonl"], "unseen.jsonl: one label is not among those of"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(refused, data, model, code, more, message):

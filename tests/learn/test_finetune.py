@@ -49,7 +49,7 @@ def write_csv(path, rows, header="text,label"):
         (with_labels("a", ""), None, "1 of 2 rows have no label"),
         (with_labels("a", float("nan")), None, "1 of 2 rows have no label"),
         (with_labels("a", 0.5), None, "is 0.5; expected a string or a whole number"),
-        (with_labels(["a"], ["b"], texts=["", ""]), None, "1 labels in column 'label', and 0 words"),
+        (with_labels(["a"], ["b"], texts=["", ""]), None, "1 label in column 'label', and 0 words"),
         (
             with_labels([], [], texts=["", ""]),
             None,
@@ -58,7 +58,7 @@ def write_csv(path, rows, header="text,label"):
         (with_labels("a", "a"), None, "every row has the label 'a'; to learn a difference takes two classes"),
         (with_labels("a", "b", "a"), None, "one example only of 'b'"),
         (with_labels(), None, "x.csv: there are no rows"),
-        (DATA, with_labels("neg", "other"), "x.csv: 1 labels are not among those of data: 'other'"),
+        (DATA, with_labels("neg", "other"), "x.csv: one label is not among those of data: 'other'"),
         (DATA, with_labels(), "x.csv: there are no rows"),
         (with_labels("a", "b", texts=["x"]), None, "1 texts and 2 labels"),
         (with_labels("a", "b", texts=["x", None]), None, "text 1 is None, no str"),

@@ -179,15 +179,15 @@ GOOD = tagged(["O", "B-x"], ["B-x", "O"])
 @pytest.mark.parametrize(
     ("data", "dev", "message"),
     [
-        (tagged(["O", "B-x"], ["O"]), None, "row 2: 1 labels in column 'label', and 2 words; each word needs one"),
-        (tagged(["O", "B-x"], ["O"], texts=["a b", "c d e"]), None, "row 2: 1 labels in column 'label', and 3 words"),
+        (tagged(["O", "B-x"], ["O"]), None, "row 2: 1 label in column 'label', and 2 words; each word needs one"),
+        (tagged(["O", "B-x"], ["O"], texts=["a b", "c d e"]), None, "row 2: 1 label in column 'label', and 3 words"),
         (tagged(["O", None]), None, "row 1: item 2: the label in column 'label' is empty"),
         (tagged(["O", "B-x"], "O"), None, "holds lists in some rows and single labels in others"),
         (tagged(["O", "O"]), None, "every word has the label 'O'"),
         (tagged(["O", "B-x"], ["O", "O"]), None, "one example only of 'B-x'"),
         (tagged([], [], texts=[[], []]), None, "x.conll: there is no word in it"),
         (tagged(["O", "S-x"], ["O", "E-x"]), None, "are of BIOES or BILOU; write them as BIO"),
-        (GOOD, tagged(["O", "B-y"]), "1 labels are not among those of x.conll: 'B-y'"),
+        (GOOD, tagged(["O", "B-y"]), "one label is not among those of x.conll: 'B-y'"),
         (GOOD, tagged([], texts=[[]]), "x.conll: there is no word in it"),
         (GOOD, tagged(), "x.conll: there are no rows"),
         (GOOD, tagged("a", "b"), "x.conll has one label a row, and x.conll has lists of labels"),
@@ -207,8 +207,8 @@ def test_tags_that_cannot_be_learned_from_are_refused_before_a_model_is_opened(t
 
 def test_tags_of_the_test_part_are_checked_before_a_model_is_opened(tmp_path):
     for test, message in (
-        (tagged(["O", "I-x"]), "1 labels are not among those of x.conll: 'I-x'"),
-        (tagged(["O"]), "row 1: 1 labels in column 'label', and 2 words"),
+        (tagged(["O", "I-x"]), "one label is not among those of x.conll: 'I-x'"),
+        (tagged(["O"]), "row 1: 1 label in column 'label', and 2 words"),
         (tagged([], texts=[""]), "there is no word in it"),
     ):
         with pytest.raises(InputError, match=message):

@@ -241,9 +241,9 @@ def test_features_that_are_no_vectors_of_texts(extractor, feature, match):
         (
             ["a", "b"] * 3,
             {"test": (["x"], ["c"])},
-            "the test part: 1 labels are not among those of the training part: 'c'",
+            "the test part: one label is not among those of the training part: 'c'",
         ),
-        (["a", "b"] * 3, {"validation": (["x"], ["c"])}, "the validation part: 1 labels are not among"),
+        (["a", "b"] * 3, {"validation": (["x"], ["c"])}, "the validation part: one label is not among"),
         (["a", "b"] * 3, {"validation": ([], [])}, "the validation part: there are no rows"),
         (["a", "b"] * 3, {"validation_share": 0.01}, "a validation share of 0.01 of the 6 rows .* is no row"),
         (["a", "b"] * 3, {"validation_share": 1.5}, "validation share 1.5: expected"),

@@ -127,7 +127,7 @@ def test_a_stream_carries_tags_and_entities(extractor, head):
 @pytest.mark.parametrize(
     ("tags", "match"),
     [
-        ([["O"], ["O", "B-x"]], "row 1: 1 labels in column 'label', and 2 words"),
+        ([["O"], ["O", "B-x"]], "row 1: 1 label in column 'label', and 2 words"),
         ([["O", "B-x"], ["O", "O"]], "one example only of 'B-x'"),
         ([["O", "O"], ["O", "O"]], "every word has the label 'O'"),
         ([["O", None], ["B-x", "B-x"]], "row 1: item 2: the label .* is empty"),
@@ -144,7 +144,7 @@ def test_tags_that_do_not_fit_are_refused_before_anything_runs(extractor, tags, 
 def test_parts_must_agree(extractor, runs):
     with pytest.raises(InputError, match="the test part has one label a row, and the training part has lists"):
         fit_head(*TRAIN, extractor=extractor, test=(["x"], ["O"]))
-    with pytest.raises(InputError, match=r"the test part: 1 labels are not among .*: 'B-odd'"):
+    with pytest.raises(InputError, match=r"the test part: one label is not among .*: 'B-odd'"):
         fit_head(*TRAIN, extractor=extractor, test=([["x"]], [["B-odd"]]))
     with pytest.raises(FeatureError, match="gives a vector a text and the labels are one a word"):
         fit_head(*TRAIN, "last_hidden_state.mean", extractor=extractor)

@@ -129,7 +129,8 @@ def _head(stated: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[np.float32
 def _stated(folder: Path) -> dict[str, Any]:
     path = folder / JSON_FILE
     if not folder.is_dir():
-        raise InputError(f"{folder}: there is no such folder; `layertap fit` makes heads")
+        what = "it is a file, and a head is a folder" if folder.exists() else "there is no such folder"
+        raise InputError(f"{folder}: {what}; `layertap fit` makes heads")
     try:
         stated = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:

@@ -169,9 +169,11 @@ def check_known(labels: Labels, classes: Sequence[str], *, trained_on: str) -> N
     known = set(classes)
     unseen = {label: count for label, count in labels.counts.items() if label not in known}
     if unseen:
+        number = sum(unseen.values())
         raise InputError(
-            f"{labels.source}: {sum(unseen.values())} labels are not among those of {trained_on}: "
-            f"{listed(sorted(unseen))}; only {listed(classes)} can be predicted: leave the rows out, or train with them"
+            f"{labels.source}: {'one label is' if number == 1 else f'{number} labels are'} not among those of "
+            f"{trained_on}: {listed(sorted(unseen))}; only {listed(classes)} can be predicted: leave the rows out, or "
+            "train with them"
         )
 
 
@@ -198,7 +200,8 @@ def _tags(value: Sequence[Any], column: str, where: str, num_words: int) -> tupl
     tags = tuple(_label(tag, column, f"{where}: item {i}") for i, tag in enumerate(value, start=1))
     if len(tags) != num_words:
         raise InputError(
-            f"{where}: {len(tags)} labels in column {column!r}, and {num_words} words; each word needs one"
+            f"{where}: {len(tags)} label{'' if len(tags) == 1 else 's'} in column {column!r}, and "
+            f"{num_words} word{'' if num_words == 1 else 's'}; each word needs one"
         )
     return tags
 

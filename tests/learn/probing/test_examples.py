@@ -76,7 +76,7 @@ def test_labels_that_are_new_in_a_test_part_are_refused():
     train = part(["a", "b"] * 3)
     with pytest.raises(InputError, match=r"test.csv: 2 labels are not among those of data.csv: 'c'; only 'a', 'b' can"):
         divided(train, part(["a", "c", "c"], source="test.csv"))
-    with pytest.raises(InputError, match=r"dev.csv: 1 labels are not among those"):
+    with pytest.raises(InputError, match=r"dev.csv: one label is not among those"):
         divided(train, part(["a"], source="test.csv"), part(["c"], source="dev.csv"))
 
 
@@ -154,7 +154,7 @@ def test_words_of_sentences():
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["D"], r"data.conll: row 1: 1 labels in column 'tag', and 2 words; each word needs one"),
+        (["D"], r"data.conll: row 1: 1 label in column 'tag', and 2 words; each word needs one"),
         (None, "1 of 1 rows have no label in column 'tag'"),
         ("D N", "it has given words, and column 'tag' one label for all"),
         (["D", None], "row 1: item 2: the label in column 'tag' is empty"),
@@ -214,5 +214,5 @@ def test_a_given_split_of_words():
     assert "1 sentences of test.conll stand in data.conll" in examples.notes[0]
     with pytest.raises(InputError, match=r"test.csv has one label a row, and data.conll has lists of labels"):
         divided(train, part(["A"], source="test.csv"))
-    with pytest.raises(InputError, match=r"test.conll: 1 labels are not among"):
+    with pytest.raises(InputError, match=r"test.conll: one label is not among"):
         divided(train, words_part("w/C", source="test.conll"))
