@@ -5,7 +5,8 @@
 FOLDER holds a folder a task with `va.txt` and `te.txt`, a sentence, a tab and a label a line (Ravishankar, Ovrelid and
 Velldal 2019). Probes learn on `va.txt` and are scored on `te.txt`; where there is just `te.txt`, by cross-validation.
 Of `word_content` the 50 words that stand first in the alphabet are kept, as a probe of a thousand takes hours. A report
-a task goes to REPORTS, and a table of all is printed. ROWS: of each file just so many, drawn at random.
+a task goes to REPORTS, beside them a picture of all, `tasks.png`, and a table of all is printed. ROWS: of each file just
+so many, drawn at random.
 """
 
 from __future__ import annotations
@@ -59,16 +60,39 @@ def probe(task: Path, reports: Path, most: int | None) -> dict[str, float]:
     return {row["feature"]: row["score"] for row in findings["features"]} | {"often": findings["baseline"]}
 
 
+def draw(tasks: list[str], reports: Path) -> None:
+    """A panel a task: accuracy by hidden state with its interval, and that of the most frequent class, dotted."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 8), layout="constrained")
+    for axes, task in zip(figure.subplots(3, 3, sharex=True).ravel(), tasks, strict=False):
+        findings = json.loads((reports / f"{task}.json").read_text("utf-8"))
+        rows = findings["features"]
+        layers, scores = [row["layer"] for row in rows], [row["score"] for row in rows]
+        axes.fill_between(layers, [row["low"] for row in rows], [row["high"] for row in rows], alpha=0.2, linewidth=0)
+        axes.plot(layers, scores, marker="o", markersize=4)
+        axes.plot(layers[scores.index(max(scores))], max(scores), "o", markersize=11, fillstyle="none", color="black")
+        axes.axhline(findings["baseline"], color="gray", linestyle=":")
+        axes.set_title(task.replace("_", " "), loc="left", fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e5e7eb")
+    figure.supxlabel("hidden state (0: embedding output)", fontsize=10)
+    figure.supylabel("accuracy of a linear probe; dotted: the most frequent class", fontsize=10)
+    figure.savefig(reports / "tasks.png", dpi=100)
+
+
 def main(folder: Path, reports: Path, most: int | None) -> None:
     """Prints a line a task, a column a layer."""
     reports.mkdir(parents=True, exist_ok=True)
-    for number, task in enumerate(sorted(path.parent for path in folder.glob("*/te.txt"))):
+    tasks = sorted(path.parent for path in folder.glob("*/te.txt"))
+    for number, task in enumerate(tasks):
         scores = probe(task, reports, most)
         if number == 0:
             print(
                 f"{'':24}" + "".join(f"{name.removesuffix('.mean').replace('hidden_states', ''):>8}" for name in scores)
             )
         print(f"{task.name:24}" + "".join(f"{score:8.3f}" for score in scores.values()), flush=True)
+    draw([task.name for task in tasks], reports)
 
 
 if __name__ == "__main__":

@@ -61,4 +61,5 @@ def test_the_example_of_nine_tasks_runs(tmp_path, monkeypatch, capsys, minilm_fo
     tasks = sorted(path.name for path in PROBING.iterdir() if path.is_dir())
     assert [line.split()[0] for line in lines] == tasks
     assert all(len(line.split()) == 9 for line in lines)
+    assert (tmp_path / "reports/tasks.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in (tmp_path / "reports").glob("*.html")) == [f"{task}.html" for task in tasks]
