@@ -17,7 +17,7 @@ using bfloat16 = std::uint16_t;  // the upper half of a float32
 enum class Format : std::uint8_t {
   float32,
   bfloat16,
-  int8,    // weights int8, one scale a column; activations uint8 with zero point 128, one scale a row
+  int8,    // weights int8, one scale a column; activations uint8, one scale and one zero point a row
   split2,  // a float32 as the sum of two bfloat16: three products
   split3,  // ... of three: six products, as good as float32
 };
@@ -40,7 +40,8 @@ struct Operand {
   void* data;                // float, bfloat16 or uint8 [parts, M, stride]
   std::int64_t stride;       // elements from row to row
   std::int64_t part_stride;  // elements from part to part (split2, split3)
-  float* scales;             // int8: [M], value = scale * (stored - 128)
+  float* scales;             // int8: [M], value = scale * (stored - zero)
+  float* zeros = nullptr;    // int8: [M], need not be whole numbers
 };
 
 // Weights [N, K], rearranged for products by `Kernels::pack`.
@@ -51,7 +52,7 @@ struct PackedMatrix {
   std::int64_t panels;     // of Kernels::panel columns each
   void* data;              // aligned to 64 bytes; layout is the kernels' own
   float* scales;           // int8: [padded(N)], one a column
-  std::int32_t* offsets;   // int8: [padded(N)], 128 times the sum of a column's weights
+  float* sums;             // int8: [padded(N)], a column's stored weights added up
 };
 
 // What happens to a product's sums before they are stored: out = activation(sum + bias) + residual.
@@ -106,7 +107,7 @@ struct Kernels {
 
   // --- products.cpp
   std::size_t (*packed_bytes)(Format, std::int64_t rows, std::int64_t inner);
-  // Fills data, scales, offsets of `matrix` (allocated by the caller, zeroed) from float32 weights [N, stride].
+  // Fills data, scales, sums of `matrix` (allocated by the caller, zeroed) from float32 weights [N, stride].
   void (*pack)(const float* weights, std::int64_t stride, PackedMatrix& matrix);
   std::size_t (*product_scratch)(std::int64_t inner);  // bytes a thread
   // Rows [row_begin, row_end) of a, panels [panel_begin, panel_end) of w. `out`, `residual` are of row 0, panel 0.

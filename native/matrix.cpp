@@ -19,10 +19,10 @@ Matrix::Matrix(const Kernels& kernels, Format format, const std::vector<Weight>&
   data_ = Buffer(kernels.packed_bytes(format, rows, inner));
   if (format == Format::int8) {
     scales_ = Buffer(static_cast<std::size_t>(rows) * sizeof(float));
-    offsets_ = Buffer(static_cast<std::size_t>(rows) * sizeof(std::int32_t));
+    sums_ = Buffer(static_cast<std::size_t>(rows) * sizeof(float));
   }
   packed_ = {format, rows, inner, rows / kernels.panel, data_.as<void>(), scales_.as<float>(),
-             offsets_.as<std::int32_t>()};
+             sums_.as<float>()};
   kernels.pack(weights.as<float>(), inner, packed_);
 }
 

@@ -26,11 +26,11 @@ class Matrix {
   const PackedMatrix& packed() const { return packed_; }
   const float* bias() const { return bias_.as<float>(); }
   std::int64_t panels() const { return packed_.panels; }
-  std::size_t bytes() const { return data_.bytes() + bias_.bytes() + scales_.bytes() + offsets_.bytes(); }
+  std::size_t bytes() const { return data_.bytes() + bias_.bytes() + scales_.bytes() + sums_.bytes(); }
 
  private:
   PackedMatrix packed_{};
-  Buffer data_, bias_, scales_, offsets_;
+  Buffer data_, bias_, scales_, sums_;
 };
 
 }  // namespace layertap

@@ -22,6 +22,7 @@ std::int64_t element_bytes(Format format) {
 Operand from_row(Operand operand, Format format, std::int64_t row) {
   operand.data = static_cast<char*>(operand.data) + row * operand.stride * element_bytes(format);
   if (operand.scales != nullptr) operand.scales += row;
+  if (operand.zeros != nullptr) operand.zeros += row;
   return operand;
 }
 

@@ -18,14 +18,17 @@ class OperandBuffer {
     const std::int64_t parts = format == Format::split2 ? 2 : format == Format::split3 ? 3 : 1;
     const std::int64_t element = format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
     data_ = Buffer(static_cast<std::size_t>(parts * rows * stride * element));
-    scales_ = Buffer(format == Format::int8 ? static_cast<std::size_t>(rows) * sizeof(float) : 0);
-    operand_ = {data_.as<void>(), stride, rows * stride, scales_.as<float>()};
+    if (format == Format::int8) {
+      scales_ = Buffer(static_cast<std::size_t>(rows) * sizeof(float));
+      zeros_ = Buffer(static_cast<std::size_t>(rows) * sizeof(float));
+    }
+    operand_ = {data_.as<void>(), stride, rows * stride, scales_.as<float>(), zeros_.as<float>()};
   }
 
   const Operand& operand() const { return operand_; }
 
  private:
-  Buffer data_, scales_;
+  Buffer data_, scales_, zeros_;
   Operand operand_{};
 };
 

@@ -74,10 +74,10 @@ class Packed {
     const auto columns = static_cast<std::size_t>(padded(matrix_.rows));
     data_ = zeroed(bytes_);
     scales_ = zeroed(columns * sizeof(float));
-    offsets_ = zeroed(columns * sizeof(std::int32_t));
+    sums_ = zeroed(columns * sizeof(float));
     matrix_.data = data_.get();
     matrix_.scales = static_cast<float*>(scales_.get());
-    matrix_.offsets = static_cast<std::int32_t*>(offsets_.get());
+    matrix_.sums = static_cast<float*>(sums_.get());
     kernels_.pack(weights.data(), matrix_.inner, matrix_);
   }
 
@@ -90,15 +90,15 @@ class Packed {
   nb::ndarray<nb::numpy, const float> scales() const {
     return nb::ndarray<nb::numpy, const float>(matrix_.scales, {static_cast<std::size_t>(matrix_.rows)});
   }
-  nb::ndarray<nb::numpy, const std::int32_t> offsets() const {
-    return nb::ndarray<nb::numpy, const std::int32_t>(matrix_.offsets, {static_cast<std::size_t>(matrix_.rows)});
+  nb::ndarray<nb::numpy, const float> sums() const {
+    return nb::ndarray<nb::numpy, const float>(matrix_.sums, {static_cast<std::size_t>(matrix_.rows)});
   }
 
  private:
   const Kernels& kernels_;
   PackedMatrix matrix_ = {};
   std::size_t bytes_ = 0;
-  Bytes data_, scales_, offsets_;
+  Bytes data_, scales_, sums_;
 };
 
 void check(bool holds, const char* why) {
@@ -108,7 +108,7 @@ void check(bool holds, const char* why) {
 // a: [parts * M, stride] values of the format, as bytes. Rows [row_begin, row_end) and panels [panel_begin, panel_end)
 // of `out` are written; `repeat` times, for benchmarks.
 void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> a,
-             std::optional<FloatVector> row_scales, std::optional<FloatVector> bias, const std::string& activation,
+             std::optional<FloatVector> row_scales, std::optional<FloatVector> row_zeros, std::optional<FloatVector> bias, const std::string& activation,
              std::optional<FloatMatrix> residual, nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
              std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin, std::int64_t panel_end,
              std::int64_t repeat) {
@@ -130,6 +130,8 @@ void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c
   if (matrix.format == Format::int8) {
     check(row_scales.has_value() && static_cast<std::int64_t>(row_scales->shape(0)) >= rows, "row_scales: M of them");
     in.scales = const_cast<float*>(row_scales->data());
+    check(row_zeros.has_value() && static_cast<std::int64_t>(row_zeros->shape(0)) >= rows, "row_zeros: M of them");
+    in.zeros = const_cast<float*>(row_zeros->data());
   }
   check(0 <= row_begin && row_begin <= row_end && row_end <= rows, "rows: within out");
   check(0 <= panel_begin && panel_begin <= panel_end && panel_end <= matrix.panels, "panels: within the matrix");
@@ -166,8 +168,9 @@ void bind_products(nb::module_& module) {
       .def_prop_ro("panels", [](const Packed& packed) { return packed.matrix().panels; })
       .def_prop_ro("data", &Packed::data, nb::rv_policy::reference_internal)
       .def_prop_ro("scales", &Packed::scales, nb::rv_policy::reference_internal)
-      .def_prop_ro("offsets", &Packed::offsets, nb::rv_policy::reference_internal);
+      .def_prop_ro("sums", &Packed::sums, nb::rv_policy::reference_internal);
   module.def("product", &product, nb::arg("weights"), nb::arg("a"), nb::kw_only(), nb::arg("row_scales").none() = nb::none(),
+             nb::arg("row_zeros").none() = nb::none(),
              nb::arg("bias").none() = nb::none(), nb::arg("activation") = "none", nb::arg("residual").none() = nb::none(),
              nb::arg("out"), nb::arg("row_begin"), nb::arg("row_end"), nb::arg("panel_begin"), nb::arg("panel_end"),
              nb::arg("repeat") = 1);

@@ -63,16 +63,18 @@ constexpr FormatRow formats[] = {
 };
 
 void to_operand(const std::string& instruction_set, const Rows& in, std::int64_t columns, const std::string& format,
-                const AnyParts& out, const std::optional<Array<float, 1>>& scales) {
+                const AnyParts& out, const std::optional<Array<float, 2>>& steps) {
   const Kernels& kernels = kernels_named(instruction_set);
   const auto* row = std::find_if(std::begin(formats), std::end(formats), [&](const FormatRow& f) { return format == f.name; });
   if (row == std::end(formats)) refuse("no such format");
   check_columns(columns, size(in, 1));
   check_out(size(in, 0), columns, size(out, 1), size(out, 2));
   if (size(out, 0) != row->parts || out.itemsize() != row->element) refuse("out: not as the format has it");
-  if ((row->format == Format::int8) != scales.has_value()) refuse("scales: for int8, and for it alone");
-  if (scales && size(*scales, 0) != size(in, 0)) refuse("scales: one a row");
-  const Operand operand{out.data(), size(out, 2), size(out, 1) * size(out, 2), scales ? scales->data() : nullptr};
+  if ((row->format == Format::int8) != steps.has_value()) refuse("steps: for int8, and for it alone");
+  if (steps && (size(*steps, 0) != 2 || size(*steps, 1) != size(in, 0))) refuse("steps: a scale and a zero point a row");
+  float* scales = steps ? steps->data() : nullptr;
+  float* zeros = steps ? scales + size(in, 0) : nullptr;
+  const Operand operand{out.data(), size(out, 2), size(out, 1) * size(out, 2), scales, zeros};
   kernels.to_operand(in.data(), size(in, 1), size(in, 0), columns, row->format, operand);
 }
 
@@ -137,7 +139,7 @@ void bind_rows(nb::module_& module) {
   using namespace nb::literals;
   module.def("layer_norm", &layer_norm, "instruction_set"_a, "in"_a, "columns"_a, "weight"_a, "bias"_a.none(), "eps"_a,
              "out"_a.noconvert(), "rounded"_a.noconvert().none());
-  module.def("to_operand", &to_operand, "instruction_set"_a, "in"_a, "columns"_a, "format"_a, "out"_a.noconvert(), "scales"_a.noconvert().none());
+  module.def("to_operand", &to_operand, "instruction_set"_a, "in"_a, "columns"_a, "format"_a, "out"_a.noconvert(), "steps"_a.noconvert().none());
   module.def("widen", &widen, "instruction_set"_a, "in"_a, "columns"_a, "out"_a.noconvert());
   module.def("gather_row", &gather_row, "instruction_set"_a, "how"_a, "total"_a.noconvert(), "row"_a, "weight"_a);
   module.def("embed", &embed, "instruction_set"_a, "is_bfloat16"_a, "words"_a.none(), "types"_a.none(), "positions"_a.none(),

@@ -17,26 +17,25 @@ struct FloatSums {
   Floats at(std::int64_t row, std::int64_t column) const { return load(data + row * stride + column); }
 };
 
-// int32 sums [rows, stride] of uint8 activations with zero point 128 and int8 weights. All pointers are of the tile's
-// first row and column.
+// int32 sums [rows, stride] of uint8 activations and int8 weights. All pointers are of the tile's first row and column.
 struct IntSums {
   static constexpr bool rough = true;  // their factors have 8 bits: activations as for results in bfloat16 do
   const std::int32_t* data;
   std::int64_t stride;
   const float* row_scales;
+  const float* row_zeros;
   const float* column_scales;
-  const std::int32_t* offsets;  // a column's share of the zero point
+  const float* column_sums;
 
+  // sum of scale * (stored - zero) * weight; up to 2^24 the sums are exact as float32
   Floats at(std::int64_t row, std::int64_t column) const {
     const std::int32_t* sums = data + row * stride + column;
 #if defined(__AVX512F__)
-    const __m512i total = _mm512_sub_epi32(_mm512_loadu_si512(sums), _mm512_loadu_si512(offsets + column));
-    const Floats value = {_mm512_cvtepi32_ps(total)};
+    const Floats stored = {_mm512_cvtepi32_ps(_mm512_loadu_si512(sums))};
 #else
-    const __m256i total = _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums)),
-                                           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(offsets + column)));
-    const Floats value = {_mm256_cvtepi32_ps(total)};
+    const Floats stored = {_mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(sums)))};
 #endif
+    const Floats value = fma(all(-row_zeros[row]), load(column_sums + column), stored);
     return value * load(column_scales + column) * all(row_scales[row]);
   }
 };

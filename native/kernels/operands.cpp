@@ -11,12 +11,12 @@ using Ints = __m512i;
 inline Ints bits_of(Floats x) { return _mm512_castps_si512(x.v); }
 inline Ints larger(Ints a, Ints b) { return _mm512_max_epi32(a, b); }
 inline Ints no_bits() { return _mm512_setzero_si512(); }
-inline std::int32_t largest(Ints x) { return _mm512_reduce_max_epi32(x); }
-inline Floats without_sign(Floats x) { return {_mm512_abs_ps(x.v)}; }
-// To the nearest integer, plus 128; the caller sees to it that this is within 0 to 255.
+inline Ints larger_unsigned(Ints a, Ints b) { return _mm512_max_epu32(a, b); }
+inline std::uint32_t largest(Ints x) { return static_cast<std::uint32_t>(_mm512_reduce_max_epi32(x)); }
+inline std::uint32_t largest_unsigned(Ints x) { return _mm512_reduce_max_epu32(x); }
+// To the nearest integer, which is within 0 to 255.
 inline void store_bytes(std::uint8_t* p, Floats x) {
-  const __m512i shifted = _mm512_add_epi32(_mm512_cvtps_epi32(x.v), _mm512_set1_epi32(128));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(shifted));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
 inline Floats load_wide(const bfloat16* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
@@ -35,15 +35,20 @@ using Ints = __m256i;
 inline Ints bits_of(Floats x) { return _mm256_castps_si256(x.v); }
 inline Ints larger(Ints a, Ints b) { return _mm256_max_epi32(a, b); }
 inline Ints no_bits() { return _mm256_setzero_si256(); }
-inline std::int32_t largest(Ints x) {
+inline Ints larger_unsigned(Ints a, Ints b) { return _mm256_max_epu32(a, b); }
+inline std::uint32_t largest(Ints x) {
   __m128i m = _mm_max_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
   m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
-  return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1))));
 }
-inline Floats without_sign(Floats x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0F), x.v)}; }
+inline std::uint32_t largest_unsigned(Ints x) {
+  __m128i m = _mm_max_epu32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+  m = _mm_max_epu32(m, _mm_shuffle_epi32(m, 0x4e));
+  return static_cast<std::uint32_t>(_mm_cvtsi128_si32(_mm_max_epu32(m, _mm_shuffle_epi32(m, 0xb1))));
+}
 inline void store_bytes(std::uint8_t* p, Floats x) {
-  const __m256i shifted = _mm256_add_epi32(_mm256_cvtps_epi32(x.v), _mm256_set1_epi32(128));
-  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(shifted), _mm256_extracti128_si256(shifted, 1));
+  const __m256i whole = _mm256_cvtps_epi32(x.v);
+  const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
 }
 inline Floats load_wide(const bfloat16* p) {
@@ -57,6 +62,12 @@ inline Floats as_bfloat16(Floats x) {
 }
 
 #endif
+
+inline float float_of(std::uint32_t bits) {
+  float x = 0;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
 
 // The row's parts, each what the ones before left over; one part is plain bfloat16.
 template <int parts>
@@ -72,31 +83,45 @@ void split_row(const float* in, std::int64_t columns, bfloat16* out, std::int64_
     fill<bfloat16>(out + part * part_stride, whole_vectors(columns), padded(columns), 0);
 }
 
-// Returns the row's scale: max |x| / 127. Zero where the row is zero (or nearly: below 2^-120), NaN where it holds
-// something not finite; all its bytes then stand for zero.
-float quantize_row(const float* in, std::int64_t columns, std::uint8_t* out) {
-  // magnitudes compared as integers, where NaN is above infinity and both above all else
+struct Steps {
+  float scale;
+  float zero;
+};
+
+// The row's range, 0 in it, in 255 steps. A zero row (or nearly: within 2^-120) has the scale 0, one that holds
+// something not finite NaN. A range of its own for either side costs nothing in products, and large columns are mostly
+// large to one side: see docs/native.md, "int8".
+Steps quantize_row(const float* in, std::int64_t columns, std::uint8_t* out) {
+  // As integers, floats above zero are in their order, and those below it are above all others without a sign, in the
+  // order of their magnitudes. Infinities and NaN are at the end on either side.
   Ints top[2] = {no_bits(), no_bits()};
+  Ints bottom[2] = {no_bits(), no_bits()};
+  const auto see = [&](int i, Ints bits) {
+    top[i] = larger(top[i], bits);
+    bottom[i] = larger_unsigned(bottom[i], bits);
+  };
   const std::int64_t paired = columns / (2 * width) * (2 * width);
   for (std::int64_t c = 0; c < paired; c += 2 * width)
-    for (int i = 0; i < 2; ++i) top[i] = larger(top[i], bits_of(without_sign(load(in + c + i * width))));
-  each_vector(paired, columns, [&](std::int64_t c, auto lanes) {
-    top[0] = larger(top[0], bits_of(without_sign(load(in + c, lanes))));
-  });
-  const std::int32_t bits = largest(larger(top[0], top[1]));
-  float most = 0;
-  static_assert(sizeof most == sizeof bits);
-  std::memcpy(&most, &bits, sizeof most);
-  constexpr std::int32_t infinite = 0x7f800000;
-  const bool is_finite = bits < infinite;
-  if (!is_finite || most < 0x1p-120F) {
-    fill<std::uint8_t>(out, 0, padded(columns), 128);
-    return is_finite ? 0.0F : __builtin_nanf("");
+    for (int i = 0; i < 2; ++i) see(i, bits_of(load(in + c + i * width)));
+  each_vector(paired, columns, [&](std::int64_t c, auto lanes) { see(0, bits_of(load(in + c, lanes))); });
+  constexpr std::uint32_t infinite = 0x7f800000;
+  const std::uint32_t highest = largest(larger(top[0], top[1]));
+  const std::uint32_t lowest = largest_unsigned(larger_unsigned(bottom[0], bottom[1]));
+  const bool is_negative = (lowest >> 31) != 0;
+  const float low = is_negative ? float_of(lowest) : 0.0F;
+  const float range = float_of(highest) - low;
+  const bool is_finite = highest < infinite && (!is_negative || (lowest & 0x7fffffffU) < infinite) && range < __builtin_inff();
+  if (!is_finite || range < 0x1p-120F) {
+    fill<std::uint8_t>(out, 0, padded(columns), 0);
+    return {is_finite ? 0.0F : __builtin_nanf(""), 0.0F};
   }
-  const Floats by = all(127.0F / most);
-  each_vector(0, columns, [&](std::int64_t c, auto lanes) { store_bytes(out + c, load(in + c, lanes) * by); });
-  fill<std::uint8_t>(out, whole_vectors(columns), padded(columns), 128);
-  return most / 127.0F;
+  const float by = 255.0F / range;
+  const float zero_at = -low * by;
+  each_vector(0, columns, [&](std::int64_t c, auto lanes) {
+    store_bytes(out + c, only(fma(load(in + c, lanes), all(by), all(zero_at)), lanes));
+  });
+  fill<std::uint8_t>(out, whole_vectors(columns), padded(columns), 0);
+  return {range / 255.0F, zero_at};
 }
 
 void copy_row(const float* in, std::int64_t columns, float* out) {
@@ -116,7 +141,12 @@ void to_operand(const float* in, std::int64_t in_stride, std::int64_t rows, std:
       case Format::bfloat16: split_row<1>(row, columns, static_cast<bfloat16*>(out.data) + at, 0); break;
       case Format::split2: split_row<2>(row, columns, static_cast<bfloat16*>(out.data) + at, out.part_stride); break;
       case Format::split3: split_row<3>(row, columns, static_cast<bfloat16*>(out.data) + at, out.part_stride); break;
-      case Format::int8: out.scales[m] = quantize_row(row, columns, static_cast<std::uint8_t*>(out.data) + at); break;
+      case Format::int8: {
+        const Steps steps = quantize_row(row, columns, static_cast<std::uint8_t*>(out.data) + at);
+        out.scales[m] = steps.scale;
+        out.zeros[m] = steps.zero;
+        break;
+      }
     }
   }
 }

@@ -74,7 +74,7 @@ template <class Lanes>
 void finish_tile(const std::int32_t* sums, const Operand& a, const PackedMatrix& w, std::int64_t row,
                  std::int64_t rows, std::int64_t column, const Epilogue& e) {
   if constexpr (Lanes::format == Format::int8) {
-    const IntSums source = {sums, panel_columns, a.scales + row, w.scales + column, w.offsets + column};
+    const IntSums source = {sums, panel_columns, a.scales + row, a.zeros + row, w.scales + column, w.sums + column};
     finish(source, row, rows, column, panel_columns, e);
   } else {
     // the scratch holds what was stored there: floats

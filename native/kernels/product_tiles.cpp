@@ -93,7 +93,7 @@ struct Product {
   const std::int64_t at = (row - u.rows.first) * block_columns;
   if (p.w.format == Format::int8) {
     const IntSums sums = {static_cast<const std::int32_t*>(u.sums) + at, block_columns, p.a.scales + row,
-                          p.w.scales + u.column, p.w.offsets + u.column};
+                          p.a.zeros + row, p.w.scales + u.column, p.w.sums + u.column};
     finish(sums, row, target - u.done, u.column, block_columns, p.epilogue);
   } else {
     const FloatSums sums = {static_cast<const float*>(u.sums) + at, block_columns};

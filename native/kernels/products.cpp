@@ -62,7 +62,7 @@ void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
     out[packed_at(matrix, n, k, 0)] = rounded;
     total += rounded;
   }
-  matrix.offsets[n] = 128 * total;
+  matrix.sums[n] = static_cast<float>(total);
 }
 
 }  // namespace

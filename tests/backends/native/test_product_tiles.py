@@ -134,9 +134,8 @@ def test_int8_sums_are_exact(instruction_set: str, rows: int, columns: int, inne
     a[:rows, :inner] = random.integers(0, 256, (rows, inner))
     weights = random.integers(-127, 128, (columns, inner)).astype(np.float32)
     weights[:, 0] = 127  # scales of 1
-    out = product(
-        native.Packed(instruction_set, "int8", weights), a, rows, columns, row_scales=np.ones(rows, np.float32)
-    )
+    steps = {"row_scales": np.ones(rows, np.float32), "row_zeros": np.full(rows, 128, np.float32)}
+    out = product(native.Packed(instruction_set, "int8", weights), a, rows, columns, **steps)
     exact = (a[:rows, :inner].astype(np.int64) - 128) @ weights.astype(np.int64).T
     np.testing.assert_array_equal(out[:, :columns], exact.astype(np.float32))
 

@@ -52,6 +52,7 @@ class Operand:
 
     stored: np.ndarray  # [M up to 16, K up to 64] of the format
     row_scales: np.ndarray | None
+    row_zeros: np.ndarray | None = None
     values: np.ndarray  # [M, K] float64
 
 
@@ -64,10 +65,12 @@ def operand(x: np.ndarray, name: str) -> Operand:
     if name == "bfloat16":
         stored[:rows, :inner] = to_bfloat16(x)
         return Operand(stored=stored, row_scales=None, values=from_bfloat16(to_bfloat16(x)).astype(np.float64))
-    scales = (np.abs(x).max(axis=1) / 127).astype(np.float32)
-    quantised = np.rint(x / scales[:, None])
-    stored[:rows, :inner] = quantised + 128
-    return Operand(stored=stored, row_scales=scales, values=quantised * scales[:, None].astype(np.float64))
+    low = np.minimum(x.min(axis=1), 0)
+    scales = ((np.maximum(x.max(axis=1), 0) - low) / 255).astype(np.float32)
+    zeros = -low / scales  # not whole numbers
+    stored[:rows, :inner] = np.rint(np.clip(x / scales[:, None] + zeros[:, None], 0, 255))
+    values = (stored[:rows, :inner] - zeros[:, None].astype(np.float64)) * scales[:, None]
+    return Operand(stored=stored, row_scales=scales, row_zeros=zeros, values=values)
 
 
 def stored_weights(packed: Any, name: str) -> np.ndarray:
@@ -93,7 +96,7 @@ def product(packed: Any, a: Operand, rows: int, columns: int, *, out: np.ndarray
         out = np.full((rows, up_to(columns, 64)), 7, options.pop("dtype", np.float32))
     asked: dict[str, Any] = {"row_begin": 0, "row_end": rows, "panel_begin": 0, "panel_end": packed.panels}
     asked.update(options)
-    native.product(packed, a.stored.view(np.uint8), row_scales=a.row_scales, out=out, **asked)
+    native.product(packed, a.stored.view(np.uint8), row_scales=a.row_scales, row_zeros=a.row_zeros, out=out, **asked)
     return out
 
 
@@ -265,7 +268,7 @@ def test_packed_layout(instruction_set: str, name: str) -> None:
         np.testing.assert_array_equal(packed.scales, scales)
         found = held[:columns, :inner].astype(np.float64) * packed.scales[:, None]
         assert (np.abs(found - weights) <= 0.5001 * scales[:, None]).all()
-        np.testing.assert_array_equal(packed.offsets, 128 * held[:columns].astype(np.int32).sum(axis=1))
+        np.testing.assert_array_equal(packed.sums, held[:columns].astype(np.int32).sum(axis=1))
 
 
 @pytest.mark.parametrize("instruction_set", [p for p in native.instruction_sets() if p not in ("avx2", "avx512")])
@@ -273,7 +276,8 @@ def test_int8_sums_do_not_saturate(instruction_set: str) -> None:
     # pairs of 255 * 127 overflow 16 bits, where older instructions add them
     inner = 4096
     stored = np.full((16, inner), 255, np.uint8)
-    a = Operand(stored=stored, row_scales=np.ones(1, np.float32), values=np.full((1, inner), 127.0))
+    zeros = np.full(1, 128, np.float32)
+    a = Operand(stored=stored, row_scales=np.ones(1, np.float32), row_zeros=zeros, values=np.full((1, inner), 127.0))
     out = product(native.Packed(instruction_set, "int8", np.full((1, inner), 127, np.float32)), a, 1, 1)
     assert out[0, 0] == 127 * 127 * inner
 

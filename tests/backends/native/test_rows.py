@@ -105,9 +105,9 @@ def to_operand(instruction_set, rows, columns, format_):
     parts = {"split2": 2, "split3": 3}.get(format_, 1)
     dtype = {"float32": np.float32, "int8": np.uint8}.get(format_, np.uint16)
     out = np.full((parts, len(rows), padded(columns)), 77, dtype=dtype)
-    scales = np.full(len(rows), 77, dtype=np.float32) if format_ == "int8" else None
-    native.to_operand(instruction_set, rows, columns, format_, out, scales)
-    return out, scales
+    steps = np.full((2, len(rows)), 77, dtype=np.float32) if format_ == "int8" else None
+    native.to_operand(instruction_set, rows, columns, format_, out, steps)
+    return out, steps
 
 
 @instruction_sets
@@ -131,16 +131,19 @@ def test_operands(instruction_set, columns):
 @instruction_sets
 @pytest.mark.parametrize("columns", SIZES)
 def test_int8_operand(instruction_set, columns):
-    rows = normal(4, columns + 3) * np.array([[1], [1e-20], [1e20], [0]], dtype=np.float32)
+    rows = normal(7, columns + 3) * np.array([[1], [1e-20], [1e20], [0], [1], [1], [1]], dtype=np.float32)
+    rows[4], rows[5] = np.abs(rows[4]), -np.abs(rows[5])
+    rows[6, columns // 2] = -50
     seen = rows[:, :columns].astype(np.float64)
-    out, scales = to_operand(instruction_set, rows, columns, "int8")
-    np.testing.assert_allclose(scales, np.abs(seen).max(1) / 127, rtol=2e-7)
-    assert (out[0, :, columns:] == 128).all()
-    assert (out[0, 3] == 128).all()
-    assert out.min() >= 1
-    values = scales[:, None] * (out[0, :, :columns].astype(np.float64) - 128)
+    out, (scales, zeros) = to_operand(instruction_set, rows, columns, "int8")
+    low, high = np.minimum(seen.min(1), 0), np.maximum(seen.max(1), 0)
+    np.testing.assert_allclose(scales, (high - low) / 255, rtol=2e-7)
+    assert not out[0, :, columns:].any()
+    assert not out[0, 3].any()
+    values = scales[:, None] * (out[0, :, :columns].astype(np.float64) - zeros[:, None])
     assert (np.abs(values - seen) <= 0.5001 * scales[:, None]).all()
-    assert (np.abs(out[0, :3, :columns].astype(int) - 128).max(1) == 127).all()
+    assert zeros[4] == 0
+    assert zeros[5] == pytest.approx(255)
 
 
 @instruction_sets
@@ -149,7 +152,7 @@ def test_int8_operand(instruction_set, columns):
 def test_operands_of_what_is_not_finite(instruction_set, bad, column):
     rows = normal(2, 70)
     rows[1, column] = bad
-    _, scales = to_operand(instruction_set, rows, 70, "int8")
+    _, (scales, _) = to_operand(instruction_set, rows, 70, "int8")
     assert np.isfinite(scales[0])
     assert np.isnan(scales[1])
     out, _ = to_operand(instruction_set, rows, 70, "bfloat16")
@@ -247,9 +250,9 @@ def test_same_bits_wherever_a_row_is(instruction_set):
         assert out.tobytes() == whole[begin:end].tobytes()
         assert rounded_out.tobytes() == rounded[begin:end].tobytes()
         for format_ in formats:
-            out, scales = to_operand(instruction_set, rows[begin:end], 133, format_)
+            out, steps = to_operand(instruction_set, rows[begin:end], 133, format_)
             assert out.tobytes() == operands[format_][0][:, begin:end].tobytes()
-            assert scales is None or scales.tobytes() == operands[format_][1][begin:end].tobytes()
+            assert steps is None or steps.tobytes() == operands[format_][1][:, begin:end].tobytes()
 
 
 def test_refused():
@@ -263,7 +266,7 @@ def test_refused():
         native.layer_norm("avx2", rows, 70, weight, None, 1e-5, out[:, :100].copy(), None)
     with pytest.raises(ValueError, match="no such format"):
         native.to_operand("avx2", rows, 70, "int4", out[None], None)
-    with pytest.raises(ValueError, match="scales"):
+    with pytest.raises(ValueError, match="steps"):
         native.to_operand("avx2", rows, 70, "int8", out[None].astype(np.uint8), None)
     with pytest.raises(ValueError, match="beyond the table"):
         native.embed("avx2", False, rows, None, None, np.array([0, 2], dtype=np.int32), None, None, 70, out)
