@@ -7,54 +7,56 @@ namespace layertap::LAYERTAP_ISA {
 
 namespace {
 
-constexpr float minus_infinity = -__builtin_inff();
-
-// A head's keys and values are packed once; then queries pass by in blocks, whose scores stay in the first cache.
+// A head's keys and values are packed once. Then queries pass by in bands of a few blocks, whose scores stay in the first
+// cache: scores of all blocks, softmax of all, output of all, so that the processor changes its work seldom.
 struct Scratch {
   std::int32_t* keys;     // [panels of keys][groups of D][panel_columns]
   std::int32_t* values;   // [panels of D][groups of keys][panel_columns]
-  std::int32_t* queries;  // [vectors of groups][block_rows][width]
-  float* scores;          // [vectors of keys][block_rows][width]; then probabilities, in the format of the product
-  float* totals;          // [block_rows][width]: a maximum, then a sum, of each row and lane
-  float* of_row;          // [width]: a maximum, then 1 / sum, of each row
+  std::int32_t* queries;  // [blocks of a band][vectors of groups][block_rows][width]
+  float* scores;          // [blocks of a band][vectors of keys][block_rows][width]; then powers, as the product wants them
+  float* totals;          // [blocks of a band][block_rows][width]: a maximum, then a sum, of each row and lane
+  float* of_row;          // [blocks of a band][width]: a maximum, then 1 / sum, of each row
 };
 
+constexpr std::int64_t band_blocks = 4;
+constexpr std::int64_t band_bytes = 24 * 1024;  // of scores; not found to matter much from 12 to 32 KiB
+
+// In words, one of each (of a band, for queries and what follows), for the format that needs most.
 struct Sizes {
-  std::size_t keys, values, queries, scores, totals, of_row;
-  std::size_t all() const { return keys + values + queries + scores + totals + of_row; }
+  std::int64_t keys, values, queries, scores, totals, of_row;
 };
 
-// In words, for the format that needs most.
 Sizes sizes(std::int64_t num_keys, std::int64_t head_size) {
   const std::int64_t columns = rounded_up(num_keys, panel_columns);
   const std::int64_t groups = rounded_up(head_size, width);
-  return {static_cast<std::size_t>(columns * groups),
-          static_cast<std::size_t>(num_keys * rounded_up(head_size, panel_columns)),
-          static_cast<std::size_t>(block_rows * groups),
-          static_cast<std::size_t>(block_rows * columns),
-          static_cast<std::size_t>(block_rows * width),
-          static_cast<std::size_t>(width)};
+  return {columns * groups,    num_keys * rounded_up(head_size, panel_columns),
+          block_rows * groups, block_rows * columns,
+          block_rows * width,  width};
+}
+
+std::int64_t blocks_of_band(const Sizes& size) {
+  const std::int64_t fit = band_bytes / (size.scores * group_bytes);
+  return fit < 1 ? 1 : fit > band_blocks ? band_blocks : fit;
 }
 
 constexpr std::size_t cache_line = 64;
 
-Scratch lay_out(void* scratch, std::int64_t num_keys, std::int64_t head_size) {
-  const Sizes size = sizes(num_keys, head_size);
+Scratch lay_out(void* scratch, const Sizes& size, std::int64_t blocks) {
   const std::uintptr_t misaligned = reinterpret_cast<std::uintptr_t>(scratch) % cache_line;
   auto* words = reinterpret_cast<std::int32_t*>(static_cast<char*>(scratch) + (cache_line - misaligned) % cache_line);
-  const auto take = [&words](std::size_t count) {
+  const auto take = [&words](std::int64_t count) {
     std::int32_t* taken = words;
     words += count;
     return taken;
   };
-  const auto floats = [&take](std::size_t count) { return static_cast<float*>(static_cast<void*>(take(count))); };
+  const auto floats = [&take](std::int64_t count) { return static_cast<float*>(static_cast<void*>(take(count))); };
   Scratch s = {};
   s.keys = take(size.keys);
   s.values = take(size.values);
-  s.queries = take(size.queries);
-  s.scores = floats(size.scores);
-  s.totals = floats(size.totals);
-  s.of_row = floats(size.of_row);
+  s.queries = take(blocks * size.queries);
+  s.scores = floats(blocks * size.scores);
+  s.totals = floats(blocks * size.totals);
+  s.of_row = floats(blocks * size.of_row);
   return s;
 }
 
@@ -92,13 +94,21 @@ template <class Lanes, int rows, int vectors, class Finish>
     for (int v = 0; v < vectors; ++v) finish(r, v, Floats{total[r][v]});
 }
 
-// Scores of one panel of keys, and the rows' maxima so far.
+// Scores of one panel of keys.
 template <class Lanes, int rows, int vectors>
-void score_tile(const std::int32_t* queries, const std::int32_t* keys, std::int64_t groups, float* scores, float* totals) {
-  multiply<Lanes, rows, vectors>(queries, keys, panel_columns, groups, [=](int r, int v, Floats sum) {
-    store(scores + (v * block_rows + r) * width, sum);
-    store(totals + r * width, max(load(totals + r * width), sum));
-  });
+void score_tile(const std::int32_t* queries, const std::int32_t* keys, std::int64_t groups, float* scores) {
+  multiply<Lanes, rows, vectors>(queries, keys, panel_columns, groups,
+                                 [=](int r, int v, Floats sum) { store(scores + (v * block_rows + r) * width, sum); });
+}
+
+// The largest score of each row. (Where one is NaN, the row's sum will be, whatever is found here.)
+void find_maxima(const float* scores, std::int64_t rows, std::int64_t num_keys, float* totals, float* of_row) {
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    Floats maximum = load(scores);
+    for (std::int64_t j = width; j < num_keys; j += width) maximum = max(maximum, load(scores + j * block_rows));
+    store(totals + r * width, maximum);
+  }
+  store(of_row, largest_of_rows(totals));
 }
 
 struct OutputTile {
@@ -150,11 +160,12 @@ inline Floats power(Floats score, Floats maximum, Floats scale) {
 }
 
 // Scores -> 2^(score - maximum), and their sums in each lane.
-inline void exponentiate(Float32Pack, const Scratch& s, std::int64_t rows, std::int64_t num_keys, float) {
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const Floats maximum = all(s.of_row[r]);
+inline void exponentiate(Float32Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float, float* totals,
+                         const float* of_row) {
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    const Floats maximum = all(of_row[r]);
     Floats total = zero();
-    float* at = s.scores + r * width;
+    float* at = scores;
     std::int64_t j = 0;
     for (; j + width <= num_keys; j += width, at += block_rows * width) {
       const Floats p = power<false>(load(at), maximum, zero());
@@ -165,44 +176,45 @@ inline void exponentiate(Float32Pack, const Scratch& s, std::int64_t rows, std::
       store(at, power<false>(load(at), maximum, zero()));
       total = total + load(at, num_keys - j);
     }
-    store(s.totals + r * width, total);
+    store(totals + r * width, total);
   }
 }
 
 #if defined(__AVX512BF16__)
 // The sum is that of the rounded ones, which is what the product will add up.
-inline void exponentiate(Bfloat16Pack, const Scratch& s, std::int64_t rows, std::int64_t num_keys, float scale) {
+inline void exponentiate(Bfloat16Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float scale, float* totals,
+                         const float* of_row) {
   const Floats factor = all(scale);
   const auto ones = __builtin_bit_cast(__m512bh, _mm512_set1_epi32(0x3f803f80));
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const Floats maximum = all(s.of_row[r]);
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    const Floats maximum = all(of_row[r]);
     __m512 total = _mm512_setzero_ps();
     for (std::int64_t j = 0; j < num_keys; j += 2 * width) {
-      const float* from = s.scores + j * block_rows + r * width;
-      const Floats low = power<true>(load(from), maximum, factor);
-      const Floats high = power<true>(load(from + block_rows * width), maximum, factor);
+      const Floats low = power<true>(load(scores + j * block_rows), maximum, factor);
+      const Floats high = power<true>(load(scores + (j + width) * block_rows), maximum, factor);
       __m512bh pairs = _mm512_cvtne2ps_pbh(high.v, low.v);
       if (num_keys - j < 2 * width) {
         const auto mask = static_cast<__mmask32>((1U << (num_keys - j)) - 1U);
         pairs = __builtin_bit_cast(__m512bh, _mm512_maskz_mov_epi16(mask, __builtin_bit_cast(__m512i, pairs)));
       }
       total = _mm512_dpbf16_ps(total, pairs, ones);
-      // in the place of the block's scores that have been read
-      _mm512_storeu_si512(s.scores + (j / 2) * block_rows + r * width, __builtin_bit_cast(__m512i, pairs));
+      // in the place of the row's scores that have been read
+      _mm512_storeu_si512(scores + j / 2 * block_rows, __builtin_bit_cast(__m512i, pairs));
     }
-    store(s.totals + r * width, Floats{total});
+    store(totals + r * width, Floats{total});
   }
 }
 #endif
 
 // Softmax in float32 of a block's scores, for whoever wants to see it.
-void write_probabilities(const Scratch& s, std::int64_t rows, std::int64_t num_keys, float scale, float* out) {
+void write_probabilities(const float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
+                         float* out) {
   for (std::int64_t r = 0; r < rows; ++r, out += num_keys) {
     Floats total = zero();
     for (std::int64_t j = 0; j < num_keys; j += width) {
       const std::int64_t count = num_keys - j < width ? num_keys - j : width;
-      const Floats score = load(s.scores + j * block_rows + r * width);
-      store(out + j, exp2((score - all(s.of_row[r])) * all(scale)), count);
+      const Floats score = load(scores + j * block_rows + r * width);
+      store(out + j, exp2((score - all(of_row[r])) * all(scale)), count);
       total = total + load(out + j, count);
     }
     const Floats factor = all(1.0F / sum(total));
@@ -213,78 +225,122 @@ void write_probabilities(const Scratch& s, std::int64_t rows, std::int64_t num_k
   }
 }
 
+// One head; how its parts lie in the scratch.
 template <class Pack>
-void attend(const AttentionHead& h, const Scratch& s) {
-  using Element = typename Pack::Element;
-  constexpr bool is_float32 = Pack::group == 1;
-  constexpr auto element_bytes = static_cast<std::int64_t>(sizeof(Element));
-  const float scale = h.scale * log2_of_e;
-  const auto* queries = static_cast<const Element*>(h.queries);
-  const auto* values = static_cast<const Element*>(h.values);
-  auto* out = static_cast<Element*>(h.out);
+class Attend {
+ public:
+  Attend(const AttentionHead& head, void* scratch)
+      : h_(head),
+        size_(sizes(head.num_keys, head.head_size)),
+        band_blocks_(blocks_of_band(size_)),
+        s_(lay_out(scratch, size_, band_blocks_)),
+        scale_(head.scale * log2_of_e),
+        groups_((head.head_size + Pack::group - 1) / Pack::group),
+        key_groups_((head.num_keys + Pack::group - 1) / Pack::group) {}
 
-  const std::int64_t groups = (h.head_size + Pack::group - 1) / Pack::group;
-  const std::int64_t key_groups = (h.num_keys + Pack::group - 1) / Pack::group;
-  const std::int64_t key_panel = rounded_up(groups, quarter) * panel_columns;
-  pack_keys(static_cast<const char*>(h.keys), h.stride * element_bytes, h.num_keys, h.head_size * element_bytes, s.keys);
-  Pack::values(values, h.stride, h.num_keys, h.head_size, s.values);
-
-  const std::int64_t blocks = (h.num_queries + block_rows - 1) / block_rows;
-  std::int64_t row = 0;
-  for (std::int64_t block = 0; block < blocks; ++block) {
-    const std::int64_t rows = (h.num_queries - row + blocks - block - 1) / (blocks - block);  // 13 rows are 7 + 6
-    const std::int64_t computed = rounded_up(rows, row_step);
-    Pack::queries(queries + row * h.query_stride, h.query_stride, rows, h.head_size, scale, s.queries);
-    for (std::int64_t r = 0; r < computed; ++r) store(s.totals + r * width, all(minus_infinity));
-    with_rows(computed, [&]<int constant>() {
-      for (std::int64_t j = 0; j < h.num_keys; j += panel_columns) {
-        const std::int32_t* keys = s.keys + j / panel_columns * key_panel;
-        float* scores = s.scores + j * block_rows;
-        if (h.num_keys - j > width)
-          score_tile<typename Pack::Lanes, constant, 2>(s.queries, keys, groups, scores, s.totals);
-        else
-          score_tile<typename Pack::Lanes, constant, 1>(s.queries, keys, groups, scores, s.totals);
+  void run() const {
+    pack_keys(static_cast<const char*>(h_.keys), h_.stride * element_bytes, h_.num_keys, h_.head_size * element_bytes,
+              s_.keys);
+    Pack::values(static_cast<const Element*>(h_.values), h_.stride, h_.num_keys, h_.head_size, s_.values);
+    // 64 rows are 12 + 12 + 10 + 10 + 10 + 10
+    std::int64_t steps = (h_.num_queries + row_step - 1) / row_step;
+    std::int64_t blocks = (h_.num_queries + block_rows - 1) / block_rows;
+    Block band[band_blocks];
+    std::int64_t row = 0;
+    while (blocks > 0) {
+      const std::int64_t count = blocks < band_blocks_ ? blocks : band_blocks_;
+      for (std::int64_t b = 0; b < count; ++b, --blocks) {
+        const std::int64_t some = (steps + blocks - 1) / blocks;
+        const std::int64_t left = h_.num_queries - row;
+        band[b] = {b, row, some * row_step < left ? some * row_step : left};
+        row += band[b].rows;
+        steps -= some;
       }
-    });
-
-    largest_of_rows(s.totals, rows, s.of_row);
-    if (h.probabilities != nullptr)
-      write_probabilities(s, rows, h.num_keys, is_float32 ? 1.0F : scale, h.probabilities + row * h.num_keys);
-    exponentiate(Pack(), s, rows, h.num_keys, scale);
-    sum_of_rows(s.totals, rows, s.of_row);
-    store(s.of_row, all(1.0F) / load(s.of_row));
-
-    const auto* probabilities = static_cast<const std::int32_t*>(static_cast<const void*>(s.scores));
-    with_rows(computed, [&]<int constant>() {
-      for (std::int64_t d = 0; d < h.head_size; d += panel_columns) {
-        const std::int32_t* panel = s.values + d * key_groups;
-        const std::int64_t left = h.head_size - d;
-        OutputTile to = {out + row * h.out_stride + d, h.out_stride, rows, width, s.of_row};
-        if (left > width) {
-          to.columns = left < panel_columns ? left - width : width;
-          output_tile<Pack, constant, 2>(probabilities, panel, panel_columns, key_groups, to);
-        } else {
-          to.columns = left;
-          output_tile<Pack, constant, 1>(probabilities, panel, panel_columns, key_groups, to);
-        }
-      }
-    });
-    row += rows;
+      for (std::int64_t b = 0; b < count; ++b) score(band[b]);
+      for (std::int64_t b = 0; b < count; ++b) normalize(band[b]);
+      for (std::int64_t b = 0; b < count; ++b) output(band[b]);
+    }
   }
-}
+
+ private:
+  using Element = typename Pack::Element;
+  using Lanes = typename Pack::Lanes;
+  static constexpr auto element_bytes = static_cast<std::int64_t>(sizeof(Element));
+
+  struct Block {
+    std::int64_t index;  // in the band
+    std::int64_t row;    // the first
+    std::int64_t rows;
+  };
+
+  void score(const Block& block) const {
+    std::int32_t* queries = s_.queries + block.index * size_.queries;
+    Pack::queries(static_cast<const Element*>(h_.queries) + block.row * h_.query_stride, h_.query_stride, block.rows,
+                  h_.head_size, scale_, queries);
+    const std::int64_t panel_words = rounded_up(groups_, quarter) * panel_columns;
+    float* scores = s_.scores + block.index * size_.scores;
+    with_rows(rounded_up(block.rows, row_step), [&]<int rows>() {
+      const std::int32_t* keys = s_.keys;
+      for (std::int64_t j = 0; j < h_.num_keys; j += panel_columns, keys += panel_words) {
+        if (h_.num_keys - j > width)
+          score_tile<Lanes, rows, 2>(queries, keys, groups_, scores + j * block_rows);
+        else
+          score_tile<Lanes, rows, 1>(queries, keys, groups_, scores + j * block_rows);
+      }
+    });
+  }
+
+  void normalize(const Block& block) const {
+    float* scores = s_.scores + block.index * size_.scores;
+    float* totals = s_.totals + block.index * size_.totals;
+    float* of_row = s_.of_row + block.index * size_.of_row;
+    find_maxima(scores, block.rows, h_.num_keys, totals, of_row);
+    if (h_.probabilities != nullptr)
+      write_probabilities(scores, block.rows, h_.num_keys, Pack::scaled_queries ? 1.0F : scale_, of_row,
+                          h_.probabilities + block.row * h_.num_keys);
+    exponentiate(Pack(), scores, block.rows, h_.num_keys, scale_, totals, of_row);
+    store(of_row, all(1.0F) / sum_of_rows(totals));
+  }
+
+  void output(const Block& block) const {
+    const auto* powers = static_cast<const std::int32_t*>(static_cast<const void*>(s_.scores + block.index * size_.scores));
+    auto* out = static_cast<Element*>(h_.out) + block.row * h_.out_stride;
+    const float* factors = s_.of_row + block.index * size_.of_row;
+    with_rows(rounded_up(block.rows, row_step), [&]<int rows>() {
+      for (std::int64_t d = 0; d < h_.head_size; d += panel_columns) {
+        const std::int32_t* values = s_.values + d * key_groups_;
+        const std::int64_t columns = h_.head_size - d < panel_columns ? h_.head_size - d : panel_columns;
+        if (columns > width)
+          output_tile<Pack, rows, 2>(powers, values, panel_columns, key_groups_,
+                                     {out + d, h_.out_stride, block.rows, columns - width, factors});
+        else
+          output_tile<Pack, rows, 1>(powers, values, panel_columns, key_groups_,
+                                     {out + d, h_.out_stride, block.rows, columns, factors});
+      }
+    });
+  }
+
+  const AttentionHead& h_;
+  Sizes size_;
+  std::int64_t band_blocks_;
+  Scratch s_;
+  float scale_;  // of scores, that powers of two want
+  std::int64_t groups_, key_groups_;
+};
 
 }  // namespace
 
 std::size_t attention_scratch(std::int64_t num_keys, std::int64_t head_size) {
-  return sizes(num_keys, head_size).all() * sizeof(float) + cache_line;
+  const Sizes size = sizes(num_keys, head_size);
+  const std::int64_t of_block = size.queries + size.scores + size.totals + size.of_row;
+  return static_cast<std::size_t>(size.keys + size.values + blocks_of_band(size) * of_block) * group_bytes + cache_line;
 }
 
 void attention(const AttentionHead& head, void* scratch) {
-  const Scratch s = lay_out(scratch, head.num_keys, head.head_size);
 #if defined(__AVX512BF16__)
-  if (head.is_bfloat16) return attend<Bfloat16Pack>(head, s);
+  if (head.is_bfloat16) return Attend<Bfloat16Pack>(head, scratch).run();
 #endif
-  attend<Float32Pack>(head, s);
+  Attend<Float32Pack>(head, scratch).run();
 }
 
 }  // namespace layertap::LAYERTAP_ISA

@@ -2,7 +2,7 @@
 // two bfloat16 (neighbours of D in queries and keys, neighbouring keys in values and probabilities).
 //
 // The right factor of a product lies in panels of `panel_columns` columns, [panel][group][panel_columns] words; the left
-// one in blocks of up to `block_rows` rows, [vector of groups][block_rows][width] words.
+// one in blocks of `block_rows` rows or fewer, [vector of groups][block_rows][width] words.
 #pragma once
 
 #include <cstring>
@@ -114,9 +114,7 @@ struct Float32Pack {
   using Lanes = Float32Lanes;
   using Element = float;
   static constexpr std::int64_t group = 1;  // elements
-
-  // Where values may be read in place: [groups][stride].
-  static constexpr bool in_place = true;
+  static constexpr bool scaled_queries = true;
 
   static void values(const float* in, std::int64_t stride, std::int64_t keys, std::int64_t head_size, std::int32_t* out) {
     for (std::int64_t column = 0; column < head_size; column += panel_columns, out += keys * panel_columns)
@@ -144,7 +142,7 @@ struct Bfloat16Pack {
   using Lanes = Bfloat16Lanes;
   using Element = bfloat16;
   static constexpr std::int64_t group = 2;
-  static constexpr bool in_place = false;
+  static constexpr bool scaled_queries = false;  // they would be rounded once more
 
   // The first `count` (0 to 32), the others zero.
   static Words load_elements(const bfloat16* p, std::int64_t count) {

@@ -36,12 +36,71 @@ inline Floats exp2(Floats x) {
 #endif
 }
 
-// out[r] = the largest (the sum) of the `width` numbers of row r, for rows [0, rows), rows at most `width`.
-inline void largest_of_rows(const float* in, std::int64_t rows, float* out) {
-  for (std::int64_t r = 0; r < rows; ++r) out[r] = largest(load(in + r * width));
+#if defined(__AVX512F__)
+
+// Two numbers of each of two vectors' halves, quarters, ... become one: after four steps a vector holds one number of
+// each of 16 rows, with a fifth of the instructions that a row at a time takes. Every row is folded in the same order.
+template <class Fold>
+Floats fold_halves(Floats a, Floats b, const Fold& fold) {
+  return fold(Floats{_mm512_shuffle_f32x4(a.v, b.v, 0x44)}, Floats{_mm512_shuffle_f32x4(a.v, b.v, 0xee)});
 }
-inline void sum_of_rows(const float* in, std::int64_t rows, float* out) {
-  for (std::int64_t r = 0; r < rows; ++r) out[r] = sum(load(in + r * width));
+template <class Fold>
+Floats fold_quarters(Floats a, Floats b, const Fold& fold) {
+  return fold(Floats{_mm512_shuffle_f32x4(a.v, b.v, 0x88)}, Floats{_mm512_shuffle_f32x4(a.v, b.v, 0xdd)});
+}
+template <class Fold>
+Floats fold_pairs(Floats a, Floats b, const Fold& fold) {
+  return fold(Floats{_mm512_shuffle_ps(a.v, b.v, 0x44)}, Floats{_mm512_shuffle_ps(a.v, b.v, 0xee)});
+}
+template <class Fold>
+Floats fold_singles(Floats a, Floats b, const Fold& fold) {
+  return fold(Floats{_mm512_shuffle_ps(a.v, b.v, 0x88)}, Floats{_mm512_shuffle_ps(a.v, b.v, 0xdd)});
+}
+
+// One number of each of 12 rows, the last four of the result being no row's.
+template <class Fold>
+Floats fold_rows(const float* in, const Fold& fold) {
+  Floats quarter[4];
+#pragma GCC unroll 4
+  for (int r = 0; r < 4; ++r) {
+    const Floats first_and_second = fold_halves(load(in + r * width), load(in + (r + 4) * width), fold);
+    const Floats third = load(in + (r + 8) * width);
+    quarter[r] = fold_quarters(first_and_second, fold_halves(third, third, fold), fold);
+  }
+  return fold_singles(fold_pairs(quarter[0], quarter[1], fold), fold_pairs(quarter[2], quarter[3], fold), fold);
+}
+
+constexpr std::int64_t fold_count = 12;
+
+#else
+
+// One number of each of 6 rows.
+template <class Fold>
+Floats fold_rows(const float* in, const Fold& fold) {
+  Floats half[4];
+  for (int r = 0; r < 4; ++r) {
+    const Floats low = load(in + r * width);
+    const Floats high = load(in + (r < 2 ? r + 4 : r) * width);
+    half[r] = fold(Floats{_mm256_permute2f128_ps(low.v, high.v, 0x20)}, Floats{_mm256_permute2f128_ps(low.v, high.v, 0x31)});
+  }
+  const auto pairs = [&](Floats a, Floats b) {
+    return fold(Floats{_mm256_shuffle_ps(a.v, b.v, 0x44)}, Floats{_mm256_shuffle_ps(a.v, b.v, 0xee)});
+  };
+  const Floats a = pairs(half[0], half[1]);
+  const Floats b = pairs(half[2], half[3]);
+  return fold(Floats{_mm256_shuffle_ps(a.v, b.v, 0x88)}, Floats{_mm256_shuffle_ps(a.v, b.v, 0xdd)});
+}
+
+constexpr std::int64_t fold_count = 6;
+
+#endif
+
+// The largest, and the sum, of the `width` numbers of each of `fold_count` rows that follow each other.
+inline Floats largest_of_rows(const float* in) {
+  return fold_rows(in, [](Floats a, Floats b) { return max(a, b); });
+}
+inline Floats sum_of_rows(const float* in) {
+  return fold_rows(in, [](Floats a, Floats b) { return a + b; });
 }
 
 }  // namespace layertap::LAYERTAP_ISA
