@@ -16,6 +16,7 @@ struct Scratch {
   float* scores;          // [blocks of a band][vectors of keys][block_rows][width]; then powers, as the product wants them
   float* totals;          // [blocks of a band][block_rows][width]: a maximum, then a sum, of each row and lane
   float* of_row;          // [blocks of a band][width]: a maximum, then 1 / sum, of each row
+  float* sums;            // [block_rows][panel_columns]
 };
 
 constexpr std::int64_t band_blocks = 4;
@@ -23,15 +24,16 @@ constexpr std::int64_t band_bytes = 24 * 1024;  // of scores; not found to matte
 
 // In words, one of each (of a band, for queries and what follows), for the format that needs most.
 struct Sizes {
-  std::int64_t keys, values, queries, scores, totals, of_row;
+  std::int64_t keys, values, queries, scores, totals, of_row, sums;
 };
 
 Sizes sizes(std::int64_t num_keys, std::int64_t head_size) {
   const std::int64_t columns = rounded_up(num_keys, panel_columns);
   const std::int64_t groups = rounded_up(head_size, width);
-  return {columns * groups,    num_keys * rounded_up(head_size, panel_columns),
-          block_rows * groups, block_rows * columns,
-          block_rows * width,  width};
+  return {columns * groups,     num_keys * rounded_up(head_size, panel_columns),
+          block_rows * groups,  block_rows * columns,
+          block_rows * width,   width,
+          block_rows * panel_columns};
 }
 
 std::int64_t blocks_of_band(const Sizes& size) {
@@ -57,13 +59,14 @@ Scratch lay_out(void* scratch, const Sizes& size, std::int64_t blocks) {
   s.scores = floats(blocks * size.scores);
   s.totals = floats(blocks * size.totals);
   s.of_row = floats(blocks * size.of_row);
+  s.sums = floats(size.sums);
   return s;
 }
 
 // Sums over `groups` of a block's rows and `vectors` vectors of columns, each handed to `finish(row, vector, sum)`.
 template <class Lanes, int rows, int vectors, class Finish>
-[[gnu::always_inline]] inline void multiply(const std::int32_t* a, const std::int32_t* b, std::int64_t b_stride,
-                                            std::int64_t groups, const Finish& finish) {
+[[gnu::always_inline]] inline void multiply(const std::int32_t* a, const std::int32_t* b, std::int64_t groups,
+                                            const Finish& finish) {
   typename Lanes::Sum total[static_cast<unsigned>(rows)][static_cast<unsigned>(vectors)];
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r)
@@ -83,7 +86,7 @@ template <class Lanes, int rows, int vectors, class Finish>
         for (int v = 0; v < vectors; ++v) total[r][v] = Lanes::dot(total[r][v], row, columns[v]);
       }
       group += group_bytes;
-      b += b_stride;
+      b += panel_columns;
     }
     a += block_rows * width;
     groups -= some;
@@ -97,7 +100,7 @@ template <class Lanes, int rows, int vectors, class Finish>
 // Scores of one panel of keys.
 template <class Lanes, int rows, int vectors>
 void score_tile(const std::int32_t* queries, const std::int32_t* keys, std::int64_t groups, float* scores) {
-  multiply<Lanes, rows, vectors>(queries, keys, panel_columns, groups,
+  multiply<Lanes, rows, vectors>(queries, keys, groups,
                                  [=](int r, int v, Floats sum) { store(scores + (v * block_rows + r) * width, sum); });
 }
 
@@ -126,13 +129,38 @@ inline void store_as(bfloat16* out, Floats x, std::int64_t count) {
 }
 #endif
 
+// One row and vector of a panel's output.
+template <class Pack, int vectors>
+[[gnu::always_inline]] inline void finish_output(int r, int v, Floats sum, const OutputTile& to) {
+  if (r >= to.rows) return;
+  auto* out = static_cast<typename Pack::Element*>(to.out) + r * to.stride + v * width;
+  store_as(out, sum * all(to.factors[r]), v + 1 < vectors ? width : to.columns);
+}
+
+// Output of one panel of values.
 template <class Pack, int rows, int vectors>
-void output_tile(const std::int32_t* probabilities, const std::int32_t* values, std::int64_t stride, std::int64_t groups,
-                 const OutputTile& to) {
-  auto* out = static_cast<typename Pack::Element*>(to.out);
-  multiply<typename Pack::Lanes, rows, vectors>(probabilities, values, stride, groups, [&](int r, int v, Floats sum) {
-    if (r < to.rows) store_as(out + r * to.stride + v * width, sum * all(to.factors[r]), v + 1 < vectors ? width : to.columns);
-  });
+void output_tile(const std::int32_t* powers, const std::int32_t* values, std::int64_t groups, const OutputTile& to) {
+  multiply<typename Pack::Lanes, rows, vectors>(
+      powers, values, groups, [&](int r, int v, Floats sum) { finish_output<Pack, vectors>(r, v, sum, to); });
+}
+
+// Long sums over keys are made of slices: smaller rounding errors than those of one chain.
+constexpr std::int64_t slice_groups = 128;
+
+// The same for more than one slice. `sums`, [block_rows][panel_columns], is for those under way.
+template <class Pack, int rows, int vectors>
+[[gnu::noinline]] void output_slices(const std::int32_t* powers, const std::int32_t* values, std::int64_t groups,
+                                     float* sums, const OutputTile& to) {
+  for (std::int64_t g = 0; g < groups; g += slice_groups)
+    multiply<typename Pack::Lanes, rows, vectors>(powers + g * block_rows, values + g * panel_columns,
+                                                  groups - g < slice_groups ? groups - g : slice_groups,
+                                                  [=](int r, int v, Floats sum) {
+                                                    float* at = sums + r * panel_columns + v * width;
+                                                    store(at, g == 0 ? sum : load(at) + sum);
+                                                  });
+  for (int r = 0; r < rows; ++r)
+    for (int v = 0; v < vectors; ++v)
+      finish_output<Pack, vectors>(r, v, load(sums + r * panel_columns + v * width), to);
 }
 
 // Rows are computed two at a time: with an odd number of them one is computed that is not stored.
@@ -311,13 +339,19 @@ class Attend {
         const std::int32_t* values = s_.values + d * key_groups_;
         const std::int64_t columns = h_.head_size - d < panel_columns ? h_.head_size - d : panel_columns;
         if (columns > width)
-          output_tile<Pack, rows, 2>(powers, values, panel_columns, key_groups_,
-                                     {out + d, h_.out_stride, block.rows, columns - width, factors});
+          output_panel<rows, 2>(powers, values, {out + d, h_.out_stride, block.rows, columns - width, factors});
         else
-          output_tile<Pack, rows, 1>(powers, values, panel_columns, key_groups_,
-                                     {out + d, h_.out_stride, block.rows, columns, factors});
+          output_panel<rows, 1>(powers, values, {out + d, h_.out_stride, block.rows, columns, factors});
       }
     });
+  }
+
+  template <int rows, int vectors>
+  void output_panel(const std::int32_t* powers, const std::int32_t* values, const OutputTile& to) const {
+    if (key_groups_ <= slice_groups)
+      output_tile<Pack, rows, vectors>(powers, values, key_groups_, to);
+    else
+      output_slices<Pack, rows, vectors>(powers, values, key_groups_, s_.sums, to);
   }
 
   const AttentionHead& h_;
@@ -333,7 +367,7 @@ class Attend {
 std::size_t attention_scratch(std::int64_t num_keys, std::int64_t head_size) {
   const Sizes size = sizes(num_keys, head_size);
   const std::int64_t of_block = size.queries + size.scores + size.totals + size.of_row;
-  return static_cast<std::size_t>(size.keys + size.values + blocks_of_band(size) * of_block) * group_bytes + cache_line;
+  return static_cast<std::size_t>(size.keys + size.values + size.sums + blocks_of_band(size) * of_block) * group_bytes + cache_line;
 }
 
 void attention(const AttentionHead& head, void* scratch) {

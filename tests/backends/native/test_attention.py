@@ -11,7 +11,7 @@ FORMATS = [(name, "float32") for name in native.instruction_sets()]
 FORMATS += [(name, "bfloat16") for name in native.instruction_sets() if name in ("avx512_bf16", "amx", "amx_emulated")]
 formats = pytest.mark.parametrize(("instruction_set", "precision"), FORMATS)
 
-KEYS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 383, 384, 385]
+KEYS = [1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 100, 128, 129, 255, 256, 257, 383, 384, 385]
 HEAD_SIZES = [1, 2, 3, 7, 8, 15, 16, 17, 24, 31, 32, 33, 48, 63, 64, 65, 96, 128, 129, 512]
 
 
