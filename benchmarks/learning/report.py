@@ -78,11 +78,8 @@ def _frozen(store: Store, tasks: Mapping[str, LearningTask]) -> str:
     for name, task in tasks.items():
         for metric in task.metrics:
             for method in (BEST, MIX):
-                ours, theirs = (
-                    list(store.of(part="frozen", task=name, side=side, method=method))
-                    for side in ("layertap", "transformers")
-                )
-                if ours and theirs:
+                ours, theirs = _both(store, part="frozen", task=name, method=method)
+                if ours:
                     rows.append([f"{name}, {METRICS[metric]}", _how(ours), *_pair(ours, theirs, metric)])
     if not rows:
         return ""
@@ -154,16 +151,11 @@ def _layers(store: Store, tasks: Mapping[str, LearningTask]) -> str:
 
 def _finetuned(store: Store, tasks: Mapping[str, LearningTask]) -> str:
     rows = []
-    precisions = []
     for name in EPOCHS:
         for precision in ("float32", "bfloat16"):
-            ours, theirs = (
-                list(store.of(part="finetuned", task=name, side=side, precision=precision))
-                for side in ("layertap", "transformers")
-            )
-            if not ours or not theirs:
+            ours, theirs = _both(store, part="finetuned", task=name, precision=precision)
+            if not ours:
                 continue
-            precisions.append(precision)
             for metric in tasks[name].metrics:
                 label = f"{name}, {METRICS[metric]}"
                 each = " / ".join(" ".join(f"{r['scores'][metric]:.4f}" for r in side) for side in (ours, theirs))
@@ -203,6 +195,15 @@ def _runs(store: Store) -> str:
         versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
         lines.append(f"- `{run['command']}`, {versions}.")
     return "\n".join(lines)
+
+
+def _both(store: Store, **wanted: Any) -> tuple[list[Record], list[Record]]:
+    """The records of both sides, of the seeds that both have."""
+    ours, theirs = (
+        {record["seed"]: record for record in store.of(side=side, **wanted)} for side in ("layertap", "transformers")
+    )
+    seeds = sorted(ours.keys() & theirs.keys())
+    return [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
 
 
 def _pair(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> list[str]:
