@@ -5,8 +5,8 @@
 FOLDER holds a folder a task with `va.txt` and `te.txt`, a sentence, a tab and a label a line (Ravishankar, Ovrelid and
 Velldal 2019). Probes learn on `va.txt` and are scored on `te.txt`; where there is just `te.txt`, by cross-validation.
 Of `word_content` the 50 words that stand first in the alphabet are kept, as a probe of a thousand takes hours. A report
-a task goes to REPORTS, beside them a picture of all, `tasks.png`, and a table of all is printed. ROWS: of each file just
-so many, drawn at random.
+a task goes to REPORTS, beside them a picture of all, `tasks.png`, and a table of all is printed. ROWS: of each file
+just so many, drawn at random.
 """
 
 from __future__ import annotations

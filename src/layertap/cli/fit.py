@@ -109,7 +109,7 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-iterations", type=int, default=1000, metavar="N", help="at most (default: 1000)")
     group.add_argument("--tolerance", type=float, default=1e-4, metavar="X", help="slope to stop at (default: 1e-4)")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="chooses the share held out (default: 0)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="chooses the rows held out (default: 0)")
     group.add_argument(
         "--memory",
         default="1GiB",
