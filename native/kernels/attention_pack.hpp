@@ -1,8 +1,9 @@
 // Queries, keys and values of one head, rearranged for its products. A group is 32 bits along the sum: one float32 or
 // two bfloat16 (neighbours of D in queries and keys, neighbouring keys in values and probabilities).
 //
-// The right factor of a product lies in panels of `panel_columns` columns, [panel][group][panel_columns] words; the left
-// one in blocks of `block_rows` rows or fewer, [vector of groups][block_rows][width] words.
+// The right factor of a product lies in strips of two vectors of columns, [strip][group][strip_columns] words; the left
+// one in blocks of so many rows as the products want, [vector of groups][block_rows][width] words. For tiles (16 groups
+// x 16 rows or columns) the same words are tiles.
 #pragma once
 
 #include <cstring>
@@ -11,14 +12,7 @@
 
 namespace layertap::LAYERTAP_ISA {
 
-// A register tile: 12 x 32 (AVX-512: 24 of 32 registers are sums), 6 x 16 (AVX2: 12 of 16).
-#if defined(__AVX512F__)
-constexpr std::int64_t block_rows = 12;
-#else
-constexpr std::int64_t block_rows = 6;
-#endif
-constexpr std::int64_t panel_vectors = 2;
-constexpr std::int64_t panel_columns = panel_vectors * width;
+constexpr std::int64_t strip_columns = 2 * width;
 
 constexpr std::int64_t rounded_up(std::int64_t n, std::int64_t unit) { return (n + unit - 1) / unit * unit; }
 
@@ -69,7 +63,7 @@ inline Words high_pairs(Words a, Words b) { return _mm256_unpackhi_epi64(a, b); 
 
 #endif
 
-// Four groups of `width` rows, transposed: out[g * panel_columns + row].
+// Four groups of `width` rows, transposed: out[g * strip_columns + row].
 inline void transpose_quarter(const char* const* rows, std::int64_t offset, std::int32_t* out) {
   const Words a = gather_quarters(rows, offset);
   const Words b = gather_quarters(rows + 1, offset);
@@ -80,31 +74,31 @@ inline void transpose_quarter(const char* const* rows, std::int64_t offset, std:
   const Words cd_low = low_words(c, d);
   const Words cd_high = high_words(c, d);
   store_words(out, low_pairs(ab_low, cd_low));
-  store_words(out + panel_columns, high_pairs(ab_low, cd_low));
-  store_words(out + 2 * panel_columns, low_pairs(ab_high, cd_high));
-  store_words(out + 3 * panel_columns, high_pairs(ab_high, cd_high));
+  store_words(out + strip_columns, high_pairs(ab_low, cd_low));
+  store_words(out + 2 * strip_columns, low_pairs(ab_high, cd_high));
+  store_words(out + 3 * strip_columns, high_pairs(ab_high, cd_high));
 }
 
-// `row_bytes` of each of `rows` rows -> panels [rows / panel_columns][groups][panel_columns], groups rounded up to whole
+// `row_bytes` of each of `rows` rows -> strips [rows / strip_columns][groups][strip_columns], groups rounded up to whole
 // quarters with zeros. Rows beyond the last, up to a whole vector, repeat it: their scores then change no maximum.
 inline void pack_keys(const char* in, std::int64_t stride_bytes, std::int64_t rows, std::int64_t row_bytes,
                       std::int32_t* out) {
   constexpr std::int64_t quarter_bytes = quarter * group_bytes;
   const std::int64_t whole = row_bytes / quarter_bytes * quarter_bytes;
-  const std::int64_t panel_words = rounded_up(row_bytes, quarter_bytes) / group_bytes * panel_columns;
+  const std::int64_t strip_words = rounded_up(row_bytes, quarter_bytes) / group_bytes * strip_columns;
   for (std::int64_t j = 0; j < rows; j += width) {
     const char* row[width];
     for (std::int64_t r = 0; r < width; ++r) row[r] = in + (j + r < rows ? j + r : rows - 1) * stride_bytes;
-    std::int32_t* to = out + j / panel_columns * panel_words + j % panel_columns;
+    std::int32_t* to = out + j / strip_columns * strip_words + j % strip_columns;
     for (std::int64_t offset = 0; offset < whole; offset += quarter_bytes)
-      transpose_quarter(row, offset, to + offset / group_bytes * panel_columns);
+      transpose_quarter(row, offset, to + offset / group_bytes * strip_columns);
     if (whole == row_bytes) continue;
     char rest[width * quarter_bytes] = {};
     for (std::int64_t r = 0; r < width; ++r) {
       std::memcpy(rest + r * quarter_bytes, row[r] + whole, static_cast<std::size_t>(row_bytes - whole));
       row[r] = rest + r * quarter_bytes;
     }
-    transpose_quarter(row, 0, to + whole / group_bytes * panel_columns);
+    transpose_quarter(row, 0, to + whole / group_bytes * strip_columns);
   }
 }
 
@@ -116,16 +110,19 @@ struct Float32Pack {
   static constexpr std::int64_t group = 1;  // elements
   static constexpr bool scaled_queries = true;
 
-  static void values(const float* in, std::int64_t stride, std::int64_t keys, std::int64_t head_size, std::int32_t* out) {
-    for (std::int64_t column = 0; column < head_size; column += panel_columns, out += keys * panel_columns)
-      for (std::int64_t v = 0; v < panel_columns && column + v < head_size; v += width) {
+  // One group a key.
+  static void values(const float* in, std::int64_t stride, std::int64_t keys, std::int64_t groups, std::int64_t head_size,
+                     std::int32_t* out) {
+    for (std::int64_t column = 0; column < head_size; column += strip_columns, out += groups * strip_columns)
+      for (std::int64_t v = 0; v < strip_columns && column + v < head_size; v += width) {
         const std::int64_t count = head_size - column - v < width ? head_size - column - v : width;
         for (std::int64_t j = 0; j < keys; ++j)
-          Lanes::store_sum(out + j * panel_columns + v, load(in + j * stride + column + v, count).v);
+          Lanes::store_sum(out + j * strip_columns + v, load(in + j * stride + column + v, count).v);
       }
   }
 
-  // The factor that turns scores to powers of two goes into the queries.
+  // The factor that makes scores the exponents of two goes into the queries.
+  template <std::int64_t block_rows>
   static void queries(const float* in, std::int64_t stride, std::int64_t rows, std::int64_t head_size, float scale,
                       std::int32_t* out) {
     for (std::int64_t d = 0; d < head_size; d += width, out += block_rows * width) {
@@ -150,14 +147,15 @@ struct Bfloat16Pack {
     return _mm512_maskz_loadu_epi16(mask, p);
   }
 
-  static void values(const bfloat16* in, std::int64_t stride, std::int64_t keys, std::int64_t head_size,
-                     std::int32_t* out) {
+  // Two keys a group, zeros beyond the last key.
+  static void values(const bfloat16* in, std::int64_t stride, std::int64_t keys, std::int64_t groups,
+                     std::int64_t head_size, std::int32_t* out) {
     const Words low_half = interleaved(0);
     const Words high_half = interleaved(16);
-    for (std::int64_t column = 0; column < head_size; column += panel_columns) {
-      const std::int64_t count = head_size - column < panel_columns ? head_size - column : panel_columns;
-      for (std::int64_t j = 0; j < keys; j += 2, out += panel_columns) {
-        const Words even = load_elements(in + j * stride + column, count);
+    for (std::int64_t column = 0; column < head_size; column += strip_columns) {
+      const std::int64_t count = head_size - column < strip_columns ? head_size - column : strip_columns;
+      for (std::int64_t j = 0; j < 2 * groups; j += 2, out += strip_columns) {
+        const Words even = j < keys ? load_elements(in + j * stride + column, count) : _mm512_setzero_si512();
         const Words odd = j + 1 < keys ? load_elements(in + (j + 1) * stride + column, count) : _mm512_setzero_si512();
         store_words(out, _mm512_permutex2var_epi16(even, low_half, odd));
         store_words(out + width, _mm512_permutex2var_epi16(even, high_half, odd));
@@ -165,6 +163,7 @@ struct Bfloat16Pack {
     }
   }
 
+  template <std::int64_t block_rows>
   static void queries(const bfloat16* in, std::int64_t stride, std::int64_t rows, std::int64_t head_size, float,
                       std::int32_t* out) {
     for (std::int64_t d = 0; d < head_size; d += 2 * width, out += block_rows * width) {

@@ -57,26 +57,25 @@ Floats fold_singles(Floats a, Floats b, const Fold& fold) {
   return fold(Floats{_mm512_shuffle_ps(a.v, b.v, 0x88)}, Floats{_mm512_shuffle_ps(a.v, b.v, 0xdd)});
 }
 
-// One number of each of 12 rows, the last four of the result being no row's.
-template <class Fold>
+// One number of each of `rows` rows, 12 or 16 (the last four of the result are no row's, then).
+template <std::int64_t rows, class Fold>
 Floats fold_rows(const float* in, const Fold& fold) {
   Floats quarter[4];
 #pragma GCC unroll 4
   for (int r = 0; r < 4; ++r) {
-    const Floats first_and_second = fold_halves(load(in + r * width), load(in + (r + 4) * width), fold);
-    const Floats third = load(in + (r + 8) * width);
-    quarter[r] = fold_quarters(first_and_second, fold_halves(third, third, fold), fold);
+    const Floats first_half = fold_halves(load(in + r * width), load(in + (r + 4) * width), fold);
+    const Floats second_half = fold_halves(load(in + (r + 8) * width), load(in + (rows == 12 ? r + 8 : r + 12) * width), fold);
+    quarter[r] = fold_quarters(first_half, second_half, fold);
   }
   return fold_singles(fold_pairs(quarter[0], quarter[1], fold), fold_pairs(quarter[2], quarter[3], fold), fold);
 }
 
-constexpr std::int64_t fold_count = 12;
-
 #else
 
 // One number of each of 6 rows.
-template <class Fold>
+template <std::int64_t rows, class Fold>
 Floats fold_rows(const float* in, const Fold& fold) {
+  static_assert(rows == 6);
   Floats half[4];
   for (int r = 0; r < 4; ++r) {
     const Floats low = load(in + r * width);
@@ -91,16 +90,16 @@ Floats fold_rows(const float* in, const Fold& fold) {
   return fold(Floats{_mm256_shuffle_ps(a.v, b.v, 0x88)}, Floats{_mm256_shuffle_ps(a.v, b.v, 0xdd)});
 }
 
-constexpr std::int64_t fold_count = 6;
-
 #endif
 
-// The largest, and the sum, of the `width` numbers of each of `fold_count` rows that follow each other.
-inline Floats largest_of_rows(const float* in) {
-  return fold_rows(in, [](Floats a, Floats b) { return max(a, b); });
+// The largest, and the sum, of the `width` numbers of each of `rows` rows that follow each other.
+template <std::int64_t rows>
+Floats largest_of_rows(const float* in) {
+  return fold_rows<rows>(in, [](Floats a, Floats b) { return max(a, b); });
 }
-inline Floats sum_of_rows(const float* in) {
-  return fold_rows(in, [](Floats a, Floats b) { return a + b; });
+template <std::int64_t rows>
+Floats sum_of_rows(const float* in) {
+  return fold_rows<rows>(in, [](Floats a, Floats b) { return a + b; });
 }
 
 }  // namespace layertap::LAYERTAP_ISA

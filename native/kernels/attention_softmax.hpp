@@ -1,0 +1,103 @@
+// Softmax of a block of scores, [vector of keys][block_rows][width], up to the division by the sum, which waits for the
+// product with the values.
+#pragma once
+
+#include "attention_pack.hpp"
+#include "softmax.hpp"
+
+namespace layertap::LAYERTAP_ISA {
+
+// Rows that are folded together: a block's, or 16 at a time.
+template <std::int64_t block_rows>
+constexpr std::int64_t fold_count = block_rows < 16 ? block_rows : 16;
+
+// The largest score of each row. (Where one is NaN, the row's sum will be, whatever is found here.)
+template <std::int64_t block_rows>
+void find_maxima(const float* scores, std::int64_t rows, std::int64_t num_keys, float* totals, float* of_row) {
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    Floats maximum = load(scores);
+    for (std::int64_t j = width; j < num_keys; j += width) maximum = max(maximum, load(scores + j * block_rows));
+    store(totals + r * width, maximum);
+  }
+  for (std::int64_t r = 0; r < rows; r += fold_count<block_rows>)
+    store(of_row + r, largest_of_rows<fold_count<block_rows>>(totals + r * width));
+}
+
+// 1 / sum of each row.
+template <std::int64_t block_rows>
+void invert_sums(const float* totals, std::int64_t rows, float* of_row) {
+  for (std::int64_t r = 0; r < rows; r += fold_count<block_rows>)
+    store(of_row + r, all(1.0F) / sum_of_rows<fold_count<block_rows>>(totals + r * width));
+}
+
+// Scores -> 2^(score - maximum), and their sums in each lane.
+template <std::int64_t block_rows>
+void exponentiate(Float32Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float, const float* of_row,
+                  float* totals) {
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    const Floats maximum = all(of_row[r]);
+    Floats total = zero();
+    float* at = scores;
+    std::int64_t j = 0;
+    for (; j + width <= num_keys; j += width, at += block_rows * width) {
+      const Floats p = exp2(load(at) - maximum);
+      store(at, p);
+      total = total + p;
+    }
+    if (j < num_keys) {
+      store(at, exp2(load(at) - maximum));
+      total = total + load(at, num_keys - j);
+    }
+    store(totals + r * width, total);
+  }
+}
+
+#if defined(__AVX512BF16__)
+// The sum is that of the rounded ones, which is what the product will add up. Zeros follow the last key, up to a whole
+// vector.
+template <std::int64_t block_rows>
+void exponentiate(Bfloat16Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
+                  float* totals) {
+  const Floats factor = all(scale);
+  const auto ones = __builtin_bit_cast(__m512bh, _mm512_set1_epi32(0x3f803f80));
+  for (std::int64_t r = 0; r < rows; ++r, scores += width) {
+    const Floats maximum = all(of_row[r]);
+    __m512 total = _mm512_setzero_ps();
+    for (std::int64_t j = 0; j < num_keys; j += 2 * width) {
+      const Floats low = exp2_rounded((load(scores + j * block_rows) - maximum) * factor);
+      const Floats high = exp2_rounded((load(scores + (j + width) * block_rows) - maximum) * factor);
+      __m512bh pairs = _mm512_cvtne2ps_pbh(high.v, low.v);
+      if (num_keys - j < 2 * width) {
+        const auto mask = static_cast<__mmask32>((1U << (num_keys - j)) - 1U);
+        pairs = __builtin_bit_cast(__m512bh, _mm512_maskz_mov_epi16(mask, __builtin_bit_cast(__m512i, pairs)));
+      }
+      total = _mm512_dpbf16_ps(total, pairs, ones);
+      // in the place of the row's scores that have been read
+      _mm512_storeu_si512(scores + j / 2 * block_rows, __builtin_bit_cast(__m512i, pairs));
+    }
+    store(totals + r * width, Floats{total});
+  }
+}
+#endif
+
+// All of softmax, in float32, for whoever wants to see it: out [rows, num_keys].
+template <std::int64_t block_rows>
+void write_probabilities(const float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
+                         float* out) {
+  for (std::int64_t r = 0; r < rows; ++r, out += num_keys) {
+    Floats total = zero();
+    for (std::int64_t j = 0; j < num_keys; j += width) {
+      const std::int64_t count = num_keys - j < width ? num_keys - j : width;
+      const Floats score = load(scores + j * block_rows + r * width);
+      store(out + j, exp2((score - all(of_row[r])) * all(scale)), count);
+      total = total + load(out + j, count);
+    }
+    const Floats factor = all(1.0F / sum(total));
+    for (std::int64_t j = 0; j < num_keys; j += width) {
+      const std::int64_t count = num_keys - j < width ? num_keys - j : width;
+      store(out + j, load(out + j, count) * factor, count);
+    }
+  }
+}
+
+}  // namespace layertap::LAYERTAP_ISA
