@@ -21,21 +21,44 @@ constexpr int tile_columns = tile_vectors * width;
 // starts from zero and is added to the total: smaller rounding errors than one long chain, and the same for every row.
 constexpr std::int64_t slice_groups = 128;
 
-// Rows that pass by a panel before the next one, at most; their sums wait in the scratch.
-constexpr std::int64_t block_rows = 252;
-// ... so that the block's operand stays in the second cache.
-constexpr std::int64_t block_bytes = 512 * 1024;
+// What passes by before the next slice: so many rows of so many panels. Their sums (288 KiB) wait in the scratch, and
+// with the rows' slice (144 KiB) and the panels' (128 KiB) stay in the second cache.
+constexpr std::int64_t block_rows = 288;
+constexpr std::int64_t block_panels = 4;
 
-// One slice of `rows` rows and `tile_columns` columns, added to the sums [rows, 64].
-template <class Lanes, int rows>
-void add_tile(const char* a, std::int64_t a_stride, const std::int32_t* b, std::int64_t groups, bool first_slice,
-              std::int32_t* sums) {
+// Weights come into the second cache while the slice before them is multiplied, some lines a tile, and from there into
+// the first with the first tile, so many bytes ahead. With few tiles they come straight from where they are.
+constexpr std::int64_t line = 64;
+constexpr std::int64_t ahead = 2048;
+constexpr std::int64_t few_tiles = 4;
+
+// What one register tile needs of a slice.
+struct TileSlice {
+  const char* a;            // the tile's first row
+  std::int64_t a_stride;    // bytes
+  const std::int32_t* b;    // the tile's first column
+  std::int64_t groups;
+  std::int32_t* sums;       // [rows, 64]
+  bool first;               // of K: the sums are set, later ones added
+};
+
+// `arriving`: the weights are fetched on the way.
+template <class Lanes, int rows, bool arriving>
+void add_tile(const TileSlice& s) {
   typename Lanes::Sum total[static_cast<unsigned>(rows)][tile_vectors];
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < tile_vectors; ++v) total[r][v] = Lanes::zero();
+  const char* a = s.a;
+  const std::int64_t a_stride = s.a_stride;
+  const std::int32_t* b = s.b;
+  const std::int64_t groups = s.groups;
   for (std::int64_t g = 0; g < groups; ++g) {
+    if constexpr (arriving)
+#pragma GCC unroll 8
+      for (int at = 0; at < tile_columns * 4; at += line)
+        _mm_prefetch(reinterpret_cast<const char*>(b) + ahead + at, _MM_HINT_T0);
     typename Lanes::Factor columns[tile_vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < tile_vectors; ++v) columns[v] = Lanes::columns(b + v * width);
@@ -52,21 +75,20 @@ void add_tile(const char* a, std::int64_t a_stride, const std::int32_t* b, std::
   for (int r = 0; r < rows; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < tile_vectors; ++v) {
-      std::int32_t* at = sums + r * panel_columns + v * width;
-      Lanes::store_sum(at, first_slice ? total[r][v] : Lanes::add(Lanes::load_sum(at), total[r][v]));
+      std::int32_t* at = s.sums + r * panel_columns + v * width;
+      Lanes::store_sum(at, s.first ? total[r][v] : Lanes::add(Lanes::load_sum(at), total[r][v]));
     }
 }
 
-template <class Lanes>
-void add_tile(std::int64_t rows, const char* a, std::int64_t a_stride, const std::int32_t* b, std::int64_t groups,
-              bool first_slice, std::int32_t* sums) {
+template <class Lanes, bool arriving>
+void add_tile(std::int64_t rows, const TileSlice& slice) {
   switch (rows) {
-    case 1: return add_tile<Lanes, 1>(a, a_stride, b, groups, first_slice, sums);
-    case 2: return add_tile<Lanes, 2>(a, a_stride, b, groups, first_slice, sums);
-    case 3: return add_tile<Lanes, 3>(a, a_stride, b, groups, first_slice, sums);
-    case 4: return add_tile<Lanes, 4>(a, a_stride, b, groups, first_slice, sums);
-    case 5: return add_tile<Lanes, 5>(a, a_stride, b, groups, first_slice, sums);
-    default: return add_tile<Lanes, 6>(a, a_stride, b, groups, first_slice, sums);
+    case 1: return add_tile<Lanes, 1, arriving>(slice);
+    case 2: return add_tile<Lanes, 2, arriving>(slice);
+    case 3: return add_tile<Lanes, 3, arriving>(slice);
+    case 4: return add_tile<Lanes, 4, arriving>(slice);
+    case 5: return add_tile<Lanes, 5, arriving>(slice);
+    default: return add_tile<Lanes, 6, arriving>(slice);
   }
 }
 
@@ -83,25 +105,46 @@ void finish_tile(const std::int32_t* sums, const Operand& a, const PackedMatrix&
   }
 }
 
+// The panels' sums of a block's rows, slice by slice; a finished tile is stored.
 template <class Lanes>
 void multiply_block(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
-                    std::int64_t panel, const Epilogue& e, std::int32_t* sums) {
+                    std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& e, std::int32_t* scratch) {
   const std::int64_t groups = groups_of(w.format, w.inner);
+  const std::int64_t words = panel_words(w.format, w.inner);
   const std::int64_t a_stride = a.stride * 4 / group_size(w.format);
   const char* in = static_cast<const char*>(a.data);
-  const auto* b = static_cast<const std::int32_t*>(w.data) + panel * panel_words(w.format, w.inner);
+  const auto* weights = static_cast<const std::int32_t*>(w.data);
   const std::int64_t tiles = (row_end - row_begin + tile_rows - 1) / tile_rows;
+  const std::int64_t soon_lines = tiles > few_tiles ? slice_groups * panel_columns * 4 / line / tiles + 1 : 0;
   for (std::int64_t g = 0; g < groups; g += slice_groups) {
     const bool last_slice = g + slice_groups >= groups;
-    const std::int64_t slice = last_slice ? groups - g : slice_groups;
-    std::int64_t row = row_begin;
-    for (std::int64_t t = 0; t < tiles; ++t) {
-      const std::int64_t rows = (row_end - row + tiles - t - 1) / (tiles - t);  // 13 rows are 5 + 4 + 4
-      std::int32_t* at = sums + (row - row_begin) * panel_columns;
-      for (std::int64_t c = 0; c < panel_columns; c += tile_columns)
-        add_tile<Lanes>(rows, in + row * a_stride + g * 4, a_stride, b + g * panel_columns + c, slice, g == 0, at + c);
-      if (last_slice) finish_tile<Lanes>(at, a, w, row, rows, panel * panel_columns, e);
-      row += rows;
+    for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
+      const std::int32_t* b = weights + panel * words + g * panel_columns;
+      const std::int32_t* next = b + words;
+      if (panel + 1 == panel_end) next = weights + (last_slice ? panel_end : panel_begin) * words;
+      if (panel + 1 == panel_end && !last_slice) next += (g + slice_groups) * panel_columns;
+      const char* soon = reinterpret_cast<const char*>(next);
+      TileSlice tile = {};
+      tile.a_stride = a_stride;
+      tile.groups = last_slice ? groups - g : slice_groups;
+      tile.first = g == 0;
+      std::int64_t row = row_begin;
+      for (std::int64_t t = 0; t < tiles; ++t) {
+        const std::int64_t rows = (row_end - row + tiles - t - 1) / (tiles - t);  // 13 rows are 5 + 4 + 4
+        std::int32_t* sums = scratch + ((panel - panel_begin) * block_rows + row - row_begin) * panel_columns;
+        for (std::int64_t i = 0; i < soon_lines; ++i, soon += line) _mm_prefetch(soon, _MM_HINT_T1);
+        tile.a = in + row * a_stride + g * 4;
+        for (std::int64_t c = 0; c < panel_columns; c += tile_columns) {
+          tile.b = b + c;
+          tile.sums = sums + c;
+          if (t == 0)
+            add_tile<Lanes, true>(rows, tile);
+          else
+            add_tile<Lanes, false>(rows, tile);
+        }
+        if (last_slice) finish_tile<Lanes>(sums, a, w, row, rows, panel * panel_columns, e);
+        row += rows;
+      }
     }
   }
 }
@@ -110,18 +153,21 @@ template <class Lanes>
 void multiply(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
               std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& e, void* scratch) {
   auto* sums = static_cast<std::int32_t*>(scratch);
-  const std::int64_t fit = block_bytes / (groups_of(w.format, w.inner) * 4) / tile_rows * tile_rows;
-  const std::int64_t block = fit < 48 ? 48 : fit > block_rows ? block_rows : fit;
-  for (std::int64_t row = row_begin; row < row_end; row += block) {
-    const std::int64_t end = row + block < row_end ? row + block : row_end;
-    for (std::int64_t panel = panel_begin; panel < panel_end; ++panel)
-      multiply_block<Lanes>(a, row, end, w, panel, e, sums);
+  const std::int64_t blocks = (row_end - row_begin + block_rows - 1) / block_rows;
+  std::int64_t row = row_begin;
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const std::int64_t end = row + (row_end - row + blocks - block - 1) / (blocks - block);
+    for (std::int64_t panel = panel_begin; panel < panel_end; panel += block_panels) {
+      const std::int64_t last = panel + block_panels < panel_end ? panel + block_panels : panel_end;
+      multiply_block<Lanes>(a, row, end, w, panel, last, e, sums);
+    }
+    row = end;
   }
 }
 
 }  // namespace
 
-std::size_t product_lanes_scratch() { return static_cast<std::size_t>(block_rows * panel_columns) * 4; }
+std::size_t product_lanes_scratch() { return static_cast<std::size_t>(block_panels * block_rows * panel_columns) * 4; }
 
 void product_lanes(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
                    std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& e, void* scratch) {
