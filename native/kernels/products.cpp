@@ -1,7 +1,5 @@
 #include "products.hpp"
 
-#include <cmath>
-
 #include "bfloat16.hpp"
 #include "product_lanes.hpp"
 #include "product_tiles.hpp"
@@ -10,57 +8,62 @@ namespace layertap::LAYERTAP_ISA {
 
 namespace {
 
-// Where value k of column n is, in values of the format.
-std::int64_t packed_at(const PackedMatrix& matrix, std::int64_t n, std::int64_t k, std::int64_t part) {
-  const std::int64_t size = group_size(matrix.format);
+// Where the 32-bit word of a group of column n is.
+std::int64_t word_at(const PackedMatrix& matrix, std::int64_t n, std::int64_t group, std::int64_t part) {
 #if defined(LAYERTAP_TILES)
   if (matrix.format != Format::float32)
-    return tile_word(n, k / size, part, parts_of(matrix.format), padded_groups(matrix.format, matrix.inner)) * size +
-           k % size;
+    return tile_word(n, group, part, parts_of(matrix.format), padded_groups(matrix.format, matrix.inner));
 #endif
-  const std::int64_t word = n / panel_columns * panel_words(matrix.format, matrix.inner) +
-                            part * part_words(matrix.format, matrix.inner) + k / size * panel_columns +
-                            n % panel_columns;
-  return word * size + k % size;
+  return n / panel_columns * panel_words(matrix.format, matrix.inner) + part * part_words(matrix.format, matrix.inner) +
+         group * panel_columns + n % panel_columns;
 }
 
 void pack_float32(const float* column, PackedMatrix& matrix, std::int64_t n) {
-  float* out = static_cast<float*>(matrix.data) + packed_at(matrix, n, 0, 0);
+  float* out = static_cast<float*>(matrix.data) + word_at(matrix, n, 0, 0);
   for (std::int64_t k = 0; k < matrix.inner; ++k) out[k * panel_columns] = column[k];
 }
 
 // Each part is what the ones before it left over, rounded.
 void pack_bfloat16(const float* column, PackedMatrix& matrix, std::int64_t n) {
-  auto* out = static_cast<bfloat16*>(matrix.data);
+  auto* out = static_cast<std::uint32_t*>(matrix.data);
   const std::int64_t parts = parts_of(matrix.format);
-  for (std::int64_t k = 0; k < matrix.inner; ++k) {
-    float rest = column[k];
+  for (std::int64_t k = 0; k < matrix.inner; k += 2) {
+    float low = column[k];
+    float high = k + 1 < matrix.inner ? column[k + 1] : 0.0F;
     for (std::int64_t part = 0; part < parts; ++part) {
-      const bfloat16 rounded = to_bfloat16(rest);
-      out[packed_at(matrix, n, k, part)] = rounded;
-      rest -= from_bfloat16(rounded);
+      const bfloat16 low_rounded = to_bfloat16(low);
+      const bfloat16 high_rounded = to_bfloat16(high);
+      out[word_at(matrix, n, k / 2, part)] = static_cast<std::uint32_t>(low_rounded) | static_cast<std::uint32_t>(high_rounded) << 16;
+      low -= from_bfloat16(low_rounded);
+      high -= from_bfloat16(high_rounded);
     }
   }
 }
 
 // Symmetric, the largest weight at 127. A column that is not finite gets the scale NaN, so that its sums are NaN.
 void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
-  auto* out = static_cast<std::int8_t*>(matrix.data);
   float top = 0;
   bool finite = true;
   for (std::int64_t k = 0; k < matrix.inner; ++k) {
-    const float size = std::fabs(column[k]);
-    finite = finite && size < INFINITY;
+    const float size = __builtin_fabsf(column[k]);
+    finite = finite && size < __builtin_inff();
     top = size > top ? size : top;
   }
   constexpr float smallest = 1e-30F;  // below it 127 / top is no good number: the column is zero
-  matrix.scales[n] = finite ? (top < smallest ? 0.0F : top / 127.0F) : NAN;
-  const float by = finite && top >= smallest ? 127.0F / top : 0.0F;
+  matrix.scales[n] = !finite ? __builtin_nanf("") : top < smallest ? 0.0F : top / 127.0F;
+  if (!finite || top < smallest) return;  // the weights and the offset are zero as they are
+  const float by = 127.0F / top;
+  auto* out = static_cast<std::uint32_t*>(matrix.data);
   std::int32_t total = 0;
-  for (std::int64_t k = 0; k < matrix.inner; ++k) {
-    const auto rounded = static_cast<std::int8_t>(finite ? std::lrint(column[k] * by) : 0);
-    out[packed_at(matrix, n, k, 0)] = rounded;
-    total += rounded;
+  for (std::int64_t k = 0; k < matrix.inner; k += 4) {
+    std::uint32_t word = 0;
+    const std::int64_t count = matrix.inner - k < 4 ? matrix.inner - k : 4;
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::int32_t rounded = _mm_cvtss_si32(_mm_set_ss(column[k + i] * by));  // to nearest even
+      word |= (static_cast<std::uint32_t>(rounded) & 0xffU) << 8 * i;
+      total += rounded;
+    }
+    out[word_at(matrix, n, k / 4, 0)] = word;
   }
   matrix.sums[n] = static_cast<float>(total);
 }
