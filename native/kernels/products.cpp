@@ -33,7 +33,8 @@ void pack_bfloat16(const float* column, PackedMatrix& matrix, std::int64_t n) {
     for (std::int64_t part = 0; part < parts; ++part) {
       const bfloat16 low_rounded = to_bfloat16(low);
       const bfloat16 high_rounded = to_bfloat16(high);
-      out[word_at(matrix, n, k / 2, part)] = static_cast<std::uint32_t>(low_rounded) | static_cast<std::uint32_t>(high_rounded) << 16;
+      const std::uint32_t word = static_cast<std::uint32_t>(high_rounded) << 16 | low_rounded;
+      out[word_at(matrix, n, k / 2, part)] = word;
       low -= from_bfloat16(low_rounded);
       high -= from_bfloat16(high_rounded);
     }
@@ -51,7 +52,7 @@ void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
   }
   constexpr float smallest = 1e-30F;  // below it 127 / top is no good number: the column is zero
   matrix.scales[n] = !finite ? __builtin_nanf("") : top < smallest ? 0.0F : top / 127.0F;
-  if (!finite || top < smallest) return;  // the weights and the offset are zero as they are
+  if (!finite || top < smallest) return;  // the weights and their sum are zero as they are
   const float by = 127.0F / top;
   auto* out = static_cast<std::uint32_t*>(matrix.data);
   std::int32_t total = 0;
