@@ -9,9 +9,9 @@ namespace layertap {
 namespace {
 
 // Rows of the feed-forward that go through both its products together: their inner columns stay in the cache.
-std::int64_t inner_rows(const Shape& shape) {
-  constexpr std::int64_t cache_bytes = 512 << 10;
-  const std::int64_t row_bytes = padded(shape.intermediate_size) * static_cast<std::int64_t>(sizeof(float));
+std::int64_t inner_rows(const Shape& shape, Format format) {
+  constexpr std::int64_t cache_bytes = 768 << 10;
+  const std::int64_t row_bytes = spread(shape.intermediate_size) * (format == Format::bfloat16 ? 2 : 4);
   return std::clamp(cache_bytes / row_bytes / 16 * 16, std::int64_t{48}, std::int64_t{256});
 }
 
@@ -74,8 +74,8 @@ std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, cons
   w->context = buffer(rows, h, attention_element);
   if (encoder.attention_bfloat16_ && format != Format::bfloat16) w->wide = buffer(rows, h, sizeof(float));
   if (format != Format::bfloat16) w->context_operand = operand(rows, shape.hidden_size);
-  const std::int64_t block = inner_rows(shape);
-  w->inner = buffer(block, padded(shape.intermediate_size), format == Format::bfloat16 ? sizeof(bfloat16) : sizeof(float));
+  const std::int64_t block = inner_rows(shape, format);
+  w->inner = buffer(block, spread(shape.intermediate_size), format == Format::bfloat16 ? sizeof(bfloat16) : sizeof(float));
   if (format != Format::bfloat16) w->inner_operand = operand(block, shape.intermediate_size);
   w->folds = Buffer(needs.fold_floats * sizeof(float));
   if (needs.pooled > 0) {
@@ -113,8 +113,7 @@ void ShardRun::shared_product(const Operand& a, std::int64_t row_begin, std::int
   product(a, row_begin, row_end, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
 }
 
-Operand ShardRun::operand_of(float* in, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer) {
-  const std::int64_t stride = padded(columns);
+Operand ShardRun::operand_of(float* in, std::int64_t stride, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer) {
   if (encoder_.format_ == Format::float32) return {in, stride, 0, nullptr};
   const Part own = own_rows(rows);
   if (own.begin < own.end)
@@ -155,14 +154,14 @@ void ShardRun::embed() {
                         shape_.layer_norm_eps, out, stride, nullptr, 0);
   }
   if (is_projected) {
-    const Operand tables = operand_of(work_.tables.as<float>(), rows_, columns, work_.projected);
+    const Operand tables = operand_of(work_.tables.as<float>(), stride, rows_, columns, work_.projected);
     team_.meet();
     const Matrix& projection = *embeddings.projection;
     shared_product(tables, 0, rows_, projection, 0, projection.panels(),
                    {projection.bias(), Activation::none, nullptr, 0, hidden_, stride_, false});
     team_.meet();
   }
-  operand_of(hidden_, rows_, shape_.hidden_size, work_.input);
+  operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
   team_.meet();
 }
 
@@ -190,7 +189,7 @@ void ShardRun::run_kept_queries(const Matrix& qkv) {
   float* kept = work_.kept.as<float>();
   for (std::int64_t i = own.begin; i < own.end; ++i)
     std::copy_n(hidden_ + kept_[static_cast<std::size_t>(i)] * stride_, stride_, kept + i * stride_);
-  const Operand input = operand_of(kept, count, shape_.hidden_size, work_.kept_input);
+  const Operand input = operand_of(kept, stride_, count, shape_.hidden_size, work_.kept_input);
   team_.meet();
   shared_product(input, 0, count, qkv, 0, qkv.panels() / 3,
                  {qkv.bias(), Activation::none, nullptr, 0, work_.kept_queries.as<void>(), stride_, encoder_.attention_bfloat16_});
@@ -216,7 +215,6 @@ void ShardRun::run_attention(const Block& block, int layer) {
   attend(layer);
   Operand context{work_.context.as<void>(), stride_, 0, nullptr};
   if (encoder_.format_ != Format::bfloat16) {
-    team_.meet();  // heads that others attended
     float* wide = bf16 ? work_.wide.as<float>() : work_.context.as<float>();
     // attention was shared out by heads, this is by rows
     if (encoder_.format_ != Format::float32) team_.meet();
@@ -224,7 +222,7 @@ void ShardRun::run_attention(const Block& block, int layer) {
     if (bf16 && own.begin < own.end)
       kernels_.widen(work_.context.as<bfloat16>() + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size,
                      wide + own.begin * stride_, stride_);
-    context = operand_of(wide, active_, shape_.hidden_size, work_.context_operand);
+    context = operand_of(wide, stride_, active_, shape_.hidden_size, work_.context_operand);
   }
   team_.meet();
   count(Stage::attention);
@@ -317,8 +315,8 @@ void ShardRun::run_feed_forward(const Block& block) {
   const Matrix& up = block.intermediate;
   const Matrix& down = block.output;
   const Format format = encoder_.format_;
-  const std::int64_t inner_stride = padded(shape_.intermediate_size);
-  const std::int64_t block_rows = inner_rows(shape_);
+  const std::int64_t inner_stride = spread(shape_.intermediate_size);
+  const std::int64_t block_rows = inner_rows(shape_, format);
   const Operand input = format == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
   for (std::int64_t begin = 0; begin < active_; begin += block_rows) {
     const std::int64_t rows = std::min(block_rows, active_ - begin);
@@ -327,7 +325,7 @@ void ShardRun::run_feed_forward(const Block& block) {
     team_.meet();
     Operand inner{work_.inner.as<void>(), inner_stride, 0, nullptr};
     if (format != Format::bfloat16 && format != Format::float32) {
-      inner = operand_of(work_.inner.as<float>(), rows, shape_.intermediate_size, work_.inner_operand);
+      inner = operand_of(work_.inner.as<float>(), inner_stride, rows, shape_.intermediate_size, work_.inner_operand);
       team_.meet();
     }
     count(Stage::intermediate);
@@ -348,7 +346,7 @@ void ShardRun::normalize(const Norm& norm) {
                         shape_.layer_norm_eps, rows, stride_,
                         encoder_.format_ == Format::bfloat16 ? static_cast<bfloat16*>(input.data) : nullptr, input.stride);
   }
-  if (encoder_.format_ != Format::bfloat16) operand_of(hidden_, active_, shape_.hidden_size, work_.input);
+  if (encoder_.format_ != Format::bfloat16) operand_of(hidden_, stride_, active_, shape_.hidden_size, work_.input);
   team_.meet();
   count(Stage::norms);
 }
@@ -369,7 +367,7 @@ void ShardRun::finish() {
   collector_.take_pooler_rows({hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_, work_.pooler_rows.as<float>(),
                               columns.begin, columns.end);
   team_.meet();
-  const Operand input = operand_of(work_.pooler_rows.as<float>(), rows, shape_.hidden_size, work_.pooler_operand);
+  const Operand input = operand_of(work_.pooler_rows.as<float>(), stride_, rows, shape_.hidden_size, work_.pooler_operand);
   team_.meet();
   const Matrix& pooler = *encoder_.pooler_;
   shared_product(input, 0, rows, pooler, 0, pooler.panels(),

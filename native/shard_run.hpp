@@ -62,7 +62,7 @@ class ShardRun {
   void shared_product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
                       std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue);
   // `in` [rows, stride] as an operand: itself where products take float32, else this member's part of it goes to `buffer`.
-  Operand operand_of(float* in, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer);
+  Operand operand_of(float* in, std::int64_t stride, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer);
   void count(Stage stage);
 
   const Encoder& encoder_;

@@ -9,12 +9,16 @@
 
 namespace layertap {
 
+// A stride for rows that a product reads many of at once: an odd number of lines apart, so that they do not all fall on
+// the same few sets of the first cache (rows of 3,072 bfloat16 would).
+constexpr std::int64_t spread(std::int64_t columns) { return padded(columns) | padding; }
+
 // Activations in the format of a product, [rows, columns].
 class OperandBuffer {
  public:
   OperandBuffer() = default;
   OperandBuffer(Format format, std::int64_t rows, std::int64_t columns) {
-    const std::int64_t stride = padded(columns);
+    const std::int64_t stride = spread(columns);
     const std::int64_t parts = format == Format::split2 ? 2 : format == Format::split3 ? 3 : 1;
     const std::int64_t element = format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
     data_ = Buffer(static_cast<std::size_t>(parts * rows * stride * element));

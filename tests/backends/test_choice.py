@@ -41,7 +41,6 @@ def machine(monkeypatch):
 
     monkeypatch.setattr(here, "find_spec", installed)
     monkeypatch.setattr(here, "import_module", lambda _: KERNELS)
-    monkeypatch.setattr(choice, "AUTO_TAKES_NATIVE", True)
     return missing.add
 
 

@@ -10,9 +10,6 @@ from layertap.backends.native.supports import supports
 from layertap.errors import BackendError, OptionError
 from layertap.models.spec import EncoderSpec
 
-AUTO_TAKES_NATIVE = False
-"""Whether "auto" takes the native backend where both could run a model."""
-
 NATIVE_PRECISIONS = ("float32-high", "int8")
 """Those that only the native backend has."""
 
@@ -80,8 +77,6 @@ def choose(spec: EncoderSpec, wish: Wish) -> Choice:
                 f"nothing here can run this model: {refusal}; torch can: pip install 'layertap[torch]'"
             ) from None
         return _torch(wish, str(refusal))
-    if wish.backend == "auto" and not AUTO_TAKES_NATIVE and has_torch() and not _native_only(wish):
-        return _torch(wish, "native is taken where it is asked for by name")
     return native
 
 

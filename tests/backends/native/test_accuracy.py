@@ -1,0 +1,63 @@
+"""MiniLM's real weights on every instruction set and precision, against transformers in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("layertap.backends.native._native", reason="the native kernels are not built")
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+from layertap.backends.native import _native
+
+LENGTHS = (1, 3, 9, 26, 70, 200)
+FLOAT32_GRADE = 1.5
+"""How many times transformers' own float32 error float32 may have."""
+
+HIGH = 2e-4
+SMALLEST_COSINE = {"bfloat16": 0.999, "int8": 0.98}
+"""Over all tokens of all states but the first; pooled vectors are nearer."""
+
+
+@pytest.fixture(scope="module")
+def minilm(minilm_folder, wrap_model):
+    return wrap_model(transformers.BertModel.from_pretrained(minilm_folder))
+
+
+@pytest.fixture(scope="module")
+def sequences(minilm):
+    random = np.random.default_rng(0)
+    return [
+        np.concatenate([[101], random.integers(1000, minilm.spec.vocab_size, length), [102]]).astype(np.int32)
+        for length in LENGTHS
+    ]
+
+
+@pytest.fixture(scope="module")
+def truth(minilm_folder, wrap_model, sequences):
+    return wrap_model(transformers.BertModel.from_pretrained(minilm_folder).double()).expected(sequences)[0]
+
+
+CASES = [(name, precision) for name in _native.instruction_sets() for precision in _native.precisions(name)]
+
+
+@pytest.mark.parametrize(("instruction_set", "precision"), CASES)
+def test_states_are_as_exact_as_the_precision_says(
+    instruction_set, precision, minilm, sequences, truth, run_everything, error_over_rms, smallest_cosine, report
+):
+    backend = minilm.native(instruction_set=instruction_set, precision=precision)
+    states, _ = run_everything(backend, minilm, sequences)
+    error = max(error_over_rms(found, expected) for found, expected in zip(states, truth, strict=True))
+    cosine = min(smallest_cosine(found, expected) for found, expected in zip(states, truth, strict=True))
+    report(f"{instruction_set} {precision}: largest |error| / RMS", error)
+    report(f"{instruction_set} {precision}: 1 - smallest cosine", 1 - cosine)
+    if precision == "float32":
+        theirs, _ = minilm.expected(sequences)
+        own = max(error_over_rms(found, expected) for found, expected in zip(theirs, truth, strict=True))
+        report(f"{instruction_set} float32: over transformers' own", error / own)
+        assert error <= FLOAT32_GRADE * own
+    elif precision == "float32-high":
+        assert error <= HIGH
+    else:
+        assert cosine >= SMALLEST_COSINE[precision]
