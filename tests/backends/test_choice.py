@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from layertap.backends import choice, here
+from layertap.backends import here
 from layertap.backends.choice import Wish, choose, require_backend
 from layertap.errors import BackendError, OptionError
 from layertap.models.positions import RelativeBias

@@ -37,17 +37,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def runs(monkeypatch):
-    from layertap.backends.torch.backend import TorchBackend
-
+def runs(watch_runs):
     sequences = []
-    inner = TorchBackend.run
-
-    def run(self, program, batch, segments):
-        sequences.append(len(batch.cu_seqlens) - 1)
-        return inner(self, program, batch, segments)
-
-    monkeypatch.setattr(TorchBackend, "run", run)
+    watch_runs(lambda _program, batch: sequences.append(len(batch)))
     return sequences
 
 

@@ -9,15 +9,18 @@ pytest.importorskip("layertap.backends.native._native", reason="the native kerne
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 
-from layertap.backends.native import _native
+from layertap.backends.native import _native  # noqa: E402 - after what may skip
 
 LENGTHS = (1, 3, 9, 26, 70, 200)
 FLOAT32_GRADE = 1.5
 """How many times transformers' own float32 error float32 may have."""
 
 HIGH = 2e-4
-SMALLEST_COSINE = {"bfloat16": 0.999, "int8": 0.98}
-"""Over all tokens of all states but the first; pooled vectors are nearer."""
+SMALLEST_COSINE = {"bfloat16": 0.999, "int8": 0.96}
+"""Over all tokens of all states, of texts of random words, on which int8 is at its worst."""
+
+SMALLEST_POOLED_COSINE = {"bfloat16": 0.9998, "int8": 0.99}
+"""Of the means over the tokens of a text of the same."""
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +55,9 @@ def test_states_are_as_exact_as_the_precision_says(
     cosine = min(smallest_cosine(found, expected) for found, expected in zip(states, truth, strict=True))
     report(f"{instruction_set} {precision}: largest |error| / RMS", error)
     report(f"{instruction_set} {precision}: 1 - smallest cosine", 1 - cosine)
+    begins = np.cumsum([0, *map(len, sequences)])[:-1]
+    pooled = smallest_cosine(*(np.add.reduceat(array, begins) for array in (states[-1], truth[-1])))
+    report(f"{instruction_set} {precision}: 1 - smallest cosine of means", 1 - pooled)
     if precision == "float32":
         theirs, _ = minilm.expected(sequences)
         own = max(error_over_rms(found, expected) for found, expected in zip(theirs, truth, strict=True))
@@ -61,3 +67,4 @@ def test_states_are_as_exact_as_the_precision_says(
         assert error <= HIGH
     else:
         assert cosine >= SMALLEST_COSINE[precision]
+        assert pooled >= SMALLEST_POOLED_COSINE[precision]
