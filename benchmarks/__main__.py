@@ -42,12 +42,16 @@ _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for on the models asked for; `learn` is a command of its own."""
+    """Run the parts asked for on the models asked for; `learn` and `native-products` are commands of their own."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["learn"]:
         from benchmarks.learning.command import main as learn
 
         return learn(given[1:])
+    if given[:1] == ["native-products"]:
+        from benchmarks.native_products import main as native_products
+
+        return native_products(given[1:])
     options = _parser().parse_args(given)
     limit_threads(options.threads)
     command = _command(options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,10 +23,10 @@ class Peak:
     operations_per_second: float
 
 
-def build_peak_program(cache: Path) -> Path:
-    """Compile the register-only loops for this processor."""
+def build_peak_program(cache: Path, *, flags: Sequence[str] = ("-march=native",)) -> Path:
+    """Compile the register-only loops, for all that this processor has or for what `flags` allow."""
     program = cache / "peak"
-    command = ["g++", "-O3", "-march=native", "-std=c++17", "-pthread", str(_SOURCE), "-o", str(program)]
+    command = ["g++", "-O3", *flags, "-std=c++17", "-pthread", str(_SOURCE), "-o", str(program)]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
     except FileNotFoundError as error:
@@ -35,9 +36,9 @@ def build_peak_program(cache: Path) -> Path:
     return program
 
 
-def measure_peaks(program: Path, threads: int) -> dict[str, Peak]:
+def measure_peaks(program: Path, threads: int, *, seconds: float = _SECONDS) -> dict[str, Peak]:
     """The peak of each precision that the processor multiplies in."""
-    command = [str(program), str(threads), str(_SECONDS)]
+    command = [str(program), str(threads), str(seconds)]
     try:
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     except subprocess.CalledProcessError as error:

@@ -1,10 +1,10 @@
 // The processor's matrix peak: register-only loops of the widest multiply-add instruction for each precision.
 // Usage: peak THREADS SECONDS; prints one line a precision: name, instruction, operations a second.
 #include <atomic>
-#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <immintrin.h>
 #include <thread>
 #include <vector>
@@ -15,16 +15,31 @@
 
 namespace {
 
-using Clock = std::chrono::steady_clock;
-constexpr int kBlocks = 2000;  // blocks between two looks at the clock
-constexpr int kChains = 12;     // independent accumulators, enough to cover latency x ports
+// Of this thread: what other processes take from it does not count.
+double processor_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
+constexpr int kBlocks = 20000;  // blocks between two looks at the clock, which take half a microsecond
 
 // The loop is written in the instruction itself, with each accumulator a variable: as intrinsics on an array,
 // the compiler keeps the accumulators in memory, and the loop measures stores.
 #define CHAIN_ZERO(i, Register) Register acc##i{};
 #define CHAIN_STEP(i, mnemonic) asm volatile(mnemonic " %1, %2, %0" : "+v"(acc##i) : "v"(a), "v"(b));
-#define EVERY_CHAIN(DO, x) \
+#define TWELVE_CHAINS(DO, x) \
     DO(0, x) DO(1, x) DO(2, x) DO(3, x) DO(4, x) DO(5, x) DO(6, x) DO(7, x) DO(8, x) DO(9, x) DO(10, x) DO(11, x)
+// Independent accumulators, enough to cover latency x ports: 12 are too few for VDPBF16PS on Zen 5 (8 % lower).
+#if defined(__AVX512F__)
+constexpr int kChains = 24;
+#define EVERY_CHAIN(DO, x)                                                                                     \
+    TWELVE_CHAINS(DO, x) DO(12, x) DO(13, x) DO(14, x) DO(15, x) DO(16, x) DO(17, x) DO(18, x) DO(19, x) DO(20, x) \
+    DO(21, x) DO(22, x) DO(23, x)
+#else
+constexpr int kChains = 12;
+#define EVERY_CHAIN(DO, x) TWELVE_CHAINS(DO, x)
+#endif
 #define REGISTER_LOOP(Register, mnemonic)          \
     Register a{}, b{};                             \
     EVERY_CHAIN(CHAIN_ZERO, Register)              \
@@ -123,10 +138,10 @@ void measure(const char* precision, const char* instruction, double (*block)(), 
             ++ready;
             while (ready < threads) {}
             double operations = 0, elapsed = 0;
-            const auto start = Clock::now();
+            const double start = processor_seconds();
             do {
                 operations += block();
-                elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+                elapsed = processor_seconds() - start;
             } while (elapsed < seconds);
             rates[t] = operations / elapsed;
         });

@@ -108,8 +108,9 @@ void check(bool holds, const char* why) {
 // a: [parts * M, stride] values of the format, as bytes. Rows [row_begin, row_end) and panels [panel_begin, panel_end)
 // of `out` are written; `repeat` times, for benchmarks.
 void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> a,
-             std::optional<FloatVector> row_scales, std::optional<FloatVector> row_zeros, std::optional<FloatVector> bias, const std::string& activation,
-             std::optional<FloatMatrix> residual, nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
+             std::optional<FloatVector> row_scales, std::optional<FloatVector> row_zeros,
+             std::optional<FloatVector> bias, const std::string& activation, std::optional<FloatMatrix> residual,
+             nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
              std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin, std::int64_t panel_end,
              std::int64_t repeat) {
   const PackedMatrix& matrix = w.matrix();
