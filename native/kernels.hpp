@@ -81,6 +81,10 @@ struct AttentionHead {
   void* out;                // [num_queries, out_stride]; only D columns are written
   std::int64_t out_stride;
   float* probabilities;     // [num_queries, num_keys] or null
+  // What some families add; null or 0: nothing. Key j is j places from the first, query i `query_rows[i]` (null: i).
+  const std::int32_t* query_rows;
+  const float* distance_bias;  // [2 num_keys - 1]: score += distance_bias[num_keys - 1 + key's place - query's]
+  std::int64_t window;         // keys further than this from the query are not seen
 };
 
 // One table of embeddings as it is stored.

@@ -17,6 +17,8 @@ namespace layertap {
 namespace {
 
 using Matrix = nb::ndarray<nb::ndim<2>, nb::device::cpu>;
+using Places = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatVector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatMatrix = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void check(bool holds, const char* why) {
@@ -57,7 +59,9 @@ class Guarded {
 
 // queries [n, D], keys and values [m, D], out [n, D]: float32, or uint16 for bfloat16; `repeat` times, for benchmarks.
 void attention(const std::string& instruction_set, const Matrix& queries, const Matrix& keys, const Matrix& values,
-               float scale, const Matrix& out, const std::optional<FloatMatrix>& probabilities, std::int64_t repeat) {
+               float scale, const Matrix& out, const std::optional<FloatMatrix>& probabilities,
+               const std::optional<Places>& query_rows, const std::optional<FloatVector>& distance_bias,
+               std::int64_t window, std::int64_t repeat) {
   const Kernels& kernels = kernels_named(instruction_set);
   AttentionHead head = {};
   head.is_bfloat16 = queries.dtype() == nb::dtype<std::uint16_t>();
@@ -88,6 +92,20 @@ void attention(const std::string& instruction_set, const Matrix& queries, const 
           "probabilities: [queries, keys]");
     head.probabilities = probabilities->data();
   }
+  if (query_rows.has_value()) {
+    check(static_cast<std::int64_t>(query_rows->shape(0)) == head.num_queries, "query_rows: one a query");
+    for (std::int64_t i = 0; i < head.num_queries; ++i)
+      check(query_rows->data()[i] >= 0 && query_rows->data()[i] < head.num_keys, "query_rows: places of keys");
+    head.query_rows = query_rows->data();
+  }
+  check(window >= 0, "window: 0 for all keys, or how far a query sees");
+  head.window = window;
+  if (distance_bias.has_value()) {
+    check(static_cast<std::int64_t>(distance_bias->shape(0)) == 2 * head.num_keys - 1, "distance_bias: [2 keys - 1]");
+    head.distance_bias = distance_bias->data();
+  }
+  check((window == 0 && !distance_bias.has_value()) || query_rows.has_value() || head.num_queries <= head.num_keys,
+        "as many keys as queries, where places matter");
   const Guarded scratch(kernels.attention_scratch(head.num_keys, head.head_size));
   const nb::gil_scoped_release released;
   for (std::int64_t i = 0; i < repeat; ++i) kernels.attention(head, scratch.data());
@@ -99,6 +117,7 @@ void attention(const std::string& instruction_set, const Matrix& queries, const 
 void bind_attention(nb::module_& module) {
   module.def("attention", &attention, nb::arg("instruction_set"), nb::arg("queries"), nb::arg("keys"), nb::arg("values"),
              nb::kw_only(), nb::arg("scale"), nb::arg("out"), nb::arg("probabilities").none() = nb::none(),
+             nb::arg("query_rows").none() = nb::none(), nb::arg("distance_bias").none() = nb::none(), nb::arg("window") = 0,
              nb::arg("repeat") = 1);
 }
 

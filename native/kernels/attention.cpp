@@ -140,12 +140,25 @@ class Attend {
     float* scores = s_.scores + block.index * size_.scores;
     float* totals = s_.totals + block.index * size_.totals;
     float* of_row = s_.of_row + block.index * size_.of_row;
+    float scale = Pack::scaled_queries ? 1.0F : scale_;
+    if (h_.distance_bias != nullptr || h_.window > 0) {
+      add_terms(scores, block, scale);
+      scale = 1;
+    }
     find_maxima<block_rows>(scores, block.rows, h_.num_keys, totals, of_row);
     if (h_.probabilities != nullptr)
-      write_probabilities<block_rows>(scores, block.rows, h_.num_keys, Pack::scaled_queries ? 1.0F : scale_, of_row,
+      write_probabilities<block_rows>(scores, block.rows, h_.num_keys, scale, of_row,
                                       h_.probabilities + block.row * h_.num_keys);
-    exponentiate<block_rows>(Pack(), scores, block.rows, h_.num_keys, scale_, of_row, totals);
+    exponentiate<block_rows>(Pack(), scores, block.rows, h_.num_keys, scale, of_row, totals);
     invert_sums<block_rows>(totals, block.rows, of_row);
+  }
+
+  void add_terms(float* scores, const Block& block, float scale) const {
+    const float* bias = h_.distance_bias == nullptr ? nullptr : h_.distance_bias + h_.num_keys - 1;
+    for (std::int64_t r = 0; r < block.rows; ++r) {
+      const std::int64_t place = h_.query_rows == nullptr ? block.row + r : h_.query_rows[block.row + r];
+      add_row_terms<block_rows>(scores + r * width, h_.num_keys, scale, bias, h_.window, place);
+    }
   }
 
   void output(const Block& block) const {

@@ -7,9 +7,30 @@
 
 namespace layertap::LAYERTAP_ISA {
 
+constexpr float minus_infinity = -__builtin_inff();
+
 // Rows that are folded together: a block's, or 16 at a time.
 template <std::int64_t block_rows>
 constexpr std::int64_t fold_count = block_rows < 16 ? block_rows : 16;
+
+// Scores of one row, times `scale`, plus its bias in units of log2(e); where keys are not seen, -inf. `bias` is that of
+// distance 0, or null; `window` 0 sees all. `place` is the query's.
+template <std::int64_t block_rows>
+void add_row_terms(float* scores, std::int64_t num_keys, float scale, const float* bias, std::int64_t window,
+                   std::int64_t place) {
+  const auto lane_of = [](std::int64_t lane) { return lane < 0 ? 0 : lane > width ? std::int64_t{width} : lane; };
+  for (std::int64_t j = 0; j < num_keys; j += width) {
+    const std::int64_t count = lane_of(num_keys - j);
+    float* at = scores + j * block_rows;
+    Floats score = load(at) * all(scale);
+    if (bias != nullptr) score = fma(load(bias + j - place, count), all(log2_of_e), score);
+    const std::int64_t seen_from = window > 0 ? lane_of(place - window - j) : 0;
+    const std::int64_t seen_to = window > 0 ? lane_of(place + window + 1 - j) : count;
+    store(at, all(minus_infinity));
+    store(at, score, seen_to < count ? seen_to : count);
+    store(at, all(minus_infinity), seen_from);
+  }
+}
 
 // The largest score of each row. (Where one is NaN, the row's sum will be, whatever is found here.)
 template <std::int64_t block_rows>

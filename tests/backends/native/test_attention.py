@@ -39,11 +39,11 @@ def packed(precision, num_keys, head_size, seed=0, size=1.0, heads=3):
     return [rows[:, i, heads // 2] for i in range(3)]
 
 
-def attention(instruction_set, queries, keys, values, scale=None, probabilities=False):
+def attention(instruction_set, queries, keys, values, scale=None, probabilities=False, **terms):
     out = np.full_like(np.ascontiguousarray(queries), 77)
     maps = np.full((len(queries), len(keys)), 77, dtype=np.float32) if probabilities else None
     scale = queries.shape[1] ** -0.5 if scale is None else scale
-    native.attention(instruction_set, queries, keys, values, scale=scale, out=out, probabilities=maps)
+    native.attention(instruction_set, queries, keys, values, scale=scale, out=out, probabilities=maps, **terms)
     return (out, maps) if probabilities else out
 
 
@@ -52,10 +52,10 @@ def softmax(scores):
     return powers / powers.sum(-1, keepdims=True)
 
 
-def exact(queries, keys, values, scale=None):
+def exact(queries, keys, values, scale=None, added=0.0):
     queries, keys, values = (widened(x).astype(np.float64) for x in (queries, keys, values))
     scale = queries.shape[1] ** -0.5 if scale is None else scale
-    probabilities = softmax(scale * queries @ keys.T)
+    probabilities = softmax(scale * queries @ keys.T + added)
     return probabilities @ values, probabilities
 
 
@@ -194,6 +194,30 @@ def test_bfloat16_is_close_to_exact():
         assert cosine.min() > 0.99998
 
 
+@formats
+@pytest.mark.parametrize("window", [0, 1, 7, 16, 64])
+@pytest.mark.parametrize("num_keys", [1, 8, 17, 40, 130])
+def test_bias_by_distance_and_window(instruction_set, precision, num_keys, window):
+    q, k, v = packed(precision, num_keys, 32)
+    random = np.random.default_rng(num_keys)
+    places = np.arange(num_keys)
+    distance = places[None] - places[:, None]
+    seen = np.where(np.abs(distance) <= (window or num_keys), 0, -np.inf)
+    for bias in (None, 3 * random.standard_normal(2 * num_keys - 1) - 500):
+        added = seen if bias is None else seen + bias.astype(np.float32)[num_keys - 1 + distance]
+        terms = {"window": window, "distance_bias": None if bias is None else bias.astype(np.float32)}
+        found, maps = attention(instruction_set, q, k, v, probabilities=True, **terms)
+        expected, expected_maps = exact(q, k, v, added=added)
+        np.testing.assert_allclose(maps, expected_maps, rtol=2e-4, atol=1e-12)
+        if precision == "float32":
+            np.testing.assert_allclose(found, expected, rtol=0, atol=2e-4)  # scores of 500 are rounded to 6e-5
+        else:
+            assert (np.abs(widened(found) - expected) <= 2**-8 * np.abs(expected) + 2**-7).all()
+        rows = np.sort(random.choice(num_keys, (num_keys + 1) // 2, replace=False)).astype(np.int32)
+        some = attention(instruction_set, np.ascontiguousarray(q[rows]), k, v, query_rows=rows, **terms)
+        np.testing.assert_array_equal(some, found[rows])
+
+
 def test_refuses():
     q, k, v = packed("float32", 5, 32)
     name = native.instruction_sets()[-1]
@@ -204,5 +228,9 @@ def test_refuses():
         native.attention(name, q, k[:, :8], v, scale=1, out=out)
     with pytest.raises(ValueError, match="contiguous"):
         native.attention(name, q[:, ::2], k[:, ::2], v[:, ::2], scale=1, out=out[:, ::2])
+    with pytest.raises(ValueError, match="2 keys - 1"):
+        native.attention(name, q, k, v, scale=1, out=out, distance_bias=np.zeros(5, dtype=np.float32))
+    with pytest.raises(ValueError, match="places of keys"):
+        native.attention(name, q, k, v, scale=1, out=out, query_rows=np.full(5, 5, dtype=np.int32))
     with pytest.raises(ValueError, match="at least one key"):
         native.attention(name, q, k[:0], v[:0], scale=1, out=out)
