@@ -13,16 +13,19 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import NoReturn, TextIO
 
 from layertap import __version__
-from layertap.cli import explain, extract, finetune, fit, inspect, predict, probe, verify
 from layertap.errors import LayertapError, UsageError
 
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
+
+COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "verify")
+"""Each a module of this room."""
 
 DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
 EPILOG = """\
@@ -63,7 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         with warnings_as_notes(sys.stderr):
-            options, unknown = parser().parse_known_args(arguments)
+            only = arguments[0] if arguments and arguments[0] in COMMANDS else None
+            options, unknown = parser(only).parse_known_args(arguments)
             if unknown:
                 command = f"layertap {options.command or ''}".strip()
                 raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
@@ -85,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+def parser(only: str | None = None) -> argparse.ArgumentParser:
+    """The whole command line, or the part of one command: the others' modules need not be loaded then."""
     root = Parser(
         prog="layertap",
         description=DESCRIPTION,
@@ -97,8 +101,8 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     root.set_defaults(run=_no_command)
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in (extract, inspect, explain, probe, fit, finetune, predict, verify):
-        command.add_to(commands)
+    for name in COMMANDS if only is None else (only,):
+        import_module(f"layertap.cli.{name}").add_to(commands)
     return root
 
 

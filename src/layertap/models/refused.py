@@ -182,7 +182,7 @@ REFUSED_MODEL_TYPES: dict[str, str] = {
 }
 
 # What follows the family's part of a class name: XLM is in `XLMWithLMHeadModel`, and not in `XLMRobertaModel`.
-CLASS_END = (
+CLASS_END = re.compile(
     r"(?:For[A-Z]\w*|(?:WithLMHead|LMHead|DoubleHeads|Base|Encoder|Text|PreTrained)?Model(?:WithProjection)?"
     r"|(?:Question|Context)?Encoder|Decoder|Reader|Config)?"
 )
@@ -233,7 +233,8 @@ def refuse_by_name(config: ConfigReader) -> None:
 
 def is_class_of(family: str, name: str) -> bool:
     """Whether a class, with or without its module in front, is one of a family's: its model, or one with a head."""
-    return re.fullmatch(re.escape(family) + CLASS_END, name.rpartition(".")[2]) is not None
+    bare = name.rpartition(".")[2]
+    return bare.startswith(family) and CLASS_END.fullmatch(bare, len(family)) is not None
 
 
 def refuse_foreign_code(config: ConfigReader, model_type: str) -> None:
