@@ -1,8 +1,6 @@
 // The threads that work on one run of sequences together.
 #pragma once
 
-#include <sched.h>
-
 #include <atomic>
 #include <cstdint>
 #include <utility>
@@ -34,13 +32,15 @@ class Team {
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
+      round_.notify_all();
       return;
     }
     for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
       if (spins < patience) {
         __builtin_ia32_pause();
       } else {
-        sched_yield();  // a member may be waiting for this core
+        // A member may be waiting for this core; asleep, because who yields in a loop comes last where others work, too.
+        round_.wait(round, std::memory_order_acquire);
       }
     }
   }
