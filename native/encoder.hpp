@@ -71,6 +71,11 @@ class Encoder {
   void set_embeddings(Embeddings embeddings) { embeddings_ = std::move(embeddings); }
   // Layer i uses block `block_of_layer[i]`.
   void add_block(Block block) { blocks_.push_back(std::move(block)); }
+  // Added to scores: [num_attention_heads, 2 * longest - 1], by distance from 1 - longest to longest - 1, key minus query.
+  void set_distance_bias(Buffer bias, std::int64_t longest) {
+    distance_bias_ = std::move(bias);
+    longest_ = longest;
+  }
   void set_pooler(Matrix pooler) { pooler_ = std::make_unique<Matrix>(std::move(pooler)); }
   std::size_t num_blocks() const { return blocks_.size(); }
   std::size_t bytes() const;
@@ -95,6 +100,8 @@ class Encoder {
   Shape shape_;
   Embeddings embeddings_;
   std::vector<Block> blocks_;
+  Buffer distance_bias_;
+  std::int64_t longest_ = 0;  // tokens of a sequence that the bias reaches; 0: there is none
   std::unique_ptr<Matrix> pooler_;
 
   mutable std::mutex lock_;

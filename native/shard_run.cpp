@@ -44,7 +44,10 @@ ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& pr
       seconds_(seconds),
       stride_(padded(encoder.shape_.hidden_size)) {
   // the only memory that a run takes on its way, so take it before anyone waits
-  if (program.top_rows) kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
+  if (program.top_rows) {
+    kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
+    query_rows_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
+  }
 }
 
 std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, const Needs& needs) {
@@ -178,7 +181,13 @@ void ShardRun::keep_rows() {
   const auto begin = std::lower_bound(top.begin(), top.end(), row_begin_);
   const auto end = std::lower_bound(begin, top.end(), row_begin_ + rows_);
   kept_.clear();
-  for (auto row = begin; row != end; ++row) kept_.push_back(static_cast<std::int32_t>(*row - row_begin_));
+  query_rows_.clear();
+  std::int64_t sequence = cut_.shards[shard_].sequence_begin;
+  for (auto row = begin; row != end; ++row) {
+    kept_.push_back(static_cast<std::int32_t>(*row - row_begin_));
+    while (batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] <= *row) ++sequence;
+    query_rows_.push_back(*row - batch_.cu_seqlens[static_cast<std::size_t>(sequence)]);
+  }
   is_kept_ = true;
 }
 
@@ -281,6 +290,7 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
   task.head_size = shape_.head_size();
   task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size()));
   task.out_stride = stride_;
+  task.query_rows = is_kept_ ? query_rows_.data() + active_begin : nullptr;
   task.probabilities = maps ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
   for (std::int64_t head = head_begin; head < head_end; ++head) {
     const std::int64_t column = head * task.head_size;
@@ -288,6 +298,11 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
     task.keys = at(work_.query_key_value, begin * task.stride + stride_ + column);
     task.values = at(work_.query_key_value, begin * task.stride + 2 * stride_ + column);
     task.out = at(work_.context, active_begin * stride_ + column);
+    if (encoder_.longest_ > 0) {
+      const std::int64_t longest = encoder_.longest_;
+      // of a sequence as long as may be, the middle part
+      task.distance_bias = encoder_.distance_bias_.as<float>() + head * (2 * longest - 1) + (longest - task.num_keys);
+    }
     kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
     if (maps) take_map(task.probabilities, sequence, head, layer);
   }

@@ -85,6 +85,7 @@ class ShardRun {
   float* hidden_ = nullptr;                  // the states of the rows that are under way
   std::int64_t active_ = 0;                  // how many these are
   std::vector<std::int32_t> kept_;           // which, where not all of the shard's
+  std::vector<std::int32_t> query_rows_;     // the same, counted from the beginning of their sequence
   bool is_kept_ = false;
 };
 

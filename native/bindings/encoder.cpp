@@ -83,6 +83,16 @@ class PythonEncoder {
     encoder_.add_block(std::move(block));
   }
 
+  void set_distance_bias(const FloatMatrix& bias) {
+    const auto columns = static_cast<std::int64_t>(bias.shape(1));
+    if (static_cast<std::int64_t>(bias.shape(0)) != shape_.num_attention_heads || columns % 2 == 0)
+      refuse("a bias by distance is [heads, 2 * longest - 1]");
+    Buffer copy(bias.size() * sizeof(float));
+    std::copy_n(bias.data(), bias.size(), copy.as<float>());
+    longest_ = (columns + 1) / 2;
+    encoder_.set_distance_bias(std::move(copy), longest_);
+  }
+
   void set_pooler(const FloatMatrix& dense, const std::optional<FloatArray>& bias) {
     encoder_.set_pooler(encoder_.dense({weight(dense, bias, shape_.hidden_size, shape_.hidden_size)}));
     has_pooler_ = true;
@@ -189,6 +199,8 @@ class PythonEncoder {
     if (ends.front() != 0 || static_cast<std::size_t>(ends.back()) != tokens) refuse("cu_seqlens: from 0 to the number of tokens");
     for (std::size_t b = 1; b < ends.size(); ++b)
       if (ends[b] <= ends[b - 1]) refuse("cu_seqlens: each sequence has at least one token");
+    for (std::size_t b = 1; longest_ > 0 && b < ends.size(); ++b)
+      if (ends[b] - ends[b - 1] > longest_) refuse("cu_seqlens: a sequence is longer than the bias by distance");
     const auto check = [&](const Ints& ids, std::int64_t rows, const char* name) {
       if (ids.empty()) return;
       if (ids.size() != tokens) refuse(std::string(name) + ": one a token");
@@ -315,6 +327,7 @@ class PythonEncoder {
   Encoder encoder_;
   std::vector<nb::object> tables_;  // kept alive: the encoder reads them where they are
   std::int64_t num_words_ = 0, num_positions_ = 0, num_types_ = 0;
+  std::int64_t longest_ = 0;  // see Encoder::set_distance_bias
   bool has_pooler_ = false;
 };
 
@@ -346,6 +359,7 @@ void bind_encoder(nb::module_& module) {
            "positions_type"_a, "types"_a.none(), "types_type"_a, "norm_weight"_a, "norm_bias"_a, "projection"_a.none(),
            "projection_bias"_a.none())
       .def("add_block", &PythonEncoder::add_block, nb::kw_only(), "weights"_a, "biases"_a, "norms"_a)
+      .def("set_distance_bias", &PythonEncoder::set_distance_bias, "bias"_a)
       .def("set_pooler", &PythonEncoder::set_pooler, "weight"_a, "bias"_a.none())
       .def("run", &PythonEncoder::run, nb::kw_only(), "input_ids"_a, "position_ids"_a.none(), "token_type_ids"_a.none(),
            "cu_seqlens"_a, "stop"_a, "layers"_a, "top_rows"_a.none(), "captures"_a, "segments"_a, "threads"_a)

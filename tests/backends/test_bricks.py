@@ -17,7 +17,7 @@ from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
 from layertap.backends.torch.disentangled import distance_rows  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
-from layertap.backends.torch.reach import Rotary, relative_buckets  # noqa: E402
+from layertap.backends.torch.reach import Rotary  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
 from layertap.models.positions import Disentangled, PlainPositions, PositionTable, RelativeBias  # noqa: E402
@@ -562,7 +562,7 @@ def test_rotation_in_bfloat16_is_computed_in_float32():
 @settings(max_examples=2)
 def test_buckets_of_every_distance(spec):
     distances = np.arange(-600, 601)
-    found = relative_buckets(spec, distances)
+    found = spec.buckets_of(distances)
     # the logarithm of exact powers falls on the edge of a bucket, where float32 decides
     edges = np.isin(np.abs(distances), [2**i for i in range(10)])
     expected = np.array([naive_bucket(spec, int(d)) for d in distances])
@@ -575,7 +575,7 @@ def test_buckets_are_those_of_transformers():
     modeling = pytest.importorskip("transformers.models.mpnet.modeling_mpnet")
     distances = torch.arange(-600, 601)
     expected = modeling.MPNetEncoder.relative_position_bucket(distances, num_buckets=32, max_distance=128)
-    found = relative_buckets(RelativeBias(buckets=32, max_distance=128), distances.numpy())
+    found = RelativeBias(buckets=32, max_distance=128).buckets_of(distances.numpy())
     assert found.tolist() == expected.tolist()
 
 

@@ -5,6 +5,7 @@ Rotary angles and windows are numbers a layer in `EncoderSpec`; `rotary` reads t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,6 +67,18 @@ class RelativeBias:
 
     buckets: int
     max_distance: int
+
+    def buckets_of(self, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The bucket of each distance, key minus query (Raffel et al. 2020, as transformers counts them)."""
+        half = self.buckets // 2
+        exact = half // 2
+        far = np.abs(distances)
+        # in float32, as the models were trained with: it decides on which side of an edge a distance falls
+        steps = np.log(np.maximum(far, 1).astype(np.float32) / np.float32(exact))
+        ratio = steps / np.float32(math.log(self.max_distance / exact))
+        wide = exact + (ratio * np.float32(half - exact)).astype(np.int64)
+        buckets: npt.NDArray[np.int64] = np.where(far < exact, far, np.minimum(wide, half - 1))
+        return buckets + np.where(distances > 0, half, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.native import _native
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.positions import PositionTable
+from layertap.models.positions import PositionTable, RelativeBias
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
@@ -138,6 +138,14 @@ class NativeBackend(Backend):
             projection=small.get("projection.weight"),
             projection_bias=small.get("projection.bias"),
         )
+        relative = self.spec.relative
+        if relative is not None:
+            assert isinstance(relative, RelativeBias)
+            assert isinstance(self.spec.positions, PositionTable)
+            longest = self.spec.positions.max_length
+            table = self._floats("encoder.relative_attention_bias.", ("weight",))["weight"]
+            buckets = relative.buckets_of(np.arange(1 - longest, longest))
+            self._encoder.set_distance_bias(np.ascontiguousarray(table[buckets].T))
 
     def _load_block(self, block: int) -> None:
         dense = (

@@ -7,11 +7,12 @@ from layertap.models.spec import EncoderSpec
 
 
 def supports(spec: EncoderSpec) -> str | None:
-    """None, or what it has that the kernels do not run, in words: "relative attention biases".
+    """None, or what it has that the kernels do not run, in words: "rotary positions".
 
     They run the line of BERT (Devlin et al. 2019): learned absolute positions, a layer norm after every residual sum,
     attention of every token to every other, a feed-forward of two dense layers. Any sizes; layers may share weights
-    (ALBERT), the tables may be narrower than the hidden states (ELECTRA), dense layers may do without a bias.
+    (ALBERT), the tables may be narrower than the hidden states (ELECTRA), dense layers may do without a bias, scores
+    may have a bias by distance (MPNet).
     """
     departures = {
         "norms before attention and feed-forward": spec.norm_position != "post",
@@ -21,7 +22,6 @@ def supports(spec: EncoderSpec) -> str | None:
         "a norm behind the projection of the embeddings": spec.projection_first,
         "rotary positions": bool(spec.rotary_thetas),
         "disentangled attention": isinstance(spec.relative, Disentangled),
-        "relative attention biases": spec.relative is not None,
         "attention windows": any(window is not None for window in spec.windows),
         "keys and values that heads share": spec.key_value_size != spec.hidden_size,
         "gated feed-forwards": spec.gated,

@@ -60,22 +60,10 @@ class RelativeBias(nn.Module):
     def forward(self, length: int) -> Tensor:
         """[A, t, t], for queries and keys 0..t-1 of a sequence; a shorter one's is the upper left part."""
         distances_t = np.arange(1 - length, length)
-        buckets_t = torch.as_tensor(relative_buckets(self.spec, distances_t), device=self.weight.device)
+        buckets_t = torch.as_tensor(self.spec.buckets_of(distances_t), device=self.weight.device)
         positions = torch.arange(length, device=self.weight.device)
         of_distance_At = self.weight[buckets_t].t()
         return of_distance_At[:, positions - positions[:, None] + (length - 1)]
-
-
-def relative_buckets(spec: RelativeBiasSpec, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The bucket of each distance, key minus query (Raffel et al. 2020, as transformers counts them)."""
-    half = spec.buckets // 2
-    exact = half // 2
-    far = np.abs(distances)
-    # The logarithm in float32, as the models were trained with: it decides on which side of an edge a distance falls.
-    ratio = torch.log(torch.as_tensor(np.maximum(far, 1)).float() / exact) / math.log(spec.max_distance / exact)
-    wide = exact + (ratio * (half - exact)).long().numpy()
-    buckets: npt.NDArray[np.int64] = np.where(far < exact, far, np.minimum(wide, half - 1))
-    return buckets + np.where(distances > 0, half, 0)
 
 
 Watch: TypeAlias = Callable[[Tensor, Tensor, "Reach"], None]
