@@ -128,7 +128,7 @@ def _ours_for(times: RowTimes, table: SpeedTable) -> RowTimes | None:
 
 def best_peer(table: SpeedTable, precision: str) -> RowTimes | None:
     """The peer with the shortest median time at a precision."""
-    peers = [row for row in table.rows if row.library != "layertap" and row.precision == precision]
+    peers = [row for row in table.rows if not row.ours and row.library != "layertap" and row.precision == precision]
     return min(peers, key=lambda row: median(row.seconds), default=None)
 
 

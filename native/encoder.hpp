@@ -47,6 +47,10 @@ struct Embeddings {
 struct Block {
   Matrix query_key_value, attention_output, intermediate, output;
   Norm attention_norm, output_norm;
+  // int8: the inner column whose weights stand out the most is added in float32; the matrix `output` has zeros there.
+  // Sharing a scale with it, the other inner values of a row would have few steps left.
+  std::int64_t apart = -1;
+  std::vector<float> apart_weights;  // [padded(hidden_size)]
 };
 
 // Where the time of a run goes. Of a team, the time of its first member.
@@ -66,6 +70,7 @@ class Encoder {
 
   const Shape& shape() const { return shape_; }
   Matrix dense(const std::vector<Weight>& parts) const;  // in the format of hidden states as operands
+  bool is_int8() const { return format_ == Format::int8; }
 
   // Loading; not beside a run.
   void set_embeddings(Embeddings embeddings) { embeddings_ = std::move(embeddings); }

@@ -326,6 +326,15 @@ void ShardRun::take_map(const float* map, std::int64_t sequence, std::int64_t he
   }
 }
 
+void ShardRun::add_column_apart(const Block& block, float* inner, std::int64_t inner_stride, float* hidden, std::int64_t rows) {
+  const Part own = own_rows(rows);
+  for (std::int64_t i = own.begin; i < own.end; ++i) {
+    float& value = inner[i * inner_stride + block.apart];
+    kernels_.add_row(hidden + i * stride_, block.apart_weights.data(), value, stride_);
+    value = 0;
+  }
+}
+
 void ShardRun::run_feed_forward(const Block& block) {
   const Matrix& up = block.intermediate;
   const Matrix& down = block.output;
@@ -340,6 +349,7 @@ void ShardRun::run_feed_forward(const Block& block) {
     team_.meet();
     Operand inner{work_.inner.as<void>(), inner_stride, 0, nullptr};
     if (format != Format::bfloat16 && format != Format::float32) {
+      if (block.apart >= 0) add_column_apart(block, work_.inner.as<float>(), inner_stride, hidden_ + begin * stride_, rows);
       inner = operand_of(work_.inner.as<float>(), inner_stride, rows, shape_.intermediate_size, work_.inner_operand);
       team_.meet();
     }

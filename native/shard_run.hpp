@@ -51,6 +51,8 @@ class ShardRun {
   void keep_rows();
   void run_kept_queries(const Matrix& query_key_value);
   void run_feed_forward(const Block& block);
+  // int8: see Block::apart. Rows [0, rows) of `inner` and `hidden`.
+  void add_column_apart(const Block& block, float* inner, std::int64_t inner_stride, float* hidden, std::int64_t rows);
   void normalize(const Norm& norm);
   void collect(int state);
 

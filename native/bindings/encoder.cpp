@@ -9,8 +9,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <limits>
 #include <map>
+#include <utility>
 
 #include "bindings.hpp"
 
@@ -79,7 +81,8 @@ class PythonEncoder {
     const auto at = [&](std::size_t i, std::int64_t rows, std::int64_t columns) { return weight(weights[i], biases[i], rows, columns); };
     Block block{encoder_.dense({at(0, h, h), at(1, h, h), at(2, h, h)}), encoder_.dense({at(3, h, h)}),
                 encoder_.dense({at(4, f, h)}), encoder_.dense({at(5, h, f)}), norm(norms[0], norms[1], h),
-                norm(norms[2], norms[3], h)};
+                norm(norms[2], norms[3], h), -1, {}};
+    if (encoder_.is_int8()) take_column_apart(block, at(5, h, f));
     encoder_.add_block(std::move(block));
   }
 
@@ -189,6 +192,30 @@ class PythonEncoder {
         (bias && static_cast<std::int64_t>(bias->shape(0)) != rows))
       refuse("a weight has another shape than its model");
     return {dense.data(), rows, columns, bias ? bias->data() : nullptr};
+  }
+
+  // See Block::apart.
+  void take_column_apart(Block& block, const Weight& output) const {
+    const auto rows = static_cast<std::size_t>(output.rows);
+    const auto columns = static_cast<std::size_t>(output.columns);
+    float most = -1;
+    for (std::size_t n = 0; n < rows; ++n) {
+      const float* row = output.data + n * columns;
+      double squares = 0;
+      for (std::size_t k = 0; k < columns; ++k) squares += static_cast<double>(row[k]) * row[k];
+      const auto scale = static_cast<float>(std::sqrt(squares / static_cast<double>(columns)));
+      for (std::size_t k = 0; k < columns; ++k)
+        if (std::abs(row[k]) > most * scale) {
+          most = std::abs(row[k]) / scale;
+          block.apart = static_cast<std::int64_t>(k);
+        }
+    }
+    if (block.apart < 0) return;
+    std::vector<float> rest(output.data, output.data + rows * columns);
+    block.apart_weights.assign(static_cast<std::size_t>(padded(output.rows)), 0.0F);
+    for (std::size_t n = 0; n < rows; ++n)
+      block.apart_weights[n] = std::exchange(rest[n * columns + static_cast<std::size_t>(block.apart)], 0.0F);
+    block.output = encoder_.dense({{rest.data(), output.rows, output.columns, output.bias}});
   }
 
   void check_batch(const Batch& batch) const {

@@ -10,7 +10,7 @@ import pytest
 from layertap.backends import here
 from layertap.backends.choice import Wish, choose, require_backend
 from layertap.errors import BackendError, OptionError
-from layertap.models.positions import RelativeBias
+from layertap.models.positions import Disentangled
 
 PRECISIONS = {"amx": ["float32", "float32-high", "bfloat16", "int8"], "avx2": ["float32", "float32-high"]}
 KERNELS = SimpleNamespace(
@@ -26,7 +26,7 @@ def wish(**options):
 
 @pytest.fixture
 def relative_spec(tiny_spec):
-    return replace(tiny_spec, relative=RelativeBias(buckets=32, max_distance=128))
+    return replace(tiny_spec, relative=Disentangled(max_distance=8))
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
 def test_auto_says_why_it_takes_torch(relative_spec):
     chosen = choose(relative_spec, wish())
     assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("torch", "", None)
-    assert str(chosen) == "torch: native does not run relative attention biases"
+    assert str(chosen) == "torch: native does not run disentangled attention"
     assert str(choose(relative_spec, wish(precision="float16"))).startswith("torch: native has no float16 with amx")
     assert str(choose(relative_spec, wish(device="cuda"))) == "torch"
 
@@ -62,7 +62,7 @@ def test_auto_says_why_it_takes_torch(relative_spec):
 def test_what_is_named_is_taken_or_refused(tiny_spec, relative_spec):
     assert str(choose(tiny_spec, wish(backend="torch"))) == "torch"
     assert choose(tiny_spec, wish(backend="native")).backend == "native"
-    with pytest.raises(BackendError, match=r"^native does not run relative attention biases$"):
+    with pytest.raises(BackendError, match=r"^native does not run disentangled attention$"):
         choose(relative_spec, wish(backend="native"))
     with pytest.raises(OptionError, match=r"^native runs on the processor, not on cuda:0$"):
         choose(tiny_spec, wish(backend="native", device="cuda:0"))
@@ -73,7 +73,7 @@ def test_what_only_native_has_is_never_left_out(tiny_spec, relative_spec, only, 
     assert choose(tiny_spec, wish(**only)).backend == "native"
     with pytest.raises(OptionError, match="is the native backend's alone"):
         choose(tiny_spec, wish(backend="torch", **only))
-    with pytest.raises(BackendError, match="alone, and native does not run relative attention biases"):
+    with pytest.raises(BackendError, match="alone, and native does not run disentangled attention"):
         choose(relative_spec, wish(**only))
     machine("native")
     with pytest.raises(BackendError, match="alone, and native is not built"):

@@ -21,6 +21,7 @@ from layertap.models.spec import Convolution
         {"type_vocab_size": 0, "pooler": False},
         {"qkv_bias": False, "intermediate_bias": False},
         {"num_key_value_heads": 4, "windows": (None, None, None)},
+        {"relative": RelativeBias(buckets=32, max_distance=128)},
     ],
 )
 def test_the_line_of_bert(tiny_spec, differs):
@@ -36,7 +37,6 @@ def test_the_line_of_bert(tiny_spec, differs):
         ({"embedding_norm": False}, "embeddings without a norm"),
         ({"projection_first": True}, "a norm behind the projection of the embeddings"),
         ({"rotary_thetas": (1e4,) * 3}, "rotary positions"),
-        ({"relative": RelativeBias(buckets=32, max_distance=128)}, "relative attention biases"),
         ({"relative": Disentangled(max_distance=8)}, "disentangled attention"),
         ({"windows": (None, 8, None)}, "attention windows"),
         ({"num_key_value_heads": 2}, "keys and values that heads share"),
