@@ -91,7 +91,7 @@ def test_precisions_go_by_the_instruction_set(tiny_spec):
 def test_threads_of_torch_are_the_process_s(tiny_spec, relative_spec):
     with pytest.raises(OptionError, match=r"threads 2: torch runs the model, .*set_num_threads\(2\) sets them"):
         choose(tiny_spec, wish(backend="torch", threads=2))
-    with pytest.raises(OptionError, match="runs the model here, since native does not run relative"):
+    with pytest.raises(OptionError, match="runs the model here, since native does not run disentangled"):
         choose(relative_spec, wish(threads=2))
 
 
@@ -110,7 +110,7 @@ def test_without_native(tiny_spec, machine):
 def test_without_torch(tiny_spec, relative_spec, machine):
     machine("torch")
     assert choose(tiny_spec, wish()).backend == "native"
-    with pytest.raises(BackendError, match=r"native does not run relative .*: pip install 'layertap\[torch\]'"):
+    with pytest.raises(BackendError, match=r"native does not run disentangled .*: pip install 'layertap\[torch\]'"):
         choose(relative_spec, wish())
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
         choose(tiny_spec, wish(backend="torch"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,8 @@ pytest.importorskip("layertap.backends.native._native", reason="the native kerne
 transformers = pytest.importorskip("transformers")
 
 from layertap.backends.native import _native  # noqa: E402 - after what may skip
+from layertap.checkpoints.load import open_model  # noqa: E402
+from layertap.checkpoints.source import locate  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
 
@@ -25,15 +29,21 @@ SIZES = {
 
 
 @pytest.fixture(scope="module")
-def mpnet(wrap_model):
+def mpnet(wrap_model, tmp_path_factory):
     import torch
+
+    folder = tmp_path_factory.mktemp("mpnet")
 
     reference = transformers.MPNetModel(transformers.MPNetConfig(**SIZES))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in reference.parameters():
             parameter.normal_(0, 0.3, generator=generator)
-    return wrap_model(reference)
+    reference.save_pretrained(folder)
+    model = wrap_model(reference)
+    files = open_model(locate(folder))  # which knows the names that this family gives its weights
+    model.views = dict(files.weights(files.spec.parameters()))
+    return model
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -56,13 +66,11 @@ def test_biases_by_distance(instruction_set, threads, mpnet, error_over_rms, run
 
 
 def test_a_sequence_longer_than_the_biases_is_refused(mpnet):
+    backend = mpnet.native()
+    few = mpnet.pack([np.full(4, 5, np.int32)])
+    embeddings = Program(captures=(Capture(layers=(0,)),), stop=0)
+    backend.run(embeddings, few, {})
+    many = mpnet.pack([np.full(4, 5, np.int32)] * 100)
+    one = replace(many, cu_seqlens=np.array([0, many.num_tokens], np.int32))
     with pytest.raises(ValueError, match="longer than the bias"):
-        backend = mpnet.native()
-        batch = mpnet.pack([np.full(4, 5, np.int32)])
-        backend.run(Program(captures=(Capture(layers=(0,)),), stop=0), batch, {})
-        long = mpnet.pack([np.full(4, 5, np.int32)] * 100)
-        ends = np.array([0, long.num_tokens], np.int32)
-        backend._encoder.run(
-            input_ids=long.input_ids, position_ids=long.position_ids, token_type_ids=None, cu_seqlens=ends, stop=0,
-            layers=[], top_rows=None, captures=[], segments=[], threads=1,
-        )  # fmt: skip
+        backend.run(embeddings, one, {})
