@@ -90,10 +90,10 @@ struct AttentionHead {
 // One table of embeddings as it is stored.
 struct Table {
   enum class Type : std::uint8_t { float32, bfloat16, float16 };
-  const void* data;     // [rows, columns], or null: there is none
-  Type type;
-  std::int64_t rows;
-  std::int64_t stride;  // elements
+  const void* data = nullptr;  // [rows, columns], or null: there is none
+  Type type = Type::float32;
+  std::int64_t rows = 0;
+  std::int64_t stride = 0;  // elements
 };
 
 // The sum of up to three tables' rows: (word + type) + position.

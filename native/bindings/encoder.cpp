@@ -66,7 +66,9 @@ class PythonEncoder {
     if (projection)
       made.projection = std::make_unique<Matrix>(
           encoder_.dense({weight(*projection, projection_bias, shape_.hidden_size, shape_.embedding_size)}));
-    tables_ = {nb::cast(words), nb::cast(positions), nb::cast(types)};
+    tables_ = {words};
+    for (const auto& table : {positions, types})
+      if (table) tables_.push_back(*table);
     num_words_ = made.words.rows;
     num_positions_ = made.positions.rows;
     num_types_ = made.types.rows;
@@ -352,7 +354,7 @@ class PythonEncoder {
 
   Shape shape_;
   Encoder encoder_;
-  std::vector<nb::object> tables_;  // kept alive: the encoder reads them where they are
+  std::vector<StoredTable> tables_;  // kept alive: the encoder reads them where they are
   std::int64_t num_words_ = 0, num_positions_ = 0, num_types_ = 0;
   std::int64_t longest_ = 0;  // see Encoder::set_distance_bias
   bool has_pooler_ = false;

@@ -240,6 +240,7 @@ def test_texts_that_are_no_list(family_model, tmp_path, end):
 
 
 def test_a_folder_of_the_trainer(family_model, tmp_path):
+    pytest.importorskip("accelerate")  # which the Trainer asks for
     start = family_model(tmp_path / "start", "BERT", "Model")
     model = transformers.AutoModelForSequenceClassification.from_pretrained(start, id2label=MOODS)
     settings = transformers.TrainingArguments(

@@ -46,6 +46,7 @@ class NativeBackend(Backend):
         self._lock = Lock()
         self._blocks = 0
         self._has_embeddings = False
+        self._tables: dict[str, tuple[npt.NDArray[Any], str]] = {}
         self._has_pooler = False
         self._encoder = _native.Encoder(
             instruction_set=instruction_set,
@@ -123,6 +124,7 @@ class NativeBackend(Backend):
             if key in self.spec.parameters()
         }
         stored = {name: _stored(view) for name, view in tables.items()}
+        self._tables = stored  # the encoder reads them where they lie
         small = self._floats(
             "embeddings.", ("LayerNorm.weight", "LayerNorm.bias", "projection.weight", "projection.bias")
         )
