@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -75,6 +76,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 text=True,
                 encoding="utf-8",
                 env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
+                # what a shell starts in the background is deaf to Ctrl-C
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             return processes.enter_context(process)
 
