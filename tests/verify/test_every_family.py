@@ -19,7 +19,7 @@ from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
 from tests.conftest import wordpiece_tokenizer  # noqa: E402
 
-RUN_NATIVELY = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert")
+RUN_NATIVELY = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert", "electra", "albert", "mpnet")
 LONG = "some film about the river and the bank, " * 9
 TEXTS = Texts(texts=("A good film.", "", "hello", LONG, "the dull story of a great actor"))
 
