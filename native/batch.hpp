@@ -41,6 +41,7 @@ struct Capture {
   int segments = -1;           // index into the run's segments; -1: every row
   Reduce reduce = Reduce::none;
   bool pooler = false;
+  bool unnormed = false;       // of the last state, what it is before the final norm
   Maps maps = Maps::none;
   std::vector<int> heads;      // of maps; all of them spelled out
   float* out = nullptr;        // [S, H], [T, H]; maps: [t, t] or [heads, t, t] of each sequence, end to end

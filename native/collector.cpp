@@ -32,8 +32,14 @@ const Collector::Own& Collector::segments_of(const Capture& capture, std::size_t
   return cut_.segments[static_cast<std::size_t>(capture.segments)][shard];
 }
 
-void Collector::take(int layer, const States& states, std::size_t shard, float* all_folds, std::int64_t begin,
-                     std::int64_t end) const {
+bool Collector::wants_normed(int layer) const {
+  return std::any_of(program_.captures.begin(), program_.captures.end(), [&](const Capture& capture) {
+    return capture.maps == Maps::none && !capture.unnormed && capture.layers.back() == layer;
+  });
+}
+
+void Collector::take(int layer, std::optional<bool> unnormed, const States& states, std::size_t shard, float* all_folds,
+                     std::int64_t begin, std::int64_t end) const {
   const std::int64_t stride = padded(hidden_);
   const std::int64_t shard_rows = cut_.shards[shard].rows();
   float* next_fold = all_folds;
@@ -45,7 +51,7 @@ void Collector::take(int layer, const States& states, std::size_t shard, float* 
       next_fold += shard_rows * stride;
     }
     const auto at = std::find(capture.layers.begin(), capture.layers.end(), layer);
-    if (at == capture.layers.end()) continue;
+    if (at == capture.layers.end() || (unnormed && *unnormed != capture.unnormed)) continue;
     if (fold == nullptr) {
       reduce(capture, states, shard, begin, end);
       continue;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "batch.hpp"
@@ -28,8 +29,13 @@ class Collector {
   std::size_t fold_floats(std::int64_t rows) const { return folding_ * static_cast<std::size_t>(rows * padded(hidden_)); }
   bool wants_pooler() const { return pooler_ != nullptr; }
 
-  // Takes columns [begin, end) of state `layer` of a shard; members of a team take a part each.
-  void take(int layer, const States& states, std::size_t shard, float* folds, std::int64_t begin, std::int64_t end) const;
+  // Whether a capture asks for a state as it is after the final norm.
+  bool wants_normed(int layer) const;
+
+  // Takes columns [begin, end) of state `layer` of a shard; members of a team take a part each. Of a state that comes
+  // twice, before the final norm and after it, `unnormed` says which one this is.
+  void take(int layer, std::optional<bool> unnormed, const States& states, std::size_t shard, float* folds,
+            std::int64_t begin, std::int64_t end) const;
 
   // The rows that the pooler wants from state L, [the shard's segments, padded(H)]; and where its output goes.
   std::int64_t pooler_rows(std::size_t shard) const;

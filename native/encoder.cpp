@@ -29,11 +29,15 @@ Format format_of(const Kernels& kernels, Precision precision) {
 
 }  // namespace
 
-Encoder::Encoder(const Kernels& kernels, Precision precision, const Shape& shape)
+Encoder::Encoder(const Kernels& kernels, Precision precision, const Shape& shape, std::vector<Layer> layers,
+                 const std::vector<std::vector<float>>& frequencies)
     : kernels_(kernels),
       format_(format_of(kernels, precision)),
       attention_bfloat16_(kernels.has_bfloat16 && (precision == Precision::bfloat16 || precision == Precision::int8)),
-      shape_(shape) {}
+      shape_(shape),
+      layers_(std::move(layers)) {
+  for (const std::vector<float>& own : frequencies) rotary_.push_back(std::make_unique<Rotary>(own));
+}
 
 Encoder::~Encoder() = default;
 
@@ -42,7 +46,8 @@ Matrix Encoder::dense(const std::vector<Weight>& parts) const { return Matrix(ke
 std::size_t Encoder::bytes() const {
   std::size_t total = embeddings_.projection == nullptr ? 0 : embeddings_.projection->bytes();
   for (const Block& block : blocks_)
-    total += block.query_key_value.bytes() + block.attention_output.bytes() + block.intermediate.bytes() + block.output.bytes();
+    total += block.query_key_value.bytes() + block.attention_output.bytes() + (block.gate ? block.gate->bytes() : 0) +
+             block.intermediate.bytes() + block.output.bytes();
   return total + (pooler_ == nullptr ? 0 : pooler_->bytes());
 }
 
@@ -77,8 +82,7 @@ StageSeconds Encoder::stage_seconds() const {
   return seconds_;
 }
 
-bool Encoder::run(const Batch& batch, const Program& program, const std::vector<int>& layers, int threads,
-                  const std::function<bool()>& cancelled) {
+bool Encoder::run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled) {
   const Cut shards = cut(batch, program, threads);
   const Collector collector(kernels_, program, shards, shape_.hidden_size);
   const int workers = shards.together ? threads : std::min<int>(threads, static_cast<int>(shards.shards.size()));
@@ -96,6 +100,8 @@ bool Encoder::run(const Batch& batch, const Program& program, const std::vector<
   for (const Capture& capture : program.captures) needs.maps = needs.maps || capture.maps != Maps::none;
 
   // All memory is taken here: nothing can fail while threads wait for each other.
+  std::vector<std::shared_ptr<const Angles>> angles;
+  for (const auto& rotary : rotary_) angles.push_back(rotary->angles(needs.longest));
   std::vector<std::unique_ptr<Workspace>> workspaces;
   for (int i = 0; i < workers / members; ++i) workspaces.push_back(workspace(needs));
 
@@ -111,7 +117,7 @@ bool Encoder::run(const Batch& batch, const Program& program, const std::vector<
       if (worker == 0 && !stopped.load(std::memory_order_relaxed) && cancelled()) stopped.store(true);
       return stopped.load();
     };
-    ShardRun run(*this, batch, program, layers, shards, collector, own, team, rank, seconds[static_cast<std::size_t>(worker)]);
+    ShardRun run(*this, batch, program, angles, shards, collector, own, team, rank, seconds[static_cast<std::size_t>(worker)]);
     std::size_t index = 0;
     while (true) {
       index = shards.together ? index : next.fetch_add(1);

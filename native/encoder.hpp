@@ -1,4 +1,4 @@
-// One encoder of the BERT line: its weights as kernels want them, and how a batch goes through them.
+// One encoder: its weights as kernels want them, and how a batch goes through them.
 #pragma once
 
 #include <array>
@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "collector.hpp"
 #include "kernels.hpp"
 #include "matrix.hpp"
+#include "rotary.hpp"
 #include "shards.hpp"
 #include "team.hpp"
 
@@ -28,13 +30,22 @@ struct Shape {
   std::int64_t embedding_size;  // columns of the tables; hidden_size where no projection follows
   Activation hidden_act;
   float layer_norm_eps;
+  std::int64_t num_key_value_heads;  // each serves as many query heads
+  bool is_pre_norm;                  // norms before attention and feed-forward, not after each residual sum
+  bool has_rms_norms;
+  bool is_gated;                     // the feed-forward is down(act(gate(x)) * up(x))
+  bool projection_first;             // of the embeddings, before their norm
 
   std::int64_t head_size() const { return hidden_size / num_attention_heads; }
+  std::int64_t key_value_size() const { return head_size() * num_key_value_heads; }
+  std::int64_t embedding_norm_size() const { return projection_first ? hidden_size : embedding_size; }
 };
 
-// A layer norm's weight and bias, [columns] each.
+// A norm's weight and bias, [columns] each or empty: no bias, no norm.
 struct Norm {
   std::vector<float> weight, bias;
+
+  bool is_there() const { return !weight.empty(); }
 };
 
 // The tables stay where they are; whoever gives them keeps them alive.
@@ -45,12 +56,21 @@ struct Embeddings {
 };
 
 struct Block {
-  Matrix query_key_value, attention_output, intermediate, output;
-  Norm attention_norm, output_norm;
+  Matrix query_key_value, attention_output;
+  std::optional<Matrix> gate;
+  Matrix intermediate, output;
+  Norm attention_norm, feed_forward_norm;  // after either half, or before it
   // int8: the inner column whose weights stand out the most is added in float32; the matrix `output` has zeros there.
   // Sharing a scale with it, the other inner values of a row would have few steps left.
   std::int64_t apart = -1;
   std::vector<float> apart_weights;  // [padded(hidden_size)]
+};
+
+// What a layer adds to its block, which it may share with others.
+struct Layer {
+  int block;
+  std::int64_t window;  // tokens attend to others no further than this; 0: to all
+  int rotary;           // which of the sets of angles; -1: none
 };
 
 // Where the time of a run goes. Of a team, the time of its first member.
@@ -63,7 +83,9 @@ struct Workspace;
 
 class Encoder {
  public:
-  Encoder(const Kernels& kernels, Precision precision, const Shape& shape);
+  // `frequencies`: of each set of rotary angles, see Rotary.
+  Encoder(const Kernels& kernels, Precision precision, const Shape& shape, std::vector<Layer> layers,
+          const std::vector<std::vector<float>>& frequencies);
   ~Encoder();
   Encoder(const Encoder&) = delete;
   Encoder& operator=(const Encoder&) = delete;
@@ -74,21 +96,21 @@ class Encoder {
 
   // Loading; not beside a run.
   void set_embeddings(Embeddings embeddings) { embeddings_ = std::move(embeddings); }
-  // Layer i uses block `block_of_layer[i]`.
   void add_block(Block block) { blocks_.push_back(std::move(block)); }
   // Added to scores: [num_attention_heads, 2 * longest - 1], by distance from 1 - longest to longest - 1, key minus query.
   void set_distance_bias(Buffer bias, std::int64_t longest) {
     distance_bias_ = std::move(bias);
     longest_ = longest;
   }
+  void set_final_norm(Norm norm) { final_norm_ = std::move(norm); }
   void set_pooler(Matrix pooler) { pooler_ = std::make_unique<Matrix>(std::move(pooler)); }
+  const std::vector<Layer>& layers() const { return layers_; }
   std::size_t num_blocks() const { return blocks_.size(); }
   std::size_t bytes() const;
 
-  // Runs a checked program over a checked batch. `layers`: the block of each layer, at least `program.stop` of them.
-  // `cancelled` is asked from time to time on the calling thread; once it says yes the run ends early with false.
-  bool run(const Batch& batch, const Program& program, const std::vector<int>& layers, int threads,
-           const std::function<bool()>& cancelled);
+  // Runs a checked program over a checked batch. `cancelled` is asked from time to time on the calling thread; once it
+  // says yes the run ends early with false.
+  bool run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled);
 
   StageSeconds stage_seconds() const;
 
@@ -103,8 +125,11 @@ class Encoder {
   Format format_;            // of products over hidden states
   bool attention_bfloat16_;  // queries, keys, values and context are bfloat16
   Shape shape_;
+  std::vector<Layer> layers_;
+  std::vector<std::unique_ptr<Rotary>> rotary_;
   Embeddings embeddings_;
   std::vector<Block> blocks_;
+  Norm final_norm_;  // of a pre-norm encoder
   Buffer distance_bias_;
   std::int64_t longest_ = 0;  // tokens of a sequence that the bias reaches; 0: there is none
   std::unique_ptr<Matrix> pooler_;

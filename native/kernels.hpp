@@ -55,7 +55,7 @@ struct PackedMatrix {
   float* sums;             // int8: [padded(N)], a column's stored weights added up
 };
 
-// What happens to a product's sums before they are stored: out = activation(sum + bias) + residual.
+// What happens to a product's sums before they are stored: out = activation(sum + bias) * factors + residual.
 struct Epilogue {
   const float* bias;      // [padded(N)] or null
   Activation activation;
@@ -64,6 +64,7 @@ struct Epilogue {
   void* out;              // [M, out_stride], float or bfloat16; all columns of the panels are written
   std::int64_t out_stride;
   bool out_is_bfloat16;
+  const void* factors = nullptr;  // [M, out_stride] of the same type as `out`, or null; may be `out`
 };
 
 // Attention of one head over one sequence: softmax(scale * Q K^T) V.
@@ -81,10 +82,34 @@ struct AttentionHead {
   void* out;                // [num_queries, out_stride]; only D columns are written
   std::int64_t out_stride;
   float* probabilities;     // [num_queries, num_keys] or null
-  // What some families add; null or 0: nothing. Key j is j places from the first, query i `query_rows[i]` (null: i).
+  // What some families add; null or 0: nothing. Key j stands at place j, query i at `query_rows[i]` (null: i), moved on
+  // by `query_offset`.
   const std::int32_t* query_rows;
+  std::int64_t query_offset;
   const float* distance_bias;  // [2 num_keys - 1]: score += distance_bias[num_keys - 1 + key's place - query's]
   std::int64_t window;         // keys further than this from the query are not seen
+};
+
+// A norm: (x - mean) / sqrt(variance + eps) * weight + bias, or x / sqrt(mean of squares + eps) * weight + bias.
+struct RowNorm {
+  const float* weight;
+  const float* bias;  // or null
+  float eps;
+  bool by_root_mean_square;
+};
+
+// Rows whose heads are turned in place: columns i and i + D/2 of a head, as a point, by an angle of the row's place.
+struct Rotation {
+  void* rows;  // [num_rows, stride], float or bfloat16
+  bool is_bfloat16;
+  std::int64_t stride;
+  std::int64_t num_rows;
+  std::int64_t num_heads;      // side by side
+  std::int64_t head_size;      // D, even
+  const float* cosines;        // [places, D/2]
+  const float* sines;          // [places, D/2]
+  const std::int32_t* places;  // [num_rows], or null: first_place, first_place + 1, ...
+  std::int64_t first_place;
 };
 
 // One table of embeddings as it is stored.
@@ -125,11 +150,10 @@ struct Kernels {
   // --- rows.cpp
   // float32 [rows, out_stride], zero beyond `columns`.
   void (*embed)(const EmbeddingRows& in, std::int64_t rows, std::int64_t columns, float* out, std::int64_t out_stride);
-  // out = (in - mean) / sqrt(variance + eps) * weight + bias; bias may be null; out may be `in`.
-  // `rounded`, where not null, gets the same as bfloat16.
-  void (*layer_norm)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns,
-                     const float* weight, const float* bias, float eps, float* out, std::int64_t out_stride,
-                     bfloat16* rounded, std::int64_t rounded_stride);
+  // `out` may be `in`; `rounded`, where not null, gets the same as bfloat16.
+  void (*normalize)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, const RowNorm& norm,
+                    float* out, std::int64_t out_stride, bfloat16* rounded, std::int64_t rounded_stride);
+  void (*rotate)(const Rotation& rotation);
   // float32 [rows, stride] -> operand of a format, rows [0, rows) of it.
   void (*to_operand)(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, Format format,
                      const Operand& out);

@@ -15,6 +15,10 @@ std::int64_t inner_rows(const Shape& shape, Format format) {
   return std::clamp(cache_bytes / row_bytes / 16 * 16, std::int64_t{48}, std::int64_t{256});
 }
 
+// Queries of a windowed layer that go through attention together, with the keys that any of them sees. They are those
+// of the same places however many of them are asked for: that keeps their bits the same.
+constexpr std::int64_t near_queries = 128;
+
 std::int64_t element_bytes(Format format) {
   return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
 }
@@ -26,23 +30,29 @@ Operand from_row(Operand operand, Format format, std::int64_t row) {
   return operand;
 }
 
+RowNorm row_norm(const Norm& norm, const Shape& shape) {
+  return {norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(), shape.layer_norm_eps, shape.has_rms_norms};
+}
+
 }  // namespace
 
-ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program, const std::vector<int>& layers,
-                   const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds)
+ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
+                   const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds)
     : encoder_(encoder),
       kernels_(encoder.kernels_),
       shape_(encoder.shape_),
       batch_(batch),
       program_(program),
-      layers_(layers),
+      angles_(angles),
       cut_(cut),
       collector_(collector),
       work_(workspace),
       team_(team),
       rank_(rank),
       seconds_(seconds),
-      stride_(padded(encoder.shape_.hidden_size)) {
+      stride_(padded(encoder.shape_.hidden_size)),
+      key_value_stride_(padded(encoder.shape_.key_value_size())),
+      qkv_stride_(stride_ + 2 * key_value_stride_) {
   // the only memory that a run takes on its way, so take it before anyone waits
   if (program.top_rows) {
     kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
@@ -70,9 +80,13 @@ std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, cons
   }
   w->hidden = buffer(rows, h, sizeof(float));
   w->kept = buffer(rows, h, sizeof(float));
+  if (shape.is_pre_norm) {
+    w->normed = buffer(rows, h, sizeof(float));
+    w->kept_normed = buffer(rows, h, sizeof(float));
+  }
   w->input = operand(rows, shape.hidden_size);
   w->kept_input = operand(rows, shape.hidden_size);
-  w->query_key_value = buffer(rows, 3 * h, attention_element);
+  w->query_key_value = buffer(rows, h + 2 * padded(shape.key_value_size()), attention_element);
   w->kept_queries = buffer(rows, h, attention_element);
   w->context = buffer(rows, h, attention_element);
   if (encoder.attention_bfloat16_ && format != Format::bfloat16) w->wide = buffer(rows, h, sizeof(float));
@@ -92,7 +106,9 @@ std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, cons
                encoder.kernels_.attention_scratch(needs.longest, shape.head_size()));
   for (int i = 0; i < needs.members; ++i) {
     w->scratch.emplace_back(scratch);
-    if (needs.maps) w->maps.push_back(buffer(needs.longest, needs.longest, sizeof(float)));
+    if (!needs.maps) continue;
+    w->maps.push_back(buffer(needs.longest, needs.longest, sizeof(float)));
+    w->near_maps.push_back(buffer(near_queries, needs.longest, sizeof(float)));
   }
   return w;
 }
@@ -146,6 +162,7 @@ void ShardRun::embed() {
   const bool is_projected = embeddings.projection != nullptr;
   const std::int64_t columns = shape_.embedding_size;
   const std::int64_t stride = padded(columns);
+  const bool norm_first = embeddings.norm.is_there() && !shape_.projection_first;
   float* out = (is_projected ? work_.tables.as<float>() : hidden_) + own.begin * stride;
   const std::int64_t rows = own.end - own.begin;
   const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
@@ -153,8 +170,7 @@ void ShardRun::embed() {
     const EmbeddingRows in{embeddings.words, embeddings.types, embeddings.positions,
                            ids(batch_.input_ids), ids(batch_.token_type_ids), ids(batch_.position_ids)};
     kernels_.embed(in, rows, columns, out, stride);
-    kernels_.layer_norm(out, stride, rows, columns, embeddings.norm.weight.data(), embeddings.norm.bias.data(),
-                        shape_.layer_norm_eps, out, stride, nullptr, 0);
+    if (norm_first) kernels_.normalize(out, stride, rows, columns, row_norm(embeddings.norm, shape_), out, stride, nullptr, 0);
   }
   if (is_projected) {
     const Operand tables = operand_of(work_.tables.as<float>(), stride, rows_, columns, work_.projected);
@@ -164,12 +180,13 @@ void ShardRun::embed() {
                    {projection.bias(), Activation::none, nullptr, 0, hidden_, stride_, false});
     team_.meet();
   }
-  operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
+  if (embeddings.norm.is_there() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, rows_, nullptr);
+  if (!shape_.is_pre_norm) input_ = operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
   team_.meet();
 }
 
 void ShardRun::run_layer(int layer) {
-  const Block& block = encoder_.blocks_[static_cast<std::size_t>(layers_[static_cast<std::size_t>(layer)])];
+  const Block& block = encoder_.blocks_[static_cast<std::size_t>(encoder_.layers_[static_cast<std::size_t>(layer)].block)];
   run_attention(block, layer);
   run_feed_forward(block);
   collect(layer + 1);
@@ -191,16 +208,22 @@ void ShardRun::keep_rows() {
   is_kept_ = true;
 }
 
-void ShardRun::run_kept_queries(const Matrix& qkv) {
+void ShardRun::run_kept_queries(const Block& block) {
   // gathered, so that what follows sees neighbouring rows
   const auto count = static_cast<std::int64_t>(kept_.size());
   const Part own = own_rows(count);
   float* kept = work_.kept.as<float>();
   for (std::int64_t i = own.begin; i < own.end; ++i)
     std::copy_n(hidden_ + kept_[static_cast<std::size_t>(i)] * stride_, stride_, kept + i * stride_);
-  const Operand input = operand_of(kept, stride_, count, shape_.hidden_size, work_.kept_input);
+  float* normed = kept;
+  if (shape_.is_pre_norm && block.attention_norm.is_there()) {
+    normed = work_.kept_normed.as<float>();
+    normalize(block.attention_norm, kept, normed, count, nullptr);
+  }
+  const Operand input = operand_of(normed, stride_, count, shape_.hidden_size, work_.kept_input);
   team_.meet();
-  shared_product(input, 0, count, qkv, 0, qkv.panels() / 3,
+  const Matrix& qkv = block.query_key_value;
+  shared_product(input, 0, count, qkv, 0, stride_ / kernels_.panel,
                  {qkv.bias(), Activation::none, nullptr, 0, work_.kept_queries.as<void>(), stride_, encoder_.attention_bfloat16_});
   hidden_ = kept;
   active_ = count;
@@ -210,15 +233,16 @@ void ShardRun::run_attention(const Block& block, int layer) {
   const bool bf16 = encoder_.attention_bfloat16_;
   const bool prune = program_.top_rows && layer + 1 == program_.stop;
   const Matrix& qkv = block.query_key_value;
-  const Operand input = encoder_.format_ == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
+  if (shape_.is_pre_norm) normalize_before(block.attention_norm);
   // where rows are pruned: keys and values of all, queries of those kept
-  shared_product(input, 0, rows_, qkv, prune ? qkv.panels() / 3 : 0, qkv.panels(),
-                 {qkv.bias(), Activation::none, nullptr, 0, work_.query_key_value.as<void>(), 3 * stride_, bf16});
+  shared_product(input_, 0, rows_, qkv, prune ? stride_ / kernels_.panel : 0, qkv.panels(),
+                 {qkv.bias(), Activation::none, nullptr, 0, work_.query_key_value.as<void>(), qkv_stride_, bf16});
   if (prune) {
     keep_rows();
-    run_kept_queries(qkv);
+    run_kept_queries(block);
   }
   team_.meet();
+  rotate(encoder_.layers_[static_cast<std::size_t>(layer)].rotary);
   count(Stage::query_key_value);
 
   attend(layer);
@@ -241,7 +265,39 @@ void ShardRun::run_attention(const Block& block, int layer) {
                  {dense.bias(), Activation::none, hidden_, stride_, hidden_, stride_, false});
   team_.meet();
   count(Stage::attention_output);
-  normalize(block.attention_norm);
+  if (!shape_.is_pre_norm) normalize_after(block.attention_norm);
+}
+
+void ShardRun::rotate(int rotary) {
+  if (rotary < 0) return;
+  const Angles& angles = *angles_[static_cast<std::size_t>(rotary)];
+  const bool bf16 = encoder_.attention_bfloat16_;
+  const auto turn = [&](const Buffer& buffer, std::int64_t row, std::int64_t column, std::int64_t stride, std::int64_t rows,
+                        std::int64_t heads, const std::int32_t* places, std::int64_t first_place) {
+    char* begin = buffer.as<char>() + (row * stride + column) * (bf16 ? 2 : 4);
+    kernels_.rotate({begin, bf16, stride, rows, heads, shape_.head_size(), angles.cosines.data(), angles.sines.data(), places,
+                     first_place});
+  };
+  const Part own = own_rows(rows_);
+  const Shard& shard = cut_.shards[shard_];
+  for (std::int64_t sequence = shard.sequence_begin; sequence < shard.sequence_end; ++sequence) {
+    const std::int64_t first = batch_.cu_seqlens[static_cast<std::size_t>(sequence)] - row_begin_;
+    const std::int64_t begin = std::max(first, own.begin);
+    const std::int64_t end = std::min(batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] - row_begin_, own.end);
+    if (begin >= end) continue;
+    const auto turn_heads = [&](std::int64_t column, std::int64_t heads) {
+      turn(work_.query_key_value, begin, column, qkv_stride_, end - begin, heads, nullptr, begin - first);
+    };
+    if (!is_kept_) turn_heads(0, shape_.num_attention_heads);
+    turn_heads(stride_, shape_.num_key_value_heads);
+  }
+  if (is_kept_) {
+    const Part kept = own_rows(active_);
+    if (kept.begin < kept.end)
+      turn(work_.kept_queries, kept.begin, 0, stride_, kept.end - kept.begin, shape_.num_attention_heads,
+           query_rows_.data() + kept.begin, 0);
+  }
+  team_.meet();
 }
 
 bool ShardRun::wants_maps(int layer) const {
@@ -280,31 +336,69 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
   if (active_begin == active_end) return;
   const std::int64_t element = encoder_.attention_bfloat16_ ? 2 : 4;
   const auto at = [&](const Buffer& buffer, std::int64_t offset) { return buffer.as<char>() + offset * element; };
-  const bool maps = wants_maps(layer);
+  const std::int64_t window = encoder_.layers_[static_cast<std::size_t>(layer)].window;
+  const std::int64_t sharing = shape_.num_attention_heads / shape_.num_key_value_heads;
+  float* map = wants_maps(layer) ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
   AttentionHead task{};
   task.is_bfloat16 = encoder_.attention_bfloat16_;
-  task.query_stride = is_kept_ ? stride_ : 3 * stride_;
-  task.stride = 3 * stride_;
+  task.query_stride = is_kept_ ? stride_ : qkv_stride_;
+  task.stride = qkv_stride_;
   task.num_queries = active_end - active_begin;
   task.num_keys = end - begin;
   task.head_size = shape_.head_size();
   task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size()));
   task.out_stride = stride_;
   task.query_rows = is_kept_ ? query_rows_.data() + active_begin : nullptr;
-  task.probabilities = maps ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
+  task.probabilities = map;
   for (std::int64_t head = head_begin; head < head_end; ++head) {
     const std::int64_t column = head * task.head_size;
     task.queries = at(is_kept_ ? work_.kept_queries : work_.query_key_value, active_begin * task.query_stride + column);
-    task.keys = at(work_.query_key_value, begin * task.stride + stride_ + column);
-    task.values = at(work_.query_key_value, begin * task.stride + 2 * stride_ + column);
+    const std::int64_t key_column = head / sharing * task.head_size;
+    task.keys = at(work_.query_key_value, begin * task.stride + stride_ + key_column);
+    task.values = at(work_.query_key_value, begin * task.stride + stride_ + key_value_stride_ + key_column);
     task.out = at(work_.context, active_begin * stride_ + column);
     if (encoder_.longest_ > 0) {
       const std::int64_t longest = encoder_.longest_;
       // of a sequence as long as may be, the middle part
       task.distance_bias = encoder_.distance_bias_.as<float>() + head * (2 * longest - 1) + (longest - task.num_keys);
     }
+    if (window > 0 && window < task.num_keys - 1) {
+      attend_near(task, window, map);
+    } else {
+      kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+    }
+    if (map != nullptr) take_map(map, sequence, head, layer);
+  }
+}
+
+void ShardRun::attend_near(AttentionHead task, std::int64_t window, float* map) {
+  const AttentionHead all = task;
+  const std::int64_t element = all.is_bfloat16 ? 2 : 4;
+  const auto moved = [element](const void* rows, std::int64_t count) { return static_cast<const char*>(rows) + count * element; };
+  // the query from which places of at least `place` are
+  const auto query_at = [&](std::int64_t place) -> std::int64_t {
+    if (all.query_rows == nullptr) return std::min(place, all.num_queries);
+    return std::lower_bound(all.query_rows, all.query_rows + all.num_queries, place) - all.query_rows;
+  };
+  if (map != nullptr) std::fill_n(map, all.num_keys * all.num_keys, 0.0F);
+  task.window = window;
+  for (std::int64_t place = 0; place < all.num_keys; place += near_queries) {
+    const std::int64_t begin = query_at(place);
+    task.num_queries = query_at(place + near_queries) - begin;
+    if (task.num_queries == 0) continue;
+    const std::int64_t first_key = std::max<std::int64_t>(place - window, 0);
+    task.num_keys = std::min(place + near_queries + window, all.num_keys) - first_key;
+    task.queries = moved(all.queries, begin * all.query_stride);
+    task.keys = moved(all.keys, first_key * all.stride);
+    task.values = moved(all.values, first_key * all.stride);
+    task.out = static_cast<char*>(all.out) + begin * all.out_stride * element;
+    task.query_rows = all.query_rows == nullptr ? nullptr : all.query_rows + begin;
+    task.query_offset = (all.query_rows == nullptr ? begin : 0) - first_key;
+    if (all.distance_bias != nullptr) task.distance_bias = all.distance_bias + (all.num_keys - task.num_keys);
+    if (map != nullptr) task.probabilities = work_.near_maps[static_cast<std::size_t>(rank_)].as<float>();
     kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
-    if (maps) take_map(task.probabilities, sequence, head, layer);
+    for (std::int64_t i = 0; map != nullptr && i < task.num_queries; ++i)
+      std::copy_n(task.probabilities + i * task.num_keys, task.num_keys, map + (begin + i) * all.num_keys + first_key);
   }
 }
 
@@ -341,11 +435,20 @@ void ShardRun::run_feed_forward(const Block& block) {
   const Format format = encoder_.format_;
   const std::int64_t inner_stride = spread(shape_.intermediate_size);
   const std::int64_t block_rows = inner_rows(shape_, format);
-  const Operand input = format == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
+  if (shape_.is_pre_norm) normalize_before(block.feed_forward_norm);
   for (std::int64_t begin = 0; begin < active_; begin += block_rows) {
     const std::int64_t rows = std::min(block_rows, active_ - begin);
-    shared_product(from_row(input, format, begin), 0, rows, up, 0, up.panels(),
-                   {up.bias(), shape_.hidden_act, nullptr, 0, work_.inner.as<void>(), inner_stride, format == Format::bfloat16});
+    const Operand input = from_row(input_, format, begin);
+    Epilogue widened{up.bias(), shape_.hidden_act, nullptr, 0, work_.inner.as<void>(), inner_stride, format == Format::bfloat16};
+    if (block.gate) {
+      // the same columns of both are this member's
+      Epilogue gates = widened;
+      gates.bias = block.gate->bias();
+      shared_product(input, 0, rows, *block.gate, 0, up.panels(), gates);
+      widened.activation = Activation::none;
+      widened.factors = widened.out;
+    }
+    shared_product(input, 0, rows, up, 0, up.panels(), widened);
     team_.meet();
     Operand inner{work_.inner.as<void>(), inner_stride, 0, nullptr};
     if (format != Format::bfloat16 && format != Format::float32) {
@@ -359,29 +462,62 @@ void ShardRun::run_feed_forward(const Block& block) {
     team_.meet();
     count(Stage::output);
   }
-  normalize(block.output_norm);
+  if (!shape_.is_pre_norm) normalize_after(block.feed_forward_norm);
 }
 
-void ShardRun::normalize(const Norm& norm) {
-  const Part own = own_rows(active_);
-  if (own.begin < own.end) {
-    float* rows = hidden_ + own.begin * stride_;
-    const Operand input = from_row(work_.input.operand(), encoder_.format_, own.begin);
-    kernels_.layer_norm(rows, stride_, own.end - own.begin, shape_.hidden_size, norm.weight.data(), norm.bias.data(),
-                        shape_.layer_norm_eps, rows, stride_,
-                        encoder_.format_ == Format::bfloat16 ? static_cast<bfloat16*>(input.data) : nullptr, input.stride);
+void ShardRun::normalize(const Norm& norm, const float* in, float* out, std::int64_t rows, const OperandBuffer* rounded) {
+  const Part own = own_rows(rows);
+  if (own.begin >= own.end) return;
+  bfloat16* halves = nullptr;
+  std::int64_t halves_stride = 0;
+  if (rounded != nullptr) {
+    const Operand input = from_row(rounded->operand(), Format::bfloat16, own.begin);
+    halves = static_cast<bfloat16*>(input.data);
+    halves_stride = input.stride;
   }
-  if (encoder_.format_ != Format::bfloat16) operand_of(hidden_, stride_, active_, shape_.hidden_size, work_.input);
+  kernels_.normalize(in + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size, row_norm(norm, shape_),
+                     out + own.begin * stride_, stride_, halves, halves_stride);
+}
+
+// The states themselves are normed.
+void ShardRun::normalize_after(const Norm& norm) {
+  const bool rounds = encoder_.format_ == Format::bfloat16;
+  normalize(norm, hidden_, hidden_, active_, rounds ? &work_.input : nullptr);
+  input_ = rounds ? work_.input.operand() : operand_of(hidden_, stride_, active_, shape_.hidden_size, work_.input);
   team_.meet();
   count(Stage::norms);
 }
 
-void ShardRun::collect(int state) {
-  const Part own = part_of(shape_.hidden_size, 16, rank_, team_.size());
-  collector_.take(state, {hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_, work_.folds.as<float>(), own.begin,
-                  own.end);
-  // the next stage writes what this one reads, after a meeting that it begins with
+// What the next product reads is normed, the states stay as they are.
+void ShardRun::normalize_before(const Norm& norm) {
+  const bool rounds = encoder_.format_ == Format::bfloat16 && norm.is_there();
+  float* normed = norm.is_there() ? work_.normed.as<float>() : hidden_;
+  if (norm.is_there()) normalize(norm, hidden_, normed, active_, rounds ? &work_.input : nullptr);
+  input_ = rounds ? work_.input.operand() : operand_of(normed, stride_, active_, shape_.hidden_size, work_.input);
   team_.meet();
+  count(Stage::norms);
+}
+
+void ShardRun::take(int state, std::optional<bool> unnormed) {
+  const Part own = part_of(shape_.hidden_size, 16, rank_, team_.size());
+  collector_.take(state, unnormed, {hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_,
+                  work_.folds.as<float>(), own.begin, own.end);
+  // what comes next writes what this reads
+  team_.meet();
+}
+
+void ShardRun::collect(int state) {
+  const Norm& final_norm = encoder_.final_norm_;
+  if (!final_norm.is_there() || state != static_cast<int>(encoder_.layers_.size())) {
+    take(state, std::nullopt);
+  } else {
+    take(state, true);
+    if (collector_.wants_normed(state)) {
+      normalize(final_norm, hidden_, hidden_, active_, nullptr);
+      team_.meet();
+      take(state, false);
+    }
+  }
   count(Stage::captures);
 }
 

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "collector.hpp"
@@ -16,8 +17,8 @@ namespace layertap {
 
 class ShardRun {
  public:
-  ShardRun(const Encoder& encoder, const Batch& batch, const Program& program, const std::vector<int>& layers,
-           const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds);
+  ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
+           const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds);
 
   static std::unique_ptr<Workspace> make_workspace(const Encoder& encoder, const Needs& needs);
 
@@ -44,17 +45,24 @@ class ShardRun {
 
   void embed();
   void run_attention(const Block& block, int layer);
+  void rotate(int rotary);
   void attend(int layer);
   void attend_sequence(std::int64_t sequence, std::int64_t head_begin, std::int64_t head_end, int layer);
+  // A few queries of the head that `task` is about, at a time, with the keys in their window.
+  void attend_near(AttentionHead task, std::int64_t window, float* map);
   void take_map(const float* map, std::int64_t sequence, std::int64_t head, int layer);
   bool wants_maps(int layer) const;
   void keep_rows();
-  void run_kept_queries(const Matrix& query_key_value);
+  void run_kept_queries(const Block& block);
   void run_feed_forward(const Block& block);
   // int8: see Block::apart. Rows [0, rows) of `inner` and `hidden`.
   void add_column_apart(const Block& block, float* inner, std::int64_t inner_stride, float* hidden, std::int64_t rows);
-  void normalize(const Norm& norm);
+  void normalize_after(const Norm& norm);
+  void normalize_before(const Norm& norm);
+  // This member's part of rows [0, rows); `rounded`, where not null, gets the same as bfloat16.
+  void normalize(const Norm& norm, const float* in, float* out, std::int64_t rows, const OperandBuffer* rounded);
   void collect(int state);
+  void take(int state, std::optional<bool> unnormed);
 
   // Rows [begin, end) of the shard that this member normalises, converts, embeds.
   Part own_rows(std::int64_t rows) const { return part_of(rows, 1, rank_, team_.size()); }
@@ -72,7 +80,7 @@ class ShardRun {
   const Shape& shape_;
   const Batch& batch_;
   const Program& program_;
-  const std::vector<int>& layers_;
+  const std::vector<std::shared_ptr<const Angles>>& angles_;
   const Cut& cut_;
   const Collector& collector_;
   Workspace& work_;
@@ -81,10 +89,13 @@ class ShardRun {
   StageSeconds& seconds_;
   std::chrono::steady_clock::time_point since_;
 
-  const std::int64_t stride_;  // of hidden states
+  const std::int64_t stride_;            // of hidden states
+  const std::int64_t key_value_stride_;  // columns that keys take, and values
+  const std::int64_t qkv_stride_;
   std::size_t shard_ = 0;
   std::int64_t row_begin_ = 0, rows_ = 0;    // of the shard in the batch
   float* hidden_ = nullptr;                  // the states of the rows that are under way
+  Operand input_{};                          // of the next product: these, or what a norm before it made of them
   std::int64_t active_ = 0;                  // how many these are
   std::vector<std::int32_t> kept_;           // which, where not all of the shard's
   std::vector<std::int32_t> query_rows_;     // the same, counted from the beginning of their sequence

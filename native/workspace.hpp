@@ -56,9 +56,11 @@ struct Workspace {
   Buffer tables;             // float32 [rows, padded(embedding_size)], where a projection follows
   OperandBuffer projected;   // the same as an operand
   Buffer hidden;             // float32 [rows, padded(H)], the residual stream
-  Buffer kept;               // the same of the rows that are needed of the last state
+  Buffer normed;             // the same behind a norm, where it is not normed itself
+  Buffer kept;               // hidden states of the rows that are needed of the last one
+  Buffer kept_normed;
   OperandBuffer input;       // hidden states as an operand, where that is not float32
-  Buffer query_key_value;    // [rows, 3 padded(H)], as attention takes it
+  Buffer query_key_value;    // [rows, padded(H) + 2 padded(keys)], as attention takes it
   OperandBuffer kept_input;
   Buffer kept_queries;       // [rows, padded(H)]
   Buffer context;            // [rows, padded(H)], as attention gives it
@@ -71,6 +73,7 @@ struct Workspace {
   OperandBuffer pooler_operand;
   std::vector<Buffer> scratch;      // one a member
   std::vector<Buffer> maps;         // one a member: attention probabilities [longest, longest] of one head
+  std::vector<Buffer> near_maps;    // the same of some queries and the keys in their window
 };
 
 }  // namespace layertap

@@ -61,7 +61,7 @@ class Guarded {
 void attention(const std::string& instruction_set, const Matrix& queries, const Matrix& keys, const Matrix& values,
                float scale, const Matrix& out, const std::optional<FloatMatrix>& probabilities,
                const std::optional<Places>& query_rows, const std::optional<FloatVector>& distance_bias,
-               std::int64_t window, std::int64_t repeat) {
+               std::int64_t query_offset, std::int64_t window, std::int64_t repeat) {
   const Kernels& kernels = kernels_named(instruction_set);
   AttentionHead head = {};
   head.is_bfloat16 = queries.dtype() == nb::dtype<std::uint16_t>();
@@ -94,18 +94,19 @@ void attention(const std::string& instruction_set, const Matrix& queries, const 
   }
   if (query_rows.has_value()) {
     check(static_cast<std::int64_t>(query_rows->shape(0)) == head.num_queries, "query_rows: one a query");
-    for (std::int64_t i = 0; i < head.num_queries; ++i)
-      check(query_rows->data()[i] >= 0 && query_rows->data()[i] < head.num_keys, "query_rows: places of keys");
     head.query_rows = query_rows->data();
   }
+  head.query_offset = query_offset;
   check(window >= 0, "window: 0 for all keys, or how far a query sees");
   head.window = window;
   if (distance_bias.has_value()) {
     check(static_cast<std::int64_t>(distance_bias->shape(0)) == 2 * head.num_keys - 1, "distance_bias: [2 keys - 1]");
     head.distance_bias = distance_bias->data();
   }
-  check((window == 0 && !distance_bias.has_value()) || query_rows.has_value() || head.num_queries <= head.num_keys,
-        "as many keys as queries, where places matter");
+  for (std::int64_t i = 0; i < head.num_queries && (window > 0 || distance_bias.has_value()); ++i) {
+    const std::int64_t place = (query_rows.has_value() ? query_rows->data()[i] : i) + query_offset;
+    check(place >= 0 && place < head.num_keys, "queries: at places of keys, where places matter");
+  }
   const Guarded scratch(kernels.attention_scratch(head.num_keys, head.head_size));
   const nb::gil_scoped_release released;
   for (std::int64_t i = 0; i < repeat; ++i) kernels.attention(head, scratch.data());
@@ -117,7 +118,8 @@ void attention(const std::string& instruction_set, const Matrix& queries, const 
 void bind_attention(nb::module_& module) {
   module.def("attention", &attention, nb::arg("instruction_set"), nb::arg("queries"), nb::arg("keys"), nb::arg("values"),
              nb::kw_only(), nb::arg("scale"), nb::arg("out"), nb::arg("probabilities").none() = nb::none(),
-             nb::arg("query_rows").none() = nb::none(), nb::arg("distance_bias").none() = nb::none(), nb::arg("window") = 0,
+             nb::arg("query_rows").none() = nb::none(), nb::arg("distance_bias").none() = nb::none(),
+             nb::arg("query_offset") = 0, nb::arg("window") = 0,
              nb::arg("repeat") = 1);
 }
 

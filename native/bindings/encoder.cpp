@@ -5,6 +5,7 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -12,6 +13,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <tuple>
 #include <utility>
 
 #include "bindings.hpp"
@@ -44,8 +46,11 @@ using Dense = std::pair<FloatMatrix, std::optional<FloatArray>>;
 
 class PythonEncoder {
  public:
-  PythonEncoder(const std::string& instruction_set, const std::string& precision, const Shape& shape)
-      : shape_(shape), encoder_(kernels(instruction_set), named(precisions(), precision, "precision"), checked(shape)) {
+  PythonEncoder(const std::string& instruction_set, const std::string& precision, const Shape& shape,
+                const std::vector<Layer>& layers, const std::vector<std::vector<float>>& frequencies)
+      : shape_(shape),
+        encoder_(kernels(instruction_set), named(precisions(), precision, "precision"), checked(shape), layers, frequencies) {
+    check_layers(layers, frequencies);
     const Kernels& found = kernels(instruction_set);
     if ((precision == "bfloat16" && !found.has_bfloat16) || (precision == "int8" && !found.has_int8))
       refuse("instruction set '" + instruction_set + "' has no products in " + precision);
@@ -53,13 +58,13 @@ class PythonEncoder {
 
   void set_embeddings(const StoredTable& words, const std::string& words_type, const std::optional<StoredTable>& positions,
                       const std::string& positions_type, const std::optional<StoredTable>& types,
-                      const std::string& types_type, const FloatArray& norm_weight, const FloatArray& norm_bias,
-                      const std::optional<FloatMatrix>& projection, const std::optional<FloatArray>& projection_bias) {
+                      const std::string& types_type, const std::optional<FloatArray>& norm_weight,
+                      const std::optional<FloatArray>& norm_bias, const std::optional<FloatMatrix>& projection, const std::optional<FloatArray>& projection_bias) {
     Embeddings made;
     made.words = table(words, words_type);
     if (positions) made.positions = table(*positions, positions_type);
     if (types) made.types = table(*types, types_type);
-    made.norm = norm(norm_weight, norm_bias, shape_.embedding_size);
+    made.norm = norm(norm_weight, norm_bias, shape_.embedding_norm_size());
     // of equal sizes some models have one, too (ALBERT)
     if (!projection && shape_.embedding_size != shape_.hidden_size)
       refuse("tables of another width than the hidden states need a projection");
@@ -76,16 +81,31 @@ class PythonEncoder {
   }
 
   void add_block(const std::vector<FloatMatrix>& weights, const std::vector<std::optional<FloatArray>>& biases,
-                 const std::vector<FloatArray>& norms) {
-    if (weights.size() != 6 || biases.size() != 6 || norms.size() != 4) refuse("a block has 6 weights, 6 biases, 4 norm vectors");
+                 const std::vector<std::optional<FloatArray>>& norms) {
+    const std::size_t dense = shape_.is_gated ? 7 : 6;
+    if (weights.size() != dense || biases.size() != dense || norms.size() != 4)
+      refuse("a block has 6 weights (7 with a gate), as many biases, 4 norm vectors");
     const std::int64_t h = shape_.hidden_size;
+    const std::int64_t kv = shape_.key_value_size();
     const std::int64_t f = shape_.intermediate_size;
     const auto at = [&](std::size_t i, std::int64_t rows, std::int64_t columns) { return weight(weights[i], biases[i], rows, columns); };
-    Block block{encoder_.dense({at(0, h, h), at(1, h, h), at(2, h, h)}), encoder_.dense({at(3, h, h)}),
-                encoder_.dense({at(4, f, h)}), encoder_.dense({at(5, h, f)}), norm(norms[0], norms[1], h),
-                norm(norms[2], norms[3], h), -1, {}};
+    Block block;
+    block.query_key_value = encoder_.dense({at(0, h, h), at(1, kv, h), at(2, kv, h)});
+    block.attention_output = encoder_.dense({at(3, h, h)});
+    block.intermediate = encoder_.dense({at(4, f, h)});
+    block.output = encoder_.dense({at(5, h, f)});
+    if (shape_.is_gated) block.gate = encoder_.dense({at(6, f, h)});
+    block.attention_norm = norm(norms[0], norms[1], h);
+    block.feed_forward_norm = norm(norms[2], norms[3], h);
+    if (!block.feed_forward_norm.is_there() || (!shape_.is_pre_norm && !block.attention_norm.is_there()))
+      refuse("a norm of the block is not there");
     if (encoder_.is_int8()) take_column_apart(block, at(5, h, f));
     encoder_.add_block(std::move(block));
+  }
+
+  void set_final_norm(const FloatArray& weight, const std::optional<FloatArray>& bias) {
+    encoder_.set_final_norm(norm(weight, bias, shape_.hidden_size));
+    has_final_norm_ = true;
   }
 
   void set_distance_bias(const FloatMatrix& bias) {
@@ -105,12 +125,11 @@ class PythonEncoder {
 
   void run(const IntArray& input_ids, const std::optional<IntArray>& position_ids,
            const std::optional<IntArray>& token_type_ids, const IntArray& cu_seqlens, int stop,
-           const std::vector<int>& layers, const std::optional<IntArray>& top_rows, const nb::list& captures,
-           const nb::list& segments, int threads) {
+           const std::optional<IntArray>& top_rows, const nb::list& captures, const nb::list& segments, int threads) {
     const Batch batch{ints(input_ids), position_ids ? ints(*position_ids) : Ints(),
                       token_type_ids ? ints(*token_type_ids) : Ints(), ints(cu_seqlens)};
     check_batch(batch);
-    check_layers(layers, stop);
+    check_stop(stop);
     if (threads < 1) refuse("threads: at least 1");
     Program program;
     program.stop = stop;
@@ -126,7 +145,7 @@ class PythonEncoder {
     bool is_done = false;
     {
       const nb::gil_scoped_release released;
-      is_done = encoder_.run(batch, program, layers, threads, [&] {
+      is_done = encoder_.run(batch, program, threads, [&] {
         constexpr auto pause = std::chrono::milliseconds(50);
         const auto now = std::chrono::steady_clock::now();
         if (now - asked < pause) return false;
@@ -170,6 +189,8 @@ class PythonEncoder {
     for (const std::int64_t size : {shape.hidden_size, shape.num_attention_heads, shape.intermediate_size, shape.embedding_size})
       if (size < 1 || size > most) refuse("a size of the model is out of range");
     if (shape.hidden_size % shape.num_attention_heads != 0) refuse("heads do not divide the hidden size");
+    if (shape.num_key_value_heads < 1 || shape.num_attention_heads % shape.num_key_value_heads != 0)
+      refuse("heads of keys and values do not divide the heads");
     return shape;
   }
 
@@ -183,10 +204,13 @@ class PythonEncoder {
     return {array.data(), found, static_cast<std::int64_t>(array.shape(0)), shape_.embedding_size};
   }
 
-  static Norm norm(const FloatArray& weight, const FloatArray& bias, std::int64_t size) {
-    if (static_cast<std::int64_t>(weight.shape(0)) != size || static_cast<std::int64_t>(bias.shape(0)) != size)
-      refuse("a norm has another size than its model");
-    return {{weight.data(), weight.data() + size}, {bias.data(), bias.data() + size}};
+  static Norm norm(const std::optional<FloatArray>& weight, const std::optional<FloatArray>& bias, std::int64_t size) {
+    const auto copied = [size](const std::optional<FloatArray>& vector) {
+      if (!vector) return std::vector<float>();
+      if (static_cast<std::int64_t>(vector->shape(0)) != size) refuse("a norm has another size than its model");
+      return std::vector<float>(vector->data(), vector->data() + size);
+    };
+    return {copied(weight), copied(bias)};
   }
 
   static Weight weight(const FloatMatrix& dense, const std::optional<FloatArray>& bias, std::int64_t rows, std::int64_t columns) {
@@ -244,11 +268,21 @@ class PythonEncoder {
     check(batch.token_type_ids, num_types_, "token_type_ids");
   }
 
-  void check_layers(const std::vector<int>& layers, int stop) const {
+  void check_layers(const std::vector<Layer>& layers, const std::vector<std::vector<float>>& frequencies) const {
+    for (const std::vector<float>& own : frequencies)
+      if (shape_.head_size() % 2 != 0 || static_cast<std::int64_t>(own.size()) != shape_.head_size() / 2)
+        refuse("frequencies: one for two columns of a head");
+    for (const Layer& layer : layers)
+      if (layer.block < 0 || layer.window < 0 || layer.rotary < -1 || layer.rotary >= static_cast<int>(frequencies.size()))
+        refuse("layers: a block, a window or 0, and a set of frequencies or -1");
+  }
+
+  void check_stop(int stop) const {
+    const std::vector<Layer>& layers = encoder_.layers();
     if (stop < 0 || static_cast<std::size_t>(stop) > layers.size()) refuse("stop: beyond the layers");
     for (int i = 0; i < stop; ++i)
-      if (layers[static_cast<std::size_t>(i)] < 0 || static_cast<std::size_t>(layers[static_cast<std::size_t>(i)]) >= encoder_.num_blocks())
-        refuse("a layer's block is not there");
+      if (static_cast<std::size_t>(layers[static_cast<std::size_t>(i)].block) >= encoder_.num_blocks()) refuse("a layer's block is not there");
+    if (shape_.is_pre_norm && stop == static_cast<int>(layers.size()) && !has_final_norm_) refuse("the final norm is not there");
   }
 
   static void check_top_rows(const Ints& rows, const Batch& batch) {
@@ -273,7 +307,7 @@ class PythonEncoder {
     return found;
   }
 
-  // (layers, fold, weights or None, segments or -1, reduce or None, pooler, maps or None, heads or None, out)
+  // (layers, fold, weights or None, segments or -1, reduce or None, pooler, unnormed, maps or None, heads or None, out)
   Capture capture_of(const nb::tuple& item, const Program& program, const Batch& batch) const {
     static const std::map<std::string, Reduce> reductions = {
         {"first", Reduce::first}, {"last", Reduce::last}, {"sum", Reduce::sum}, {"max", Reduce::max}, {"min", Reduce::min}};
@@ -285,10 +319,11 @@ class PythonEncoder {
     found.segments = nb::cast<int>(item[3]);
     if (!item[4].is_none()) found.reduce = named(reductions, nb::cast<std::string>(item[4]), "reduction");
     found.pooler = nb::cast<bool>(item[5]);
-    if (!item[6].is_none()) found.maps = named(maps, nb::cast<std::string>(item[6]), "kind of maps");
-    if (found.maps != Maps::none) found.heads = heads_of(item[7]);
+    found.unnormed = nb::cast<bool>(item[6]);
+    if (!item[7].is_none()) found.maps = named(maps, nb::cast<std::string>(item[7]), "kind of maps");
+    if (found.maps != Maps::none) found.heads = heads_of(item[8]);
     check_capture(found, program);
-    const auto out = nb::cast<Output>(item[8]);
+    const auto out = nb::cast<Output>(item[9]);
     found.out = out.data();
     if (static_cast<std::int64_t>(out.size()) != floats_of(found, program, batch)) refuse("a capture's array has another size");
     return found;
@@ -314,6 +349,8 @@ class PythonEncoder {
     if (!capture.weights.empty() && capture.weights.size() != capture.layers.size()) refuse("a capture has one weight a layer");
     if (capture.segments >= static_cast<int>(program.segments.size()) || (capture.segments < 0) != (capture.reduce == Reduce::none))
       refuse("a capture's segments are not there");
+    if (capture.unnormed && (!shape_.is_pre_norm || capture.layers.back() != static_cast<int>(encoder_.layers().size())))
+      refuse("a capture before the final norm is one of the last state");
     if (capture.pooler && (!has_pooler_ || capture.segments < 0 || capture.layers.size() != 1 || capture.layers.front() != program.stop))
       refuse("a capture of the pooler needs the pooler, segments and the last state");
     if (program.top_rows && capture.segments < 0 && capture.layers.back() == program.stop)
@@ -358,6 +395,7 @@ class PythonEncoder {
   std::int64_t num_words_ = 0, num_positions_ = 0, num_types_ = 0;
   std::int64_t longest_ = 0;  // see Encoder::set_distance_bias
   bool has_pooler_ = false;
+  bool has_final_norm_ = false;
 };
 
 Activation activation_named(const std::string& name) {
@@ -376,22 +414,30 @@ void bind_encoder(nb::module_& module) {
       .def(
           "__init__",
           [](PythonEncoder* self, const std::string& instruction_set, const std::string& precision, std::int64_t hidden_size,
-             std::int64_t num_attention_heads, std::int64_t intermediate_size, std::int64_t embedding_size,
-             const std::string& hidden_act, float layer_norm_eps) {
-            new (self) PythonEncoder(instruction_set, precision,
-                                     {hidden_size, num_attention_heads, intermediate_size, embedding_size,
-                                      activation_named(hidden_act), layer_norm_eps});
+             std::int64_t num_attention_heads, std::int64_t num_key_value_heads, std::int64_t intermediate_size,
+             std::int64_t embedding_size, const std::string& hidden_act, float layer_norm_eps, bool pre_norm, bool rms_norms,
+             bool gated, bool projection_first, const std::vector<std::tuple<int, std::int64_t, int>>& layers,
+             const std::vector<std::vector<float>>& frequencies) {
+            std::vector<Layer> made;
+            for (const auto& [block, window, rotary] : layers) made.push_back({block, window, rotary});
+            const Shape shape{hidden_size,    num_attention_heads, intermediate_size, embedding_size, activation_named(hidden_act),
+                              layer_norm_eps, num_key_value_heads, pre_norm,          rms_norms,      gated,
+                              projection_first};
+            new (self) PythonEncoder(instruction_set, precision, shape, made, frequencies);
           },
-          nb::kw_only(), "instruction_set"_a, "precision"_a, "hidden_size"_a, "num_attention_heads"_a, "intermediate_size"_a,
-          "embedding_size"_a, "hidden_act"_a, "layer_norm_eps"_a)
+          nb::kw_only(), "instruction_set"_a, "precision"_a, "hidden_size"_a, "num_attention_heads"_a, "num_key_value_heads"_a,
+          "intermediate_size"_a, "embedding_size"_a, "hidden_act"_a, "layer_norm_eps"_a, "pre_norm"_a, "rms_norms"_a, "gated"_a,
+          "projection_first"_a, "layers"_a, "frequencies"_a)
       .def("set_embeddings", &PythonEncoder::set_embeddings, nb::kw_only(), "words"_a, "words_type"_a, "positions"_a.none(),
-           "positions_type"_a, "types"_a.none(), "types_type"_a, "norm_weight"_a, "norm_bias"_a, "projection"_a.none(),
+           "positions_type"_a, "types"_a.none(), "types_type"_a, "norm_weight"_a.none(), "norm_bias"_a.none(),
+           "projection"_a.none(),
            "projection_bias"_a.none())
       .def("add_block", &PythonEncoder::add_block, nb::kw_only(), "weights"_a, "biases"_a, "norms"_a)
       .def("set_distance_bias", &PythonEncoder::set_distance_bias, "bias"_a)
+      .def("set_final_norm", &PythonEncoder::set_final_norm, "weight"_a, "bias"_a.none())
       .def("set_pooler", &PythonEncoder::set_pooler, "weight"_a, "bias"_a.none())
       .def("run", &PythonEncoder::run, nb::kw_only(), "input_ids"_a, "position_ids"_a.none(), "token_type_ids"_a.none(),
-           "cu_seqlens"_a, "stop"_a, "layers"_a, "top_rows"_a.none(), "captures"_a, "segments"_a, "threads"_a)
+           "cu_seqlens"_a, "stop"_a, "top_rows"_a.none(), "captures"_a, "segments"_a, "threads"_a)
       .def("stage_seconds", &PythonEncoder::stage_seconds)
       .def_prop_ro("bytes", &PythonEncoder::bytes);
 }

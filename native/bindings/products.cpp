@@ -110,6 +110,7 @@ void check(bool holds, const char* why) {
 void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c_contig, nb::device::cpu> a,
              std::optional<FloatVector> row_scales, std::optional<FloatVector> row_zeros,
              std::optional<FloatVector> bias, const std::string& activation, std::optional<FloatMatrix> residual,
+             std::optional<nb::ndarray<nb::ro, nb::ndim<2>, nb::c_contig, nb::device::cpu>> factors,
              nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu> out,
              std::int64_t row_begin, std::int64_t row_end, std::int64_t panel_begin, std::int64_t panel_end,
              std::int64_t repeat) {
@@ -153,6 +154,11 @@ void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c
   epilogue.out_stride = static_cast<std::int64_t>(out.shape(1));
   epilogue.out_is_bfloat16 = to_bfloat16;
   check(epilogue.out_stride >= padded(matrix.rows), "out: N, up to a multiple of 64");
+  if (factors.has_value()) {
+    check(factors->dtype() == out.dtype() && factors->shape(0) == out.shape(0) && factors->shape(1) == out.shape(1),
+          "factors: of the shape and type of out");
+    epilogue.factors = factors->data();
+  }
   const Bytes scratch = zeroed(w.kernels().product_scratch(matrix.inner));
   const nb::gil_scoped_release released;
   for (std::int64_t i = 0; i < repeat; ++i)
@@ -173,6 +179,7 @@ void bind_products(nb::module_& module) {
   module.def("product", &product, nb::arg("weights"), nb::arg("a"), nb::kw_only(), nb::arg("row_scales").none() = nb::none(),
              nb::arg("row_zeros").none() = nb::none(),
              nb::arg("bias").none() = nb::none(), nb::arg("activation") = "none", nb::arg("residual").none() = nb::none(),
+             nb::arg("factors").none() = nb::none(),
              nb::arg("out"), nb::arg("row_begin"), nb::arg("row_end"), nb::arg("panel_begin"), nb::arg("panel_end"),
              nb::arg("repeat") = 1);
 }

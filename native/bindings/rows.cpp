@@ -38,16 +38,34 @@ void check_columns(std::int64_t columns, std::int64_t in_stride) {
   if (columns < 1 || columns > in_stride) refuse("columns: from 1 to those of `in`");
 }
 
-void layer_norm(const std::string& instruction_set, const Rows& in, std::int64_t columns, const Vector& weight,
-                const std::optional<Vector>& bias, float eps, const Array<float, 2>& out,
-                const std::optional<Array<std::uint16_t, 2>>& rounded) {
+void normalize(const std::string& instruction_set, const Rows& in, std::int64_t columns, const Vector& weight,
+               const std::optional<Vector>& bias, float eps, bool by_root_mean_square, const Array<float, 2>& out,
+               const std::optional<Array<std::uint16_t, 2>>& rounded) {
   const Kernels& kernels = kernels_named(instruction_set);
   check_columns(columns, size(in, 1));
   check_out(size(in, 0), columns, size(out, 0), size(out, 1));
   if (rounded) check_out(size(in, 0), columns, size(*rounded, 0), size(*rounded, 1));
   if (size(weight, 0) < columns || (bias && size(*bias, 0) < columns)) refuse("weight and bias: one a column");
-  kernels.layer_norm(in.data(), size(in, 1), size(in, 0), columns, weight.data(), bias ? bias->data() : nullptr, eps,
-                     out.data(), size(out, 1), rounded ? rounded->data() : nullptr, rounded ? size(*rounded, 1) : 0);
+  const RowNorm norm{weight.data(), bias ? bias->data() : nullptr, eps, by_root_mean_square};
+  kernels.normalize(in.data(), size(in, 1), size(in, 0), columns, norm, out.data(), size(out, 1),
+                    rounded ? rounded->data() : nullptr, rounded ? size(*rounded, 1) : 0);
+}
+
+// rows: float32, or uint16 for bfloat16; heads of twice the columns that cosines and sines have, from column 0 on.
+void rotate(const std::string& instruction_set, const AnyRows& rows, std::int64_t num_heads, const Rows& cosines,
+            const Rows& sines, const std::optional<Ids>& places, std::int64_t first_place) {
+  const Kernels& kernels = kernels_named(instruction_set);
+  const std::int64_t half = size(cosines, 1);
+  if (rows.itemsize() != 4 && rows.itemsize() != 2) refuse("rows: float32, or 16 bits wide");
+  if (size(sines, 0) != size(cosines, 0) || size(sines, 1) != half) refuse("cosines and sines: of one shape");
+  if (num_heads < 1 || half < 1 || num_heads * 2 * half > size(rows, 1)) refuse("rows: as wide as their heads");
+  if (places && size(*places, 0) != size(rows, 0)) refuse("places: one a row");
+  for (std::int64_t m = 0; m < size(rows, 0); ++m) {
+    const std::int64_t place = places ? places->data()[m] : first_place + m;
+    if (place < 0 || place >= size(cosines, 0)) refuse("places: beyond the angles");
+  }
+  kernels.rotate({rows.data(), rows.itemsize() == 2, size(rows, 1), size(rows, 0), num_heads, 2 * half, cosines.data(),
+                  sines.data(), places ? places->data() : nullptr, first_place});
 }
 
 struct FormatRow {
@@ -137,8 +155,10 @@ void embed(const std::string& instruction_set, bool is_bfloat16, const std::opti
 
 void bind_rows(nb::module_& module) {
   using namespace nb::literals;
-  module.def("layer_norm", &layer_norm, "instruction_set"_a, "in"_a, "columns"_a, "weight"_a, "bias"_a.none(), "eps"_a,
-             "out"_a.noconvert(), "rounded"_a.noconvert().none());
+  module.def("normalize", &normalize, "instruction_set"_a, "in"_a, "columns"_a, "weight"_a, "bias"_a.none(), "eps"_a,
+             "by_root_mean_square"_a, "out"_a.noconvert(), "rounded"_a.noconvert().none());
+  module.def("rotate", &rotate, "instruction_set"_a, "rows"_a.noconvert(), "num_heads"_a, "cosines"_a, "sines"_a,
+             "places"_a.none(), "first_place"_a);
   module.def("to_operand", &to_operand, "instruction_set"_a, "in"_a, "columns"_a, "format"_a, "out"_a.noconvert(), "steps"_a.noconvert().none());
   module.def("widen", &widen, "instruction_set"_a, "in"_a, "columns"_a, "out"_a.noconvert());
   module.def("gather_row", &gather_row, "instruction_set"_a, "how"_a, "total"_a.noconvert(), "row"_a, "weight"_a);

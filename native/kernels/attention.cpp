@@ -156,7 +156,8 @@ class Attend {
   void add_terms(float* scores, const Block& block, float scale) const {
     const float* bias = h_.distance_bias == nullptr ? nullptr : h_.distance_bias + h_.num_keys - 1;
     for (std::int64_t r = 0; r < block.rows; ++r) {
-      const std::int64_t place = h_.query_rows == nullptr ? block.row + r : h_.query_rows[block.row + r];
+      const std::int64_t row = h_.query_rows == nullptr ? block.row + r : h_.query_rows[block.row + r];
+      const std::int64_t place = row + h_.query_offset;
       add_row_terms<block_rows>(scores + r * width, h_.num_keys, scale, bias, h_.window, place);
     }
   }

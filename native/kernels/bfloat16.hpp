@@ -56,4 +56,17 @@ inline void store_bfloat16(bfloat16* p, Floats x) {
 
 #endif
 
+// `width` of them.
+#if defined(__AVX512F__)
+inline Floats load_bfloat16(const bfloat16* p) {
+  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
+}
+#else
+inline Floats load_bfloat16(const bfloat16* p) {
+  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
+}
+#endif
+
 }  // namespace layertap::LAYERTAP_ISA

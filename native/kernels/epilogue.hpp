@@ -1,4 +1,4 @@
-// What happens to a tile of sums, up to 64 columns wide, before it is stored: out = activation(sum + bias) + residual.
+// What happens to a tile of sums, up to 64 columns wide, before it is stored: out = activation(sum + bias) * factors + residual.
 // Vector and tile kernels share it; they differ in how the sums of a tile are held.
 #pragma once
 
@@ -40,6 +40,20 @@ struct IntSums {
   }
 };
 
+inline Floats load_as_floats(const float* p) { return load(p); }
+inline Floats load_as_floats(const bfloat16* p) { return load_bfloat16(p); }
+
+template <bool first, class A, class B>
+struct Chosen {
+  using Type = A;
+};
+template <class A, class B>
+struct Chosen<false, A, B> {
+  using Type = B;
+};
+template <bool first, class A, class B>
+using Choose = typename Chosen<first, A, B>::Type;
+
 template <Activation activation, bool rounded, class Sums>
 inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column,
                         std::int64_t columns, const Epilogue& e) {
@@ -51,11 +65,14 @@ inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, s
   const std::int64_t out_stride = e.out_stride;
   bfloat16* halves = rounded ? static_cast<bfloat16*>(e.out) + row * out_stride + column : nullptr;
   float* floats = rounded ? nullptr : static_cast<float*>(e.out) + row * out_stride + column;
+  using Out = Choose<rounded, bfloat16, float>;
+  const Out* factors = e.factors == nullptr ? nullptr : static_cast<const Out*>(e.factors) + row * out_stride + column;
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < columns; c += width) {
       Floats x = from.at(r, c);
       if (bias != nullptr) x = x + load(bias + c);
       x = activate<activation, rounded || Sums::rough>(x);
+      if (factors != nullptr) x = x * load_as_floats(factors + r * out_stride + c);
       if (residual != nullptr) x = x + load(residual + r * residual_stride + c);
       if constexpr (rounded)
         store_bfloat16(halves + r * out_stride + c, x);

@@ -18,15 +18,11 @@ inline std::uint32_t largest_unsigned(Ints x) { return _mm512_reduce_max_epu32(x
 inline void store_bytes(std::uint8_t* p, Floats x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x.v)));
 }
-inline Floats load_wide(const bfloat16* p) {
-  const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16))};
-}
 // x as bfloat16 and back.
 inline Floats as_bfloat16(Floats x) {
   alignas(64) bfloat16 rounded[width];
   store_bfloat16(rounded, x);
-  return load_wide(rounded);
+  return load_bfloat16(rounded);
 }
 
 #else
@@ -51,14 +47,10 @@ inline void store_bytes(std::uint8_t* p, Floats x) {
   const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(halves, halves));
 }
-inline Floats load_wide(const bfloat16* p) {
-  const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-  return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16))};
-}
 inline Floats as_bfloat16(Floats x) {
   alignas(32) bfloat16 rounded[width];
   store_bfloat16(rounded, x);
-  return load_wide(rounded);
+  return load_bfloat16(rounded);
 }
 
 #endif
@@ -156,7 +148,7 @@ void widen(const bfloat16* in, std::int64_t in_stride, std::int64_t rows, std::i
   for (std::int64_t m = 0; m < rows; ++m) {
     const bfloat16* row = in + m * in_stride;
     float* to = out + m * out_stride;
-    each_vector(0, columns, [&](std::int64_t c, auto lanes) { store(to + c, only(load_wide(row + c), lanes)); });
+    each_vector(0, columns, [&](std::int64_t c, auto lanes) { store(to + c, only(load_bfloat16(row + c), lanes)); });
     fill(to, whole_vectors(columns), padded(columns), 0.0F);
   }
 }

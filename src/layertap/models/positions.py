@@ -1,6 +1,6 @@
 """How an encoder knows where tokens stand: tables of positions, and distances in attention.
 
-Rotary angles and windows are numbers a layer in `EncoderSpec`; `rotary` reads the angles.
+Bases of rotary angles and windows are numbers a layer in `EncoderSpec`; `rotary` reads them from configs.
 """
 
 from __future__ import annotations
@@ -116,3 +116,16 @@ class Disentangled:
     def terms(self) -> int:
         """Of a score."""
         return 1 + self.content_to_position + self.position_to_content
+
+
+def rotary_frequencies(theta: float, head_size: int, scale: float = 1.0) -> npt.NDArray[np.float32]:
+    """Radians from a position to the next: `theta^(-2i / D) / scale`, float32 [D / 2].
+
+    Each step is rounded to float32, as in transformers: in texts of thousands of tokens a frequency that is off by half
+    a unit of its last place turns the last tokens by more than all other rounding does.
+    """
+    exponents = np.arange(0, head_size, 2, dtype=np.float32) / np.float32(head_size)
+    # the power in float64 first: float32 ones are not the same in every library
+    powers = np.power(float(np.float32(theta)), exponents.astype(np.float64)).astype(np.float32)
+    frequencies: npt.NDArray[np.float32] = np.float32(1) / powers / np.float32(scale)
+    return frequencies

@@ -216,6 +216,10 @@ def test_bias_by_distance_and_window(instruction_set, precision, num_keys, windo
         rows = np.sort(random.choice(num_keys, (num_keys + 1) // 2, replace=False)).astype(np.int32)
         some = attention(instruction_set, np.ascontiguousarray(q[rows]), k, v, query_rows=rows, **terms)
         np.testing.assert_array_equal(some, found[rows])
+        later = attention(
+            instruction_set, np.ascontiguousarray(q[num_keys // 2 :]), k, v, query_offset=num_keys // 2, **terms
+        )
+        np.testing.assert_array_equal(later, found[num_keys // 2 :])
 
 
 def test_refuses():
@@ -231,6 +235,6 @@ def test_refuses():
     with pytest.raises(ValueError, match="2 keys - 1"):
         native.attention(name, q, k, v, scale=1, out=out, distance_bias=np.zeros(5, dtype=np.float32))
     with pytest.raises(ValueError, match="places of keys"):
-        native.attention(name, q, k, v, scale=1, out=out, query_rows=np.full(5, 5, dtype=np.int32))
+        native.attention(name, q, k, v, scale=1, out=out, window=1, query_rows=np.full(5, 5, dtype=np.int32))
     with pytest.raises(ValueError, match="at least one key"):
         native.attention(name, q, k[:0], v[:0], scale=1, out=out)

@@ -22,6 +22,24 @@ LAYERS = 3
 MEAN = Capture(layers=(LAYERS,), segments="tokens", reduce="sum")
 STATES = Capture(layers=(LAYERS,))
 
+NUMBERS = {
+    "instruction_set": _native.instruction_sets()[-1],
+    "precision": "float32",
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "intermediate_size": 64,
+    "embedding_size": 32,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-5,
+    "pre_norm": False,
+    "rms_norms": False,
+    "gated": False,
+    "projection_first": False,
+    "layers": [(0, 0, -1)],
+    "frequencies": [],
+}
+
 
 @pytest.fixture(scope="module")
 def model(make_model):
@@ -77,21 +95,12 @@ def test_segments_outside_the_batch_are_refused(model):
 
 
 def test_a_run_before_its_weights_is_refused():
-    encoder = _native.Encoder(
-        instruction_set=_native.instruction_sets()[-1],
-        precision="float32",
-        hidden_size=32,
-        num_attention_heads=4,
-        intermediate_size=64,
-        embedding_size=32,
-        hidden_act="gelu",
-        layer_norm_eps=1e-5,
-    )
+    encoder = _native.Encoder(**NUMBERS)
     one = np.zeros(1, np.int32)
     with pytest.raises(ValueError, match="embeddings"):
         encoder.run(
             input_ids=one, position_ids=one, token_type_ids=None, cu_seqlens=np.array([0, 1], np.int32), stop=0,
-            layers=[], top_rows=None, captures=[], segments=[], threads=1,
+            top_rows=None, captures=[], segments=[], threads=1,
         )  # fmt: skip
 
 
@@ -103,16 +112,15 @@ def test_a_run_before_its_weights_is_refused():
         ({"num_attention_heads": 5}, "heads"),
         ({"hidden_size": 0}, "size"),
         ({"hidden_act": "mish"}, "activation 'mish'"),
+        ({"num_key_value_heads": 3}, "heads of keys and values"),
+        ({"layers": [(0, -1, -1)]}, "layers"),
+        ({"layers": [(0, 0, 0)]}, "layers"),
+        ({"frequencies": [[1.0, 0.5]]}, "frequencies"),
     ],
 )
 def test_models_that_are_none_are_refused(change, why):
-    numbers = {
-        "instruction_set": _native.instruction_sets()[-1], "precision": "float32", "hidden_size": 32,
-        "num_attention_heads": 4, "intermediate_size": 64, "embedding_size": 32, "hidden_act": "gelu",
-        "layer_norm_eps": 1e-5,
-    }  # fmt: skip
     with pytest.raises(ValueError, match=why):
-        _native.Encoder(**(numbers | change))
+        _native.Encoder(**(NUMBERS | change))
 
 
 def test_arrays_that_lie_apart_or_crooked(model):

@@ -127,6 +127,31 @@ def test_equals_float64(instruction_set: str, name: str, inner: int) -> None:
             assert not out[:, columns:].any()
 
 
+@every_pair
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_factors_and_where_they_are_the_output(instruction_set: str, name: str, dtype: Any) -> None:
+    """What a gated feed-forward does: act(gate) is there, and the other product is multiplied with it in its place."""
+    rows, inner, columns = 13, 70, 130
+    x, weights = draw(rows, inner), draw(columns, inner)
+    a, packed = operand(x, name), native.Packed(instruction_set, name, weights)
+    bias, residual = draw(up_to(columns, 64)), draw(rows, up_to(columns, 64))
+    factors = draw(rows, up_to(columns, 64))
+    if dtype is np.uint16:
+        factors = to_bfloat16(factors)
+    plain = product(packed, a, rows, columns, bias=bias, activation="relu")
+    out = product(
+        packed, a, rows, columns, bias=bias, activation="relu", factors=factors, residual=residual, dtype=dtype
+    )
+    values = (from_bfloat16(factors) if dtype is np.uint16 else factors).astype(np.float64)
+    wanted = plain * values + residual
+    found = from_bfloat16(out) if dtype is np.uint16 else out
+    np.testing.assert_allclose(found, wanted, rtol=2**-8 if dtype is np.uint16 else 1e-6, atol=1e-5)
+    apart = product(packed, a, rows, columns, factors=factors, dtype=dtype)
+    together = factors.copy()
+    product(packed, a, rows, columns, out=together, factors=together)
+    assert together.tobytes() == apart.tobytes()
+
+
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())
 @pytest.mark.parametrize(("columns", "inner"), [(384, 384), (192, 1536), (128, 3072)])
 def test_float32_is_as_good_as_numpy(instruction_set: str, columns: int, inner: int) -> None:

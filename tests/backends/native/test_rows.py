@@ -1,4 +1,4 @@
-"""Kernels over rows against numpy in float64: layer norm, operands, embeddings, totals."""
+"""Kernels over rows against numpy in float64: norms, rotary positions, operands, embeddings, totals."""
 
 from __future__ import annotations
 
@@ -31,33 +31,36 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def layer_norm(instruction_set, rows, weight, bias, eps=1e-12, *, columns=None, has_rounded=True):
+def norm(instruction_set, rows, weight, bias, eps=1e-12, *, columns=None, has_rounded=True, rms=False):
     columns = rows.shape[1] if columns is None else columns
     out = np.full((len(rows), padded(columns)), 77, dtype=np.float32)
     rounded = np.full(out.shape, 77, dtype=np.uint16) if has_rounded else None
-    native.layer_norm(instruction_set, rows, columns, weight, bias, eps, out, rounded)
+    native.normalize(instruction_set, rows, columns, weight, bias, eps, rms, out, rounded)
     return out, rounded
 
 
-def exact_norm(rows, weight, bias, eps=1e-12):
+def exact_norm(rows, weight, bias, eps=1e-12, *, rms=False):
     x = rows.astype(np.float64)
-    y = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + eps)
+    if not rms:
+        x = x - x.mean(1, keepdims=True)
+    y = x / np.sqrt(np.square(x).mean(1, keepdims=True) + eps)
     return y * weight + (0 if bias is None else bias)
 
 
 @instruction_sets
 @pytest.mark.parametrize("columns", SIZES)
 @pytest.mark.parametrize("has_bias", [True, False])
-def test_layer_norm(instruction_set, columns, has_bias):
+@pytest.mark.parametrize("rms", [False, True])
+def test_norm(instruction_set, columns, has_bias, rms):
     rows, weight = normal(5, columns) * 3 + 1, normal(columns, seed=1)
     bias = normal(columns, seed=2) if has_bias else None
-    out, rounded = layer_norm(instruction_set, rows, weight, bias)
-    exact = exact_norm(rows, weight, bias)
-    if columns > 2:  # of two columns, the differences are all there is
+    out, rounded = norm(instruction_set, rows, weight, bias, rms=rms)
+    exact = exact_norm(rows, weight, bias, rms=rms)
+    if columns > 2 or rms:  # of two columns, the differences are all there is
         np.testing.assert_allclose(out[:, :columns], exact, rtol=0, atol=4e-6)
     assert not out[:, columns:].any()
     np.testing.assert_array_equal(rounded, to_bfloat16(out))
-    alone, nothing = layer_norm(instruction_set, rows, weight, bias, has_rounded=False)
+    alone, nothing = norm(instruction_set, rows, weight, bias, has_rounded=False, rms=rms)
     assert nothing is None
     assert alone.tobytes() == out.tobytes()
 
@@ -71,7 +74,7 @@ def test_layer_norm_is_no_worse_than_torch(instruction_set, columns, offset):
     rows[:, 5] *= 30  # as real models have
     weight, bias = normal(columns, seed=4), normal(columns, seed=5)
     exact = exact_norm(rows, weight, bias, 1e-5)
-    ours = layer_norm(instruction_set, rows, weight, bias, 1e-5)[0][:, :columns]
+    ours = norm(instruction_set, rows, weight, bias, 1e-5)[0][:, :columns]
     theirs = torch.nn.functional.layer_norm(
         torch.from_numpy(rows), (columns,), torch.from_numpy(weight), torch.from_numpy(bias), 1e-5
     ).numpy()
@@ -82,10 +85,10 @@ def test_layer_norm_is_no_worse_than_torch(instruction_set, columns, offset):
 @instruction_sets
 def test_layer_norm_in_place_and_of_part_of_a_row(instruction_set):
     rows, weight, bias = normal(3, 128), normal(100, seed=1), normal(100, seed=2)
-    expected, _ = layer_norm(instruction_set, np.ascontiguousarray(rows[:, :100]), weight, bias)
-    out, _ = layer_norm(instruction_set, rows, weight, bias, columns=100)
+    expected, _ = norm(instruction_set, np.ascontiguousarray(rows[:, :100]), weight, bias)
+    out, _ = norm(instruction_set, rows, weight, bias, columns=100)
     assert out.tobytes() == expected.tobytes()
-    native.layer_norm(instruction_set, rows, 100, weight, bias, 1e-12, rows, None)
+    native.normalize(instruction_set, rows, 100, weight, bias, 1e-12, False, rows, None)
     assert rows.tobytes() == expected.tobytes()
 
 
@@ -94,11 +97,40 @@ def test_layer_norm_of_what_is_not_finite_or_all_the_same(instruction_set):
     rows = normal(4, 100)
     rows[1, 3], rows[2, 99], rows[3] = np.nan, np.inf, 0.1
     ones = np.ones(100, dtype=np.float32)
-    out, _ = layer_norm(instruction_set, rows, ones, ones, 1e-12)
+    out, _ = norm(instruction_set, rows, ones, ones, 1e-12)
     assert np.isfinite(out[0]).all()
     assert np.isnan(out[1:3, :100]).all()
     assert not out[:, 100:].any()
     assert np.abs(out[3, :100] - 1).max() < 0.1
+
+
+@instruction_sets
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("half", [1, 6, 8, 15, 16, 17, 32, 40, 64])
+def test_rotate(instruction_set, kind, half):
+    heads, places = 3, np.array([4, 0, 9, 9, 30], dtype=np.int32)
+    angles = np.random.default_rng(0).uniform(-4, 4, size=(31, half))
+    cosines, sines = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+    given = normal(len(places), heads * 2 * half + 5)
+    if kind == "bfloat16":
+        given = from_bfloat16(to_bfloat16(given))
+    points = given[:, :-5].reshape(len(places), heads, 2, half).astype(np.float64)
+    one, other = points[:, :, 0], points[:, :, 1]
+    cosine, sine = np.cos(angles)[places][:, None], np.sin(angles)[places][:, None]
+    turned = np.stack([one * cosine - other * sine, other * cosine + one * sine], axis=2).reshape(len(places), -1)
+
+    def rotated(rows, own_places, first_place=0):
+        rows = to_bfloat16(rows) if kind == "bfloat16" else rows.copy()
+        native.rotate(instruction_set, rows, heads, cosines, sines, own_places, first_place)
+        return from_bfloat16(rows) if kind == "bfloat16" else rows
+
+    found = rotated(given, places)
+    bound = 2**-8 if kind == "bfloat16" else 4e-7
+    np.testing.assert_allclose(found[:, :-5], turned, rtol=bound, atol=bound)
+    assert found[:, -5:].tobytes() == given[:, -5:].tobytes()
+    in_order = rotated(given, None, first_place=9)
+    assert in_order[0, :-5].tobytes() == rotated(given[:1], np.array([9], np.int32))[0, :-5].tobytes()
+    assert in_order[3].tobytes() == rotated(given[3:4], np.array([12], np.int32))[0].tobytes()
 
 
 def to_operand(instruction_set, rows, columns, format_):
@@ -242,11 +274,11 @@ def test_embed(instruction_set, columns, kind):
 @instruction_sets
 def test_same_bits_wherever_a_row_is(instruction_set):
     rows, weight, bias = normal(20, 133) * 4, normal(133, seed=1), normal(133, seed=2)
-    whole, rounded = layer_norm(instruction_set, rows, weight, bias)
+    whole, rounded = norm(instruction_set, rows, weight, bias)
     formats = ("float32", "bfloat16", "int8", "split2", "split3")
     operands = {format_: to_operand(instruction_set, rows, 133, format_) for format_ in formats}
     for begin, end in ((0, 1), (3, 4), (1, 18), (19, 20), (5, 12)):
-        out, rounded_out = layer_norm(instruction_set, rows[begin:end], weight, bias)
+        out, rounded_out = norm(instruction_set, rows[begin:end], weight, bias)
         assert out.tobytes() == whole[begin:end].tobytes()
         assert rounded_out.tobytes() == rounded[begin:end].tobytes()
         for format_ in formats:
@@ -259,16 +291,20 @@ def test_refused():
     rows, out = normal(2, 70), np.zeros((2, 128), dtype=np.float32)
     weight = np.ones(70, dtype=np.float32)
     with pytest.raises(ValueError, match="columns"):
-        native.layer_norm("avx2", rows, 71, weight, None, 1e-5, out, None)
+        native.normalize("avx2", rows, 71, weight, None, 1e-5, False, out, None)
     with pytest.raises(ValueError, match="one a column"):
-        native.layer_norm("avx2", rows, 70, weight[:69].copy(), None, 1e-5, out, None)
+        native.normalize("avx2", rows, 70, weight[:69].copy(), None, 1e-5, False, out, None)
     with pytest.raises(ValueError, match="out"):
-        native.layer_norm("avx2", rows, 70, weight, None, 1e-5, out[:, :100].copy(), None)
+        native.normalize("avx2", rows, 70, weight, None, 1e-5, False, out[:, :100].copy(), None)
     with pytest.raises(ValueError, match="no such format"):
         native.to_operand("avx2", rows, 70, "int4", out[None], None)
     with pytest.raises(ValueError, match="steps"):
         native.to_operand("avx2", rows, 70, "int8", out[None].astype(np.uint8), None)
     with pytest.raises(ValueError, match="beyond the table"):
         native.embed("avx2", False, rows, None, None, np.array([0, 2], dtype=np.int32), None, None, 70, out)
+    with pytest.raises(ValueError, match="beyond the angles"):
+        native.rotate("avx2", rows, 1, np.ones((2, 35), np.float32), np.ones((2, 35), np.float32), None, 1)
+    with pytest.raises(ValueError, match="as wide as their heads"):
+        native.rotate("avx2", rows, 2, np.ones((2, 35), np.float32), np.ones((2, 35), np.float32), None, 0)
     with pytest.raises(TypeError):
-        native.layer_norm("avx2", rows, 70, weight, None, 1e-5, out.astype(np.float64), None)
+        native.normalize("avx2", rows, 70, weight, None, 1e-5, False, out.astype(np.float64), None)

@@ -8,8 +8,11 @@ import pytest
 pytest.importorskip("layertap.backends.native._native", reason="the native kernels are not built")
 
 from layertap.backends.native import _native
+from layertap.checkpoints.load import open_model
+from layertap.checkpoints.source import locate
 from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program
+from layertap.testing.families import randomise
 
 COMPOSITIONS = {"some": 200, "many": 2000}
 """Random batches for each pair of instruction set and precision; `many` is over 10,000 in all where AVX-512 is."""
@@ -23,6 +26,8 @@ POOLER = Capture(layers=(LAYERS,), segments="tokens", reduce="first", pooler=Tru
 MIDDLE = Capture(layers=(2,), segments="tokens", reduce="sum")
 FOLDED = Capture(layers=(1, 3), weights=(0.25, 2.0), segments="tokens", reduce="sum")
 STATES = Capture(layers=(LAYERS,))
+RAW = Capture(layers=(LAYERS,), segments="tokens", reduce="sum", unnormed=True)
+BOTH = Capture(layers=(0, LAYERS), fold="max", segments="tokens", reduce="last", unnormed=True)
 
 
 def precisions_of(instruction_set: str) -> list[str]:
@@ -35,7 +40,35 @@ def precisions_of(instruction_set: str) -> list[str]:
     return ["float32", *more.get(instruction_set, [])]
 
 
-CASES = [(name, precision) for name in _native.instruction_sets() for precision in precisions_of(name)]
+FASTEST = _native.instruction_sets()[0]
+CASES = [("bert", name, precision) for name in _native.instruction_sets() for precision in precisions_of(name)] + [
+    (family, FASTEST, precision) for family in ("modernbert", "eurobert") for precision in precisions_of(FASTEST)
+]
+
+
+@pytest.fixture(scope="module")
+def make_family(make_model, wrap_model, tmp_path_factory):
+    """BERT; windows, rotary positions, gates and a final norm; shared keys and norms by the root mean square."""
+    sizes = {"hidden_size": 72, "num_attention_heads": 3, "intermediate_size": 136}
+    newer = sizes | {"vocab_size": 60, "num_hidden_layers": LAYERS, "pad_token_id": 1}
+    windows = {"local_attention": 18, "global_attn_every_n_layers": 2}
+
+    def make(family):
+        if family == "bert":
+            return make_model(max_position_embeddings=70, **sizes)
+        transformers = pytest.importorskip("transformers")
+        if family == "modernbert":
+            reference = transformers.ModernBertModel(transformers.ModernBertConfig(**newer, **windows))
+        else:
+            reference = transformers.EuroBertModel(transformers.EuroBertConfig(**newer, num_key_value_heads=1))
+        randomise(reference, 0)
+        folder = tmp_path_factory.mktemp(family)
+        reference.save_pretrained(folder)
+        model, files = wrap_model(reference), open_model(locate(folder))
+        model.views = files.weights(files.spec.parameters())
+        return model
+
+    return make
 
 
 def results_of(backend, model, sequences, captures, *, few_rows=False):
@@ -54,15 +87,18 @@ def results_of(backend, model, sequences, captures, *, few_rows=False):
 
 
 @pytest.mark.parametrize("how_many", ["some", pytest.param("many", marks=pytest.mark.real_size)])
-@pytest.mark.parametrize(("instruction_set", "precision"), CASES)
-def test_same_bits_in_every_batch(instruction_set, precision, how_many, make_model, report):
-    model = make_model(hidden_size=72, num_attention_heads=3, intermediate_size=136, max_position_embeddings=70)
+@pytest.mark.parametrize(("family", "instruction_set", "precision"), CASES)
+def test_same_bits_in_every_batch(family, instruction_set, precision, how_many, make_family, report):
+    model = make_family(family)
     backends = [
         model.native(instruction_set=instruction_set, precision=precision, threads=threads) for threads in (1, 2, 5)
     ]
     random = np.random.default_rng(0)
-    texts = model.random_sequences(LENGTHS, seed=1)
-    every = (MEAN, FIRST, LAST, TOP, POOLER, MIDDLE, FOLDED, STATES)
+    lengths = LENGTHS if family == "bert" else (*LENGTHS, 150, 290)  # windows are taken in parts of 128 queries
+    texts = model.random_sequences(lengths, seed=1)
+    every = [MEAN, FIRST, LAST, TOP, MIDDLE, FOLDED, STATES]
+    every += [POOLER] if model.spec.pooler else []
+    every += [RAW, BOTH] if model.spec.final_norm else []
     alone = [results_of(backends[0], model, [text], every)[0] for text in texts]
     # tiles in software are slow
     compositions = COMPOSITIONS[how_many] // (10 if instruction_set == "amx_emulated" else 1)
@@ -83,7 +119,7 @@ def test_same_bits_in_every_batch(instruction_set, precision, how_many, make_mod
                 for capture in captures:
                     assert found[place][capture] == alone[order[i]][capture], (
                         capture,
-                        LENGTHS[order[i]],
+                        lengths[order[i]],
                         backend.threads,
                     )
-    report(f"{instruction_set} {precision}: random batches with the same bits", compositions)
+    report(f"{family} {instruction_set} {precision}: random batches with the same bits", compositions)

@@ -13,10 +13,17 @@ class Encoder:
         precision: str,
         hidden_size: int,
         num_attention_heads: int,
+        num_key_value_heads: int,
         intermediate_size: int,
         embedding_size: int,
         hidden_act: str,
         layer_norm_eps: float,
+        pre_norm: bool,
+        rms_norms: bool,
+        gated: bool,
+        projection_first: bool,
+        layers: list[tuple[int, int, int]],
+        frequencies: list[Any],
     ) -> None: ...
     def set_embeddings(
         self,
@@ -34,6 +41,7 @@ class Encoder:
     ) -> None: ...
     def add_block(self, *, weights: list[Any], biases: list[Any], norms: list[Any]) -> None: ...
     def set_distance_bias(self, bias: Any) -> None: ...
+    def set_final_norm(self, weight: Any, bias: Any) -> None: ...
     def set_pooler(self, weight: Any, bias: Any) -> None: ...
     def run(
         self,
@@ -43,7 +51,6 @@ class Encoder:
         token_type_ids: Any,
         cu_seqlens: Any,
         stop: int,
-        layers: list[int],
         top_rows: Any,
         captures: list[tuple[object, ...]],
         segments: list[tuple[object, ...]],

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.native import _native
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.positions import PositionTable, RelativeBias
+from layertap.models.positions import PositionTable, RelativeBias, rotary_frequencies
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
@@ -47,24 +47,39 @@ class NativeBackend(Backend):
         self._blocks = 0
         self._has_embeddings = False
         self._tables: dict[str, tuple[npt.NDArray[Any], str]] = {}
+        self._has_final_norm = False
         self._has_pooler = False
+        thetas = sorted(set(spec.rotary_thetas))
         self._encoder = _native.Encoder(
             instruction_set=instruction_set,
             precision=precision,
             hidden_size=spec.hidden_size,
             num_attention_heads=spec.num_attention_heads,
+            num_key_value_heads=spec.num_key_value_heads or spec.num_attention_heads,
             intermediate_size=spec.intermediate_size,
             embedding_size=spec.table_size,
             hidden_act=spec.hidden_act,
             layer_norm_eps=spec.layer_norm_eps,
+            pre_norm=spec.norm_position == "pre",
+            rms_norms=spec.norm == "rms",
+            gated=spec.gated,
+            projection_first=spec.projection_first,
+            layers=[
+                (
+                    spec.block_of(layer),
+                    spec.window_of(layer) or 0,
+                    thetas.index(spec.rotary_thetas[layer]) if spec.rotary_thetas else -1,
+                )
+                for layer in range(spec.num_hidden_layers)
+            ],
+            frequencies=[rotary_frequencies(theta, spec.head_size, spec.rotary_scale).tolist() for theta in thetas],
         )
 
     def run(
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
         """See `Backend.run`."""
-        layers = [self.spec.block_of(layer) for layer in range(program.stop)]
-        self._load(max(layers, default=-1) + 1, pooler=any(capture.pooler for capture in program.captures))
+        self._load(program)
         kinds = sorted({capture.segments for capture in program.captures if capture.segments is not None})
         results = {capture: self._empty(capture, batch, segments) for capture in program.captures}
         self._encoder.run(
@@ -73,7 +88,6 @@ class NativeBackend(Backend):
             token_type_ids=batch.token_type_ids if self.spec.type_vocab_size else None,
             cu_seqlens=batch.cu_seqlens,
             stop=program.stop,
-            layers=layers,
             top_rows=rows_needed(program, segments, batch.num_tokens),
             captures=[_as_tuple(capture, kinds, results[capture]) for capture in program.captures],
             segments=[_as_arrays(segments[kind]) for kind in kinds],
@@ -100,7 +114,8 @@ class NativeBackend(Backend):
         rows = batch.num_tokens if capture.segments is None else len(segments[capture.segments])
         return np.empty((rows, self.spec.hidden_size), dtype=np.float32)
 
-    def _load(self, blocks: int, *, pooler: bool) -> None:
+    def _load(self, program: Program) -> None:
+        blocks = max((self.spec.block_of(layer) + 1 for layer in range(program.stop)), default=0)
         with self._lock:
             if not self._has_embeddings:
                 self._load_embeddings()
@@ -108,7 +123,11 @@ class NativeBackend(Backend):
             while self._blocks < blocks:
                 self._load_block(self._blocks)
                 self._blocks += 1
-            if pooler and not self._has_pooler:
+            if self.spec.final_norm and program.stop == self.spec.num_hidden_layers and not self._has_final_norm:
+                found = self._floats("encoder.final_norm.", ("weight", "bias"))
+                self._encoder.set_final_norm(found["weight"], found.get("bias"))
+                self._has_final_norm = True
+            if any(capture.pooler for capture in program.captures) and not self._has_pooler:
                 found = self._floats("pooler.", ("dense.weight", "dense.bias"))
                 self._encoder.set_pooler(found["dense.weight"], found.get("dense.bias"))
                 self._has_pooler = True
@@ -135,36 +154,38 @@ class NativeBackend(Backend):
             positions_type=stored.get("positions", (None, "F32"))[1],
             types=stored.get("types", (None, ""))[0],
             types_type=stored.get("types", (None, "F32"))[1],
-            norm_weight=small["LayerNorm.weight"],
-            norm_bias=small["LayerNorm.bias"],
+            norm_weight=small.get("LayerNorm.weight"),
+            norm_bias=small.get("LayerNorm.bias"),
             projection=small.get("projection.weight"),
             projection_bias=small.get("projection.bias"),
         )
         relative = self.spec.relative
         if relative is not None:
             assert isinstance(relative, RelativeBias)
-            assert isinstance(self.spec.positions, PositionTable)
             longest = self.spec.positions.max_length
             table = self._floats("encoder.relative_attention_bias.", ("weight",))["weight"]
             buckets = relative.buckets_of(np.arange(1 - longest, longest))
             self._encoder.set_distance_bias(np.ascontiguousarray(table[buckets].T))
 
     def _load_block(self, block: int) -> None:
-        dense = (
+        dense = [
             "attention.self.query",
             "attention.self.key",
             "attention.self.value",
             "attention.output.dense",
             "intermediate.dense",
             "output.dense",
-        )
-        norms = ("attention.output.LayerNorm", "output.LayerNorm")
+        ]
+        if self.spec.gated:
+            dense.append("intermediate.gate")
+        before = self.spec.norm_position == "pre"
+        norms = ("attention.LayerNorm", "LayerNorm") if before else ("attention.output.LayerNorm", "output.LayerNorm")
         names = [f"{name}.{part}" for name in (*dense, *norms) for part in ("weight", "bias")]
         found = self._floats(f"encoder.layer.{block}.", names)
         self._encoder.add_block(
             weights=[found[f"{name}.weight"] for name in dense],
             biases=[found.get(f"{name}.bias") for name in dense],
-            norms=[found[f"{name}.{part}"] for name in norms for part in ("weight", "bias")],
+            norms=[found.get(f"{name}.{part}") for name in norms for part in ("weight", "bias")],
         )
 
     def _floats(self, prefix: str, names: tuple[str, ...] | list[str]) -> dict[str, FloatArray]:
@@ -190,6 +211,7 @@ def _as_tuple(capture: Capture, kinds: list[SegmentKind], out: FloatArray) -> tu
         -1 if capture.segments is None else kinds.index(capture.segments),
         capture.reduce,
         capture.pooler,
+        capture.unnormed,
         capture.attention,
         None if capture.heads is None else list(capture.heads),
         out,

@@ -38,6 +38,20 @@ Moments moments(const float* row, std::int64_t columns, float eps) {
   return {static_cast<float>(static_cast<double>(rough) + more), static_cast<float>(by)};
 }
 
+// The same without a mean: the root of the mean square (Zhang and Sennrich 2019).
+Moments root_mean_square(const float* row, std::int64_t columns, float eps) {
+  constexpr int chains = 4;
+  const std::int64_t chained = columns / (chains * width) * (chains * width);
+  Floats squares[chains] = {zero(), zero(), zero(), zero()};
+  const auto add = [&](int i, Floats x) { squares[i] = fma(x, x, squares[i]); };
+  for (std::int64_t c = 0; c < chained; c += chains * width)
+    for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width));
+  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, load(row + c, lanes)); });
+  const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
+  const double by = 1.0 / __builtin_sqrt(square / static_cast<double>(columns) + static_cast<double>(eps));
+  return {0.0F, static_cast<float>(by)};
+}
+
 template <bool has_bias, bool has_rounded>
 void norm_row(const float* in, std::int64_t columns, Moments moments, const float* weight, const float* bias, float* out,
               bfloat16* rounded) {
@@ -59,13 +73,13 @@ void norm_row(const float* in, std::int64_t columns, Moments moments, const floa
 
 }  // namespace
 
-void layer_norm(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, const float* weight,
-                const float* bias, float eps, float* out, std::int64_t out_stride, bfloat16* rounded,
-                std::int64_t rounded_stride) {
-  const bool has_bias = bias != nullptr;
+void normalize(const float* in, std::int64_t in_stride, std::int64_t rows, std::int64_t columns, const RowNorm& norm,
+               float* out, std::int64_t out_stride, bfloat16* rounded, std::int64_t rounded_stride) {
+  const bool has_bias = norm.bias != nullptr;
   const bool has_rounded = rounded != nullptr;
-  const auto norm = has_bias ? (has_rounded ? norm_row<true, true> : norm_row<true, false>)
-                             : (has_rounded ? norm_row<false, true> : norm_row<false, false>);
+  const auto finish = has_bias ? (has_rounded ? norm_row<true, true> : norm_row<true, false>)
+                               : (has_rounded ? norm_row<false, true> : norm_row<false, false>);
+  const auto look = norm.by_root_mean_square ? root_mean_square : moments;
   const std::int64_t written = whole_vectors(columns);
   // The moments of a few rows first, as many as stay in the nearest cache: each row's sums are waited for at their ends.
   constexpr std::int64_t most = 8;
@@ -74,11 +88,11 @@ void layer_norm(const float* in, std::int64_t in_stride, std::int64_t rows, std:
   Moments seen[most];
   for (std::int64_t begin = 0; begin < rows; begin += block) {
     const std::int64_t end = begin + block < rows ? begin + block : rows;
-    for (std::int64_t m = begin; m < end; ++m) seen[m - begin] = moments(in + m * in_stride, columns, eps);
+    for (std::int64_t m = begin; m < end; ++m) seen[m - begin] = look(in + m * in_stride, columns, norm.eps);
     for (std::int64_t m = begin; m < end; ++m) {
       float* to = out + m * out_stride;
       bfloat16* rounded_to = has_rounded ? rounded + m * rounded_stride : nullptr;
-      norm(in + m * in_stride, columns, seen[m - begin], weight, bias, to, rounded_to);
+      finish(in + m * in_stride, columns, seen[m - begin], norm.weight, norm.bias, to, rounded_to);
       fill(to, written, padded(columns), 0.0F);
       if (has_rounded) fill<bfloat16>(rounded_to, written, padded(columns), 0);
     }
