@@ -75,6 +75,10 @@ class ShardRun {
   Operand operand_of(float* in, std::int64_t stride, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer);
   void count(Stage stage);
 
+  // Queries of a windowed layer that go through attention together, with the keys that any of them sees. They are those
+  // of the same places however many of them are asked for: that keeps their bits the same.
+  static constexpr std::int64_t near_queries = 128;
+
   const Encoder& encoder_;
   const Kernels& kernels_;
   const Shape& shape_;
