@@ -11,8 +11,8 @@ def supports(spec: EncoderSpec) -> str | None:
 
     They run encoders of any size whose blocks are attention of every token to every other, or to those in a window, and
     a feed-forward of two dense layers or three (gated), with layer norms or root-mean-square norms after either half or
-    before it. Positions may be learned, rotary, or a bias of scores by distance; heads may share keys and values, layers
-    weights, and the tables may be narrower than the hidden states.
+    before it. Positions may be learned, rotary, or a bias of scores by distance; heads may share keys and values,
+    layers weights, and the tables may be narrower than the hidden states.
     """
     departures = {
         "disentangled attention": isinstance(spec.relative, Disentangled),
