@@ -19,6 +19,7 @@ from benchmarks.machine import read_machine, read_versions
 from benchmarks.memory import measure_memory
 from benchmarks.models import MODEL_NAMES, ModelNotFoundError, has_real_weights, model_folder
 from benchmarks.peers import ROWS, Row, Settings
+from benchmarks.scores import measure_scores
 from benchmarks.selection import measure_selection
 from benchmarks.speed import TooManyRowsError, measure_speed
 from benchmarks.stages import measure_stages
@@ -35,7 +36,7 @@ from benchmarks.workload import (
     read_treebank,
 )
 
-PARTS = ("speed", "stages", "memory", "startup", "selection", "words", "accuracy", "corpus")
+PARTS = ("speed", "stages", "memory", "startup", "selection", "words", "accuracy", "scores", "corpus")
 MAX_LENGTH = 512
 _RESULTS = Path(__file__).with_name("results")
 _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
@@ -163,6 +164,11 @@ def _other_sections(
     if "accuracy" in parts:
         for precision in _PRECISIONS:
             yield report.accuracy_section(model, measure_accuracy(mixture, settings, precision=precision, say=_say))
+    if "scores" in parts:
+        if has_real_weights(model):
+            yield report.scores_section(model, measure_scores(options.data, threads=options.threads, say=_say))
+        else:
+            yield report.no_scores_section(model)
     if "corpus" in parts:
         yield report.corpus_section(model, measure_corpus(options.data, settings, sizes=options.records, say=_say))
 

@@ -11,6 +11,7 @@ from benchmarks.corpus import CorpusRun
 from benchmarks.machine import Machine
 from benchmarks.memory import MemoryTable
 from benchmarks.ratios import ratio_by_round
+from benchmarks.scores import REFERENCE, RESAMPLES, Score, ScoresTable
 from benchmarks.selection import WHOLE, SelectionTable
 from benchmarks.speed import RowTimes, SpeedTable, median_rate
 from benchmarks.stages import StagesTable
@@ -233,6 +234,38 @@ def accuracy_section(model: str, table: AccuracyTable) -> str:
             *markdown_table(("hidden state", "smallest cosine", "error / RMS"), rows),
         ]
     )
+
+
+def scores_section(model: str, table: ScoresTable) -> str:
+    """A column a row, since there are fewer of them than of scores."""
+    measured = table.scores[REFERENCE]
+    rows = [[name, *(_score(table.scores[row][name]) for row in table.scores)] for name in measured]
+    rows += [
+        [
+            f"cosine, `{feature}`: smallest, median",
+            *(f"{each[feature].smallest:.6f}, {each[feature].median:.6f}" for each in table.closeness.values()),
+        ]
+        for feature in table.closeness[REFERENCE]
+    ]
+    how = (
+        f"SST-2: logistic regression on the training part, accuracy on {table.sentences:,} sentences; fitted on "
+        "vectors of the same precision unless it says otherwise. "
+        f"STS-B, English: cosines of {table.pairs:,} pairs, nothing fitted. "
+        f"In brackets the difference to {REFERENCE} in padded batches, with the middle 95 % of {RESAMPLES:,} paired "
+        "resamples of the test items. "
+        f"Cosines: of the vectors of all {table.texts:,} texts with the reference's."
+    )
+    lines = [f"### Scores: {model}", "", how, "", *markdown_table(("score", *table.scores), rows)]
+    return "\n".join(lines + _failures(table.failed))
+
+
+def no_scores_section(model: str) -> str:
+    """Of a model with random weights."""
+    return f"### Scores: {model}\n\nNot measured: with random weights there is nothing to score."
+
+
+def _score(score: Score) -> str:
+    return f"{score.value:.4f} ({score.difference:+.4f}: {score.low:+.4f} to {score.high:+.4f})"
 
 
 def corpus_section(model: str, runs: Sequence[CorpusRun]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +21,16 @@ Classes = npt.NDArray[np.int64]
 class LayertapSide:
     """See `frozen.Side`."""
 
-    def __init__(self) -> None:
-        self._extractor = Extractor.from_pretrained(minilm_folder())
+    def __init__(
+        self,
+        *,
+        precision: Literal["float32", "bfloat16", "int8"] = "float32",
+        backend: Literal["auto", "native"] = "auto",
+        threads: int | None = None,
+    ) -> None:
+        self._extractor = Extractor.from_pretrained(
+            minilm_folder(), precision=precision, backend=backend, threads=threads
+        )
 
     def vectors(self, part: Part) -> Vectors:
         """All layers, in one pass."""
