@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <exception>
-#include <stdexcept>
+#include <system_error>
 #include <thread>
 
 #include "shard_run.hpp"
@@ -41,7 +40,7 @@ Encoder::Encoder(const Kernels& kernels, Precision precision, const Shape& shape
 
 Encoder::~Encoder() = default;
 
-Matrix Encoder::dense(const std::vector<Weight>& parts) const { return Matrix(kernels_, format_, parts); }
+Matrix Encoder::dense(const std::vector<Weight>& parts) { return Matrix(kernels_, format_, parts, arena_); }
 
 std::size_t Encoder::bytes() const {
   std::size_t total = embeddings_.projection == nullptr ? 0 : embeddings_.projection->bytes();
@@ -105,47 +104,46 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
   std::vector<std::unique_ptr<Workspace>> workspaces;
   for (int i = 0; i < workers / members; ++i) workspaces.push_back(workspace(needs));
 
-  Team team(members);
+  std::vector<Team> teams(workspaces.size());
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stopped{false};
   std::vector<StageSeconds> seconds(static_cast<std::size_t>(workers), StageSeconds{});
   const auto work = [&](int worker) {
-    const int rank = shards.together ? worker : 0;
-    Workspace& own = *workspaces[shards.together ? 0 : static_cast<std::size_t>(worker)];
+    const auto of_team = shards.together ? 0 : static_cast<std::size_t>(worker);
+    Team& team = teams[of_team];
     const auto stop_asked = [&] {
       // Python's signals are seen on the calling thread only
       if (worker == 0 && !stopped.load(std::memory_order_relaxed) && cancelled()) stopped.store(true);
       return stopped.load();
     };
-    ShardRun run(*this, batch, program, angles, shards, collector, own, team, rank, seconds[static_cast<std::size_t>(worker)]);
-    std::size_t index = 0;
-    while (true) {
-      index = shards.together ? index : next.fetch_add(1);
-      if (index >= shards.shards.size() || !run.run(index, stop_asked)) return;
-      if (shards.together) ++index;
+    ShardRun run(*this, batch, program, angles, shards, collector, *workspaces[of_team], team, seconds[static_cast<std::size_t>(worker)]);
+    if (!shards.together) {
+      for (std::size_t shard = next++; shard < shards.shards.size() && run.run(shard, stop_asked); shard = next++) {
+      }
+      return;
     }
+    std::size_t shard = 0;
+    if (worker > 0) {
+      const std::optional<Team::Entry> entry = team.join();
+      if (!entry || !run.run_from(*entry, stop_asked)) return;
+      shard = entry->place.shard + 1;
+    }
+    while (shard < shards.shards.size() && run.run(shard, stop_asked)) ++shard;
+    if (worker == 0) team.close();
   };
-  // Nobody begins before all are there: a team would wait for ever for a thread that could not be had.
-  enum Gate : int { closed, open, abandoned };
-  std::atomic<int> gate{closed};
-  std::vector<std::thread> others;
-  others.reserve(static_cast<std::size_t>(workers));
+  const auto helpers = std::make_shared<Helpers>();
   try {
     for (int worker = 1; worker < workers; ++worker)
-      others.emplace_back([&, worker] {
-        gate.wait(closed);
-        if (gate.load() == open) work(worker);
-      });
-  } catch (const std::exception&) {
-    gate.store(abandoned);
-    gate.notify_all();
-    for (std::thread& other : others) other.join();
-    throw std::runtime_error("this process may not start " + std::to_string(workers) + " threads");
+      std::thread([helpers, &work, worker] {
+        if (!helpers->enter()) return;  // what `work` refers to may be gone
+        work(worker);
+        helpers->leave();
+      }).detach();
+  } catch (const std::system_error&) {
+    // a thread that this process may not start is one that never comes
   }
-  gate.store(open);
-  gate.notify_all();
   work(0);
-  for (std::thread& other : others) other.join();
+  helpers->end();
 
   for (auto& workspace : workspaces) give_back(std::move(workspace));
   const std::lock_guard guard(lock_);

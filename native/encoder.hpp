@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "arena.hpp"
 #include "batch.hpp"
 #include "collector.hpp"
 #include "kernels.hpp"
@@ -91,7 +92,8 @@ class Encoder {
   Encoder& operator=(const Encoder&) = delete;
 
   const Shape& shape() const { return shape_; }
-  Matrix dense(const std::vector<Weight>& parts) const;  // in the format of hidden states as operands
+  // In the format of hidden states as operands; its memory is this encoder's.
+  Matrix dense(const std::vector<Weight>& parts);
   bool is_int8() const { return format_ == Format::int8; }
 
   // Loading; not beside a run.
@@ -125,6 +127,7 @@ class Encoder {
   Format format_;            // of products over hidden states
   bool attention_bfloat16_;  // queries, keys, values and context are bfloat16
   Shape shape_;
+  Arena arena_;  // of all matrices
   std::vector<Layer> layers_;
   std::vector<std::unique_ptr<Rotary>> rotary_;
   Embeddings embeddings_;

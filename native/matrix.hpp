@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "buffer.hpp"
+#include "arena.hpp"
 #include "kernels.hpp"
 
 namespace layertap {
@@ -21,16 +21,18 @@ struct Weight {
 class Matrix {
  public:
   Matrix() = default;
-  Matrix(const Kernels& kernels, Format format, const std::vector<Weight>& parts);
+  // Its memory is the arena's.
+  Matrix(const Kernels& kernels, Format format, const std::vector<Weight>& parts, Arena& arena);
 
   const PackedMatrix& packed() const { return packed_; }
-  const float* bias() const { return bias_.as<float>(); }
+  const float* bias() const { return bias_; }
   std::int64_t panels() const { return packed_.panels; }
-  std::size_t bytes() const { return data_.bytes() + bias_.bytes() + scales_.bytes() + sums_.bytes(); }
+  std::size_t bytes() const { return bytes_; }
 
  private:
   PackedMatrix packed_{};
-  Buffer data_, bias_, scales_, sums_;
+  const float* bias_ = nullptr;
+  std::size_t bytes_ = 0;
 };
 
 }  // namespace layertap

@@ -31,7 +31,7 @@ RowNorm row_norm(const Norm& norm, const Shape& shape) {
 }  // namespace
 
 ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
-                   const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds)
+                   const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds)
     : encoder_(encoder),
       kernels_(encoder.kernels_),
       shape_(encoder.shape_),
@@ -42,7 +42,6 @@ ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& pr
       collector_(collector),
       work_(workspace),
       team_(team),
-      rank_(rank),
       seconds_(seconds),
       stride_(padded(encoder.shape_.hidden_size)),
       key_value_stride_(padded(encoder.shape_.key_value_size())),
@@ -136,6 +135,14 @@ Operand ShardRun::operand_of(float* in, std::int64_t stride, std::int64_t rows, 
 }
 
 void ShardRun::begin(std::size_t shard) {
+  come_to(shard);
+  team_.meet();  // the shard before is done
+  embed();
+  count(Stage::embeddings);
+  collect(0);
+}
+
+void ShardRun::come_to(std::size_t shard) {
   since_ = std::chrono::steady_clock::now();
   const Shard& own = cut_.shards[shard];
   shard_ = shard;
@@ -144,10 +151,7 @@ void ShardRun::begin(std::size_t shard) {
   active_ = rows_;
   hidden_ = work_.hidden.as<float>();
   is_kept_ = false;
-  team_.meet();  // the shard before is done
-  embed();
-  count(Stage::embeddings);
-  collect(0);
+  input_ = encoder_.format_ == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
 }
 
 void ShardRun::embed() {
@@ -175,7 +179,7 @@ void ShardRun::embed() {
     team_.meet();
   }
   if (embeddings.norm.is_there() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, rows_, nullptr);
-  if (!shape_.is_pre_norm) input_ = operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
+  if (!shape_.is_pre_norm) operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
   team_.meet();
 }
 

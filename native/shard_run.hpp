@@ -18,7 +18,7 @@ namespace layertap {
 class ShardRun {
  public:
   ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
-           const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, int rank, StageSeconds& seconds);
+           const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds);
 
   static std::unique_ptr<Workspace> make_workspace(const Encoder& encoder, const Needs& needs);
 
@@ -26,11 +26,26 @@ class ShardRun {
   template <typename StopAsked>
   bool run(std::size_t shard, const StopAsked& stop_asked) {
     begin(shard);
-    for (int layer = 0; layer < program_.stop; ++layer) {
-      if (team_.size() > 1) {
-        if (rank_ == 0) stop_asked();
-        team_.meet();
+    return run_layers(0, stop_asked);
+  }
+
+  // The same of a shard that is under way, by a member who has just been let in.
+  template <typename StopAsked>
+  bool run_from(const Team::Entry& entry, const StopAsked& stop_asked) {
+    rank_ = entry.rank;
+    come_to(entry.place.shard);
+    return run_layers(entry.place.layer, stop_asked);
+  }
+
+ private:
+  template <typename StopAsked>
+  bool run_layers(int first, const StopAsked& stop_asked) {
+    for (int layer = first; layer < program_.stop; ++layer) {
+      if (rank_ == 0) {
+        stop_asked();
+        team_.admit({shard_, layer});
       }
+      team_.meet();
       if (stop_asked()) return false;
       run_layer(layer);
     }
@@ -38,8 +53,8 @@ class ShardRun {
     return true;
   }
 
- private:
   void begin(std::size_t shard);
+  void come_to(std::size_t shard);
   void run_layer(int layer);
   void finish();
 
@@ -89,7 +104,7 @@ class ShardRun {
   const Collector& collector_;
   Workspace& work_;
   Team& team_;
-  const int rank_;
+  int rank_ = 0;
   StageSeconds& seconds_;
   std::chrono::steady_clock::time_point since_;
 

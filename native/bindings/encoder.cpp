@@ -93,13 +93,12 @@ class PythonEncoder {
     block.query_key_value = encoder_.dense({at(0, h, h), at(1, kv, h), at(2, kv, h)});
     block.attention_output = encoder_.dense({at(3, h, h)});
     block.intermediate = encoder_.dense({at(4, f, h)});
-    block.output = encoder_.dense({at(5, h, f)});
+    block.output = encoder_.is_int8() ? without_column_apart(block, at(5, h, f)) : encoder_.dense({at(5, h, f)});
     if (shape_.is_gated) block.gate = encoder_.dense({at(6, f, h)});
     block.attention_norm = norm(norms[0], norms[1], h);
     block.feed_forward_norm = norm(norms[2], norms[3], h);
     if (!block.feed_forward_norm.is_there() || (!shape_.is_pre_norm && !block.attention_norm.is_there()))
       refuse("a norm of the block is not there");
-    if (encoder_.is_int8()) take_column_apart(block, at(5, h, f));
     encoder_.add_block(std::move(block));
   }
 
@@ -220,8 +219,8 @@ class PythonEncoder {
     return {dense.data(), rows, columns, bias ? bias->data() : nullptr};
   }
 
-  // See Block::apart.
-  void take_column_apart(Block& block, const Weight& output) const {
+  // `output` but for the column that goes to the block; see Block::apart.
+  Matrix without_column_apart(Block& block, const Weight& output) {
     const auto rows = static_cast<std::size_t>(output.rows);
     const auto columns = static_cast<std::size_t>(output.columns);
     float most = -1;
@@ -236,12 +235,12 @@ class PythonEncoder {
           block.apart = static_cast<std::int64_t>(k);
         }
     }
-    if (block.apart < 0) return;
+    if (block.apart < 0) return encoder_.dense({output});
     std::vector<float> rest(output.data, output.data + rows * columns);
     block.apart_weights.assign(static_cast<std::size_t>(padded(output.rows)), 0.0F);
     for (std::size_t n = 0; n < rows; ++n)
       block.apart_weights[n] = std::exchange(rest[n * columns + static_cast<std::size_t>(block.apart)], 0.0F);
-    block.output = encoder_.dense({{rest.data(), output.rows, output.columns, output.bias}});
+    return encoder_.dense({{rest.data(), output.rows, output.columns, output.bias}});
   }
 
   void check_batch(const Batch& batch) const {

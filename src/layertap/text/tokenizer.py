@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # Names of the CLS token where no file tells.
 CLS_NAMES = ("[CLS]", "<s>", "<cls>")
+# Characters of a text that is encoded on the calling thread: waking another takes longer.
+SHORT = 2_000
 SURROGATES = re.compile("[\ud800-\udfff]")
 
 # What becomes one sequence: a text, a pair of texts, given words.
@@ -62,6 +64,14 @@ class TextTokenizer:
     files: tuple[Path, ...]
     notes: tuple[str, ...]
     _spaced: _Spaced = field(default_factory=lambda: _Spaced(), init=False, repr=False)
+    _is_typed: npt.NDArray[np.bool_] = field(init=False, repr=False)
+    """bool [max_id + 1]: special tokens but the unknown one, which also stands for words."""
+
+    def __post_init__(self) -> None:
+        special = np.zeros(self.max_id + 1, dtype=bool)
+        special[[*self.special_ids]] = True
+        special[[*self.unknown.values()]] = False
+        object.__setattr__(self, "_is_typed", special)
 
     @classmethod
     def load(cls, folder: Path, *, model_type: str, tokenizer_class: str | None = None) -> TextTokenizer:
@@ -159,7 +169,7 @@ class TextTokenizer:
         """
         texts = _checked(texts)
         items = texts if pairs is None else _paired(texts, pairs)
-        run = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
+        run = self._run_of(items, offsets=offsets)
         long = [isinstance(item, str) and len(item) > PIECE for item in items]
         if any(long) and may_be_cut(self.backend):
             others = [item for item, is_long in zip(items, long, strict=True) if not is_long]
@@ -169,6 +179,11 @@ class TextTokenizer:
                 for text, is_long in zip(texts, long, strict=True)
             ]
         return self._encode(items, run, offsets=offsets)
+
+    def _run_of(self, items: Sequence[Item], *, offsets: bool) -> Run:
+        if len(items) == 1 and isinstance(items[0], str) and len(items[0]) <= SHORT:
+            return lambda given: [self.backend.encode(given[0])]
+        return self.backend.encode_batch if offsets else self.backend.encode_batch_fast
 
     def _encode_in_pieces(self, text: str, run: Run, *, offsets: bool) -> EncodedText:
         pieces = list(pieces_of(text, PIECE))
@@ -247,11 +262,9 @@ class TextTokenizer:
         A special id inside the content was typed, but for the unknown token, which also stands for words: there
         the characters under it decide.
         """
-        special = np.zeros(self.max_id + 1, dtype=bool)
-        special[[*self.special_ids]] = True
-        special[[*self.unknown.values()]] = False
-        totals = np.concatenate([[0], np.cumsum(special[flat.ids], dtype=np.int64)])[[0, *flat.ends]]
-        own = {template: int(special[[*template.ids]].sum()) for template in set(templates)}
+        typed = self._is_typed[flat.ids]
+        totals = np.concatenate([[0], np.cumsum(typed, dtype=np.int64)])[[0, *flat.ends]]
+        own = {template: int(self._is_typed[[*template.ids]].sum()) for template in set(templates)}
         counts = np.diff(totals) - np.array([own[template] for template in templates], dtype=np.int64)
         for unknown, unknown_id in self.unknown.items():
             for i, item in enumerate(items):
