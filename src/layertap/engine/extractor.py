@@ -148,7 +148,8 @@ class Extractor:
                 `torch.set_num_threads`.
             instruction_set: of the native kernels, as "avx2"; None: the best that the processor has. `layertap
                 inspect` lists them. Bits of results depend on it.
-            batch_tokens: packed tokens a batch at most; None: 4,096 on a processor, 65,536 on CUDA.
+            batch_tokens: packed tokens a batch at most; None: 16,384 on the native backend, 4,096 where torch
+                runs on a processor, 65,536 on CUDA.
             rules: the plan's savings; all if None.
 
         Raises:
@@ -356,7 +357,7 @@ class Extractor:
             preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
             details=Details(names=names, tokenizer=self.tokenizer, shown=wordings.shown),
             backend=self.backend,
-            batch_tokens=self.runtime.token_budget,
+            batch_tokens=self.runtime.token_budget(self.backend.name),
             keep_non_finite=self.semantics.non_finite == "keep",
         )
 

@@ -14,7 +14,8 @@ from layertap.models.config import short
 Precision = Literal["float32", "float32-high", "bfloat16", "float16", "int8"]
 BackendName = Literal["auto", "native", "torch"]
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65536}
+BATCH_TOKENS = {"native": 16384, "cpu": 4096, "cuda": 65536}
+"""By the backend, or where torch runs by the device."""
 """Default token budget by kind of device."""
 
 
@@ -141,10 +142,9 @@ class Runtime:
             instruction_set=self.instruction_set,
         )
 
-    @property
-    def token_budget(self) -> int:
-        """Packed tokens a batch at most."""
-        return self.batch_tokens or BATCH_TOKENS[self.device.partition(":")[0]]
+    def token_budget(self, backend: str) -> int:
+        """Packed tokens a batch at most, on the backend of that name."""
+        return self.batch_tokens or BATCH_TOKENS["native" if backend == "native" else self.device.partition(":")[0]]
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
