@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <atomic>
-#include <system_error>
 #include <thread>
 
 #include "shard_run.hpp"
+#include "threads.hpp"
 #include "workspace.hpp"
 
 namespace layertap {
@@ -132,15 +132,14 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
     if (worker == 0) team.close();
   };
   const auto helpers = std::make_shared<Helpers>();
-  try {
-    for (int worker = 1; worker < workers; ++worker)
-      std::thread([helpers, &work, worker] {
-        if (!helpers->enter()) return;  // what `work` refers to may be gone
-        work(worker);
-        helpers->leave();
-      }).detach();
-  } catch (const std::system_error&) {
-    // a thread that this process may not start is one that never comes
+  const ThreadStarter starter;
+  for (int worker = 1; worker < workers; ++worker) {
+    const bool is_started = starter.start([helpers, &work, worker] {
+      if (!helpers->enter()) return;  // what `work` refers to may be gone
+      work(worker);
+      helpers->leave();
+    });
+    if (!is_started) break;
   }
   work(0);
   helpers->end();
