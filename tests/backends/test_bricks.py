@@ -15,7 +15,6 @@ torch = pytest.importorskip("torch")
 from layertap.backends.torch import attention, maps  # noqa: E402 - needs torch
 from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
-from layertap.backends.torch.disentangled import distance_rows  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
 from layertap.backends.torch.reach import Rotary  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
@@ -579,13 +578,16 @@ def test_buckets_are_those_of_transformers():
     assert found.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize(("buckets", "reach"), [(256, 512), (256, 1024), (8, 16), (6, 40), (2, 9)])
+@pytest.mark.parametrize(
+    ("buckets", "reach"),
+    [(256, 512), (256, 1024), (8, 16), (6, 40), (2, 9), (33, 200), (1024, 1500), (320, 6000), (255, 300)],
+)
 def test_rows_of_distances_are_those_of_transformers(buckets, reach):
     modeling = pytest.importorskip("transformers.models.deberta_v2.modeling_deberta_v2")
-    distances = torch.arange(-3000, 3001)
+    distances = torch.arange(-8191, 8192)
     expected = modeling.make_log_bucket_position(distances, buckets, reach).long()
     expected = torch.clamp(expected + buckets, 0, 2 * buckets - 1)
-    found = distance_rows(Disentangled(max_distance=reach, buckets=buckets), distances.numpy())
+    found = Disentangled(max_distance=reach, buckets=buckets).vectors_of(distances.numpy())
     assert found.tolist() == expected.tolist()
     assert (np.diff(found) >= 0).all()
     assert {0, 2 * buckets - 1} < set(found.tolist()) or buckets == 2
@@ -595,7 +597,7 @@ def test_rows_of_distances_are_those_of_transformers(buckets, reach):
 @settings(max_examples=40)
 def test_rows_of_distances_against_the_formula(spec):
     distances = np.arange(-60, 61)
-    assert distance_rows(spec, distances).tolist() == [naive_distance(spec, int(d)) for d in distances]
+    assert spec.vectors_of(distances).tolist() == [naive_distance(spec, int(d)) for d in distances]
 
 
 @pytest.mark.parametrize("bytes_together", [1, 3000, 20_000])

@@ -112,6 +112,21 @@ class Disentangled:
         """Vectors on either side."""
         return self.buckets or self.max_distance
 
+    def vectors_of(self, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Which vector each distance has, query minus key, as transformers counts them."""
+        buckets = distances
+        if self.buckets is not None:
+            middle = self.buckets // 2
+            far = np.maximum(np.abs(distances), max(middle, 1)).astype(np.float32) / np.float32(middle)
+            # In float32, as the models were trained with: it decides on which side of an edge a distance falls.
+            # Logarithms are rounded once, like torch's: numpy's own in float32 put some on the other side.
+            reach = np.float32((self.max_distance - 1) / middle)
+            ratio = np.log(far.astype(np.float64)).astype(np.float32) / np.float32(np.log(np.float64(reach)))
+            wide = (np.ceil(ratio * np.float32(middle - 1)) + middle).astype(np.int64)
+            buckets = np.where(np.abs(distances) <= middle, distances, wide * np.sign(distances))
+        vectors: npt.NDArray[np.int64] = np.clip(buckets + self.span, 0, 2 * self.span - 1)
+        return vectors
+
     @property
     def terms(self) -> int:
         """Of a score."""

@@ -35,20 +35,6 @@ class DistanceTable(nn.Module):
         return table_RH if self.LayerNorm is None else self.LayerNorm(table_RH)
 
 
-def distance_rows(spec: Disentangled, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The row of the table for each distance, query minus key, as transformers counts them."""
-    buckets = distances
-    if spec.buckets is not None:
-        middle = spec.buckets // 2
-        far = torch.as_tensor(np.maximum(np.abs(distances), max(middle, 1)))
-        # In float32, as the models were trained with: it decides on which side of an edge a distance falls.
-        ratio = torch.log(far / middle) / torch.log(torch.tensor((spec.max_distance - 1) / middle))
-        wide = (torch.ceil(ratio * (middle - 1)) + middle).long().numpy()
-        buckets = np.where(np.abs(distances) <= middle, distances, wide * np.sign(distances))
-    rows: npt.NDArray[np.int64] = np.clip(buckets + spec.span, 0, 2 * spec.span - 1)
-    return rows
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Distances:
     """Vectors of distances, and which of them each distance in one batch has.
@@ -69,7 +55,7 @@ class Distances:
     def of(cls, table: DistanceTable, longest: int, scale: float) -> Distances:
         """Those of a batch whose longest sequence has so many tokens."""
         vectors_RH = table()
-        rows = distance_rows(table.spec, np.arange(1 - longest, longest))
+        rows = table.spec.vectors_of(np.arange(1 - longest, longest))
         there = torch.as_tensor(rows, device=vectors_RH.device)
         return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_there=there)
 
