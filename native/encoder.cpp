@@ -42,11 +42,29 @@ Encoder::~Encoder() = default;
 
 Matrix Encoder::dense(const std::vector<Weight>& parts) { return Matrix(kernels_, format_, parts, arena_); }
 
+void Encoder::set_distances(const float* vectors, std::int64_t count, const Norm& norm) {
+  const std::int64_t stride = padded(shape_.hidden_size);
+  Buffer own(static_cast<std::size_t>(count * stride) * sizeof(float));
+  for (std::int64_t r = 0; r < count; ++r)
+    std::copy_n(vectors + r * shape_.hidden_size, shape_.hidden_size, own.as<float>() + r * stride);
+  if (norm.is_there())
+    kernels_.normalize(own.as<float>(), stride, count, shape_.hidden_size, row_norm(norm, shape_), own.as<float>(), stride,
+                       nullptr, 0);
+  distances_ = std::make_unique<Distances>(std::move(own), count, shape_.hidden_size);
+}
+
+DistanceHeads Encoder::project_distances(const Weight& dense) {
+  return distances_->project(kernels_, attention_format(), dense, shape_.num_attention_heads, arena_);
+}
+
 std::size_t Encoder::bytes() const {
   std::size_t total = embeddings_.projection == nullptr ? 0 : embeddings_.projection->bytes();
   for (const Block& block : blocks_)
     total += block.query_key_value.bytes() + block.attention_output.bytes() + (block.gate ? block.gate->bytes() : 0) +
              block.intermediate.bytes() + block.output.bytes();
+  for (const Block& block : blocks_)
+    for (const DistanceHeads* heads : {&block.distance_keys, &block.distance_queries})
+      for (const Matrix& head : *heads) total += head.bytes();
   return total + (pooler_ == nullptr ? 0 : pooler_->bytes());
 }
 
@@ -101,6 +119,7 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
   // All memory is taken here: nothing can fail while threads wait for each other.
   std::vector<std::shared_ptr<const Angles>> angles;
   for (const auto& rotary : rotary_) angles.push_back(rotary->angles(needs.longest));
+  const std::shared_ptr<const DistanceColumns> columns = distances_ == nullptr ? nullptr : distances_->reached();
   std::vector<std::unique_ptr<Workspace>> workspaces;
   for (int i = 0; i < workers / members; ++i) workspaces.push_back(workspace(needs));
 
@@ -116,7 +135,7 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
       if (worker == 0 && !stopped.load(std::memory_order_relaxed) && cancelled()) stopped.store(true);
       return stopped.load();
     };
-    ShardRun run(*this, batch, program, angles, shards, collector, *workspaces[of_team], team, seconds[static_cast<std::size_t>(worker)]);
+    ShardRun run(*this, batch, program, angles, columns.get(), shards, collector, *workspaces[of_team], team, seconds[static_cast<std::size_t>(worker)]);
     if (!shards.together) {
       for (std::size_t shard = next++; shard < shards.shards.size() && run.run(shard, stop_asked); shard = next++) {
       }

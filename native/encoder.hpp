@@ -13,6 +13,7 @@
 #include "arena.hpp"
 #include "batch.hpp"
 #include "collector.hpp"
+#include "distances.hpp"
 #include "kernels.hpp"
 #include "matrix.hpp"
 #include "rotary.hpp"
@@ -49,6 +50,10 @@ struct Norm {
   bool is_there() const { return !weight.empty(); }
 };
 
+inline RowNorm row_norm(const Norm& norm, const Shape& shape) {
+  return {norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(), shape.layer_norm_eps, shape.has_rms_norms};
+}
+
 // The tables stay where they are; whoever gives them keeps them alive.
 struct Embeddings {
   Table words, positions, types;
@@ -65,6 +70,7 @@ struct Block {
   // Sharing a scale with it, the other inner values of a row would have few steps left.
   std::int64_t apart = -1;
   std::vector<float> apart_weights;  // [padded(hidden_size)]
+  DistanceHeads distance_keys, distance_queries;  // disentangled attention; empty where scores have no such term
 };
 
 // What a layer adds to its block, which it may share with others.
@@ -104,6 +110,11 @@ class Encoder {
     distance_bias_ = std::move(bias);
     longest_ = longest;
   }
+  // Disentangled attention: `vectors` [count, hidden_size], and their norm, which may not be there. Before the blocks.
+  void set_distances(const float* vectors, std::int64_t count, const Norm& norm);
+  const Distances* distances() const { return distances_.get(); }
+  Distances* distances() { return distances_.get(); }
+  DistanceHeads project_distances(const Weight& dense);
   void set_final_norm(Norm norm) { final_norm_ = std::move(norm); }
   void set_pooler(Matrix pooler) { pooler_ = std::make_unique<Matrix>(std::move(pooler)); }
   const std::vector<Layer>& layers() const { return layers_; }
@@ -119,6 +130,7 @@ class Encoder {
  private:
   friend class ShardRun;
 
+  Format attention_format() const { return attention_bfloat16_ ? Format::bfloat16 : Format::float32; }
   // One that fits, of an earlier run or new.
   std::unique_ptr<Workspace> workspace(const Needs& needs);
   void give_back(std::unique_ptr<Workspace> workspace);
@@ -135,6 +147,7 @@ class Encoder {
   Norm final_norm_;  // of a pre-norm encoder
   Buffer distance_bias_;
   std::int64_t longest_ = 0;  // tokens of a sequence that the bias reaches; 0: there is none
+  std::unique_ptr<Distances> distances_;
   std::unique_ptr<Matrix> pooler_;
 
   mutable std::mutex lock_;

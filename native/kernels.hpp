@@ -88,7 +88,16 @@ struct AttentionHead {
   std::int64_t query_offset;
   const float* distance_bias;  // [2 num_keys - 1]: score += distance_bias[num_keys - 1 + key's place - query's]
   std::int64_t window;         // keys further than this from the query are not seen
+  // Disentangled: score += scale * (query_distances[i][c] + key_distances[j][c]), the products of query and key with the
+  // vector of their distance, in column c = distance_columns[key's place - query's]; either may be null. Not beside a bias
+  // or a window. Rows may be read a vector beyond their ends.
+  const float* query_distances;          // [num_queries, distance_stride]
+  const float* key_distances;            // [num_keys, distance_stride]
+  std::int64_t distance_stride;
+  const std::int32_t* distance_columns;  // ascending, of -`distances_beyond` - num_keys to num_keys + `distances_beyond`
 };
+
+constexpr std::int64_t distances_beyond = 16;
 
 // A norm: (x - mean) / sqrt(variance + eps) * weight + bias, or x / sqrt(mean of squares + eps) * weight + bias.
 struct RowNorm {

@@ -84,7 +84,9 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
   task.num_queries = active_end - active_begin;
   task.num_keys = end - begin;
   task.head_size = shape_.head_size();
-  task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size()));
+  const Block& block = encoder_.blocks_[static_cast<std::size_t>(encoder_.layers_[static_cast<std::size_t>(layer)].block)];
+  const std::int64_t terms = 1 + (block.distance_keys.empty() ? 0 : 1) + (block.distance_queries.empty() ? 0 : 1);
+  task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size() * terms));
   task.out_stride = stride_;
   task.query_rows = is_kept_ ? query_rows_.data() + active_begin : nullptr;
   task.probabilities = map;
@@ -100,6 +102,7 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
       // of a sequence as long as may be, the middle part
       task.distance_bias = encoder_.distance_bias_.as<float>() + head * (2 * longest - 1) + (longest - task.num_keys);
     }
+    if (columns_ != nullptr) meet_distances(task, block, head);
     if (window > 0 && window < task.num_keys - 1) {
       attend_near(task, window, map);
     } else {
@@ -107,6 +110,27 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
     }
     if (map != nullptr) take_map(map, sequence, head, layer);
   }
+}
+
+void ShardRun::meet_distances(AttentionHead& task, const Block& block, std::int64_t head) {
+  const auto member = static_cast<std::size_t>(rank_);
+  const auto own = static_cast<std::size_t>(head);
+  task.distance_columns = columns_->of_zero();
+  task.distance_stride = spread(encoder_.distances_->columns());
+  const auto place = [&](std::int64_t query) { return task.query_rows == nullptr ? query : task.query_rows[query]; };
+  // as far as these queries and keys are from each other
+  const std::int64_t panel_begin = task.distance_columns[-place(task.num_queries - 1)] / kernels_.panel;
+  const std::int64_t panel_end = task.distance_columns[task.num_keys - 1 - place(0)] / kernels_.panel + 1;
+  const auto multiply = [&](const void* rows, std::int64_t stride, std::int64_t count, const Matrix& heads, const Buffer& out) {
+    // kernels read through `Operand` only
+    product({const_cast<void*>(rows), stride, 0, nullptr}, 0, count, heads, panel_begin, panel_end,
+            {nullptr, Activation::none, nullptr, 0, out.as<void>(), task.distance_stride, false});
+    return out.as<const float>();
+  };
+  if (!block.distance_keys.empty())
+    task.query_distances = multiply(task.queries, task.query_stride, task.num_queries, block.distance_keys[own], work_.query_distances[member]);
+  if (!block.distance_queries.empty())
+    task.key_distances = multiply(task.keys, task.stride, task.num_keys, block.distance_queries[own], work_.key_distances[member]);
 }
 
 void ShardRun::attend_near(AttentionHead task, std::int64_t window, float* map) {

@@ -24,20 +24,18 @@ Operand from_row(Operand operand, Format format, std::int64_t row) {
   return operand;
 }
 
-RowNorm row_norm(const Norm& norm, const Shape& shape) {
-  return {norm.weight.data(), norm.bias.empty() ? nullptr : norm.bias.data(), shape.layer_norm_eps, shape.has_rms_norms};
-}
-
 }  // namespace
 
 ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
-                   const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds)
+                   const std::vector<std::shared_ptr<const Angles>>& angles, const DistanceColumns* columns, const Cut& cut,
+                   const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds)
     : encoder_(encoder),
       kernels_(encoder.kernels_),
       shape_(encoder.shape_),
       batch_(batch),
       program_(program),
       angles_(angles),
+      columns_(columns),
       cut_(cut),
       collector_(collector),
       work_(workspace),
@@ -79,8 +77,10 @@ std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, cons
   }
   w->input = operand(rows, shape.hidden_size);
   w->kept_input = operand(rows, shape.hidden_size);
-  w->query_key_value = buffer(rows, h + 2 * padded(shape.key_value_size()), attention_element);
-  w->kept_queries = buffer(rows, h, attention_element);
+  // products of one sequence's rows with distances read whole tiles from wherever it begins
+  const std::int64_t attention_rows = rows + (encoder.distances_ == nullptr ? 0 : 16);
+  w->query_key_value = buffer(attention_rows, h + 2 * padded(shape.key_value_size()), attention_element);
+  w->kept_queries = buffer(attention_rows, h, attention_element);
   w->context = buffer(rows, h, attention_element);
   if (encoder.attention_bfloat16_ && format != Format::bfloat16) w->wide = buffer(rows, h, sizeof(float));
   if (format != Format::bfloat16) w->context_operand = operand(rows, shape.hidden_size);
@@ -99,6 +99,11 @@ std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, cons
                encoder.kernels_.attention_scratch(needs.longest, shape.head_size()));
   for (int i = 0; i < needs.members; ++i) {
     w->scratch.emplace_back(scratch);
+    if (encoder.distances_ != nullptr) {
+      const std::int64_t columns = spread(encoder.distances_->columns());
+      w->query_distances.push_back(buffer(needs.longest, columns, sizeof(float)));
+      w->key_distances.push_back(buffer(needs.longest, columns, sizeof(float)));
+    }
     if (!needs.maps) continue;
     w->maps.push_back(buffer(needs.longest, needs.longest, sizeof(float)));
     w->near_maps.push_back(buffer(near_queries, needs.longest, sizeof(float)));

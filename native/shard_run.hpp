@@ -18,7 +18,8 @@ namespace layertap {
 class ShardRun {
  public:
   ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
-           const std::vector<std::shared_ptr<const Angles>>& angles, const Cut& cut, const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds);
+           const std::vector<std::shared_ptr<const Angles>>& angles, const DistanceColumns* columns, const Cut& cut,
+           const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds);
 
   static std::unique_ptr<Workspace> make_workspace(const Encoder& encoder, const Needs& needs);
 
@@ -65,6 +66,8 @@ class ShardRun {
   void attend_sequence(std::int64_t sequence, std::int64_t head_begin, std::int64_t head_end, int layer);
   // A few queries of the head that `task` is about, at a time, with the keys in their window.
   void attend_near(AttentionHead task, std::int64_t window, float* map);
+  // What queries and keys of the head that `task` is about have to do with the distances between them.
+  void meet_distances(AttentionHead& task, const Block& block, std::int64_t head);
   void take_map(const float* map, std::int64_t sequence, std::int64_t head, int layer);
   bool wants_maps(int layer) const;
   void keep_rows();
@@ -100,6 +103,7 @@ class ShardRun {
   const Batch& batch_;
   const Program& program_;
   const std::vector<std::shared_ptr<const Angles>>& angles_;
+  const DistanceColumns* columns_;  // of disentangled attention, or null
   const Cut& cut_;
   const Collector& collector_;
   Workspace& work_;

@@ -72,6 +72,8 @@ struct Workspace {
   Buffer pooler_rows, pooled_rows;  // float32 [pooled, padded(H)]
   OperandBuffer pooler_operand;
   std::vector<Buffer> scratch;      // one a member
+  // Disentangled attention, one a member: a head's products [longest, columns of distances].
+  std::vector<Buffer> query_distances, key_distances;
   std::vector<Buffer> maps;         // one a member: attention probabilities [longest, longest] of one head
   std::vector<Buffer> near_maps;    // the same of some queries and the keys in their window
 };

@@ -2,12 +2,14 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "bindings.hpp"
 
@@ -61,7 +63,9 @@ class Guarded {
 void attention(const std::string& instruction_set, const Matrix& queries, const Matrix& keys, const Matrix& values,
                float scale, const Matrix& out, const std::optional<FloatMatrix>& probabilities,
                const std::optional<Places>& query_rows, const std::optional<FloatVector>& distance_bias,
-               std::int64_t query_offset, std::int64_t window, std::int64_t repeat) {
+               std::int64_t query_offset, std::int64_t window, const std::optional<FloatMatrix>& query_distances,
+               const std::optional<FloatMatrix>& key_distances, const std::optional<Places>& distance_columns,
+               std::int64_t repeat) {
   const Kernels& kernels = kernels_named(instruction_set);
   AttentionHead head = {};
   head.is_bfloat16 = queries.dtype() == nb::dtype<std::uint16_t>();
@@ -103,7 +107,34 @@ void attention(const std::string& instruction_set, const Matrix& queries, const 
     check(static_cast<std::int64_t>(distance_bias->shape(0)) == 2 * head.num_keys - 1, "distance_bias: [2 keys - 1]");
     head.distance_bias = distance_bias->data();
   }
-  for (std::int64_t i = 0; i < head.num_queries && (window > 0 || distance_bias.has_value()); ++i) {
+  const bool by_distance = query_distances.has_value() || key_distances.has_value();
+  std::vector<float> of_queries, of_keys;  // with room for what is read beyond their ends
+  std::vector<std::int32_t> columns;
+  if (by_distance) {
+    check(distance_columns.has_value() && static_cast<std::int64_t>(distance_columns->shape(0)) == 2 * head.num_keys - 1,
+          "distance_columns: [2 keys - 1]");
+    check(window == 0 && !distance_bias.has_value(), "products with distances: without a bias or a window");
+    const FloatMatrix& either = query_distances.has_value() ? *query_distances : *key_distances;
+    head.distance_stride = static_cast<std::int64_t>(either.shape(1));
+    const auto copied = [&](const std::optional<FloatMatrix>& products, std::int64_t rows, std::vector<float>& to) -> const float* {
+      if (!products.has_value()) return nullptr;
+      check(static_cast<std::int64_t>(products->shape(0)) == rows && static_cast<std::int64_t>(products->shape(1)) == head.distance_stride,
+            "products with distances: [queries or keys, columns]");
+      to.assign(products->data(), products->data() + products->size());
+      to.resize(to.size() + distances_beyond);
+      return to.data();
+    };
+    head.query_distances = copied(query_distances, head.num_queries, of_queries);
+    head.key_distances = copied(key_distances, head.num_keys, of_keys);
+    const std::int32_t* own = distance_columns->data();
+    check(std::is_sorted(own, own + 2 * head.num_keys - 1) && own[0] >= 0 && own[2 * head.num_keys - 2] < head.distance_stride,
+          "distance_columns: ascending columns that are there");
+    const std::int64_t beyond = head.num_keys + distances_beyond;
+    for (std::int64_t distance = -beyond; distance <= beyond; ++distance)
+      columns.push_back(own[head.num_keys - 1 + std::clamp(distance, 1 - head.num_keys, head.num_keys - 1)]);
+    head.distance_columns = columns.data() + beyond;
+  }
+  for (std::int64_t i = 0; i < head.num_queries && (window > 0 || distance_bias.has_value() || by_distance); ++i) {
     const std::int64_t place = (query_rows.has_value() ? query_rows->data()[i] : i) + query_offset;
     check(place >= 0 && place < head.num_keys, "queries: at places of keys, where places matter");
   }
@@ -120,6 +151,8 @@ void bind_attention(nb::module_& module) {
              nb::kw_only(), nb::arg("scale"), nb::arg("out"), nb::arg("probabilities").none() = nb::none(),
              nb::arg("query_rows").none() = nb::none(), nb::arg("distance_bias").none() = nb::none(),
              nb::arg("query_offset") = 0, nb::arg("window") = 0,
+             nb::arg("query_distances").none() = nb::none(), nb::arg("key_distances").none() = nb::none(),
+             nb::arg("distance_columns").none() = nb::none(),
              nb::arg("repeat") = 1);
 }
 

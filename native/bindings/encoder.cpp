@@ -4,6 +4,7 @@
 
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -51,6 +52,7 @@ class PythonEncoder {
       : shape_(shape),
         encoder_(kernels(instruction_set), named(precisions(), precision, "precision"), checked(shape), layers, frequencies) {
     check_layers(layers, frequencies);
+    has_windows_ = std::any_of(layers.begin(), layers.end(), [](const Layer& layer) { return layer.window > 0; });
     const Kernels& found = kernels(instruction_set);
     if ((precision == "bfloat16" && !found.has_bfloat16) || (precision == "int8" && !found.has_int8))
       refuse("instruction set '" + instruction_set + "' has no products in " + precision);
@@ -81,7 +83,8 @@ class PythonEncoder {
   }
 
   void add_block(const std::vector<FloatMatrix>& weights, const std::vector<std::optional<FloatArray>>& biases,
-                 const std::vector<std::optional<FloatArray>>& norms) {
+                 const std::vector<std::optional<FloatArray>>& norms, const std::optional<Dense>& distance_keys,
+                 const std::optional<Dense>& distance_queries) {
     const std::size_t dense = shape_.is_gated ? 7 : 6;
     if (weights.size() != dense || biases.size() != dense || norms.size() != 4)
       refuse("a block has 6 weights (7 with a gate), as many biases, 4 norm vectors");
@@ -99,6 +102,13 @@ class PythonEncoder {
     block.feed_forward_norm = norm(norms[2], norms[3], h);
     if (!block.feed_forward_norm.is_there() || (!shape_.is_pre_norm && !block.attention_norm.is_there()))
       refuse("a norm of the block is not there");
+    if ((distance_keys || distance_queries) != (encoder_.distances() != nullptr))
+      refuse("a block has projections of distances where there are vectors of them");
+    const auto projected = [&](const std::optional<Dense>& own) {
+      return own ? encoder_.project_distances(weight(own->first, own->second, h, h)) : DistanceHeads();
+    };
+    block.distance_keys = projected(distance_keys);
+    block.distance_queries = projected(distance_queries);
     encoder_.add_block(std::move(block));
   }
 
@@ -113,8 +123,29 @@ class PythonEncoder {
       refuse("a bias by distance is [heads, 2 * longest - 1]");
     Buffer copy(bias.size() * sizeof(float));
     std::copy_n(bias.data(), bias.size(), copy.as<float>());
+    if (encoder_.distances() != nullptr) refuse("a bias by distance goes with no vectors of distances");
     longest_ = (columns + 1) / 2;
     encoder_.set_distance_bias(std::move(copy), longest_);
+  }
+
+  void set_distances(const FloatMatrix& vectors, const std::optional<FloatArray>& norm_weight,
+                     const std::optional<FloatArray>& norm_bias) {
+    const auto count = static_cast<std::int64_t>(vectors.shape(0));
+    if (count < 2 || count % 2 != 0 || count > most_distances || static_cast<std::int64_t>(vectors.shape(1)) != shape_.hidden_size)
+      refuse("vectors of distances are [2 * span, hidden_size]");
+    if (encoder_.num_blocks() > 0) refuse("vectors of distances come before the blocks");
+    if (shape_.num_key_value_heads != shape_.num_attention_heads || has_windows_ || longest_ > 0)
+      refuse("vectors of distances go with neither shared keys nor windows nor a bias by distance");
+    encoder_.set_distances(vectors.data(), count, norm(norm_weight, norm_bias, shape_.hidden_size));
+  }
+
+  void reach_distances(const IntArray& vectors) {
+    const auto size = static_cast<std::int64_t>(vectors.shape(0));
+    if (encoder_.distances() == nullptr || size % 2 == 0) refuse("distances: [2 * longest - 1], after their vectors");
+    const Ints own = ints(vectors);
+    if (!std::is_sorted(own.begin(), own.end()) || own.front() < 0 || own.back() >= encoder_.distances()->count())
+      refuse("distances: ascending vectors that are there");
+    encoder_.distances()->reach(own.data(), (size + 1) / 2);
   }
 
   void set_pooler(const FloatMatrix& dense, const std::optional<FloatArray>& bias) {
@@ -253,6 +284,11 @@ class PythonEncoder {
       if (ends[b] <= ends[b - 1]) refuse("cu_seqlens: each sequence has at least one token");
     for (std::size_t b = 1; longest_ > 0 && b < ends.size(); ++b)
       if (ends[b] - ends[b - 1] > longest_) refuse("cu_seqlens: a sequence is longer than the bias by distance");
+    if (encoder_.distances() != nullptr) {
+      const auto reached = encoder_.distances()->reached();
+      for (std::size_t b = 1; b < ends.size(); ++b)
+        if (reached == nullptr || ends[b] - ends[b - 1] > reached->longest) refuse("cu_seqlens: a sequence is longer than the distances");
+    }
     const auto check = [&](const Ints& ids, std::int64_t rows, const char* name) {
       if (ids.empty()) return;
       if (ids.size() != tokens) refuse(std::string(name) + ": one a token");
@@ -388,11 +424,14 @@ class PythonEncoder {
     return squares * (capture.maps == Maps::mean ? 1 : static_cast<std::int64_t>(capture.heads.size()));
   }
 
+  static constexpr std::int64_t most_distances = 1 << 20;
+
   Shape shape_;
   Encoder encoder_;
   std::vector<StoredTable> tables_;  // kept alive: the encoder reads them where they are
   std::int64_t num_words_ = 0, num_positions_ = 0, num_types_ = 0;
   std::int64_t longest_ = 0;  // see Encoder::set_distance_bias
+  bool has_windows_ = false;
   bool has_pooler_ = false;
   bool has_final_norm_ = false;
 };
@@ -431,7 +470,10 @@ void bind_encoder(nb::module_& module) {
            "positions_type"_a, "types"_a.none(), "types_type"_a, "norm_weight"_a.none(), "norm_bias"_a.none(),
            "projection"_a.none(),
            "projection_bias"_a.none())
-      .def("add_block", &PythonEncoder::add_block, nb::kw_only(), "weights"_a, "biases"_a, "norms"_a)
+      .def("add_block", &PythonEncoder::add_block, nb::kw_only(), "weights"_a, "biases"_a, "norms"_a,
+           "distance_keys"_a.none(), "distance_queries"_a.none())
+      .def("set_distances", &PythonEncoder::set_distances, nb::kw_only(), "vectors"_a, "norm_weight"_a.none(), "norm_bias"_a.none())
+      .def("reach_distances", &PythonEncoder::reach_distances, "vectors"_a)
       .def("set_distance_bias", &PythonEncoder::set_distance_bias, "bias"_a)
       .def("set_final_norm", &PythonEncoder::set_final_norm, "weight"_a, "bias"_a.none())
       .def("set_pooler", &PythonEncoder::set_pooler, "weight"_a, "bias"_a.none())

@@ -1,5 +1,6 @@
 #include "attention.hpp"
 
+#include "attention_distances.hpp"
 #include "attention_lanes.hpp"
 #include "attention_pack.hpp"
 #include "attention_softmax.hpp"
@@ -141,7 +142,10 @@ class Attend {
     float* totals = s_.totals + block.index * size_.totals;
     float* of_row = s_.of_row + block.index * size_.of_row;
     float scale = Pack::scaled_queries ? 1.0F : scale_;
-    if (h_.distance_bias != nullptr || h_.window > 0) {
+    if (h_.query_distances != nullptr || h_.key_distances != nullptr) {
+      add_distance_terms<block_rows>(scores, h_, block.row, block.rows, scale, scale_);
+      scale = 1;
+    } else if (h_.distance_bias != nullptr || h_.window > 0) {
       add_terms(scores, block, scale);
       scale = 1;
     }

@@ -10,7 +10,7 @@ import pytest
 from layertap.backends import here
 from layertap.backends.choice import Wish, choose, require_backend
 from layertap.errors import BackendError, OptionError
-from layertap.models.positions import Disentangled
+from layertap.models.spec import Convolution
 
 PRECISIONS = {"amx": ["float32", "float32-high", "bfloat16", "int8"], "avx2": ["float32", "float32-high"]}
 KERNELS = SimpleNamespace(
@@ -25,8 +25,8 @@ def wish(**options):
 
 
 @pytest.fixture
-def relative_spec(tiny_spec):
-    return replace(tiny_spec, relative=Disentangled(max_distance=8))
+def convolved_spec(tiny_spec):
+    return replace(tiny_spec, convolution=Convolution(kernel_size=3, activation="gelu"))
 
 
 @pytest.fixture(autouse=True)
@@ -51,30 +51,30 @@ def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
     assert str(choose(tiny_spec, wish(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
 
 
-def test_auto_says_why_it_takes_torch(relative_spec):
-    chosen = choose(relative_spec, wish())
+def test_auto_says_why_it_takes_torch(convolved_spec):
+    chosen = choose(convolved_spec, wish())
     assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("torch", "", None)
-    assert str(chosen) == "torch: native does not run disentangled attention"
-    assert str(choose(relative_spec, wish(precision="float16"))).startswith("torch: native has no float16 with amx")
-    assert str(choose(relative_spec, wish(device="cuda"))) == "torch"
+    assert str(chosen) == "torch: native does not run a convolution"
+    assert str(choose(convolved_spec, wish(precision="float16"))).startswith("torch: native has no float16 with amx")
+    assert str(choose(convolved_spec, wish(device="cuda"))) == "torch"
 
 
-def test_what_is_named_is_taken_or_refused(tiny_spec, relative_spec):
+def test_what_is_named_is_taken_or_refused(tiny_spec, convolved_spec):
     assert str(choose(tiny_spec, wish(backend="torch"))) == "torch"
     assert choose(tiny_spec, wish(backend="native")).backend == "native"
-    with pytest.raises(BackendError, match=r"^native does not run disentangled attention$"):
-        choose(relative_spec, wish(backend="native"))
+    with pytest.raises(BackendError, match=r"^native does not run a convolution$"):
+        choose(convolved_spec, wish(backend="native"))
     with pytest.raises(OptionError, match=r"^native runs on the processor, not on cuda:0$"):
         choose(tiny_spec, wish(backend="native", device="cuda:0"))
 
 
 @pytest.mark.parametrize("only", [{"precision": "int8"}, {"precision": "float32-high"}, {"instruction_set": "amx"}])
-def test_what_only_native_has_is_never_left_out(tiny_spec, relative_spec, only, machine):
+def test_what_only_native_has_is_never_left_out(tiny_spec, convolved_spec, only, machine):
     assert choose(tiny_spec, wish(**only)).backend == "native"
     with pytest.raises(OptionError, match="is the native backend's alone"):
         choose(tiny_spec, wish(backend="torch", **only))
-    with pytest.raises(BackendError, match="alone, and native does not run disentangled attention"):
-        choose(relative_spec, wish(**only))
+    with pytest.raises(BackendError, match="alone, and native does not run a convolution"):
+        choose(convolved_spec, wish(**only))
     machine("native")
     with pytest.raises(BackendError, match="alone, and native is not built"):
         choose(tiny_spec, wish(**only))
@@ -88,11 +88,11 @@ def test_precisions_go_by_the_instruction_set(tiny_spec):
         choose(tiny_spec, wish(backend="native", instruction_set="sse"))
 
 
-def test_threads_of_torch_are_the_process_s(tiny_spec, relative_spec):
+def test_threads_of_torch_are_the_process_s(tiny_spec, convolved_spec):
     with pytest.raises(OptionError, match=r"threads 2: torch runs the model, .*set_num_threads\(2\) sets them"):
         choose(tiny_spec, wish(backend="torch", threads=2))
-    with pytest.raises(OptionError, match="runs the model here, since native does not run disentangled"):
-        choose(relative_spec, wish(threads=2))
+    with pytest.raises(OptionError, match="runs the model here, since native does not run a convolution"):
+        choose(convolved_spec, wish(threads=2))
 
 
 def test_without_native(tiny_spec, machine):
@@ -107,11 +107,11 @@ def test_without_native(tiny_spec, machine):
     assert list(here.absences()) == ["native"]
 
 
-def test_without_torch(tiny_spec, relative_spec, machine):
+def test_without_torch(tiny_spec, convolved_spec, machine):
     machine("torch")
     assert choose(tiny_spec, wish()).backend == "native"
-    with pytest.raises(BackendError, match=r"native does not run disentangled .*: pip install 'layertap\[torch\]'"):
-        choose(relative_spec, wish())
+    with pytest.raises(BackendError, match=r"native does not run a convolution.*: pip install 'layertap\[torch\]'"):
+        choose(convolved_spec, wish())
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
         choose(tiny_spec, wish(backend="torch"))
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):

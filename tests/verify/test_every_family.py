@@ -19,7 +19,6 @@ from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
 from tests.conftest import wordpiece_tokenizer  # noqa: E402
 
-NOT_NATIVE = ("deberta-v2",)
 LONG = "some film about the river and the bank, " * 9
 TEXTS = Texts(texts=("A good film.", "", "hello", LONG, "the dull story of a great actor"))
 
@@ -52,7 +51,7 @@ def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     found = verify(opened, setups, texts=TEXTS, threads=2)
     spec = opened.files.spec
     states = [f"hidden_states[{i}]" for i in range(spec.num_hidden_layers + 1)]
-    assert native_absence() or list(refused) == (["native"] if row.model_type in NOT_NATIVE else [])
+    assert native_absence() or list(refused) == (["native"] if spec.convolution else [])
     of_torch = [result for result in found.results if result.setup.backend == "torch"]
     assert {result.setup.precision for result in of_torch} == {"float32", "bfloat16"}
     for result in found.results:

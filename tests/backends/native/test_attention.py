@@ -222,6 +222,57 @@ def test_bias_by_distance_and_window(instruction_set, precision, num_keys, windo
         np.testing.assert_array_equal(later, found[num_keys // 2 :])
 
 
+COLUMNS = {
+    "one a distance": lambda distances: distances + len(distances) // 2 + 3,
+    "shared far out": lambda distances: (
+        40 + (np.sign(distances) * np.ceil(6 * np.log1p(np.abs(distances)))).astype(int)
+    ),
+    "few": lambda distances: np.clip(distances, -2, 1) + 2,
+    "far from each other": lambda distances: 5 * (distances + len(distances) // 2) + (distances > 3),
+}
+
+
+@formats
+@pytest.mark.parametrize("of", ["queries", "keys", "queries and keys"])
+@pytest.mark.parametrize("columns", COLUMNS)
+@pytest.mark.parametrize("num_keys", [1, 8, 17, 40, 130])
+def test_products_with_distances(instruction_set, precision, num_keys, columns, of):
+    q, k, v = packed(precision, num_keys, 32)
+    random = np.random.default_rng(num_keys)
+    own = COLUMNS[columns](np.arange(1 - num_keys, num_keys)).astype(np.int32)
+    stride = int(own[-1]) + 1
+    of_query, of_key = (8 * random.standard_normal((num_keys, stride)).astype(np.float32) for _ in range(2))
+    places = np.arange(num_keys)
+    column = own[places[None] - places[:, None] + num_keys - 1]
+    added = np.zeros((num_keys, num_keys))
+    terms = {"distance_columns": own}
+    if "queries" in of:
+        terms["query_distances"] = of_query
+        added += np.take_along_axis(of_query, column, axis=1)
+    if "keys" in of:
+        terms["key_distances"] = of_key
+        added += np.take_along_axis(of_key, column.T, axis=1).T
+    found, maps = attention(instruction_set, q, k, v, probabilities=True, **terms)
+    expected, expected_maps = exact(q, k, v, added=added * 32**-0.5)
+    np.testing.assert_allclose(maps, expected_maps, rtol=4e-5, atol=1e-12)
+    if precision == "float32":
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    else:
+        assert (np.abs(widened(found) - expected) <= 2**-8 * np.abs(expected) + 2**-7).all()
+
+    def some(rows, **places):
+        if "queries" in of:
+            places["query_distances"] = of_query[rows]
+        return attention(instruction_set, np.ascontiguousarray(q[rows]), k, v, **(terms | places))
+
+    for count in {1, 2, 5, (num_keys + 1) // 2} & set(range(num_keys + 1)):
+        rows = np.sort(random.choice(num_keys, count, replace=False))
+        np.testing.assert_array_equal(some(rows, query_rows=rows.astype(np.int32)), found[rows])
+    later = np.arange(num_keys // 2, num_keys)
+    np.testing.assert_array_equal(some(later, query_offset=num_keys // 2), found[later])
+    np.testing.assert_array_equal(some(later, query_rows=later.astype(np.int32)), found[later])
+
+
 def test_refuses():
     q, k, v = packed("float32", 5, 32)
     name = native.instruction_sets()[-1]
@@ -234,6 +285,18 @@ def test_refuses():
         native.attention(name, q[:, ::2], k[:, ::2], v[:, ::2], scale=1, out=out[:, ::2])
     with pytest.raises(ValueError, match="2 keys - 1"):
         native.attention(name, q, k, v, scale=1, out=out, distance_bias=np.zeros(5, dtype=np.float32))
+    products = {"query_distances": np.zeros((5, 20), np.float32), "distance_columns": np.arange(9, dtype=np.int32)}
+    for bad, why in (
+        ({"distance_columns": np.arange(8, dtype=np.int32)}, "2 keys - 1"),
+        ({"distance_columns": np.arange(12, 21, dtype=np.int32)}, "ascending columns that are there"),
+        ({"distance_columns": np.arange(9, dtype=np.int32)[::-1].copy()}, "ascending columns"),
+        ({"query_distances": np.zeros((4, 20), np.float32)}, "queries or keys, columns"),
+        ({"key_distances": np.zeros((5, 21), np.float32)}, "queries or keys, columns"),
+        ({"window": 1}, "without a bias or a window"),
+        ({"query_offset": 1}, "places of keys"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            native.attention(name, q, k, v, scale=1, out=out, **(products | bad))
     with pytest.raises(ValueError, match="places of keys"):
         native.attention(name, q, k, v, scale=1, out=out, window=1, query_rows=np.full(5, 5, dtype=np.int32))
     with pytest.raises(ValueError, match="at least one key"):

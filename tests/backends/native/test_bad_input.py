@@ -123,6 +123,29 @@ def test_models_that_are_none_are_refused(change, why):
         _native.Encoder(**(NUMBERS | change))
 
 
+def test_vectors_of_distances_that_fit_nothing_are_refused():
+    h = NUMBERS["hidden_size"]
+
+    def give(encoder, rows=8, columns=h, norm=None):
+        encoder.set_distances(vectors=np.zeros((rows, columns), np.float32), norm_weight=norm, norm_bias=None)
+
+    for bad in ({"rows": 7}, {"rows": 0}, {"columns": h + 1}):
+        with pytest.raises(ValueError, match="vectors of distances"):
+            give(_native.Encoder(**NUMBERS), **bad)
+    with pytest.raises(ValueError, match="norm"):
+        give(_native.Encoder(**NUMBERS), norm=np.ones(h + 1, np.float32))
+    with pytest.raises(ValueError, match="nor windows"):
+        give(_native.Encoder(**(NUMBERS | {"layers": [(0, 4, -1)]})))
+    encoder = _native.Encoder(**NUMBERS)
+    with pytest.raises(ValueError, match="after their vectors"):
+        encoder.reach_distances(np.zeros(3, np.int32))
+    give(encoder)
+    for bad in ([0, 1], [2, 1, 0], [-1, 0, 1], [6, 7, 8], []):
+        with pytest.raises(ValueError, match="distances"):
+            encoder.reach_distances(np.array(bad, np.int32))
+    encoder.reach_distances(np.array([3, 4, 5], np.int32))
+
+
 def test_arrays_that_lie_apart_or_crooked(model):
     ids = model.random_sequences([5, 3])
     batch = model.pack(ids)

@@ -17,6 +17,7 @@ from layertap.checkpoints.load import ModelFiles, open_model  # noqa: E402
 from layertap.checkpoints.source import locate  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
+from layertap.models.positions import Disentangled, RelativeBias  # noqa: E402
 from layertap.packing import PackedBatch, pack  # noqa: E402
 from layertap.testing.families import random_sequences, randomise  # noqa: E402
 from layertap.verify.reference import Reference, quiet_transformers  # noqa: E402
@@ -34,6 +35,15 @@ SIZES: dict[str, Any] = {
     "pad_token_id": 1,
 }
 WINDOWED = {"local_attention": 20, "global_attn_every_n_layers": 2}
+DEBERTA = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+}
+DISTANCES = DEBERTA | {"share_att_key": False, "norm_rel_ebd": "none", "max_relative_positions": 9}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ALBERT": ("Albert", {"embedding_size": 20}),
     "MPNet": ("MPNet", {}),
@@ -47,6 +57,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "EuroBERT": ("EuroBert", {"num_key_value_heads": 2, "rope_theta": 300.0}),
     "NomicBERT": ("NomicBert", {}),
+    "DeBERTa-v3": ("DebertaV2", DEBERTA | {"position_buckets": 256, "max_relative_positions": 300}),
+    "DeBERTa with few buckets": ("DebertaV2", DEBERTA | {"position_buckets": 8, "num_attention_heads": 2}),
+    "DeBERTa with buckets that leave vectors out": (
+        "DebertaV2",
+        DEBERTA | {"position_buckets": 256, "max_relative_positions": 140, "num_attention_heads": 16},
+    ),
+    "DeBERTa with distances": ("DebertaV2", DISTANCES | {"position_biased_input": True, "embedding_size": 20}),
+    "DeBERTa with keys of distances": (
+        "DebertaV2",
+        DISTANCES | {"pos_att_type": ["c2p"], "max_relative_positions": 200, "hidden_size": 64},
+    ),
+    "DeBERTa with queries of distances": (
+        "DebertaV2",
+        DISTANCES | {"pos_att_type": ["p2c"], "share_att_key": True, "hidden_size": 128},
+    ),
     "GTE": ("Gte", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e6, "factor": 1.1}}),
 }
 
@@ -165,7 +190,7 @@ def test_the_state_before_the_final_norm(case, expected, error_over_rms):
 
 
 def test_a_sequence_longer_than_the_biases_is_refused(case):
-    if case.files.spec.relative is None:
+    if not isinstance(case.files.spec.relative, RelativeBias):
         pytest.skip("no biases by distance")
     backend = case.backend()
     embeddings = Program(captures=(Capture(layers=(0,)),), stop=0)
@@ -173,3 +198,18 @@ def test_a_sequence_longer_than_the_biases_is_refused(case):
     one = replace(case.batch, cu_seqlens=np.array([0, case.batch.num_tokens], np.int32))
     with pytest.raises(ValueError, match="longer than the bias"):
         backend.run(embeddings, one, {})
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_sequences_longer_than_the_distances_that_there_are_vectors_of(threads, case, error_over_rms):
+    """Distances are numbered as far as a sequence reaches, when it comes; the bits of shorter ones stay."""
+    if not isinstance(case.files.spec.relative, Disentangled):
+        pytest.skip("no vectors of distances")
+    backend, state = case.backend(threads=threads), Capture(layers=(case.last,))
+    before = case.run(backend, state)[state]
+    if case.files.spec.any_length:
+        long = random_sequences([1100], SIZES["vocab_size"])
+        batch = pack(long, position_ids=case.files.spec.positions.position_ids)
+        found = backend.run(Program(captures=(state,), stop=case.last), batch, {})[state]
+        assert error_over_rms(found, case.reference.outputs(long).states[-1]) <= 2e-5
+    assert case.run(backend, state)[state].tobytes() == before.tobytes()

@@ -42,15 +42,27 @@ def precisions_of(instruction_set: str) -> list[str]:
 
 FASTEST = _native.instruction_sets()[0]
 CASES = [("bert", name, precision) for name in _native.instruction_sets() for precision in precisions_of(name)] + [
-    (family, FASTEST, precision) for family in ("modernbert", "eurobert") for precision in precisions_of(FASTEST)
+    (family, FASTEST, precision)
+    for family in ("modernbert", "eurobert", "deberta")
+    for precision in precisions_of(FASTEST)
 ]
 
 
 @pytest.fixture(scope="module")
 def make_family(make_model, wrap_model, tmp_path_factory):
-    """BERT; windows, rotary positions, gates and a final norm; shared keys and norms by the root mean square."""
+    """BERT; windows, rotary positions, gates, a final norm; shared keys, norms by the root mean square; distances."""
     sizes = {"hidden_size": 72, "num_attention_heads": 3, "intermediate_size": 136}
     newer = sizes | {"vocab_size": 60, "num_hidden_layers": LAYERS, "pad_token_id": 1}
+    distances = {
+        "relative_attention": True,
+        "position_buckets": 64,
+        "max_relative_positions": 200,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+        "type_vocab_size": 0,
+    }
     windows = {"local_attention": 18, "global_attn_every_n_layers": 2}
 
     def make(family):
@@ -59,6 +71,8 @@ def make_family(make_model, wrap_model, tmp_path_factory):
         transformers = pytest.importorskip("transformers")
         if family == "modernbert":
             reference = transformers.ModernBertModel(transformers.ModernBertConfig(**newer, **windows))
+        elif family == "deberta":
+            reference = transformers.DebertaV2Model(transformers.DebertaV2Config(**newer, **distances))
         else:
             reference = transformers.EuroBertModel(transformers.EuroBertConfig(**newer, num_key_value_heads=1))
         randomise(reference, 0)

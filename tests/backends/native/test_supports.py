@@ -28,6 +28,7 @@ from layertap.models.spec import Convolution
         {"projection_first": True, "embedding_size": 16, "embedding_projection": True},
         {"rotary_thetas": (1e4,) * 3, "windows": (None, 8, None), "positions": PlainPositions(max_length=64)},
         {"num_key_value_heads": 2},
+        {"relative": Disentangled(max_distance=8)},
     ],
 )
 def test_what_they_run(tiny_spec, differs):
@@ -37,7 +38,6 @@ def test_what_they_run(tiny_spec, differs):
 @pytest.mark.parametrize(
     ("differs", "what"),
     [
-        ({"relative": Disentangled(max_distance=8)}, "disentangled attention"),
         ({"convolution": Convolution(kernel_size=3, activation="gelu")}, "a convolution"),
     ],
 )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.native import _native
 from layertap.features.program import Capture, Program, SegmentKind
-from layertap.models.positions import PositionTable, RelativeBias, rotary_frequencies
+from layertap.models.positions import Disentangled, PositionTable, rotary_frequencies
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
@@ -49,6 +49,7 @@ class NativeBackend(Backend):
         self._tables: dict[str, tuple[npt.NDArray[Any], str]] = {}
         self._has_final_norm = False
         self._has_pooler = False
+        self._reached = 0  # tokens of the longest sequence whose distances are there
         thetas = sorted(set(spec.rotary_thetas))
         self._encoder = _native.Encoder(
             instruction_set=instruction_set,
@@ -80,6 +81,7 @@ class NativeBackend(Backend):
     ) -> dict[Capture, FloatArray]:
         """See `Backend.run`."""
         self._load(program)
+        self._reach(int(batch.lengths.max(initial=1).clip(1, batch.num_tokens)))
         kinds = sorted({capture.segments for capture in program.captures if capture.segments is not None})
         results = {capture: self._empty(capture, batch, segments) for capture in program.captures}
         self._encoder.run(
@@ -159,13 +161,34 @@ class NativeBackend(Backend):
             projection=small.get("projection.weight"),
             projection_bias=small.get("projection.bias"),
         )
+        self._load_relative()
+
+    def _load_relative(self) -> None:
         relative = self.spec.relative
-        if relative is not None:
-            assert isinstance(relative, RelativeBias)
+        if isinstance(relative, Disentangled):
+            found = self._floats("encoder.", ("rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"))
+            self._encoder.set_distances(
+                vectors=found["rel_embeddings.weight"],
+                norm_weight=found.get("LayerNorm.weight"),
+                norm_bias=found.get("LayerNorm.bias"),
+            )
+        elif relative is not None:
             longest = self.spec.positions.max_length
             table = self._floats("encoder.relative_attention_bias.", ("weight",))["weight"]
             buckets = relative.buckets_of(np.arange(1 - longest, longest))
             self._encoder.set_distance_bias(np.ascontiguousarray(table[buckets].T))
+
+    def _reach(self, longest: int) -> None:
+        """Sequences of so many tokens can be run: their distances are known."""
+        if not isinstance(self.spec.relative, Disentangled):
+            return
+        with self._lock:
+            if longest <= self._reached:
+                return
+            reached = max(512, 1 << (longest - 1).bit_length())  # seldom more
+            vectors = self.spec.relative.vectors_of(np.arange(1 - reached, reached))
+            self._encoder.reach_distances(vectors.astype(np.int32))
+            self._reached = reached
 
     def _load_block(self, block: int) -> None:
         dense = [
@@ -181,12 +204,32 @@ class NativeBackend(Backend):
         before = self.spec.norm_position == "pre"
         norms = ("attention.LayerNorm", "LayerNorm") if before else ("attention.output.LayerNorm", "output.LayerNorm")
         names = [f"{name}.{part}" for name in (*dense, *norms) for part in ("weight", "bias")]
-        found = self._floats(f"encoder.layer.{block}.", names)
+        keys, queries = self._projections_of_distances()
+        own = [f"{name}.{part}" for name in (keys, queries) if name for part in ("weight", "bias")]
+        found = self._floats(f"encoder.layer.{block}.", list(dict.fromkeys(names + own)))
+
+        def projection(name: str | None) -> tuple[FloatArray, FloatArray | None] | None:
+            return None if name is None else (found[f"{name}.weight"], found.get(f"{name}.bias"))
+
         self._encoder.add_block(
             weights=[found[f"{name}.weight"] for name in dense],
             biases=[found.get(f"{name}.bias") for name in dense],
             norms=[found.get(f"{name}.{part}") for name in norms for part in ("weight", "bias")],
+            distance_keys=projection(keys),
+            distance_queries=projection(queries),
         )
+
+    def _projections_of_distances(self) -> tuple[str | None, str | None]:
+        """Which dense layers of a block make keys and queries of distances."""
+        relative = self.spec.relative
+        if not isinstance(relative, Disentangled):
+            return None, None
+        names = ("key", "query") if relative.shared_projections else ("pos_key_proj", "pos_query_proj")
+        terms = (relative.content_to_position, relative.position_to_content)
+        keys, queries = (
+            f"attention.self.{name}" if is_there else None for name, is_there in zip(names, terms, strict=True)
+        )
+        return keys, queries
 
     def _floats(self, prefix: str, names: tuple[str, ...] | list[str]) -> dict[str, FloatArray]:
         """Those of the weights that the spec has, by their names after the prefix, as contiguous float32."""
