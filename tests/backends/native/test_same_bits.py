@@ -14,7 +14,7 @@ from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program
 from layertap.testing.families import randomise
 
-COMPOSITIONS = {"some": 200, "many": 2000}
+COMPOSITIONS = {"some": 100, "many": 2000}
 """Random batches for each of `CASES`; `many` is over 10,000 in all where AVX-512 is."""
 
 LENGTHS = (1, 2, 3, 7, 15, 16, 17, 31, 33, 64)
