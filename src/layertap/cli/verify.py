@@ -34,7 +34,7 @@ shuffled. The measure is transformers in float64.
 Prints, for each output, the largest |error| over the output's RMS and the smallest cosine of two vectors, beside those
 of transformers itself in the same precision, and whether they are within bounds: in float32 an error of 2e-5 (1e-4 from
 24 layers on), or 1.5 times transformers' own; in float32-high 25 times that; in bfloat16 and float16 a cosine of 0.999,
-in int8 of 0.95. Alone and shuffled, the native backend has to give the same bits. Token ids are compared, too.
+in int8 of 0.99. Alone and shuffled, the native backend has to give the same bits. Token ids are compared, too.
 Needs no network for a model that is on this machine. Ends with exit code 1 where something is out of bounds."""
 EPILOG = """\
 examples:

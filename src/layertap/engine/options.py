@@ -15,8 +15,7 @@ Precision = Literal["float32", "float32-high", "bfloat16", "float16", "int8"]
 BackendName = Literal["auto", "native", "torch"]
 
 BATCH_TOKENS = {"native": 16384, "cpu": 4096, "cuda": 65536}
-"""By the backend, or where torch runs by the device."""
-"""Default token budget by kind of device."""
+"""Default token budget: the native backend's, and torch's by kind of device."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

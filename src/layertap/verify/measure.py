@@ -26,7 +26,7 @@ HIGH_FACTOR = 25
 HALF_COSINE = 0.999
 """Smallest cosine in bfloat16 and float16."""
 
-INT8_COSINE = 0.95
+INT8_COSINE = 0.99
 """Smallest cosine in int8: of single tokens; means over the tokens of a text are closer."""
 
 FloatArray = npt.NDArray[np.floating]
