@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <deque>
 #include <thread>
 
 #include "shard_run.hpp"
@@ -127,15 +128,20 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
   std::atomic<std::size_t> next{0};
   std::atomic<bool> stopped{false};
   std::vector<StageSeconds> seconds(static_cast<std::size_t>(workers), StageSeconds{});
+  std::deque<ShardRun> runs;
+  for (std::size_t worker = 0; worker < seconds.size(); ++worker) {
+    const std::size_t of_team = shards.together ? 0 : worker;
+    runs.emplace_back(*this, batch, program, angles, columns.get(), shards, collector, *workspaces[of_team], teams[of_team],
+                      seconds[worker]);
+  }
   const auto work = [&](int worker) {
-    const auto of_team = shards.together ? 0 : static_cast<std::size_t>(worker);
-    Team& team = teams[of_team];
+    ShardRun& run = runs[static_cast<std::size_t>(worker)];
+    Team& team = teams.front();
     const auto stop_asked = [&] {
       // Python's signals are seen on the calling thread only
       if (worker == 0 && !stopped.load(std::memory_order_relaxed) && cancelled()) stopped.store(true);
       return stopped.load();
     };
-    ShardRun run(*this, batch, program, angles, columns.get(), shards, collector, *workspaces[of_team], team, seconds[static_cast<std::size_t>(worker)]);
     if (!shards.together) {
       for (std::size_t shard = next++; shard < shards.shards.size() && run.run(shard, stop_asked); shard = next++) {
       }
@@ -151,17 +157,28 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
     if (worker == 0) team.close();
   };
   const auto helpers = std::make_shared<Helpers>();
-  const ThreadStarter starter;
-  for (int worker = 1; worker < workers; ++worker) {
-    const bool is_started = starter.start([helpers, &work, worker] {
-      if (!helpers->enter()) return;  // what `work` refers to may be gone
-      work(worker);
-      helpers->leave();
-    });
-    if (!is_started) break;
+  // whatever happens here, nobody is left behind in what goes with this run
+  struct Ending {
+    Team& team;
+    Helpers& helpers;
+    ~Ending() {
+      team.close();
+      helpers.end();
+    }
+  };
+  {
+    const Ending ending{teams.front(), *helpers};
+    const ThreadStarter starter;
+    for (int worker = 1; worker < workers; ++worker) {
+      const bool is_started = starter.start([helpers, &work, worker] {
+        if (!helpers->enter()) return;  // what `work` refers to may be gone
+        work(worker);
+        helpers->leave();
+      });
+      if (!is_started) break;
+    }
+    work(0);
   }
-  work(0);
-  helpers->end();
 
   for (auto& workspace : workspaces) give_back(std::move(workspace));
   const std::lock_guard guard(lock_);

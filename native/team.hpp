@@ -39,7 +39,7 @@ class Team {
     Place place;
   };
 
-  // Of the first member alone; ranks count from it.
+  // How many there are by now.
   int size() const { return size_.load(std::memory_order_relaxed); }
 
   // Returns when every member has called it: what they wrote before is seen after.
