@@ -48,8 +48,7 @@ if TYPE_CHECKING:
         sentence_embedding,
     )
     from layertap.records import AttentionMaps, Ragged, Record
-
-__version__ = "0.1.0"
+    from layertap.version import __version__
 
 _HOME = {
     "AttentionMaps": "records",
@@ -74,6 +73,7 @@ _HOME = {
     "UntrainedPoolerError": "errors",
     "UsageError": "errors",
     "WeightsError": "errors",
+    "__version__": "version",
     "attentions": "features.sources",
     "concat": "features.concat",
     "hidden_states": "features.sources",

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn, TextIO
 
-from layertap import __version__
 from layertap.errors import LayertapError, UsageError
+from layertap.version import __version__
 
 INTERRUPTED = 130
 TERMINATED = 143

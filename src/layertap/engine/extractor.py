@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
-from layertap import __version__
 from layertap.backends.base import Backend
 from layertap.backends.choice import Choice, choose, open_backend
 from layertap.engine.cutting import Cutting
@@ -18,37 +15,29 @@ from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
 from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
-from layertap.engine.pipeline import Pipeline, ProgressCallback
+from layertap.engine.pipeline import Pipeline
 from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
 from layertap.engine.results import Collected, collect
-from layertap.engine.summary import RunSummary
+from layertap.engine.streaming import ProgressCallback, Stream
+from layertap.engine.texts import Text as Text
+from layertap.engine.texts import as_records as as_records
+from layertap.engine.texts import check_iterable
 from layertap.engine.units import UnitFinder
 from layertap.engine.wording import Wordings, lengths_of
-from layertap.errors import InputError, OptionError, UsageError
+from layertap.errors import OptionError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
 from layertap.features.naming import Features
 from layertap.features.plan import Plan, Rules
-from layertap.records import Feature, FeatureBatch, FeatureSchema, Record
+from layertap.records import Feature, FeatureSchema
+from layertap.version import __version__
 
-Text: TypeAlias = str | tuple[str, str] | list[str] | Record
-"""One text: as it is, as a pair, as words, or as a record."""
-
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_PLANS = 100
 """Kept by an extractor: to plan takes a fifth of the time of a short text."""
-
-
-class Stream(Iterator[FeatureBatch]):
-    """Feature batches in input order, computed as they are taken; `summary` counts along."""
-
-    def __init__(self, batches: Iterator[FeatureBatch], summary: RunSummary) -> None:
-        self.summary = summary
-        self._batches = batches
-
-    def __next__(self) -> FeatureBatch:
-        return next(self._batches)
 
 
 class Extractor:
@@ -223,7 +212,7 @@ class Extractor:
         plan = self.plan(features)
         several = bool(details) or not (features is None or isinstance(features, str | Expr))
         several_texts = [texts] if isinstance(texts, str) else texts
-        _check_iterable(several_texts)
+        check_iterable(several_texts)
         listed = list(as_records(several_texts))
         pipeline = self._pipeline(plan, details)
         pipeline.refuse_past(checked_limit(max_output_bytes), listed)
@@ -253,7 +242,7 @@ class Extractor:
             An iterator of `FeatureBatch`: consecutive records in input order with their features; its `summary`
             counts what was done so far.
         """
-        _check_iterable(records)
+        check_iterable(records)
         pipeline = self._pipeline(self.plan(features), details)
         summary = pipeline.new_summary()
         return Stream(pipeline.run(as_records(records), summary, on_progress), summary)
@@ -301,6 +290,11 @@ class Extractor:
     ) -> tuple[FeatureSchema, ...]:
         """Name, dtype and shape of every result, in output order."""
         return self._pipeline(self.plan(features), details).schemas
+
+    @property
+    def column_types(self) -> Mapping[str, pa.DataType | None]:
+        """Arrow types of the columns that results add to the records: none."""
+        return {}
 
     def provenance(self, features: Features | None = None) -> dict[str, Any]:
         """What results depend on, for the files that hold them: no time, host or path.
@@ -374,38 +368,3 @@ class Extractor:
 
 def _open(reference: ModelReference, semantics: Semantics, runtime: Runtime) -> Extractor:
     return Extractor.of(open_reference(reference), semantics, runtime)
-
-
-def _check_iterable(texts: object) -> None:
-    # A str is an iterable of texts, too: of its characters. A set has no order that results could follow.
-    if not isinstance(texts, Iterable) or isinstance(texts, str | bytes | Mapping | set | frozenset):
-        raise UsageError(f"texts: expected a list of texts, found {type(texts).__name__}")
-    if getattr(texts, "shape", None) == ():
-        raise UsageError("texts: expected a list of texts, found an array without an axis; its .item() is one text")
-    if hasattr(texts, "columns"):
-        raise UsageError("texts: expected a list of texts, found a table; name one of its columns, as in df['text']")
-
-
-def as_records(items: Iterable[Text]) -> Iterator[Record]:
-    """Texts as records, numbered from 0; raises InputError where one is none."""
-    for row, given in enumerate(items):
-        item = given.tolist() if isinstance(given, np.ndarray) else given
-        match item:
-            case Record():
-                yield item
-            case str():
-                yield Record(row=row, text=str(item))
-            case (str(first), str(second)) if isinstance(item, tuple):
-                yield Record(row=row, text=first, pair=second)
-            case list() if all(isinstance(word, str) for word in item):
-                yield Record.of_words(row, item)
-            case _:
-                raise InputError(
-                    f"text {row} is {_what(item)}; expected a str, a pair (tuple of two), a list of words or a Record"
-                )
-
-
-def _what(item: object) -> str:
-    if isinstance(item, tuple):
-        return f"a tuple of {len(item)}"
-    return "a list of other things than words" if isinstance(item, list) else type(item).__name__

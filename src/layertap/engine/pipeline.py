@@ -7,7 +7,7 @@ input order. Its size is bounded in tokens and in bytes of results, not in recor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +21,7 @@ from layertap.engine.forecast import Forecast, result_bytes
 from layertap.engine.parts import run_in_parts
 from layertap.engine.preparing import Preparation, PreparedText, label
 from layertap.engine.segments import segments_of
+from layertap.engine.streaming import ProgressCallback as ProgressCallback
 from layertap.engine.summary import RunSummary
 from layertap.errors import NonFiniteError
 from layertap.features.plan import Plan
@@ -35,9 +36,6 @@ CHUNK_BATCHES = 16
 
 CHUNK_RESULT_BYTES = 128 << 20
 """Bytes of results that a chunk may hold; a chunk has at least one record."""
-
-ProgressCallback = Callable[[int, int], None]
-"""Called after every packed batch with the records finished by it and the tokens run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

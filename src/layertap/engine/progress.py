@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TextIO, TypeAlias
 
-from layertap.engine.pipeline import ProgressCallback
+from layertap.engine.streaming import ProgressCallback
 
 SECONDS_BETWEEN_LINES = 10.0
 """Where there is no terminal, a line is printed at most so often."""

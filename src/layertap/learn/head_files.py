@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap import __version__
 from layertap.data.writers.parts import in_words
 from layertap.engine.options import Semantics
 from layertap.errors import InputError, LayertapError, OutputError, UsageError
 from layertap.features.parse import parse
 from layertap.learn.head import FittedOn, Head
 from layertap.learn.tags import SCHEMES
+from layertap.version import __version__
 
 JSON_FILE = "head.json"
 ARRAYS_FILE = "head.safetensors"

@@ -15,7 +15,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from layertap import __version__
 from layertap.backends.choice import Wish, choose, require_backend
 from layertap.backends.here import installed, require_torch
 from layertap.checkpoints.keys import to_stored
@@ -29,6 +28,7 @@ from layertap.verify.certificate import Certificate, Finding, Output, Setup, Set
 from layertap.verify.measure import Difference, float32_bound
 from layertap.verify.reference import IntRows, Outputs, Reference, quiet_transformers, require_transformers
 from layertap.verify.texts import built_in_texts, hash_of
+from layertap.version import __version__
 
 LONGEST = 1024
 """Default limit in tokens for models that take more: attention in float64 is slow."""

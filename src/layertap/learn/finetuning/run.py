@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from layertap import __version__
 from layertap.backends.torch.backend import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.data import open_reader
@@ -41,6 +40,7 @@ from layertap.learn.labels import Labels, Part, check_known, check_learnable, ch
 from layertap.learn.libraries import require_libraries
 from layertap.learn.tags import in_scheme, scheme_of
 from layertap.tensors import TensorView
+from layertap.version import __version__
 
 Data = str | os.PathLike[str] | LabelledTexts
 
