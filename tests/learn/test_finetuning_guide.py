@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SST = ROOT.parent / "shared/data/sst"
 
 
+@pytest.mark.slow
 def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
     pytest.importorskip("seqeval", reason="seqeval is not installed (extra: learn)")
     if not SST.is_dir():

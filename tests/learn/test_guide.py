@@ -27,6 +27,7 @@ def sst(tmp_path, monkeypatch, minilm_folder):
     return tmp_path / "sst"
 
 
+@pytest.mark.slow
 def test_the_guide_runs(sst, runs):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/learn.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
     assert len(blocks) == 2
@@ -39,6 +40,7 @@ def test_the_guide_runs(sst, runs):
     assert max(names["search"].cv_results_["mean_test_score"]) > 0.65
 
 
+@pytest.mark.slow
 def test_the_example_runs(sst, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["sentiment.py", str(sst)])
     runpy.run_path(str(ROOT / "examples/sentiment.py"), run_name="__main__")
@@ -50,6 +52,7 @@ def test_the_example_runs(sst, monkeypatch, capsys):
 PROBING = ROOT.parent / "shared/data/probing_en"
 
 
+@pytest.mark.slow
 def test_the_example_of_nine_tasks_runs(tmp_path, monkeypatch, capsys, minilm_folder):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
     if not PROBING.is_dir():

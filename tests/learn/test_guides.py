@@ -55,6 +55,7 @@ def run(guide: str, **changed: str) -> dict:
     return names
 
 
+@pytest.mark.slow
 def test_sentiment(place):
     for part, size in {"train": 120, "dev": 40, "test": 40}.items():
         name = f"stsa.binary.{part}.txt"
@@ -68,6 +69,7 @@ def test_sentiment(place):
     assert (place / "mood-model/curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_entities(place, capsys):
     source = DATA / "ner_wnut17"
     # tags of the ones stand in the other
@@ -84,6 +86,7 @@ def test_entities(place, capsys):
     assert (place / "ner-model/curve.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_layers(place):
     for part in ("va", "te"):
         name = f"sentence_length/{part}.txt"

@@ -44,6 +44,7 @@ def _data(tmp_path, monkeypatch, minilm_folder):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_data")
 def test_the_guide_runs(tmp_path, capsys):
     names: dict = {}
