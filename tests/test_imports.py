@@ -21,7 +21,8 @@ MODULES = sorted(
     if not module.name.endswith("__main__")
 )
 NEED_TORCH = [name for name in MODULES if f"{name}.".startswith(TORCH_ROOMS) and name != "layertap.backends.torch"]
-NEED_SKLEARN = ["layertap.learn.text_features"]  # scikit-learn in turn imports pandas, and that pyarrow, where they are
+# scikit-learn in turn imports pandas, and that pyarrow, where they are
+NEED_SKLEARN = ["layertap.learn.vectors.text_features"]
 KERNELS = "layertap.backends.native._native"
 NEED_KERNELS = [KERNELS, "layertap.backends.native.backend", "layertap.backends.native.here"]
 IS_BUILT = find_spec(KERNELS) is not None

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from benchmarks.learning.tasks import Part
 from benchmarks.models import minilm_folder
 from layertap import Extractor, Ragged
-from layertap.learn.linear import Examples, Fitted, Training, fit_linear
-from layertap.learn.mix import learnt_mix
+from layertap.learn.fitting.linear import Examples, Fitted, Training, fit_linear
+from layertap.learn.fitting.mix import learnt_mix
 
 Vectors = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]

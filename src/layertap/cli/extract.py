@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from layertap.engine.forecast import Forecast
     from layertap.engine.options import ModelReference, Runtime, Semantics
     from layertap.engine.summary import RunSummary
-    from layertap.learn.predicting import Predictor
+    from layertap.learn.heads.predictor import Predictor
 
 STANDARD_STREAM = "-"
 

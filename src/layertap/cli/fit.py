@@ -31,9 +31,9 @@ from layertap.errors import OptionError
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.options import Semantics
-    from layertap.learn.head import Head
+    from layertap.learn.fitting.task import FitOptions
+    from layertap.learn.heads.head import Head
     from layertap.learn.labels import Part
-    from layertap.learn.task import FitOptions
     from layertap.records import Record
 
 SCHEMES = ("auto", "bio", "io", "tags")
@@ -133,11 +133,11 @@ class LabelledInput:
 def run(options: argparse.Namespace) -> None:
     """Runs the command: labels are checked before a model is opened."""
     from layertap.backends.choice import require_backend
-    from layertap.learn.fitting import canonical_feature, fit_task
-    from layertap.learn.head import checked_schema
-    from layertap.learn.head_files import check_head_place
+    from layertap.learn.fitting.fit import canonical_feature, fit_task
+    from layertap.learn.fitting.task import checked_task
+    from layertap.learn.heads.files import check_head_place
+    from layertap.learn.heads.head import checked_schema
     from layertap.learn.libraries import require_libraries
-    from layertap.learn.task import checked_task
 
     limit_tokenizer_threads(options.threads)
     fit, semantics, runtime = fit_options(options), semantics_of(options), runtime_of(options)
@@ -173,8 +173,8 @@ def run(options: argparse.Namespace) -> None:
 def fit_options(options: argparse.Namespace) -> FitOptions:
     """How to fit, as the command line says."""
     from layertap.features.parse import parse_named
-    from layertap.learn.linear import Training
-    from layertap.learn.task import FitOptions
+    from layertap.learn.fitting.linear import Training
+    from layertap.learn.fitting.task import FitOptions
 
     features = features_of(options) or []
     if len(features) > 1:
@@ -216,7 +216,7 @@ def class_weights(given: list[str] | None) -> Any:
 
 def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
     """The records of a file and their labels."""
-    from layertap.learn.fitting import counter
+    from layertap.learn.fitting.fit import counter
     from layertap.learn.labels import Part, labels_of
 
     options = argparse.Namespace(**(vars(options) | {"input": source}))

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.opening import OpenedModel
     from layertap.engine.options import Semantics
-    from layertap.learn.head import Head
-    from layertap.learn.predicting import Judge, Predictor
+    from layertap.learn.heads.head import Head
+    from layertap.learn.heads.predictor import Judge, Predictor
 
 DESCRIPTION = """\
 Says what heads make of every text of INPUT, in the order of the input: for a head NAME of texts the columns
@@ -127,7 +127,7 @@ class OwnHead:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from layertap.learn.predicting import Predictor
+    from layertap.learn.heads.predictor import Predictor
 
     started = time.perf_counter()
     asked = _asked(options)
@@ -196,8 +196,8 @@ def _asked(options: argparse.Namespace) -> list[Head] | OwnHead:
 
 
 def _head(text: str) -> Head | OwnHead:
-    from layertap.learn.head import Head
-    from layertap.learn.head_files import JSON_FILE
+    from layertap.learn.heads.files import JSON_FILE
+    from layertap.learn.heads.head import Head
 
     name, equals, folder = text.partition("=")
     if not equals or Path(text).is_dir():
@@ -238,8 +238,8 @@ def _semantics(options: argparse.Namespace) -> Semantics:
 def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[Judge]]:
     """The model, and the heads, checked against it."""
     from layertap.engine.opening import open_reference
-    from layertap.learn.checkpoint_head import CheckpointHead
-    from layertap.learn.classifier import default_name
+    from layertap.learn.heads.checkpoint import CheckpointHead
+    from layertap.learn.heads.classifier import default_name
 
     if isinstance(asked, OwnHead):
         opened = open_reference(job.reference)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor
     from layertap.features.expr import Expr
     from layertap.learn.labels import Part
-    from layertap.learn.probing.examples import Examples
     from layertap.learn.probing.findings import Findings
+    from layertap.learn.probing.splits import Examples
 
 ENDINGS = (".csv", ".json", ".png", ".html")
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
@@ -188,7 +188,7 @@ def run(options: argparse.Namespace) -> None:
 def _prepared(request: Request) -> Callable[[], Findings]:
     """Labels are read and checked; what is left is to probe them."""
     from layertap.learn.libraries import require_libraries
-    from layertap.learn.probing.examples import metrics_of
+    from layertap.learn.probing.splits import metrics_of
 
     options, examples = request.options, _examples(request)
     words = examples.owners is not None
@@ -325,7 +325,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def _examples(request: Request) -> Examples:
     from layertap.engine.units import UnitFinder
-    from layertap.learn.probing.examples import MAX_WORDS, cross_validation, given_split, read_part
+    from layertap.learn.probing.splits import MAX_WORDS, cross_validation, given_split, read_part
 
     options = request.options
     most = options.max_words or MAX_WORDS
@@ -350,7 +350,7 @@ def _opened(options: argparse.Namespace) -> Extractor:
 
 def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Expr]:
     from layertap.features.parse import parse
-    from layertap.learn.vectors import width_of, word_width_of
+    from layertap.learn.vectors.sweep import width_of, word_width_of
 
     layers = request.layers
     if layers is None:

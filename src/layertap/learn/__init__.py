@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING, Any
 from layertap.backends.here import require_torch
 
 if TYPE_CHECKING:
-    from layertap.learn.classifier import Classifier
-    from layertap.learn.finetuning.examples import LabelledTexts
+    from layertap.learn.finetuning.encoding import LabelledTexts
     from layertap.learn.finetuning.options import TrainingOptions
     from layertap.learn.finetuning.run import finetune
-    from layertap.learn.fitting import fit_head
-    from layertap.learn.head import Head
-    from layertap.learn.text_features import TextFeatures
+    from layertap.learn.fitting.fit import fit_head
+    from layertap.learn.heads.classifier import Classifier
+    from layertap.learn.heads.head import Head
+    from layertap.learn.vectors.text_features import TextFeatures
 
 __all__ = ["Classifier", "Head", "LabelledTexts", "TextFeatures", "TrainingOptions", "finetune", "fit_head"]
 
 _MODULES = {
-    "Classifier": "classifier",
-    "Head": "head",
-    "LabelledTexts": "finetuning.examples",
-    "TextFeatures": "text_features",
+    "Classifier": "heads.classifier",
+    "Head": "heads.head",
+    "LabelledTexts": "finetuning.encoding",
+    "TextFeatures": "vectors.text_features",
     "TrainingOptions": "finetuning.options",
     "finetune": "finetuning.run",
-    "fit_head": "fitting",
+    "fit_head": "fitting.fit",
 }
 _WITHOUT_LIBRARIES = ("Classifier", "Head")
 

@@ -1,7 +1,7 @@
-"""Fine-tuning: an encoder with its family's classification head, trained on packed batches.
+"""Fine-tuning of an encoder together with its family's classification head, on packed batches.
 
-`examples.py` reads and checks labelled texts or words, `options.py` says how to train; `model.py` is the model (which
-head a family has is data of `learn/family_heads.py`), `schedule.py` the learning rates, `batches.py` the order of the
-data, `trainer.py` the loop, `state.py` what a killed run goes on from, `scores.py` how good it is. `run.py` puts them
-together, `folder.py` and `curve.py` write the result.
+`run.py` puts the modules together: `encoding.py` tokenizes labelled texts, `options.py` holds the hyperparameters,
+`model.py` the module that is trained, `schedule.py` its learning rates, `batches.py` the order of the records,
+`trainer.py` the loop, `state.py` the checkpoint that an interrupted run resumes from, `scoring.py` the metrics;
+`folder.py` and `curve.py` write the result.
 """

@@ -14,7 +14,7 @@ from torch import Tensor
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.load import ModelFiles
 from layertap.errors import OutputError, UsageError
-from layertap.learn.family_heads import FamilyHead
+from layertap.learn.heads.families import FamilyHead
 
 TOKENIZER_FILES = (
     "tokenizer.json",

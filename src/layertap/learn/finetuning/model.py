@@ -19,7 +19,7 @@ from layertap.backends.torch.encoder import Encoder, PackedTensors
 from layertap.backends.torch.weights import to_tensor
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import POOLER, ModelFiles
-from layertap.learn.family_heads import FamilyHead, HeadLayer
+from layertap.learn.heads.families import FamilyHead, HeadLayer
 from layertap.models.sentence import DenseActivation
 from layertap.models.spec import EncoderSpec
 from layertap.packing import pack

@@ -18,10 +18,8 @@ from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.engine.progress import progress_on
 from layertap.errors import InputError, OptionError, UsageError
-from layertap.learn.checkpoint_head import stored_head, stored_lower_layers
-from layertap.learn.family_heads import FamilyHead, head_of, stated_task
 from layertap.learn.finetuning.curve import Evaluation, can_draw, write_csv, write_png
-from layertap.learn.finetuning.examples import LABEL, Examples, LabelledTexts, digest_of, encoded, part_of
+from layertap.learn.finetuning.encoding import LABEL, Examples, LabelledTexts, digest_of, encoded, part_of
 from layertap.learn.finetuning.folder import (
     NewFolder,
     check_output,
@@ -33,9 +31,11 @@ from layertap.learn.finetuning.folder import (
 from layertap.learn.finetuning.model import HeadedEncoder, starting_model
 from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import freeze, optimizer_of
-from layertap.learn.finetuning.scores import Scoring
+from layertap.learn.finetuning.scoring import Scoring
 from layertap.learn.finetuning.state import RunFolder
 from layertap.learn.finetuning.trainer import OnEvaluation, Trainer
+from layertap.learn.heads.checkpoint import stored_head, stored_lower_layers
+from layertap.learn.heads.families import FamilyHead, head_of, stated_task
 from layertap.learn.labels import Labels, Part, check_known, check_learnable, check_same_task
 from layertap.learn.libraries import require_libraries
 from layertap.learn.tags import in_scheme, scheme_of

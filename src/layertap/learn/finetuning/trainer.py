@@ -15,11 +15,11 @@ from torch import Tensor
 from layertap.errors import NonFiniteError
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.curve import Evaluation, Step
-from layertap.learn.finetuning.examples import Examples
+from layertap.learn.finetuning.encoding import Examples
 from layertap.learn.finetuning.model import HeadedEncoder, packed
 from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import set_learning_rate
-from layertap.learn.finetuning.scores import Scoring
+from layertap.learn.finetuning.scoring import Scoring
 from layertap.learn.finetuning.state import RunFolder
 
 OnStep = Callable[[int, int], None]

@@ -1,6 +1,6 @@
-"""Which layer knows what: a linear probe on every layer.
+"""Linear probes on every layer: which layer of a model holds a property of texts, words or pairs.
 
-`examples.py` reads and checks labelled data and splits it, `linear.py` fits probes, `scores.py` measures them,
-`probe.py` puts them together, `geometry.py` compares layers without labels; `table.py`, `figures.py` and `page.py` show
-what was found.
+`splits.py` divides labelled data, `logistic.py` fits a probe, `bootstrap.py` gives scores their intervals, `probe.py`
+and `pairs.py` run them over all features, and `geometry.py` compares layers without labels. The result is a `Findings`
+(`findings.py`), which `table.py`, `figures.py` and `page.py` present.
 """

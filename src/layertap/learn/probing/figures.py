@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from layertap.learn.probing.bootstrap import LEVEL
 from layertap.learn.probing.findings import ClassDetails, Findings, PairDetails, Row
-from layertap.learn.probing.scores import LEVEL
 
 INK, FAINT, RULE = "#1f2937", "#6b7280", "#e5e7eb"
 SERIES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#0891b2", "#be123c", "#4d7c0f")

@@ -11,7 +11,7 @@ import numpy as np
 from layertap.features.expr import Expr, Pool, Units
 from layertap.features.sources import HiddenLayers
 from layertap.learn.metrics import Classes, Floats
-from layertap.learn.probing.scores import Rows, Score
+from layertap.learn.probing.bootstrap import Rows, Score
 
 SAMPLE = 2000
 """Texts that similarities and the projection are worked out on, at most."""

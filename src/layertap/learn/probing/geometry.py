@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from layertap.learn.metrics import Floats
-from layertap.learn.vector_cache import FloatArray
+from layertap.learn.vectors.cache import FloatArray
 
 
 def similarity(layers: Sequence[FloatArray]) -> Floats:

@@ -13,11 +13,11 @@ from layertap.errors import InputError
 from layertap.features.expr import Expr
 from layertap.learn.labels import numbers_of
 from layertap.learn.metrics import Classes, Floats
+from layertap.learn.probing.bootstrap import correlated, shuffled
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
-from layertap.learn.probing.scores import correlated, shuffled
-from layertap.learn.vector_cache import FloatArray
-from layertap.learn.vectors import sweep
+from layertap.learn.vectors.cache import FloatArray
+from layertap.learn.vectors.sweep import sweep
 from layertap.records import Record
 
 LEAST = 3

@@ -10,13 +10,13 @@ import numpy as np
 from layertap.engine.extractor import Extractor
 from layertap.features.expr import Expr
 from layertap.learn.metrics import Classes
-from layertap.learn.probing.examples import Examples
+from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
-from layertap.learn.probing.linear import probe_control, probe_split
-from layertap.learn.probing.scores import ENTITY_F1, Gold
-from layertap.learn.vector_cache import FloatArray
-from layertap.learn.vectors import sweep, sweep_words
+from layertap.learn.probing.logistic import probe_control, probe_split
+from layertap.learn.probing.splits import Examples
+from layertap.learn.vectors.cache import FloatArray
+from layertap.learn.vectors.sweep import sweep, sweep_words
 
 
 def probe(

@@ -7,8 +7,8 @@ import io
 import json
 from typing import Any
 
+from layertap.learn.probing.bootstrap import LEVEL, RESAMPLES
 from layertap.learn.probing.findings import ClassDetails, Findings, Row
-from layertap.learn.probing.scores import LEVEL, RESAMPLES
 
 CELLS = 32
 

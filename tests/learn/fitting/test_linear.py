@@ -9,8 +9,8 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 
 from sklearn.linear_model import LogisticRegression
 
-from layertap.learn import linear
-from layertap.learn.linear import Examples, Training, cross_entropy, fit_linear
+from layertap.learn.fitting import linear
+from layertap.learn.fitting.linear import Examples, Training, cross_entropy, fit_linear
 
 
 def examples(*, layers: int = 1, count: int = 200, width: int = 6, classes: int = 3, seed: int = 0) -> Examples:

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import OptionError
+from layertap.learn.fitting.buffers import MEMORY_BYTES
+from layertap.learn.fitting.linear import Training
 from layertap.learn.labels import Labels, Part, check_known, check_learnable, check_same_task, listed
-from layertap.learn.linear import Training
 from layertap.learn.tags import Scheme, in_scheme, scheme_of
-from layertap.learn.vector_store import MEMORY_BYTES
 
 Bools = npt.NDArray[np.bool_]
 

@@ -20,8 +20,8 @@ from layertap.features.expr import Expr
 from layertap.features.naming import Features, named
 from layertap.features.parse import parse
 from layertap.features.plan import Plan
-from layertap.learn.checkpoint_head import Answer
-from layertap.learn.head import Float32, checked_schema
+from layertap.learn.heads.checkpoint import Answer
+from layertap.learn.heads.head import Float32, checked_schema
 from layertap.learn.labels import Task
 from layertap.learn.tags import Scheme, entities
 from layertap.records import Feature, FeatureBatch, FeatureSchema, Ragged, Record

@@ -20,7 +20,7 @@ from layertap.cli.main import main
 from layertap.errors import InputError, LayertapError, NonFiniteError, OptionError, OutputError, UsageError
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
 from layertap.learn.finetuning import run as run_module
-from layertap.learn.finetuning import scores as scores_module
+from layertap.learn.finetuning import scoring as scoring_module
 from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.options import METRICS, PRECISIONS
@@ -159,7 +159,7 @@ def scripted(monkeypatch):
         value = coming.pop(0)
         return {"accuracy": value, "macro_f1": 1 - value, "mcc": 0.0}
 
-    monkeypatch.setattr(scores_module, "head_scores", scores_of)
+    monkeypatch.setattr(scoring_module, "head_scores", scores_of)
     return coming
 
 

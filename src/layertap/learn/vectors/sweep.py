@@ -13,7 +13,7 @@ from layertap.engine.extractor import Extractor
 from layertap.engine.progress import progress_on
 from layertap.errors import FeatureError
 from layertap.features.expr import Expr
-from layertap.learn.vector_cache import FloatArray, Shelf, key_of, turn
+from layertap.learn.vectors.cache import FloatArray, Shelf, key_of, turn
 from layertap.records import Ragged, Record
 
 SHARD_BYTES = 1 << 26

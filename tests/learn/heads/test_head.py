@@ -17,7 +17,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from layertap import Extractor
 from layertap.errors import FeatureError, InputError, OptionError, UsageError
 from layertap.learn import Head, fit_head
-from layertap.learn.predicting import Predictor
+from layertap.learn.heads.predictor import Predictor
 
 WORDS = {"good": ["good", "great", "funny"], "bad": ["bad", "dull", "not"], "river": ["river", "bank", "money"]}
 
@@ -96,7 +96,7 @@ def test_a_head_that_cannot_be_written_leaves_nothing(head, tmp_path, monkeypatc
 
     head.save(tmp_path / "h")
     before = (tmp_path / "h/head.json").read_bytes()
-    monkeypatch.setattr("layertap.learn.head_files.os.fsync", full)
+    monkeypatch.setattr("layertap.learn.heads.files.os.fsync", full)
     with pytest.raises(OSError, match="the disk is full; nothing is left of it"):
         head.save(tmp_path / "h", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["h"]

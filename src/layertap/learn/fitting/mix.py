@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from layertap.learn.linear import Examples, Float32, Float64, Training, cross_entropy, fit_linear
+from layertap.learn.fitting.linear import Examples, Float32, Float64, Training, cross_entropy, fit_linear
 
 SHARPNESSES = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """Those tried, beside the best layer alone."""

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from layertap.engine.options import Semantics
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
-from layertap.learn.fitting import counter
+from layertap.learn.fitting.fit import counter
 from layertap.learn.labels import Part
 from layertap.learn.tags import Scheme, in_scheme
 from layertap.records import Record

@@ -20,9 +20,9 @@ from layertap.checkpoints.load import open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError, UnsupportedModelError
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
-from layertap.learn.family_heads import FAMILIES as HEADS
 from layertap.learn.finetuning import run as run_module
 from layertap.learn.finetuning import trainer as trainer_module
+from layertap.learn.heads.families import FAMILIES as HEADS
 from tests.learn.conftest import FAMILIES
 
 TEXTS = ["a good film", "hello", "the dull story of a great actor, who said hello to the world", "", "bank of money"]

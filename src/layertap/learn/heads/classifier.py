@@ -23,8 +23,8 @@ from layertap.engine.pipeline import ProgressCallback
 from layertap.engine.progress import progress_on
 from layertap.errors import UsageError
 from layertap.features.naming import Features
-from layertap.learn.checkpoint_head import CheckpointHead
-from layertap.learn.predicting import LIKELY, Judgements, Predictor, Tagging, predictions
+from layertap.learn.heads.checkpoint import CheckpointHead
+from layertap.learn.heads.predictor import LIKELY, Judgements, Predictor, Tagging, predictions
 from layertap.records import Ragged
 
 Floats = npt.NDArray[np.float32]
@@ -195,7 +195,7 @@ class Classifier:
 
         Returns:
             An iterator of `FeatureBatch`, whose records have the column `head.name` (and of entities
-            `<name>.entities`), and whose features have `<name>.scores`; see `layertap.learn.predicting.Predictor`.
+            `<name>.entities`), and whose features have `<name>.scores`; see `layertap.learn.heads.predictor.Predictor`.
         """
         return self._predictor.stream(texts, features, details=details, on_progress=on_progress)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from layertap.learn.metrics import Classes
-from layertap.learn.probing.scores import Rows
-from layertap.learn.vector_cache import FloatArray
+from layertap.learn.probing.bootstrap import Rows
+from layertap.learn.vectors.cache import FloatArray
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C of the L2 penalty that are tried, as scikit-learn has them."""

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
+from layertap.learn.probing.bootstrap import Gold
 from layertap.learn.probing.geometry import projection, similarity
-from layertap.learn.probing.linear import STRENGTHS, Split, probe_control, probe_split
-from layertap.learn.probing.scores import Gold
+from layertap.learn.probing.logistic import STRENGTHS, Split, probe_control, probe_split
 
 
 def halves(number):

@@ -16,15 +16,15 @@ from layertap.engine.extractor import Extractor, Text, as_records
 from layertap.engine.progress import progress_on
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, UsageError
-from layertap.learn.head import FittedOn, Head, canonical, checked_schema, default_feature
+from layertap.learn.fitting.buffers import MEMORY_BYTES, VectorSpace, vector_space
+from layertap.learn.fitting.linear import Examples, Fitted, Float32, Training, fit_linear
+from layertap.learn.fitting.mix import Mix, learnt_mix
+from layertap.learn.fitting.task import Bools, ClassWeight, FitOptions, Task, checked_task, drawn_apart
+from layertap.learn.heads.head import FittedOn, Head, canonical, checked_schema, default_feature
+from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labels import Part
-from layertap.learn.linear import Examples, Fitted, Float32, Training, fit_linear
 from layertap.learn.metrics import Scores, class_scores, entity_scores
-from layertap.learn.mix import Mix, learnt_mix
-from layertap.learn.predicting import Predictor
 from layertap.learn.tags import Scheme, in_scheme
-from layertap.learn.task import Bools, ClassWeight, FitOptions, Task, checked_task, drawn_apart
-from layertap.learn.vector_store import MEMORY_BYTES, VectorSpace, vector_space
 from layertap.records import FeatureSchema, Ragged, Record
 
 FEATURE = "v"

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
-from layertap.learn import linear, mix
-from layertap.learn.linear import Examples, Training, cross_entropy, fit_linear
-from layertap.learn.mix import learnt_mix
+from layertap.learn.fitting import linear, mix
+from layertap.learn.fitting.linear import Examples, Training, cross_entropy, fit_linear
+from layertap.learn.fitting.mix import learnt_mix
 
 
 def examples(signal: list[float], *, count: int = 600, width: int = 8, seed: int = 0, same: bool = False) -> Examples:

@@ -20,7 +20,7 @@ from layertap.data.writers.parts import in_words
 from layertap.engine.options import Semantics
 from layertap.errors import InputError, LayertapError, OutputError, UsageError
 from layertap.features.parse import parse
-from layertap.learn.head import FittedOn, Head
+from layertap.learn.heads.head import FittedOn, Head
 from layertap.learn.tags import SCHEMES
 from layertap.version import __version__
 

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn import metrics
 
 from layertap.learn.metrics import METRICS, Tally, class_scores, correlation, entity_counts, entity_f1
-from layertap.learn.probing.scores import Gold, correlated, shuffled
+from layertap.learn.probing.bootstrap import Gold, correlated, shuffled
 
 ORACLES = {
     "accuracy": metrics.accuracy_score,

@@ -15,7 +15,7 @@ from sklearn.metrics import accuracy_score
 from layertap import Extractor
 from layertap.errors import FeatureError, InputError
 from layertap.learn import Head, fit_head
-from layertap.learn.predicting import Predictor
+from layertap.learn.heads.predictor import Predictor
 from layertap.records import Record
 
 KINDS = {"river": "B-place", "bank": "I-place", "money": "B-thing"}

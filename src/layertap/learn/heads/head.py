@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor, Text
     from layertap.engine.opening import OpenedModel
     from layertap.features.plan import Plan
-    from layertap.learn.checkpoint_head import Answer
+    from layertap.learn.heads.checkpoint import Answer
 
 Float32 = npt.NDArray[np.float32]
 
@@ -116,7 +116,7 @@ class Head:
         Raises:
             InputError: the folder is none, or its files do not fit together.
         """
-        from layertap.learn.head_files import load_head
+        from layertap.learn.heads.files import load_head
 
         return load_head(Path(folder))
 
@@ -127,7 +127,7 @@ class Head:
             UsageError: the folder exists and `overwrite` is off, or is no head.
             OutputError: it cannot be written.
         """
-        from layertap.learn.head_files import save_head
+        from layertap.learn.heads.files import save_head
 
         save_head(self, Path(folder), overwrite=overwrite)
 
@@ -191,7 +191,7 @@ class Head:
         Raises:
             OptionError: an extractor of another model, or with other options, than the head was fitted on.
         """
-        from layertap.learn.predicting import predictions
+        from layertap.learn.heads.predictor import predictions
 
         several = [texts] if isinstance(texts, str) else texts
         found = predictions(self, several, extractor or self._own(), progress=progress)

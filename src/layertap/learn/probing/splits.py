@@ -14,8 +14,8 @@ from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
 from layertap.learn.labels import Part, check_known, check_learnable, check_same_task, listed
 from layertap.learn.metrics import METRICS, Classes
-from layertap.learn.probing.linear import Split
-from layertap.learn.probing.scores import ENTITY_F1, Gold, Rows
+from layertap.learn.probing.bootstrap import ENTITY_F1, Gold, Rows
+from layertap.learn.probing.logistic import Split
 from layertap.learn.tags import mark_entities
 from layertap.records import Record
 

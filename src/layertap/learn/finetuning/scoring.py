@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layertap.learn.fitting import head_scores
+from layertap.learn.fitting.fit import head_scores
 from layertap.learn.tags import Scheme
 
 

@@ -18,9 +18,9 @@ from layertap.errors import OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature
 from layertap.features.parse import parse_named
-from layertap.learn.column import texts_of
-from layertap.learn.vector_cache import FloatArray
-from layertap.learn.vectors import cached, extracted, width_of
+from layertap.learn.vectors.cache import FloatArray
+from layertap.learn.vectors.sweep import cached, extracted, width_of
+from layertap.learn.vectors.text_column import texts_of
 
 
 class OpenModel:

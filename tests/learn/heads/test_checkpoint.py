@@ -17,7 +17,7 @@ from layertap import Extractor
 from layertap.cli.main import main
 from layertap.errors import InputError, LayertapError, OptionError, UsageError
 from layertap.learn import Classifier
-from layertap.learn.predicting import LabelSet, Predictor
+from layertap.learn.heads.predictor import LabelSet, Predictor
 from layertap.records import FeatureBatch
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"

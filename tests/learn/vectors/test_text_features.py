@@ -244,7 +244,7 @@ def test_without_scikit_learn_one_message():
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+        env={"PYTHONPATH": str(Path(__file__).parents[3] / "src")},
     )
     assert (
         "ModuleNotFoundError: layertap.learn.TextFeatures needs scikit-learn: pip install 'layertap[learn]'"

@@ -21,8 +21,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from layertap.errors import OutputError
-from layertap.learn import TextFeatures, vectors
-from layertap.learn.vector_cache import Shelf, key_of
+from layertap.learn import TextFeatures
+from layertap.learn.vectors import sweep
+from layertap.learn.vectors.cache import Shelf, key_of
 
 TEXTS = [f"the film number {i} was {'good' if i % 2 else 'bad'}" for i in range(30)]
 LABELS = np.array([i % 2 for i in range(30)])
@@ -174,7 +175,7 @@ def test_vectors_of_another_width_are_damage(tmp_path):
 
 
 def test_large_extractions_are_put_away_in_parts(model, tmp_path, runs, monkeypatch):
-    monkeypatch.setattr(vectors, "SHARD_BYTES", 1)
+    monkeypatch.setattr(sweep, "SHARD_BYTES", 1)
     features = TextFeatures(LAYERS[1], model=model, cache=tmp_path, sweep=LAYERS)
     many = [f"{text} {i}" for i in range(40) for text in TEXTS]
     found = features.transform(many)
@@ -207,10 +208,10 @@ def test_files_of_killed_processes_are_swept_away(model, tmp_path):
 
 def test_a_process_killed_while_it_extracts_frees_the_lock(model, tmp_path):
     code = (
-        "import os, sys\nfrom layertap.learn.vector_cache import turn\nfrom pathlib import Path\n"
+        "import os, sys\nfrom layertap.learn.vectors.cache import turn\nfrom pathlib import Path\n"
         "with turn(Path(sys.argv[1])):\n    os._exit(9)"
     )
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "src")}
     assert subprocess.run([sys.executable, "-c", code, tmp_path], env=environment).returncode == 9
     assert TextFeatures(LAYERS[1], model=model, cache=tmp_path).transform(TEXTS).shape == (30, 32)
 

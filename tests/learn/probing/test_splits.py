@@ -9,7 +9,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
-from layertap.learn.probing.examples import cross_validation, given_split, read_part
+from layertap.learn.probing.splits import cross_validation, given_split, read_part
 from layertap.records import Record
 
 FINDER = UnitFinder(words=True)

@@ -1,0 +1,1 @@
+"""Fitting linear heads to features of a frozen encoder."""
