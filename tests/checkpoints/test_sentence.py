@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from layertap.checkpoints.sentence_modules import OLD_POOLING_KEYS, POOLING_MODE
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError
 from layertap.models.sentence import SentenceEmbeddingSpec
+from tests.writing import write
 
 OLD = "sentence_transformers.models."
 NEW = {
@@ -41,17 +41,15 @@ def folder(tmp_path, encoder) -> Path:
 
 
 @pytest.fixture
-def write(folder) -> Write:
+def put(folder) -> Write:
     """Writes a JSON file; a sentence-transformers folder with mean pooling is there to begin with."""
 
-    def write(name: str, value: object) -> None:
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(value if isinstance(value, str) else json.dumps(value))
+    def put(name: str, value: object) -> None:
+        write(folder / name, value)
 
-    write("modules.json", modules("Transformer", "Pooling"))
-    write(POOLING_CONFIG, {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
-    return write
+    put("modules.json", modules("Transformer", "Pooling"))
+    put(POOLING_CONFIG, {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    return put
 
 
 @pytest.fixture
@@ -78,57 +76,57 @@ def test_a_plain_folder_has_none(read):
 
 @pytest.mark.parametrize("names", [None, NEW])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_old_and_new_type_names(write, read, names, normalize):
+def test_old_and_new_type_names(put, read, names, normalize):
     kinds = ["Transformer", "Pooling", *(["Normalize"] if normalize else [])]
-    write("modules.json", modules(*kinds, names=names))
+    put("modules.json", modules(*kinds, names=names))
     assert read() == SentenceEmbeddingSpec(steps=("normalize",) if normalize else ())
 
 
 @pytest.mark.parametrize(("key", "pooling"), OLD_POOLING_KEYS.items())
-def test_old_pooling_keys(write, read, key, pooling):
+def test_old_pooling_keys(put, read, key, pooling):
     flags = dict.fromkeys(OLD_POOLING_KEYS, False)
-    write(POOLING_CONFIG, {"word_embedding_dimension": 32, **flags, key: True})
+    put(POOLING_CONFIG, {"word_embedding_dimension": 32, **flags, key: True})
     assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
 
 
-def test_old_pooling_keys_join_in_a_fixed_order_and_none_means_mean(write, read):
-    write(POOLING_CONFIG, dict.fromkeys(reversed(OLD_POOLING_KEYS), True))
+def test_old_pooling_keys_join_in_a_fixed_order_and_none_means_mean(put, read):
+    put(POOLING_CONFIG, dict.fromkeys(reversed(OLD_POOLING_KEYS), True))
     assert read() == SentenceEmbeddingSpec(poolings=tuple(OLD_POOLING_KEYS.values()))
-    write(POOLING_CONFIG, dict.fromkeys(OLD_POOLING_KEYS, False))
+    put(POOLING_CONFIG, dict.fromkeys(OLD_POOLING_KEYS, False))
     assert read() == SentenceEmbeddingSpec(poolings=("mean",))
 
 
 @pytest.mark.parametrize(("mode", "pooling"), POOLING_MODES.items())
-def test_new_pooling_key(write, read, mode, pooling):
-    write(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True})
+def test_new_pooling_key(put, read, mode, pooling):
+    put(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": mode, "include_prompt": True})
     assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
-    write(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": [mode]})
+    put(POOLING_CONFIG, {"embedding_dimension": 32, "pooling_mode": [mode]})
     assert read() == SentenceEmbeddingSpec(poolings=(pooling,))
 
 
-def test_new_pooling_lists_keep_their_order_and_go_before_old_keys(write, read):
-    write(POOLING_CONFIG, {"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True, "include_prompt": False})
+def test_new_pooling_lists_keep_their_order_and_go_before_old_keys(put, read):
+    put(POOLING_CONFIG, {"pooling_mode": ["mean", "cls"], "pooling_mode_max_tokens": True, "include_prompt": False})
     assert read() == SentenceEmbeddingSpec(poolings=("mean", "cls"), include_prompt=False)
 
 
 @pytest.mark.parametrize(("stated", "limit"), [(16, 16), (1, 1), (64, None), (5000, None), (None, None)])
-def test_max_seq_length(write, read, stated, limit):
-    write(LIMIT_FILE, {"max_seq_length": stated, "do_lower_case": False})
+def test_max_seq_length(put, read, stated, limit):
+    put(LIMIT_FILE, {"max_seq_length": stated, "do_lower_case": False})
     assert read() == SentenceEmbeddingSpec(max_length=limit)
 
 
-def test_the_limit_stands_where_versions_put_it(write, read, folder):
-    write("sentence_roberta_config.json", {"max_seq_length": 20})
+def test_the_limit_stands_where_versions_put_it(put, read, folder):
+    put("sentence_roberta_config.json", {"max_seq_length": 20})
     assert read() == SentenceEmbeddingSpec(max_length=20)
-    write("tokenizer_config.json", {"model_max_length": 30})
+    put("tokenizer_config.json", {"model_max_length": 30})
     assert read() == SentenceEmbeddingSpec(max_length=20)
     (folder / "sentence_roberta_config.json").unlink()
     assert read() == SentenceEmbeddingSpec(max_length=30)
-    write(LIMIT_FILE, {"max_seq_length": None})
+    put(LIMIT_FILE, {"max_seq_length": None})
     assert read() == SentenceEmbeddingSpec(max_length=30)
-    write("tokenizer_config.json", {"max_len": 40})
+    put("tokenizer_config.json", {"max_len": 40})
     assert read() == SentenceEmbeddingSpec(max_length=40)
-    write("tokenizer_config.json", {"model_max_length": 1000000000000000019884624838656})
+    put("tokenizer_config.json", {"model_max_length": 1000000000000000019884624838656})
     assert read() == SentenceEmbeddingSpec(max_length=None)
 
 
@@ -142,20 +140,20 @@ def test_the_limit_stands_where_versions_put_it(write, read, folder):
         ({"default_prompt_name": "query"}, "query"),
     ],
 )
-def test_prompts(write, read, default, name):
+def test_prompts(put, read, default, name):
     config = {"__version__": {}, "prompts": {"query": "query: ", "none": "", "null": None}, "similarity_fn_name": "dot"}
-    write(MODEL_CONFIG, config | default | {"model_type": "SentenceTransformer", "truncate_dim": None})
+    put(MODEL_CONFIG, config | default | {"model_type": "SentenceTransformer", "truncate_dim": None})
     assert read() == SentenceEmbeddingSpec(prompts={"query": "query: "}, default_prompt=name)
 
 
 @pytest.mark.parametrize(("stated", "kept"), [(8, 8), (31, 31), (32, None), (1000, None), (None, None)])
-def test_truncate_dim(write, read, stated, kept):
-    write(MODEL_CONFIG, {"truncate_dim": stated})
+def test_truncate_dim(put, read, stated, kept):
+    put(MODEL_CONFIG, {"truncate_dim": stated})
     assert read() == SentenceEmbeddingSpec(truncate=kept)
 
 
-def test_lower_case(write, read):
-    write(LIMIT_FILE, {"do_lower_case": True})
+def test_lower_case(put, read):
+    put(LIMIT_FILE, {"do_lower_case": True})
     assert read() == SentenceEmbeddingSpec(lowercase=True)
 
 
@@ -204,23 +202,23 @@ def test_lower_case(write, read):
         (MODEL_CONFIG, {"something": 1}, "something: not known"),
     ],
 )
-def test_what_would_change_the_result_is_refused(write, read, file, value, says):
-    write(file, value)
+def test_what_would_change_the_result_is_refused(put, read, file, value, says):
+    put(file, value)
     found = refusal(read())
     assert found.startswith(file)
     assert re.search(says, found), found
 
 
-def test_a_missing_pooling_config_is_refused(write, read, folder):
+def test_a_missing_pooling_config_is_refused(put, read, folder):
     (folder / POOLING_CONFIG).unlink()
     assert refusal(read()) == "modules.json: 1_Pooling/config.json is missing"
 
 
-def test_normalize_of_something_else_is_refused(write, read):
-    write("modules.json", modules("Transformer", "Pooling", "Normalize"))
-    write("2_Normalize/config.json", {"module_input_name": "sentence_embedding", "module_output_name": None})
+def test_normalize_of_something_else_is_refused(put, read):
+    put("modules.json", modules("Transformer", "Pooling", "Normalize"))
+    put("2_Normalize/config.json", {"module_input_name": "sentence_embedding", "module_output_name": None})
     assert read() == SentenceEmbeddingSpec(steps=("normalize",))
-    write("2_Normalize/config.json", {"module_input_name": "token_embeddings"})
+    put("2_Normalize/config.json", {"module_input_name": "token_embeddings"})
     assert "module_input_name is 'token_embeddings'" in refusal(read())
 
 
@@ -250,8 +248,8 @@ def test_normalize_of_something_else_is_refused(write, read):
         ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length: expected a number of tokens"),
     ],
 )
-def test_damaged_files_are_errors(write, read, folder, file, value, says):
-    write(file, value)
+def test_damaged_files_are_errors(put, read, folder, file, value, says):
+    put(file, value)
     with pytest.raises(ConfigError, match=says) as caught:
         read()
     assert str(caught.value).startswith(f"{folder / file}: ")

@@ -16,6 +16,7 @@ from layertap.checkpoints.source import locate
 from layertap.checkpoints.tensors import read_safetensors
 from layertap.errors import ConfigError, WeightsError
 from layertap.models.sentence import Dense, LayerNorm, SentenceEmbeddingSpec
+from tests.writing import write
 
 PLACES = {
     "Transformer": "",
@@ -46,19 +47,17 @@ def folder(tmp_path, encoder) -> Path:
 
 
 @pytest.fixture
-def write(folder, write_tensors) -> Write:
-    """`write(file, json)`, or `write(file, json, arrays)` with the weights beside it."""
+def put(folder, write_tensors) -> Write:
+    """`put(file, json)`, or `put(file, json, arrays)` with the weights beside it."""
 
-    def write(name: str, value: object, arrays: Arrays | None = None, dtype: str = "F32") -> None:
-        path = folder / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(value))
+    def put(name: str, value: object, arrays: Arrays | None = None, dtype: str = "F32") -> None:
+        path = write(folder / name, value)
         if arrays is not None:
             write_tensors(path.parent, arrays, dtype=dtype)
 
-    write("1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
-    write("modules.json", modules("Transformer", "Pooling", "Dense"))
-    return write
+    put("1_Pooling/config.json", {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
+    put("modules.json", modules("Transformer", "Pooling", "Dense"))
+    return put
 
 
 @pytest.fixture
@@ -77,8 +76,8 @@ def modules(*kinds: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["torch.nn.modules.activation.GELU", "torch.nn.GELU"])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_dense(write, read, folder, name, dtype):
-    write("2_Dense/config.json", DENSE | {"activation_function": name}, LINEAR, dtype)
+def test_dense(put, read, folder, name, dtype):
+    put("2_Dense/config.json", DENSE | {"activation_function": name}, LINEAR, dtype)
     found = read()
     (step,) = found.steps
     assert isinstance(step, Dense)
@@ -91,44 +90,44 @@ def test_dense(write, read, folder, name, dtype):
         assert file in open_model(locate(folder)).hashes()
 
 
-def test_dense_with_a_residual(write, read):
+def test_dense_with_a_residual(put, read):
     residual = {"residual.weight": np.full((8, 32), 2, np.float32)}
-    write("2_Dense/config.json", DENSE | {"use_residual": True}, LINEAR | residual)
+    put("2_Dense/config.json", DENSE | {"use_residual": True}, LINEAR | residual)
     (step,) = read().steps
     np.testing.assert_array_equal(step.residual, residual["residual.weight"])
     square = {"linear.weight": np.eye(32, dtype=np.float32)}
-    write("2_Dense/config.json", DENSE | {"use_residual": True, "out_features": 32, "bias": False}, square)
+    put("2_Dense/config.json", DENSE | {"use_residual": True, "out_features": 32, "bias": False}, square)
     (step,) = read().steps
     assert (step.residual, step.bias) == ("identity", None)
 
 
-def test_sizes_follow_one_another(write, read):
-    write("modules.json", modules("Transformer", "Pooling", "Dense", "Dropout", "LayerNorm", "Normalize"))
-    write("2_Dense/config.json", DENSE, LINEAR)
-    write("3_LayerNorm/config.json", {"dimension": 8}, NORM)
-    write("config_sentence_transformers.json", {"truncate_dim": 16})
+def test_sizes_follow_one_another(put, read):
+    put("modules.json", modules("Transformer", "Pooling", "Dense", "Dropout", "LayerNorm", "Normalize"))
+    put("2_Dense/config.json", DENSE, LINEAR)
+    put("3_LayerNorm/config.json", {"dimension": 8}, NORM)
+    put("config_sentence_transformers.json", {"truncate_dim": 16})
     found = read()
     assert [type(step) for step in found.steps] == [Dense, LayerNorm, str]
     assert found.truncate is None
-    write("3_LayerNorm/config.json", {"dimension": 32})
+    put("3_LayerNorm/config.json", {"dimension": 32})
     with pytest.raises(ConfigError, match=r"dimension: expected 8, the size of the vectors before it, found 32"):
         read()
 
 
 @pytest.mark.parametrize("all_states", ["config.json", "config_args", "config_kwargs", None])
-def test_weighted_layer_pooling(write, read, folder, all_states):
-    write("modules.json", modules("Transformer", "WeightedLayerPooling", "Pooling"))
+def test_weighted_layer_pooling(put, read, folder, all_states):
+    put("modules.json", modules("Transformer", "WeightedLayerPooling", "Pooling"))
     config = {"word_embedding_dimension": 32, "num_hidden_layers": 3, "layer_start": 2}
-    write("1_Layers/config.json", config, {"layer_weights": np.array([1, 3], np.float32)})
+    put("1_Layers/config.json", config, {"layer_weights": np.array([1, 3], np.float32)})
     if all_states == "config.json":
-        write("config.json", json.loads((folder / "config.json").read_text()) | {"output_hidden_states": True})
+        put("config.json", json.loads((folder / "config.json").read_text()) | {"output_hidden_states": True})
     elif all_states is not None:
-        write("sentence_bert_config.json", {all_states: {"output_hidden_states": True}})
+        put("sentence_bert_config.json", {all_states: {"output_hidden_states": True}})
     # without all states the module has nothing to weigh, and passes the last one on
     assert read() == SentenceEmbeddingSpec(layer_weights={2: 0.25, 3: 0.75} if all_states else None)
-    write("1_Layers/config.json", config | {"num_hidden_layers": 12})
+    put("1_Layers/config.json", config | {"num_hidden_layers": 12})
     assert "weighs hidden states 2 to 12, and the encoder has 0 to 3" in str(read().refusal)
-    write("1_Layers/config.json", config, {"layer_weights": np.array([1, -1], np.float32)})
+    put("1_Layers/config.json", config, {"layer_weights": np.array([1, -1], np.float32)})
     assert "add up to zero" in str(read().refusal)
 
 
@@ -142,8 +141,8 @@ def test_weighted_layer_pooling(write, read, folder, all_states):
         (LINEAR | {"linear.bias": np.full(8, np.nan, np.float32)}, {}, "linear.bias: expected finite .*, found NaN"),
     ],
 )
-def test_damaged_weights_are_errors(write, read, folder, weights, config, says):
-    write("2_Dense/config.json", DENSE | config, weights)
+def test_damaged_weights_are_errors(put, read, folder, weights, config, says):
+    put("2_Dense/config.json", DENSE | config, weights)
     with pytest.raises(WeightsError, match=f"^{folder}/2_Dense/model.safetensors: {says}"):
         read()
 
@@ -156,8 +155,8 @@ def test_damaged_weights_are_errors(write, read, folder, weights, config, says):
         ({"bias": "yes"}, "bias: expected true or false"),
     ],
 )
-def test_impossible_configs_are_errors(write, read, folder, config, says):
-    write("2_Dense/config.json", DENSE | config, LINEAR)
+def test_impossible_configs_are_errors(put, read, folder, config, says):
+    put("2_Dense/config.json", DENSE | config, LINEAR)
     with pytest.raises(ConfigError, match=f"^{folder}/2_Dense/config.json: {says}"):
         read()
 
@@ -174,13 +173,13 @@ def test_impossible_configs_are_errors(write, read, folder, config, says):
         ({"scale": 2}, "scale: not known"),
     ],
 )
-def test_other_dense_modules_are_refused(write, read, config, says):
-    write("2_Dense/config.json", DENSE | config, LINEAR)
+def test_other_dense_modules_are_refused(put, read, config, says):
+    put("2_Dense/config.json", DENSE | config, LINEAR)
     assert str(read().refusal).startswith(f"2_Dense/config.json: {says}")
 
 
-def test_weights_that_are_missing_or_a_pickle_file(write, read, folder):
-    write("2_Dense/config.json", DENSE, LINEAR)
+def test_weights_that_are_missing_or_a_pickle_file(put, read, folder):
+    put("2_Dense/config.json", DENSE, LINEAR)
     weights = folder / "2_Dense/model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     assert str(read().refusal).startswith("2_Dense/pytorch_model.bin: a pickle file")

@@ -14,7 +14,9 @@ from safetensors.numpy import save
 from layertap.checkpoints.tensors import DTYPE_SIZES, MAX_HEADER, no_weights, read_index, read_safetensors
 from layertap.errors import CheckpointError, ConfigError, WeightsError
 from layertap.tensors import FLOAT_BITS, TensorView
+from tests.writing import write
 
+WEIGHTS = "model.safetensors"
 VALID = save({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, np.float16)})
 
 
@@ -25,12 +27,6 @@ def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
 def encode(header: object, data: bytes = b"") -> bytes:
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
-
-
-def write(folder: Path, content: bytes) -> Path:
-    path = folder / "model.safetensors"
-    path.write_bytes(content)
-    return path
 
 
 def view_of(array: np.ndarray, dtype: str) -> TensorView:
@@ -44,7 +40,7 @@ def test_reads_what_the_formats_own_library_writes(tmp_path, dtype):
         "empty": np.zeros((0, 3), dtype),
         "one": np.ones((), dtype),
     }
-    found = read_safetensors(write(tmp_path, save(arrays, metadata={"format": "pt"})))
+    found = read_safetensors(write(tmp_path / WEIGHTS, save(arrays, metadata={"format": "pt"})))
     assert set(found) == set(arrays)
     for name, array in arrays.items():
         assert found[name].shape == array.shape
@@ -55,7 +51,7 @@ def test_reads_what_the_formats_own_library_writes(tmp_path, dtype):
 
 
 def test_no_weight_is_copied(tmp_path):
-    path = write(tmp_path, save({"x": np.ones((1000, 1000), np.float32)}))
+    path = write(tmp_path / WEIGHTS, save({"x": np.ones((1000, 1000), np.float32)}))
     tracemalloc.start()
     view = read_safetensors(path)["x"]
     array = view.to_float32()
@@ -67,7 +63,7 @@ def test_no_weight_is_copied(tmp_path):
 
 
 def test_writing_to_the_mapping_does_not_reach_the_file(tmp_path):
-    path = write(tmp_path, VALID)
+    path = write(tmp_path / WEIGHTS, VALID)
     read_safetensors(path)["a"].buffer[:4] = b"\1\2\3\4"
     assert path.read_bytes() == VALID
 
@@ -75,7 +71,7 @@ def test_writing_to_the_mapping_does_not_reach_the_file(tmp_path):
 def test_an_unaligned_file_is_read(tmp_path):
     header = encode({"x": entry()} | {"__metadata__": {"k": "v"}}, struct.pack("<2f", 1.5, -2))
     assert (len(header) - 8) % 4, "the point of this test"
-    np.testing.assert_array_equal(read_safetensors(write(tmp_path, header))["x"].to_float32(), [1.5, -2])
+    np.testing.assert_array_equal(read_safetensors(write(tmp_path / WEIGHTS, header))["x"].to_float32(), [1.5, -2])
 
 
 @given(st.lists(st.floats(width=32), min_size=1, max_size=8))
@@ -139,7 +135,7 @@ def test_a_float64_beyond_float32_is_not_finite():
     ],
 )
 def test_damaged_files_are_refused_by_name(tmp_path, content, says):
-    path = write(tmp_path, content)
+    path = write(tmp_path / WEIGHTS, content)
     with pytest.raises(WeightsError, match=says) as caught:
         read_safetensors(path)
     assert str(caught.value).startswith(f"{path}: ")
@@ -180,7 +176,7 @@ def test_random_headers_give_tensors_or_our_error(tmp_path_factory, header, data
 
 def check_only_our_errors(folder: Path, content: bytes) -> None:
     try:
-        found = read_safetensors(write(folder, content))
+        found = read_safetensors(write(folder / WEIGHTS, content))
     except WeightsError:
         return
     for view in found.values():

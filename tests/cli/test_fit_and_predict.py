@@ -7,13 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from tests.writing import write
+
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def rows_of(count, seed=0):

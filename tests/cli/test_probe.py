@@ -10,14 +10,11 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from tests.writing import write
+
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
 WORDS = ["film", "river", "bank", "money", "world", "hello", "story", "movie"]
-
-
-def write(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
 
 
 def rows(number, seed=0):

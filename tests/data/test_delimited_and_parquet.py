@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from layertap.data import open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import FeatureBatch, Record
+from tests.writing import write
 
 
 def records(path: Path, **options: Any) -> list[Record]:
@@ -47,14 +48,8 @@ def test_what_the_csv_module_writes_is_read(
     ]
 
 
-def write(folder: Path, data: bytes, name: str = "a.csv") -> Path:
-    path = folder / name
-    path.write_bytes(data)
-    return path
-
-
 def test_csv_types_are_strings_in_the_order_of_the_output(tmp_path: Path) -> None:
-    path = write(tmp_path, b"n,text,key\n1,a,x\n")
+    path = write(tmp_path / "a.csv", b"n,text,key\n1,a,x\n")
     with open_reader(path, id_column="key") as reader:
         assert list(reader.column_types.items()) == [("id", pa.string()), ("n", pa.string())]
         assert list(reader) == [Record(row=0, text="a", id="x", columns={"n": "1"})]
@@ -73,7 +68,7 @@ def test_csv_types_are_strings_in_the_order_of_the_output(tmp_path: Path) -> Non
     ],
 )
 def test_a_bad_csv_row_stops_or_is_skipped_and_the_next_is_whole(tmp_path: Path, line: bytes, reason: str) -> None:
-    path = write(tmp_path, b"n,text\n0,a\n" + line + b"\n\n2,last\n")
+    path = write(tmp_path / "a.csv", b"n,text\n0,a\n" + line + b"\n\n2,last\n")
     with pytest.raises(InputError, match=r"a\.csv: " + reason):
         records(path)
     with open_reader(path, on_error="skip") as reader:
@@ -82,7 +77,7 @@ def test_a_bad_csv_row_stops_or_is_skipped_and_the_next_is_whole(tmp_path: Path,
 
 
 def test_a_quote_never_closed_is_not_skipped_over(tmp_path: Path) -> None:
-    path = write(tmp_path, b'n,text\n0,a\n1,"b\n' + b"2,c\n" * 100)
+    path = write(tmp_path / "a.csv", b'n,text\n0,a\n1,"b\n' + b"2,c\n" * 100)
     with pytest.raises(InputError, match=r"line 3: a quote opened here is never closed"):
         records(path, on_error="skip")
 
@@ -97,21 +92,21 @@ def test_a_quote_never_closed_is_not_skipped_over(tmp_path: Path) -> None:
 )
 def test_headers_that_cannot_be_used(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        open_reader(write(tmp_path, data))
+        open_reader(write(tmp_path / "a.csv", data))
 
 
 def test_csv_columns_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no column 'text' .*; its first line names the columns 'sentence', 'label'$"):
-        open_reader(write(tmp_path, b"sentence,label\na,1\n"))
+        open_reader(write(tmp_path / "a.csv", b"sentence,label\na,1\n"))
     with pytest.raises(UsageError, match=r"columns '0', .* '19' and 5 more$"):
-        open_reader(write(tmp_path, ",".join(map(str, range(25))).encode()))
+        open_reader(write(tmp_path / "a.csv", ",".join(map(str, range(25))).encode()))
     with pytest.raises(UsageError, match=r"only one with strings is 'sentence'"):
-        open_reader(write(tmp_path, b"sentence\na\n"))
+        open_reader(write(tmp_path / "a.csv", b"sentence\na\n"))
 
 
 def test_a_csv_field_of_ten_megabytes(tmp_path: Path) -> None:
     text = 'word "quoted", ' * 700_000
-    path = write(tmp_path, f'text,n\n"{text.replace(chr(34), chr(34) * 2)}",1\n'.encode())
+    path = write(tmp_path / "a.csv", f'text,n\n"{text.replace(chr(34), chr(34) * 2)}",1\n'.encode())
     assert records(path) == [Record(row=0, text=text, columns={"n": "1"})]
 
 
@@ -247,7 +242,7 @@ def test_files_that_are_no_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OptionError, match="cannot be read from standard input"):
         open_reader("-", format="parquet")
     with pytest.raises(InputError, match="not read through gzip"):
-        open_reader(write(tmp_path, b"", "a.parquet.gz"))
+        open_reader(write(tmp_path / "a.parquet.gz", b""))
 
 
 def test_parquet_damaged_in_the_middle(tmp_path: Path) -> None:

@@ -15,12 +15,7 @@ from hypothesis import strategies as st
 from layertap.data import RowError, open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
-
-
-def write(folder: Path, name: str, data: bytes | str) -> Path:
-    path = folder / name
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return path
+from tests.writing import write
 
 
 def records(path: Path, **options: Any) -> list[Record]:
@@ -54,7 +49,7 @@ def naive_lines(data: str) -> list[str]:
 @settings(max_examples=150, deadline=None)
 @given(st.text(alphabet=st.one_of(st.sampled_from("\n\r\u2028\u2029\x0b\x0c\x1c\x85 ab\u00e9\u4e2d\U0001f600"))))
 def test_txt_lines_are_those_of_a_naive_reading(tmp_path_factory: pytest.TempPathFactory, data: str) -> None:
-    path = write(tmp_path_factory.getbasetemp(), "lines.txt", data)
+    path = write(tmp_path_factory.getbasetemp() / "lines.txt", data)
     with open_reader(path) as reader:
         found = list(reader)
     assert [record.text for record in found] == naive_lines(data)
@@ -62,19 +57,19 @@ def test_txt_lines_are_those_of_a_naive_reading(tmp_path_factory: pytest.TempPat
 
 
 def test_only_the_first_byte_order_mark_goes(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "\ufeffone\n\ufefftwo\n\n")
+    path = write(tmp_path / "a.txt", "\ufeffone\n\ufefftwo\n\n")
     assert texts(path) == ["one", "\ufefftwo", ""]
 
 
 def test_gzipped_text_is_read_and_progress_counts_stored_bytes(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt.gz", gzip.compress(b"one\ntwo\n" * 1000))
+    path = write(tmp_path / "a.txt.gz", gzip.compress(b"one\ntwo\n" * 1000))
     with open_reader(path) as reader:
         assert len(list(reader)) == 2000
         assert reader.bytes_total == path.stat().st_size == reader.bytes_read
 
 
 def test_damaged_gzip_is_an_input_error(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt.gz", gzip.compress(b"one\ntwo\n" * 1000)[:-12])
+    path = write(tmp_path / "a.txt.gz", gzip.compress(b"one\ntwo\n" * 1000)[:-12])
     with pytest.raises(InputError, match=r"a\.txt\.gz: cannot be read after line"):
         texts(path)
 
@@ -109,11 +104,11 @@ def test_standard_input_is_txt_unless_said_otherwise(monkeypatch: pytest.MonkeyP
     ],
 )
 def test_a_bad_row_stops_or_is_skipped_and_listed(tmp_path: Path, name: str, data: bytes, message: str) -> None:
-    path = write(tmp_path, name, data)
+    path = write(tmp_path / name, data)
     with pytest.raises(InputError, match=message):
         texts(path)
     more = path.read_bytes().rstrip(b"\n") + (b"\nlast" if name == "a.txt" else b'\n{"text": "last"}')
-    write(tmp_path, name, more)
+    write(tmp_path / name, more)
     if b"\xff\xfe" in data:
         return  # UTF-16 has its line ends elsewhere
     with open_reader(path, on_error="skip") as reader:
@@ -126,7 +121,7 @@ def test_a_bad_row_stops_or_is_skipped_and_listed(tmp_path: Path, name: str, dat
 
 
 def test_skipping_bears_max_errors_and_no_more(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", b"a\n\xff\nb\n\xff\nc\n")
+    path = write(tmp_path / "a.txt", b"a\n\xff\nb\n\xff\nc\n")
     with open_reader(path, on_error="skip", max_errors=2) as reader:
         assert [(record.row, record.text) for record in reader] == [(0, "a"), (2, "b"), (4, "c")]
         reason = "not UTF-8: byte 0xff at byte 1 of the line"
@@ -144,13 +139,13 @@ def test_inputs_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"this is a directory"):
         open_reader(tmp_path)
     with pytest.raises(OptionError, match=r"the name does not say the format.*txt, jsonl"):
-        open_reader(write(tmp_path, "a.json", "{}"))
+        open_reader(write(tmp_path / "a.json", "{}"))
     with pytest.raises(OptionError, match=r"no input format 'xml'"):
-        open_reader(write(tmp_path, "a.txt", ""), format="xml")
+        open_reader(write(tmp_path / "a.txt", ""), format="xml")
 
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.txt", "a\n")
+    path = write(tmp_path / "a.txt", "a\n")
     with pytest.raises(OptionError, match=r"txt, which has no columns, and the id column 'key' asked for"):
         open_reader(path, id_column="key")
     with pytest.raises(OptionError, match=r"max_errors .* goes with on_error 'skip'"):
@@ -166,7 +161,7 @@ def test_options_that_do_not_go_together(tmp_path: Path) -> None:
 
 
 def test_jsonl_roles_of_columns(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"id": 7, "text": "a", "label": 1, "key": "k"}\n{"text": "b", "label": 2}\n')
+    path = write(tmp_path / "a.jsonl", '{"id": 7, "text": "a", "label": 1, "key": "k"}\n{"text": "b", "label": 2}\n')
     assert records(path) == [
         Record(row=0, text="a", id=7, columns={"label": 1, "key": "k"}),
         Record(row=1, text="b", columns={"label": 2}),
@@ -185,7 +180,7 @@ def test_jsonl_roles_of_columns(tmp_path: Path) -> None:
 
 
 def test_missing_text_column_names_the_only_candidate(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"body": "a", "n": 1}\n')
+    path = write(tmp_path / "a.jsonl", '{"body": "a", "n": 1}\n')
     with pytest.raises(
         UsageError, match=r"no column 'text' and no text column is named; .*only one with strings is 'body'"
     ):
@@ -193,7 +188,7 @@ def test_missing_text_column_names_the_only_candidate(tmp_path: Path) -> None:
 
 
 def test_an_id_that_cannot_be_one(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"text": "a", "id": 1.5, "key": true}\n')
+    path = write(tmp_path / "a.jsonl", '{"text": "a", "id": 1.5, "key": true}\n')
     assert records(path) == [Record(row=0, text="a", columns={"id": 1.5, "key": True})]
     with pytest.raises(InputError, match=r"line 1: column 'key' is true or false; ids are"):
         records(path, id_column="key", columns=[])
@@ -204,7 +199,7 @@ def test_jsonl_types_hold_every_row_not_just_the_first(tmp_path: Path) -> None:
         {"text": "t", "id": i, "n": i, "f": i, "s": "x", "l": [i], "o": {"a": i}, "mixed": i} for i in range(3000)
     ]
     rows[2900] |= {"f": 0.5, "mixed": "word", "l": [], "late": True, "n": 2**60}
-    path = write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path / "a.jsonl", rows)
     with open_reader(path) as reader:
         assert dict(reader.column_types) == {
             "id": pa.int64(),
@@ -221,7 +216,7 @@ def test_jsonl_types_hold_every_row_not_just_the_first(tmp_path: Path) -> None:
 
 
 def test_types_of_a_file_find_its_bad_rows_before_any_record_is_read(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"text": "a"}\n' * 2000 + "broken\n")
+    path = write(tmp_path / "a.jsonl", '{"text": "a"}\n' * 2000 + "broken\n")
     with open_reader(path) as reader, pytest.raises(InputError, match=r"line 2001: broken JSON"):
         _ = reader.column_types
     with open_reader(path, on_error="skip") as reader:
@@ -239,12 +234,12 @@ def test_types_of_a_pipe_come_from_its_first_rows(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_empty_jsonl_has_no_records(tmp_path: Path) -> None:
-    assert texts(write(tmp_path, "a.jsonl", " \n\n")) == []
+    assert texts(write(tmp_path / "a.jsonl", " \n\n")) == []
 
 
 def test_ten_megabytes_on_one_line(tmp_path: Path) -> None:
     text = "word " * (2 << 20)
     started = time.perf_counter()
-    assert texts(write(tmp_path, "a.txt", text)) == [text]
-    assert texts(write(tmp_path, "a.jsonl", json.dumps({"text": text}))) == [text]
+    assert texts(write(tmp_path / "a.txt", text)) == [text]
+    assert texts(write(tmp_path / "a.jsonl", json.dumps({"text": text}))) == [text]
     assert time.perf_counter() - started < 5

@@ -17,14 +17,9 @@ from hypothesis import strategies as st
 from layertap.data import open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
+from tests.writing import write
 
 REAL = Path(__file__).parents[2].parent / "shared/data"
-
-
-def write(folder: Path, name: str, data: bytes | str) -> Path:
-    path = folder / name
-    path.write_bytes(data.encode() if isinstance(data, str) else data)
-    return path
 
 
 def records(path: Path, **options: Any) -> list[Record]:
@@ -34,7 +29,7 @@ def records(path: Path, **options: Any) -> list[Record]:
 
 def both(folder: Path, rows: list[dict[str, Any]], types: dict[str, pa.DataType]) -> list[Path]:
     """The same rows as JSONL and as Parquet."""
-    lines = write(folder, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    lines = write(folder / "a.jsonl", rows)
     columns = {name: pa.array([row.get(name) for row in rows], type_) for name, type_ in types.items()}
     pq.write_table(pa.table(columns), folder / "a.parquet")
     return [lines, folder / "a.parquet"]
@@ -78,14 +73,14 @@ def test_large_and_dictionary_lists_of_words(tmp_path: Path) -> None:
 )
 def test_words_that_are_none(tmp_path: Path, value: Any, reason: str) -> None:
     rows = [{"w": ["a"]}, {"w": value}, {"w": ["b"]}]
-    path = write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path / "a.jsonl", rows)
     with pytest.raises(InputError, match=reason):
         records(path, words_column="w")
     assert [(r.row, r.words) for r in records(path, words_column="w", on_error="skip")] == [(0, ("a",)), (2, ("b",))]
 
 
 def test_text_and_words_both_named(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.jsonl", '{"text": "a b", "w": ["a", "b"]}\n')
+    path = write(tmp_path / "a.jsonl", '{"text": "a b", "w": ["a", "b"]}\n')
     with pytest.raises(OptionError, match=r"text column 'text' and words column 'w' are both named.*name one of the"):
         open_reader(path, text_column="text", words_column="w")
     (record,) = records(path, words_column="w")
@@ -105,7 +100,7 @@ SPANS = [
 @pytest.mark.parametrize(("given_", "expected"), SPANS)
 def test_spans_of_every_form(tmp_path: Path, given_: Any, expected: Any) -> None:
     (record,) = records(
-        write(tmp_path, "a.jsonl", json.dumps({"text": "\u4e2da\U0001f600", "s": given_})), spans_column="s"
+        write(tmp_path / "a.jsonl", json.dumps({"text": "\u4e2da\U0001f600", "s": given_})), spans_column="s"
     )
     assert record.spans == expected
     assert record.columns == {"s": given_}  # an annotation, not a text: carried
@@ -142,7 +137,7 @@ def test_spans_from_parquet(tmp_path: Path) -> None:
 )
 def test_spans_that_are_none_name_the_record(tmp_path: Path, span: Any, reason: str) -> None:
     rows = [{"text": "abc", "key": "doc-0", "s": []}, {"text": "abc", "key": "doc-1", "s": [[0, 3], span]}]
-    path = write(tmp_path, "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    path = write(tmp_path / "a.jsonl", rows)
     with pytest.raises(InputError, match=rf"a\.jsonl: line 2: record 'doc-1': column 's': {reason}"):
         records(path, spans_column="s", id_column="key")
     with open_reader(path, spans_column="s", columns=[], on_error="skip") as reader:
@@ -153,7 +148,7 @@ def test_spans_that_are_none_name_the_record(tmp_path: Path, span: Any, reason: 
 
 def test_spans_that_are_no_list(tmp_path: Path) -> None:
     for value, reason in ((None, "is null, not a list of spans"), ("0-3", "is a string, not a list")):
-        path = write(tmp_path, "a.jsonl", json.dumps({"text": "abc", "s": value}))
+        path = write(tmp_path / "a.jsonl", json.dumps({"text": "abc", "s": value}))
         with pytest.raises(InputError, match=reason):
             records(path, spans_column="s")
 
@@ -175,12 +170,12 @@ def test_columns_of_the_wrong_type_are_refused_before_any_row(tmp_path: Path) ->
 def test_pairs_from_every_columnar_format(tmp_path: Path) -> None:
     rows = [{"text": "one", "other": "two", "n": "3"}]
     paths = both(tmp_path, rows, dict.fromkeys(("text", "other", "n"), pa.string()))
-    paths.append(write(tmp_path, "a.csv", "text,other,n\none,two,3\n"))
-    paths.append(write(tmp_path, "a.tsv", "text\tother\tn\none\ttwo\t3\n"))
+    paths.append(write(tmp_path / "a.csv", "text,other,n\none,two,3\n"))
+    paths.append(write(tmp_path / "a.tsv", "text\tother\tn\none\ttwo\t3\n"))
     for path in paths:
         (record,) = records(path, pair_column="other")
         assert (record.text, record.pair, dict(record.columns)) == ("one", "two", {"n": "3"})
-    null = write(tmp_path, "b.jsonl", '{"text": "a", "other": null}\n')
+    null = write(tmp_path / "b.jsonl", '{"text": "a", "other": null}\n')
     with pytest.raises(InputError, match="column 'other' is null"):
         records(null, pair_column="other")
 
@@ -189,10 +184,10 @@ def test_formats_that_hold_no_lists(tmp_path: Path) -> None:
     for name, data in (("a.csv", "text,w\na,b\n"), ("a.tsv", "text\tw\na\tb\n")):
         for role in ("words", "spans"):
             with pytest.raises(OptionError, match=f"the {role} column 'w' asked for holds lists; write the input as"):
-                open_reader(write(tmp_path, name, data), **{f"{role}_column": "w"})
+                open_reader(write(tmp_path / name, data), **{f"{role}_column": "w"})
     for role in ("words", "pair", "spans"):
         with pytest.raises(OptionError, match=f"txt, which has no columns, and the {role} column 'w' asked for"):
-            open_reader(write(tmp_path, "a.txt", "a\n"), **{f"{role}_column": "w"})
+            open_reader(write(tmp_path / "a.txt", "a\n"), **{f"{role}_column": "w"})
 
 
 # CoNLL
@@ -210,21 +205,21 @@ Peter\tNNP \u00a0
 
 
 def test_conll_sentences(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conll", CONLL.replace("\n", "\r\n"))
+    path = write(tmp_path / "a.conll", CONLL.replace("\n", "\r\n"))
     expected = [
         Record(row=0, text="EU #", words=("EU", "#"), columns={"col1": ["NNP", "NN"], "col2": ["B-ORG", "O"]}),
         Record(row=1, text="Peter", words=("Peter",), columns={"col1": ["NNP"], "col2": ["\u00a0"]}),
         Record(row=2, text="-DOCSTART-x", words=("-DOCSTART-x",), columns={"col1": ["NN"], "col2": ["O"]}),
     ]
     assert records(path) == expected
-    packed = write(tmp_path, "a.iob.gz", gzip.compress(CONLL.encode()))
+    packed = write(tmp_path / "a.iob.gz", gzip.compress(CONLL.encode()))
     assert records(packed) == expected
     with open_reader(path) as reader:
         assert reader.column_types == {"col1": WORDS, "col2": WORDS}
 
 
 def test_conll_columns_by_number_or_by_names_of_the_users(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.bio", "EU NNP B-ORG\nrejects VBZ O\n")
+    path = write(tmp_path / "a.bio", "EU NNP B-ORG\nrejects VBZ O\n")
     for options, expected in (
         ({"columns": ["col2"]}, {"col2": ["B-ORG", "O"]}),
         ({"columns": ["col0", "col1"]}, {"col0": ["EU", "rejects"], "col1": ["NNP", "VBZ"]}),
@@ -259,7 +254,7 @@ def test_conll_columns_by_number_or_by_names_of_the_users(tmp_path: Path) -> Non
     ],
 )
 def test_conll_lines_that_are_bad(tmp_path: Path, line: bytes, reason: str) -> None:
-    path = write(tmp_path, "a.conll", b"x\tO\n\n\na\tO\n" + line + b"\nc\tO\n\nlast\tB-X\n")
+    path = write(tmp_path / "a.conll", b"x\tO\n\n\na\tO\n" + line + b"\nc\tO\n\nlast\tB-X\n")
     with pytest.raises(InputError, match=r"a\.conll: " + reason):
         records(path)
     with open_reader(path, on_error="skip") as reader:
@@ -268,7 +263,7 @@ def test_conll_lines_that_are_bad(tmp_path: Path, line: bytes, reason: str) -> N
 
 
 def test_conll_whose_first_sentence_cannot_be_read(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conll", b"\xff O\n\na b O\n")
+    path = write(tmp_path / "a.conll", b"\xff O\n\na b O\n")
     with open_reader(path, on_error="skip") as reader:
         assert [(r.row, r.words) for r in reader] == [(1, ("a",))]
     with pytest.raises(InputError, match="line 1: not UTF-8"):
@@ -278,8 +273,8 @@ def test_conll_whose_first_sentence_cannot_be_read(tmp_path: Path) -> None:
 def test_empty_files_of_sentences(tmp_path: Path) -> None:
     for name in ("a.conll", "a.conllu"):
         for data in ("", "\n\n", "-DOCSTART- O\n\n" if name == "a.conll" else "# newdoc\n\n"):
-            assert records(write(tmp_path, name, data)) == []
-    assert records(write(tmp_path, "a.conll", ""), columns=["ner"]) == []
+            assert records(write(tmp_path / name, data)) == []
+    assert records(write(tmp_path / "a.conll", ""), columns=["ner"]) == []
 
 
 FIELD = st.text(alphabet=st.sampled_from("ab#-\u00a0\u2028\x85\u4e2d\u0301\u200d"), min_size=1, max_size=4)
@@ -298,7 +293,7 @@ def test_conll_that_is_written_is_read(
     blank: str,
 ) -> None:
     text = blank.join("".join(separator.join(row) + "\n" for row in rows) for rows in sentences)
-    path = write(tmp_path_factory.getbasetemp(), "p.conll", text)
+    path = write(tmp_path_factory.getbasetemp() / "p.conll", text)
     assert records(path) == [
         Record.of_words(i, [word for word, _ in rows], columns={"col1": [tag for _, tag in rows]})
         for i, rows in enumerate(sentences)
@@ -333,7 +328,7 @@ CONLLU = """\
 
 
 def test_conllu_sentences(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conllu", CONLLU)
+    path = write(tmp_path / "a.conllu", CONLLU)
     first, second = records(path)
     assert first == Record.of_words(
         0,
@@ -342,7 +337,7 @@ def test_conllu_sentences(tmp_path: Path) -> None:
         columns={"text": "V\u00e1monos, ya.", "upos": ["VERB", "PRON", "PUNCT", "ADV", "PUNCT"]},
     )
     assert (second.words, second.id, second.columns["text"]) == (("no way",), "s-2", "no  way")
-    packed = write(tmp_path, "b.conllu.gz", gzip.compress(CONLLU.replace("\n", "\r\n").encode()))
+    packed = write(tmp_path / "b.conllu.gz", gzip.compress(CONLLU.replace("\n", "\r\n").encode()))
     assert records(packed) == [first, second]
     with open_reader(path, columns=["head", "lemma", "text"], words_column="lemma", id_column="sent_id") as reader:
         assert list(reader.column_types.items()) == [
@@ -357,14 +352,14 @@ def test_conllu_sentences(tmp_path: Path) -> None:
 
 
 def test_conllu_without_comments(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conllu", "1\ta\t_\tX\t_\t_\t0\troot\t_\t_\n\n")
+    path = write(tmp_path / "a.conllu", "1\ta\t_\tX\t_\t_\t0\troot\t_\t_\n\n")
     with open_reader(path) as reader:
         assert reader.column_types == {"upos": WORDS}
         assert list(reader) == [Record.of_words(0, ["a"], columns={"upos": ["X"]})]
 
 
 def test_conllu_options_that_do_not_fit(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conllu", CONLLU)
+    path = write(tmp_path / "a.conllu", CONLLU)
     for options, message in (
         ({"columns": ["pos"]}, r"no column 'pos'; conllu has 'text', 'form', 'lemma', 'upos'"),
         ({"words_column": "token"}, r"the words column is 'token'; it can be 'form' or 'lemma'"),
@@ -377,7 +372,7 @@ def test_conllu_options_that_do_not_fit(tmp_path: Path) -> None:
 
 
 def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
-    path = write(tmp_path, "a.conllu", CONLLU)
+    path = write(tmp_path / "a.conllu", CONLLU)
     found = records(path, text_column="text", on_error="skip")
     (record,) = found  # the text of the second has two spaces where its word has one
     assert (record.text, record.words) == ("V\u00e1monos, ya.", None)
@@ -385,7 +380,7 @@ def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
     assert [record.text[b:e] for b, e in spans] == ["V\u00e1monos", "V\u00e1monos", ",", "ya", "."]
     assert record.columns == {"upos": ["VERB", "PRON", "PUNCT", "ADV", "PUNCT"]}
     gonna = CONLLU.replace("V\u00e1monos", "Vamosnos")
-    (record,) = records(write(tmp_path, "b.conllu", gonna), text_column="text", on_error="skip")
+    (record,) = records(write(tmp_path / "b.conllu", gonna), text_column="text", on_error="skip")
     assert [record.text[b:e] for b, e in record.spans or ()] == ["Vamos", "nos", ",", "ya", "."]
     for old, new, reason in (
         ("# text = V", "# txt = V", "there is no comment '# text = ...'"),
@@ -394,7 +389,7 @@ def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
         ("3\t,\t", "3\t\t", r"the form is empty \(line 9\)"),
     ):
         with pytest.raises(InputError, match=f"line 1: {reason}"):
-            records(write(tmp_path, "c.conllu", CONLLU.replace(old, new)), text_column="text")
+            records(write(tmp_path / "c.conllu", CONLLU.replace(old, new)), text_column="text")
 
 
 @pytest.mark.parametrize(
@@ -408,7 +403,7 @@ def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
 )
 def test_conllu_lines_that_are_bad(tmp_path: Path, old: str, new: str, reason: str) -> None:
     assert old in CONLLU
-    path = write(tmp_path, "a.conllu", CONLLU.replace(old, new, 1))
+    path = write(tmp_path / "a.conllu", CONLLU.replace(old, new, 1))
     with pytest.raises(InputError, match=r"a\.conllu: " + reason):
         records(path, columns=["head"])
     with open_reader(path, columns=["head"], on_error="skip") as reader:

@@ -13,19 +13,16 @@ from tokenizers import Tokenizer, models
 
 from layertap.errors import TokenizerError
 from layertap.text.tokenizer import TextTokenizer
+from tests.writing import write
 
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "##b", "b"]
 ROBERTA = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "a": 4, "b": 5, "ab": 6, "<mask>": 7}
 
 
-def write(folder: Path, **files: object) -> Path:
-    """File names with `__` for the dot; text, bytes, or what is to be JSON."""
-    for key, value in files.items():
-        path = folder / key.replace("__", ".")
-        if isinstance(value, bytes):
-            path.write_bytes(value)
-        else:
-            path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+def fill(folder: Path, **files: object) -> Path:
+    """Write files whose names have `__` in the place of the dot."""
+    for name, content in files.items():
+        write(folder / name.replace("__", "."), content)
     return folder
 
 
@@ -50,11 +47,11 @@ def ids(folder: Path, text: str) -> list[int]:
     ids=["plain", "no last newline", "CRLF", "BOM", "spaces", "empty lines"],
 )
 def test_vocab_txt_as_editors_leave_it(tmp_path: Path, data: bytes) -> None:
-    assert ids(write(tmp_path, vocab__txt=data), "ab b [PAD]") == [2, 5, 6, 7, 0, 3]
+    assert ids(fill(tmp_path, vocab__txt=data), "ab b [PAD]") == [2, 5, 6, 7, 0, 3]
 
 
 def test_of_a_repeated_token_the_last_line_counts(tmp_path: Path) -> None:
-    assert ids(write(tmp_path, vocab__txt=vocab_txt([*VOCAB, "a"])), "a") == [2, 8, 3]
+    assert ids(fill(tmp_path, vocab__txt=vocab_txt([*VOCAB, "a"])), "a") == [2, 8, 3]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +73,7 @@ def test_of_a_repeated_token_the_last_line_counts(tmp_path: Path) -> None:
 )
 def test_unusable_vocabularies_of_bert(tmp_path: Path, files: dict[str, object], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
-        TextTokenizer.load(write(tmp_path, **files), model_type="bert")
+        TextTokenizer.load(fill(tmp_path, **files), model_type="bert")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +93,7 @@ def test_unusable_vocabularies_of_bert(tmp_path: Path, files: dict[str, object],
 )
 def test_unusable_vocabularies_of_roberta(tmp_path: Path, files: dict[str, object], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
-        TextTokenizer.load(write(tmp_path, **files), model_type="roberta")
+        TextTokenizer.load(fill(tmp_path, **files), model_type="roberta")
 
 
 @pytest.mark.parametrize(
@@ -110,7 +107,7 @@ def test_unusable_vocabularies_of_roberta(tmp_path: Path, files: dict[str, objec
 )
 def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path, model_type: str, file: str) -> None:
     with pytest.raises(TokenizerError, match=f"{re.escape(file)}.*convert it once"):
-        TextTokenizer.load(write(tmp_path, **{file.replace(".", "__"): b"x"}), model_type=model_type)
+        TextTokenizer.load(fill(tmp_path, **{file.replace(".", "__"): b"x"}), model_type=model_type)
 
 
 def test_settings_of_albert_that_are_not_flags(tmp_path: Path) -> None:
@@ -168,19 +165,19 @@ def test_a_vocabulary_of_albert_without_its_template(tmp_path: Path) -> None:
 )
 def test_unusable_settings(tmp_path: Path, files: dict[str, object], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
-        TextTokenizer.load(write(tmp_path, vocab__txt=vocab_txt(VOCAB), **files), model_type="bert")
+        TextTokenizer.load(fill(tmp_path, vocab__txt=vocab_txt(VOCAB), **files), model_type="bert")
 
 
 def test_a_declared_id_does_not_move_a_token_of_the_vocabulary(tmp_path: Path) -> None:
     config = {"added_tokens_decoder": {"101": {"content": "[CLS]", "special": True}}}
-    assert ids(write(tmp_path, vocab__txt=vocab_txt(VOCAB), tokenizer_config__json=config), "a") == [2, 5, 3]
+    assert ids(fill(tmp_path, vocab__txt=vocab_txt(VOCAB), tokenizer_config__json=config), "a") == [2, 5, 3]
 
 
 @pytest.fixture(scope="module")
 def whole_files(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, bytes]]:
     """(model_type, file name, content) of small tokenizer.json files."""
-    bert = write(tmp_path_factory.mktemp("bert"), vocab__txt=vocab_txt(VOCAB))
-    roberta = write(tmp_path_factory.mktemp("roberta"), vocab__json=ROBERTA, merges__txt="a b\n")
+    bert = fill(tmp_path_factory.mktemp("bert"), vocab__txt=vocab_txt(VOCAB))
+    roberta = fill(tmp_path_factory.mktemp("roberta"), vocab__json=ROBERTA, merges__txt="a b\n")
     return [
         (model_type, "tokenizer.json", TextTokenizer.load(folder, model_type=model_type).backend.to_str().encode())
         for model_type, folder in (("bert", bert), ("roberta", roberta))

@@ -25,6 +25,7 @@ from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.options import METRICS, PRECISIONS
 from layertap.learn.tags import SCHEMES
+from tests.writing import write
 
 DATA = LabelledTexts(
     texts=["good film", "great movie", "funny story", "bad film", "dull movie", "bad story"] * 3,
@@ -35,11 +36,6 @@ ONE = TrainingOptions(epochs=1, batch_size=6)
 
 def with_labels(*labels, texts=None):
     return LabelledTexts(texts=texts or ["a"] * len(labels), labels=labels, source="x.csv")
-
-
-def write_csv(path, rows, header="text,label"):
-    path.write_text("\n".join([header, *(f"{text},{label}" for text, label in rows)]) + "\n", "utf-8")
-    return path
 
 
 @pytest.mark.parametrize(
@@ -343,7 +339,10 @@ def test_damaged_and_absent_heads_are_refused(tmp_path, model):
 
 def test_the_command(tmp_path, model, capsys):
     rows = list(zip(DATA.texts, DATA.labels, strict=True))
-    train, dev = write_csv(tmp_path / "train.csv", rows), write_csv(tmp_path / "dev.csv", rows[:6])
+    train, dev = (
+        write(tmp_path / f"{part}.csv", [("text", "label"), *some])
+        for part, some in (("train", rows), ("dev", rows[:6]))
+    )
     line = ["finetune", str(train), "-o", str(tmp_path / "out"), "--dev", str(dev), "--model", model]
     line += ["--epochs", "2", "--batch-size", "6", "--learning-rate", "1e-3", "--max-grad-norm", "0", "--threads", "1"]
     assert main(line) == 0
@@ -367,7 +366,7 @@ def test_the_command(tmp_path, model, capsys):
     ],
 )
 def test_the_command_refuses_in_words(tmp_path, capsys, arguments, code, message):
-    train = write_csv(tmp_path / "train.csv", [("good", "pos"), ("bad", "neg")] * 2)
+    train = write(tmp_path / "train.csv", [("text", "label"), *[("good", "pos"), ("bad", "neg")] * 2])
     line = ["finetune", str(train), "-o", str(tmp_path / "out"), "--model", str(tmp_path / "no-model")]
     assert main([*line, *arguments]) == code
     assert message in capsys.readouterr().err
