@@ -15,13 +15,9 @@ from layertap.models.registry import architecture
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, pack
 from layertap.tensors import TensorView
+from tests.tiny_models import random_model
 
-CLASSES = {
-    "bert": ("BertConfig", "BertModel"),
-    "roberta": ("RobertaConfig", "RobertaModel"),
-    "xlm-roberta": ("XLMRobertaConfig", "XLMRobertaModel"),
-    "camembert": ("CamembertConfig", "CamembertModel"),
-}
+FAMILIES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
 SMALL = {
     "vocab_size": 60,
     "hidden_size": 32,
@@ -88,19 +84,6 @@ def views_of(state_dict: Mapping[str, Any]) -> dict[str, TensorView]:
     """Float32 views of a torch state dict."""
     arrays = {name: tensor.detach().float().numpy() for name, tensor in state_dict.items()}
     return {name: TensorView("F32", array.shape, memoryview(array).cast("B")) for name, array in arrays.items()}
-
-
-def randomise(module: Any, seed: int) -> None:
-    """Every parameter random, of sizes at which attention is far from uniform and every one of them matters."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            scale = 0.1 if parameter.ndim == 1 else parameter.shape[1] ** -0.5
-            parameter.normal_(generator=generator).mul_(scale)
-            if name.endswith("LayerNorm.weight"):
-                parameter.add_(1)
 
 
 class Model:
@@ -193,12 +176,9 @@ def make_model(wrap_model: Callable[[Any], Model]) -> Callable[..., Model]:
     """`make_model("roberta", hidden_size=64)`: small where nothing else is said, float32, random."""
 
     def make(model_type: str = "bert", *, seed: int = 0, **config: Any) -> Model:
-        transformers = pytest.importorskip("transformers")
-        config_class, model_class = CLASSES[model_type]
+        pytest.importorskip("transformers")
         values = SMALL | {"pad_token_id": 0 if model_type == "bert" else 1, "layer_norm_eps": 1e-5} | config
-        reference = getattr(transformers, model_class)(getattr(transformers, config_class)(**values))
-        randomise(reference, seed)
-        return wrap_model(reference)
+        return wrap_model(random_model(FAMILIES[model_type], values, seed=seed))
 
     return make
 

@@ -14,7 +14,7 @@ from layertap.backends.torch.encoder import Encoder, PackedTensors  # noqa: E402
 from layertap.checkpoints.keys import to_canonical  # noqa: E402
 from layertap.models.config import ConfigReader  # noqa: E402
 from layertap.models.registry import architecture  # noqa: E402
-from layertap.testing.families import randomise  # noqa: E402
+from tests.tiny_models import random_model  # noqa: E402
 
 FIELDS = {
     "vocab_size": 50,
@@ -34,11 +34,9 @@ FIELDS = {
 
 def pair(**fields: object):
     """(transformers' model, ours with its weights)."""
-    config = transformers.DebertaV2Config(**(FIELDS | fields))
-    theirs = transformers.DebertaV2Model(config).eval()
-    randomise(theirs, 0)
+    theirs = random_model("DebertaV2", FIELDS | fields)
     row = architecture("deberta-v2")
-    ours = Encoder(row.spec(ConfigReader(config.to_dict())), pooler=False)
+    ours = Encoder(row.spec(ConfigReader(theirs.config.to_dict())), pooler=False)
     ours.load_state_dict({to_canonical(key, row.key_rules): value for key, value in theirs.state_dict().items()})
     return theirs, ours.eval()
 

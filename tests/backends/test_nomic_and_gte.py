@@ -18,10 +18,11 @@ from layertap.checkpoints.load import open_model  # noqa: E402
 from layertap.checkpoints.source import locate  # noqa: E402
 from layertap.errors import WeightsError  # noqa: E402
 from layertap.testing.candidate import Candidate  # noqa: E402
-from layertap.testing.families import random_sequences, randomise, two_token_types  # noqa: E402
+from layertap.testing.families import random_sequences, two_token_types  # noqa: E402
 from layertap.testing.suite import state_errors  # noqa: E402
 from layertap.verify.measure import FLOAT32_ERROR  # noqa: E402
-from layertap.verify.reference import Outputs, Reference, quiet_transformers  # noqa: E402
+from layertap.verify.reference import Outputs, Reference  # noqa: E402
+from tests.tiny_models import random_model, save_model  # noqa: E402
 
 V, H, A, F, L = 60, 32, 4, 256, 3
 SIZES: dict[str, Any] = {
@@ -51,10 +52,8 @@ OWN_NOMIC: dict[str, Any] = {
 
 def saved(folder: Path, name: str, model: str, **values: Any) -> Reference:
     """A random model of transformers, saved."""
-    module = getattr(transformers, f"{name}{model}")(getattr(transformers, f"{name}Config")(**SIZES, **values))
-    randomise(module, 0)
-    with quiet_transformers():
-        module.eval().save_pretrained(folder)
+    module = random_model(name, SIZES | values, end=model)
+    save_model(folder, module)
     return Reference(module)
 
 

@@ -21,9 +21,10 @@ from layertap.errors import WeightsError  # noqa: E402
 from layertap.models.config import ConfigReader  # noqa: E402
 from layertap.models.registry import architecture  # noqa: E402
 from layertap.testing.candidate import Candidate  # noqa: E402
-from layertap.testing.families import random_sequences, randomise  # noqa: E402
+from layertap.testing.families import random_sequences  # noqa: E402
 from layertap.verify.measure import Difference, float32_bound  # noqa: E402
-from layertap.verify.reference import Reference, quiet_transformers  # noqa: E402
+from layertap.verify.reference import Reference  # noqa: E402
+from tests.tiny_models import random_model, save_model  # noqa: E402
 
 SIZES: dict[str, Any] = {
     "vocab_size": 60,
@@ -38,10 +39,8 @@ LAYERS = SIZES["num_hidden_layers"]
 
 def saved(folder: Path, name: str = "ModernBert", **fields: Any) -> Any:
     """A random model of transformers, written to a folder."""
-    with quiet_transformers():
-        model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**{**SIZES, **fields}))
-        randomise(model, 0)
-        model.eval().save_pretrained(folder)
+    model = random_model(name, SIZES | fields)
+    save_model(folder, model)
     return model
 
 

@@ -18,9 +18,8 @@ from layertap.cli.model_card import outputs  # noqa: E402
 from layertap.engine.extractor import Extractor  # noqa: E402
 from layertap.errors import FeatureError  # noqa: E402
 from layertap.features.plan import Rules  # noqa: E402
-from layertap.testing.families import randomise  # noqa: E402
 from layertap.verify.measure import Difference, float32_bound  # noqa: E402
-from layertap.verify.reference import quiet_transformers  # noqa: E402
+from tests.tiny_models import random_model, save_model  # noqa: E402
 
 LAYERS, H = 3, 32
 WORDS = ["<pad>", "<s>", "</s>", *"abcdefgh"]
@@ -46,18 +45,14 @@ FINAL_NORMS = {
 
 def saved(folder: Path, name: str) -> Any:
     """A random model in a folder with a tokenizer of a few words."""
-    with quiet_transformers():
-        model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**SIZES))
-        randomise(model, 0)
-        model.eval().save_pretrained(folder)
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.add_special_tokens(WORDS[:3])
     tokenizer.post_processor = processors.TemplateProcessing(
         single=["<s>", "$A", "</s>"], special_tokens=[("<s>", 1), ("</s>", 2)]
     )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}', encoding="utf-8")
+    model = random_model(name, SIZES)
+    save_model(folder, model, tokenizer)
     return model
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, WeightsError
 from layertap.models.registry import architecture
+from tests.tiny_models import write_weights
+from tests.writing import write
 
 Shapes = dict[str, tuple[int, ...]]
 V, P, E, H, F = 60, 40, 12, 32, 48
@@ -106,16 +106,14 @@ def albert_keys() -> Shapes:
 KEYS = {"distilbert": distilbert_keys, "electra": electra_keys, "albert": albert_keys}
 
 
-def write(folder: Path, family: str, keys: Shapes, **config: object) -> Path:
+def checkpoint(folder: Path, family: str, keys: Shapes, **config: object) -> Path:
     """A checkpoint with these keys; the numbers of each are its own."""
-    folder.mkdir(exist_ok=True)
-    values = CONFIGS[family] | {"model_type": family} | config
-    (folder / "config.json").write_text(json.dumps(values))
+    write(folder / "config.json", CONFIGS[family] | {"model_type": family} | config)
     arrays = {
         key: np.full(shape, 1 + i, dtype=np.float32) + np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1)) / 64
         for i, (key, shape) in enumerate(keys.items())
     }
-    save_file({key: array.astype(np.float32) for key, array in arrays.items()}, folder / "model.safetensors")
+    write_weights(folder, {key: array.astype(np.float32) for key, array in arrays.items()})
     return folder
 
 
@@ -134,7 +132,7 @@ def test_every_key_has_its_place(tmp_path, family, prefixed):
     if prefixed:
         keys = {f"{family}.{key}": shape for key, shape in keys.items()}
         keys[f"{family}.embeddings.position_ids"] = (1, P)  # a buffer that old versions stored
-    files = opened(write(tmp_path, family, keys))
+    files = opened(checkpoint(tmp_path, family, keys))
     assert (files.missing, files.unused_keys) == ((), ())
     assert files.ignored_keys == ((f"{family}.embeddings.position_ids",) if prefixed else ())
     assert set(files.tensors) == set(files.spec.parameters())
@@ -175,7 +173,7 @@ PLACES = [
 
 @pytest.mark.parametrize(("family", "name", "key"), PLACES)
 def test_which_place(tmp_path, family, name, key):
-    assert key_of(opened(write(tmp_path, family, KEYS[family]())), name) == key
+    assert key_of(opened(checkpoint(tmp_path, family, KEYS[family]())), name) == key
 
 
 def test_norms_of_old_conversions(tmp_path):
@@ -184,7 +182,7 @@ def test_norms_of_old_conversions(tmp_path):
         key.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): shape
         for key, shape in keys.items()
     }
-    files = opened(write(tmp_path, "albert", old))
+    files = opened(checkpoint(tmp_path, "albert", old))
     assert files.missing == files.unused_keys == ()
     assert key_of(files, "embeddings.LayerNorm.bias") == "embeddings.LayerNorm.beta"
 
@@ -230,7 +228,7 @@ def without(keys: Shapes, *lost: str) -> Shapes:
     ],
 )
 def test_a_lost_weight_is_named(tmp_path, family, lost, name):
-    files = opened(write(tmp_path, family, without(KEYS[family](), lost), sinusoidal_pos_embds=True))
+    files = opened(checkpoint(tmp_path, family, without(KEYS[family](), lost), sinusoidal_pos_embds=True))
     assert files.missing == (name,)
     with pytest.raises(WeightsError, match=f"{name}: expected a weight of shape"):
         files.weights([name])
@@ -248,7 +246,7 @@ def test_a_lost_weight_is_named(tmp_path, family, lost, name):
 )
 def test_weights_without_a_place_are_refused(tmp_path, family, more, says):
     with pytest.raises(WeightsError, match=says):
-        opened(write(tmp_path, family, KEYS[family]() | more))
+        opened(checkpoint(tmp_path, family, KEYS[family]() | more))
 
 
 def test_a_projection_that_the_config_has_no_room_for(tmp_path):
@@ -257,27 +255,27 @@ def test_a_projection_that_the_config_has_no_room_for(tmp_path):
         if key.startswith("embeddings."):
             keys[key] = tuple(H if size == E else size for size in keys[key])
     with pytest.raises(WeightsError, match=r"embeddings_project.bias: expected only weights of electra"):
-        opened(write(tmp_path, "electra", keys, embedding_size=H))
+        opened(checkpoint(tmp_path, "electra", keys, embedding_size=H))
 
 
 def test_tables_of_another_width_than_the_config_says(tmp_path):
-    files = opened(write(tmp_path, "electra", electra_keys(), embedding_size=16))
+    files = opened(checkpoint(tmp_path, "electra", electra_keys(), embedding_size=16))
     with pytest.raises(WeightsError, match=r"word_embeddings.weight: expected shape \[60, 16\].*found \[60, 12\]"):
         files.weights(["embeddings.word_embeddings.weight"])
 
 
 def test_half_a_pooler_is_refused(tmp_path):
     with pytest.raises(WeightsError, match=r"pooler.dense.bias: expected beside pooler.weight, found none"):
-        opened(write(tmp_path, "albert", without(albert_keys(), "pooler.bias")))
+        opened(checkpoint(tmp_path, "albert", without(albert_keys(), "pooler.bias")))
 
 
 def test_an_albert_without_a_pooler(tmp_path):
-    files = opened(write(tmp_path, "albert", without(albert_keys(), "pooler.bias", "pooler.weight")))
+    files = opened(checkpoint(tmp_path, "albert", without(albert_keys(), "pooler.bias", "pooler.weight")))
     assert (files.pooler, files.missing) == ("absent", ())
 
 
 def test_weights_of_another_family(tmp_path):
     with pytest.raises(WeightsError, match="expected"):
-        opened(write(tmp_path, "electra", distilbert_keys()))
+        opened(checkpoint(tmp_path, "electra", distilbert_keys()))
     with pytest.raises(ConfigError, match="n_heads: expected a divisor of dim"):
-        opened(write(tmp_path, "distilbert", distilbert_keys(), n_heads=5))
+        opened(checkpoint(tmp_path, "distilbert", distilbert_keys(), n_heads=5))

@@ -14,6 +14,7 @@ from layertap.engine.details import NAMES
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Ragged, Record
+from tests.tiny_models import random_model, save_model
 
 H, LIMIT = 32, 64
 WORDS = st.lists(st.sampled_from(["the", "film", "unfunny", "xyz", "river,bank", "!", "goodbad"]), max_size=40)
@@ -393,7 +394,7 @@ def test_details_have_the_types_that_the_schema_says(extractor):
 
 
 def test_more_tokens_than_a_relative_model_was_trained_for(tmp_path):
-    transformers = pytest.importorskip("transformers")
+    pytest.importorskip("transformers")
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -412,9 +413,7 @@ def test_more_tokens_than_a_relative_model_was_trained_for(tmp_path):
         "position_biased_input": False,
         "type_vocab_size": 0,
     }
-    torch.manual_seed(0)
-    model = transformers.DebertaV2Model(transformers.DebertaV2Config(**values)).eval()
-    model.save_pretrained(tmp_path)
+    model = random_model("DebertaV2", values)
     tokenizer = Tokenizer(
         models.WordLevel({letter: i + 5 for i, letter in enumerate("abcdef")} | {"[UNK]": 3}, "[UNK]")
     )
@@ -422,8 +421,7 @@ def test_more_tokens_than_a_relative_model_was_trained_for(tmp_path):
     tokenizer.add_special_tokens(["[CLS]", "[SEP]"])
     special = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    tokenizer.save(str(tmp_path / "tokenizer.json"))
-    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+    save_model(tmp_path, model, tokenizer)
     text = "a b c d e f " * 6
     found = Extractor.from_pretrained(tmp_path, max_length=40).extract(text, "last_hidden_state")
     ids = Extractor.from_pretrained(tmp_path).tokenizer.encode([text])[0].input_ids

@@ -17,7 +17,7 @@ from tokenizers import models as tokenizer_models  # noqa: E402
 
 import layertap.hf as hf  # noqa: E402
 from layertap.errors import ConfigError, OptionError, TokenizerError, UntrainedPoolerError  # noqa: E402
-from layertap.testing.families import randomise  # noqa: E402
+from tests.tiny_models import random_model  # noqa: E402
 
 SIZES = {
     "vocab_size": 90,
@@ -48,11 +48,10 @@ def case(request):
 def pair(case, **fields):
     """(transformers' model, ours) with the same random weights, in eval mode."""
     name, values = CASES[case]
-    theirs = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**values, **fields))
+    theirs = random_model(name, values | fields)
     ours = getattr(hf, f"{name}Model")(getattr(hf, f"{name}Config")(**values, **fields))
-    randomise(theirs, 0)
     ours.load_state_dict(theirs.state_dict())
-    return theirs.eval(), ours.eval()
+    return theirs, ours.eval()
 
 
 def batch(seed=0):

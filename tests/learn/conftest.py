@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.tiny_models import random_model, save_model, wordpiece_tokenizer
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
@@ -92,24 +93,14 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 @pytest.fixture(scope="session")
 def family_model() -> Callable[..., Path]:
     """`family_model(folder, "ELECTRA", "ForTokenClassification", num_labels=3)`: a random model of transformers."""
-    transformers = pytest.importorskip("transformers", reason="transformers, the oracle, is not installed")
-    from layertap.testing.families import randomise
-    from layertap.verify.reference import quiet_transformers
-    from tests.conftest import wordpiece_tokenizer
+    pytest.importorskip("transformers", reason="transformers, the oracle, is not installed")
 
     def make(folder: Path, family: str, end: str, *, seed: int = 0, **fields: Any) -> Path:
         prefix, values = FAMILIES[family]
         tokenizer = wordpiece_tokenizer()
         size = {"vocab_size": tokenizer.get_vocab_size()}
-        config = getattr(transformers, f"{prefix}Config")(**values | size | fields)
-        module = getattr(transformers, f"{prefix}{end}")(config)
-        randomise(module, seed)
-        with quiet_transformers():
-            module.save_pretrained(folder)
-        tokenizer.save(str(folder / "tokenizer.json"))
         names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-        settings = names | {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 48}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-        return folder
+        module = random_model(prefix, values | size | fields, end=end, seed=seed)
+        return save_model(folder, module, tokenizer, **names, model_max_length=48)
 
     return make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from layertap.models.config import ConfigReader
 from layertap.models.positions import Disentangled, PlainPositions, PositionTable
 from layertap.models.registry import architecture, architecture_of
 from layertap.models.spec import Convolution, EncoderSpec
+from tests.tiny_models import write_keys
 
 V3_BASE = {  # as on the hub: no architectures, no token types, no absolute positions
     "model_type": "deberta-v2",
@@ -67,11 +67,8 @@ def spec_of(base: dict[str, object] = V3_BASE, **fields: object) -> EncoderSpec:
     return architecture("deberta-v2").spec(ConfigReader(base | fields))
 
 
-def write(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: object) -> Path:
+def checkpoint(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: object) -> Path:
     """A checkpoint under the names of transformers, with random weights."""
-    random = np.random.default_rng(0)
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SMALL | fields))
     shapes: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (20, 8),
         "encoder.rel_embeddings.weight": (16, 8),
@@ -87,9 +84,7 @@ def write(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: 
         shapes |= {f"{name}.{end}": (8,) for end in (("gamma", "beta") if old_norms else ("weight", "bias"))}
     for name, shape in denses.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    weights = {prefix + name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors")
-    return folder
+    return write_keys(folder, SMALL | fields, {prefix + name: shape for name, shape in shapes.items()})
 
 
 def opened(folder: Path) -> ModelFiles:
@@ -246,8 +241,8 @@ def test_v1_is_refused_by_name():
 @pytest.mark.parametrize("prefix", ["", "deberta."])
 @pytest.mark.parametrize("old_norms", [False, True])
 def test_stored_names(tmp_path, prefix, old_norms):
-    plain = opened(write(tmp_path / "plain"))
-    files = opened(write(tmp_path / "form", prefix=prefix, old_norms=old_norms))
+    plain = opened(checkpoint(tmp_path / "plain"))
+    files = opened(checkpoint(tmp_path / "form", prefix=prefix, old_norms=old_norms))
     assert (files.unused_keys, files.ignored_keys, files.missing, files.pooler) == ((), (), (), "absent")
     assert files.tensors["encoder.layer.1.attention.self.query.weight"].key == (
         f"{prefix}encoder.layer.1.attention.self.query_proj.weight"
@@ -261,7 +256,7 @@ def test_stored_names(tmp_path, prefix, old_norms):
 
 
 def test_what_v3_stores_beside_the_encoder_is_set_aside(tmp_path):
-    folder = write(tmp_path / "m", prefix="deberta.")
+    folder = checkpoint(tmp_path / "m", prefix="deberta.")
     more = {
         "deberta__embeddings__position_embeddings__weight": np.ones((34, 8), np.float32),
         "deberta__embeddings__position_ids": np.zeros((1, 34), np.int64),
@@ -276,7 +271,7 @@ def test_what_v3_stores_beside_the_encoder_is_set_aside(tmp_path):
 
 
 def test_absolute_positions_are_needed_where_the_config_says_so(tmp_path):
-    folder = write(tmp_path / "m", position_biased_input=True)
+    folder = checkpoint(tmp_path / "m", position_biased_input=True)
     assert opened(folder).missing == ("embeddings.position_embeddings.weight",)
     add(folder, embeddings__position_embeddings__weight=np.ones((34, 8), np.float32))
     files = opened(folder)
@@ -292,7 +287,7 @@ def test_absolute_positions_are_needed_where_the_config_says_so(tmp_path):
     ],
 )
 def test_weights_that_the_config_does_not_speak_of_are_refused(tmp_path, name, shape):
-    folder = write(tmp_path / "m")
+    folder = checkpoint(tmp_path / "m")
     add(folder, **{name.replace(".", "__"): np.ones(shape, np.float32)})
     with pytest.raises(WeightsError, match=f"{re.escape(name)}: expected only weights of deberta-v2"):
         opened(folder)
@@ -307,7 +302,7 @@ def test_weights_that_the_config_does_not_speak_of_are_refused(tmp_path, name, s
     ],
 )
 def test_broken_checkpoints(tmp_path, name, array, says):
-    folder = write(tmp_path / "m")
+    folder = checkpoint(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")
     del weights[name]
     save_file(weights | ({} if array is None else {name: array}), folder / "model.safetensors")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from layertap.models.config import ConfigReader
 from layertap.models.positions import PositionTable, RelativeBias
 from layertap.models.registry import architecture
 from layertap.models.spec import EncoderSpec
+from tests.tiny_models import write_keys
 
 SIZES = {
     "vocab_size": 20,
@@ -32,11 +32,8 @@ def spec_of(**fields: object) -> EncoderSpec:
     return architecture("mpnet").spec(ConfigReader(SIZES | fields))
 
 
-def write(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: object) -> Path:
+def checkpoint(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: object) -> Path:
     """A checkpoint as transformers stores it, with random weights."""
-    random = np.random.default_rng(0)
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(SIZES | {"model_type": "mpnet"} | fields))
     tables = {"embeddings.word_embeddings.weight": (20, 8), "embeddings.position_embeddings.weight": (34, 8)}
     shapes = {**tables, "encoder.relative_attention_bias.weight": (32, 2)}
     norms, denses = ["embeddings.LayerNorm"], {}
@@ -49,9 +46,8 @@ def write(folder: Path, *, prefix: str = "", old_norms: bool = False, **fields: 
         shapes |= {f"{name}.{end}": (8,) for end in (("gamma", "beta") if old_norms else ("weight", "bias"))}
     for name, shape in denses.items():
         shapes |= {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
-    weights = {prefix + name: random.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    save_file(weights, folder / "model.safetensors")
-    return folder
+    stored = {prefix + name: shape for name, shape in shapes.items()}
+    return write_keys(folder, SIZES | {"model_type": "mpnet"} | fields, stored)
 
 
 def opened(folder: Path) -> ModelFiles:
@@ -108,8 +104,8 @@ def test_impossible_values(field, value, says):
 @pytest.mark.parametrize("prefix", ["", "mpnet."])
 @pytest.mark.parametrize("old_norms", [False, True])
 def test_stored_names(tmp_path, prefix, old_norms):
-    plain = opened(write(tmp_path / "plain"))
-    files = opened(write(tmp_path / "form", prefix=prefix, old_norms=old_norms))
+    plain = opened(checkpoint(tmp_path / "plain"))
+    files = opened(checkpoint(tmp_path / "form", prefix=prefix, old_norms=old_norms))
     assert (files.unused_keys, files.missing, files.pooler) == ((), (), "absent")
     stored = files.tensors["encoder.layer.1.attention.output.dense.weight"].key
     assert stored == f"{prefix}encoder.layer.1.attention.attn.o.weight"
@@ -121,7 +117,7 @@ def test_stored_names(tmp_path, prefix, old_norms):
 
 
 def test_heads_and_old_buffers_are_set_aside(tmp_path):
-    folder = write(tmp_path / "m", prefix="mpnet.")
+    folder = checkpoint(tmp_path / "m", prefix="mpnet.")
     more = {"mpnet.embeddings.position_ids": np.zeros((1, 34), np.int64), "lm_head.layer_norm.weight": np.ones(8)}
     save_file(load_file(folder / "model.safetensors") | more, folder / "model.safetensors")
     assert opened(folder).ignored_keys == tuple(sorted(more))
@@ -136,7 +132,7 @@ def test_heads_and_old_buffers_are_set_aside(tmp_path):
     ],
 )
 def test_broken_checkpoints(tmp_path, name, array, says):
-    folder = write(tmp_path / "m")
+    folder = checkpoint(tmp_path / "m")
     weights = load_file(folder / "model.safetensors")
     del weights[name]
     save_file(weights | ({} if array is None else {name: array}), folder / "model.safetensors")
@@ -146,7 +142,7 @@ def test_broken_checkpoints(tmp_path, name, array, says):
 
 
 def test_token_types_in_the_file_are_refused(tmp_path):
-    folder = write(tmp_path / "m")
+    folder = checkpoint(tmp_path / "m")
     more = {"embeddings.token_type_embeddings.weight": np.ones((2, 8), np.float32)}
     save_file(load_file(folder / "model.safetensors") | more, folder / "model.safetensors")
     with pytest.raises(WeightsError, match=r"token_type_embeddings.weight: expected only weights of mpnet"):

@@ -12,6 +12,7 @@ from layertap.checkpoints.source import locate
 from layertap.errors import WeightsError
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture
+from tests.tiny_models import random_model, save_model
 
 FAMILIES = ("megatron-bert", "xlm-roberta-xl", "roberta-prelayernorm")
 CLASSES = {
@@ -74,19 +75,10 @@ def test_keys(name, stored, canonical):
 @pytest.fixture(scope="module", params=FAMILIES)
 def saved(request, tmp_path_factory):
     """A checkpoint as transformers writes it."""
-    transformers = pytest.importorskip("transformers")
-    prefix = CLASSES[request.param]
-    config = getattr(transformers, f"{prefix}Config")(
-        vocab_size=40,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=24,
-        max_position_embeddings=20,
-    )
-    folder = tmp_path_factory.mktemp(request.param)
-    getattr(transformers, f"{prefix}Model")(config).save_pretrained(folder)
-    return folder
+    pytest.importorskip("transformers")
+    sizes = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 24, "max_position_embeddings": 20}
+    return save_model(tmp_path_factory.mktemp(request.param), random_model(CLASSES[request.param], sizes))
 
 
 FINAL_NORM = {"megatron-bert": "encoder.ln", "xlm-roberta-xl": "encoder.LayerNorm", "roberta-prelayernorm": "LayerNorm"}

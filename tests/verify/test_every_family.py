@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -15,9 +13,8 @@ from layertap.engine.opening import open_reference  # noqa: E402
 from layertap.engine.options import ModelReference  # noqa: E402
 from layertap.verify import comparison  # noqa: E402
 from layertap.verify.comparison import Texts, available_setups, runnable, verify  # noqa: E402
-from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
-from tests.conftest import wordpiece_tokenizer  # noqa: E402
+from tests.tiny_models import save_model, wordpiece_tokenizer  # noqa: E402
 
 LONG = "some film about the river and the bank, " * 9
 TEXTS = Texts(texts=("A good film.", "", "hello", LONG, "the dull story of a great actor"))
@@ -35,10 +32,7 @@ def saved(row, folder, values, *, scale=1.0):
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.mul_(scale if parameter.ndim > 1 else 1.0)
-    with quiet_transformers():
-        module.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    save_model(folder, module, tokenizer)
     return open_reference(
         ModelReference(name=str(folder), revision=None, cache_dir=None, local_files_only=True, allow_pickle=False)
     )

@@ -24,9 +24,8 @@ from safetensors.numpy import load_file, save_file
 from layertap.checkpoints.load import POOLER, ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import CheckpointError, ConfigError, WeightsError
-from layertap.verify.reference import quiet_transformers
 from tests.conformance.test_families import ROWS
-from tests.conftest import wordpiece_tokenizer
+from tests.tiny_models import save_model, wordpiece_tokenizer
 from tests.zoo.test_fuzz import mutated, ours, spec_of
 
 FILE, CONFIG = "model.safetensors", "config.json"
@@ -45,13 +44,9 @@ def row(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture(scope="module")
 def sound(row: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of the row with a tokenizer that is taken as it stands; nobody changes it."""
-    folder = tmp_path_factory.mktemp("zoo") / "sound"
     tokenizer = wordpiece_tokenizer()
-    with quiet_transformers():
-        row.random_model(dict(row.small) | {"vocab_size": tokenizer.get_vocab_size()}).save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-    return folder
+    module = row.random_model(dict(row.small) | {"vocab_size": tokenizer.get_vocab_size()})
+    return save_model(tmp_path_factory.mktemp("zoo") / "sound", module, tokenizer)
 
 
 @pytest.fixture(scope="module")

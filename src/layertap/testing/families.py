@@ -66,15 +66,26 @@ class FamilyRow:
 
     def random_model(self, values: Mapping[str, Any], *, seed: int = 0, with_head: bool = False) -> Any:
         """A model of transformers in eval mode with every parameter random, norms and biases too."""
-        import transformers
-        from transformers.initialization import no_init_weights
-
         name = self.head_class if with_head else self.model_class
         assert name is not None, f"{self.name} has no head_class"
-        with quiet_transformers(), no_init_weights():
-            module = getattr(transformers, name)(self.config(values))
-        randomise(module, seed)
-        return module.eval()
+        return random_module(name, self.config(values), seed=seed)
+
+
+def random_module(model_class: str, config: Any, *, seed: int = 0) -> Any:
+    """Build a model of transformers in eval mode, with every parameter random, norms and biases too.
+
+    Args:
+        model_class: name of the class in transformers.
+        config: a config of transformers.
+        seed: seed of the parameters.
+    """
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    with quiet_transformers(), no_init_weights():
+        module = getattr(transformers, model_class)(config)
+    randomise(module, seed)
+    return module.eval()
 
 
 def randomise(module: Any, seed: int) -> None:

@@ -19,8 +19,9 @@ from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
 from layertap.models.positions import Disentangled, RelativeBias  # noqa: E402
 from layertap.packing import PackedBatch, pack  # noqa: E402
-from layertap.testing.families import random_sequences, randomise  # noqa: E402
-from layertap.verify.reference import Reference, quiet_transformers  # noqa: E402
+from layertap.testing.families import random_sequences  # noqa: E402
+from layertap.verify.reference import Reference  # noqa: E402
+from tests.tiny_models import random_model, save_model  # noqa: E402
 
 FASTEST = _native.instruction_sets()[0]
 LENGTHS = (1, 5, 17, 290, 130)
@@ -105,11 +106,7 @@ class Case:
 def case(request, tmp_path_factory):
     prefix, fields = FAMILIES[request.param]
     folder = tmp_path_factory.mktemp(prefix)
-    with quiet_transformers():
-        config = getattr(transformers, f"{prefix}Config")(**(SIZES | fields))
-        module = getattr(transformers, f"{prefix}Model")(config)
-        randomise(module, 0)
-        module.save_pretrained(folder)
+    save_model(folder, random_model(prefix, SIZES | fields))
     files = open_model(locate(folder))
     sequences = random_sequences(LENGTHS, SIZES["vocab_size"])
     batch = pack(sequences, position_ids=files.spec.positions.position_ids)

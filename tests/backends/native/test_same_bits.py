@@ -12,7 +12,7 @@ from layertap.checkpoints.load import open_model
 from layertap.checkpoints.source import locate
 from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program
-from layertap.testing.families import randomise
+from tests.tiny_models import random_model, save_model
 
 COMPOSITIONS = {"some": 100, "many": 2000}
 """Random batches for each of `CASES`; `many` is over 10,000 in all where AVX-512 is."""
@@ -68,16 +68,14 @@ def make_family(make_model, wrap_model, tmp_path_factory):
     def make(family):
         if family == "bert":
             return make_model(max_position_embeddings=70, **sizes)
-        transformers = pytest.importorskip("transformers")
-        if family == "modernbert":
-            reference = transformers.ModernBertModel(transformers.ModernBertConfig(**newer, **windows))
-        elif family == "deberta":
-            reference = transformers.DebertaV2Model(transformers.DebertaV2Config(**newer, **distances))
-        else:
-            reference = transformers.EuroBertModel(transformers.EuroBertConfig(**newer, num_key_value_heads=1))
-        randomise(reference, 0)
-        folder = tmp_path_factory.mktemp(family)
-        reference.save_pretrained(folder)
+        pytest.importorskip("transformers")
+        name, fields = {
+            "modernbert": ("ModernBert", windows),
+            "deberta": ("DebertaV2", distances),
+            "eurobert": ("EuroBert", {"num_key_value_heads": 1}),
+        }[family]
+        reference = random_model(name, newer | fields)
+        folder = save_model(tmp_path_factory.mktemp(family), reference)
         model, files = wrap_model(reference), open_model(locate(folder))
         model.views = files.weights(files.spec.parameters())
         return model
