@@ -37,13 +37,20 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_PLANS = 100
-"""Kept by an extractor: to plan takes a fifth of the time of a short text."""
+"""Number of plans that an extractor keeps; planning takes a fifth of the time of a short text."""
 
 
 class Extractor:
-    """A model and how to run it. Immutable; may be called from several threads; pickles by reference.
+    """A model that is open, with the options to run it. Make one with `from_pretrained`.
 
-    Make one with `from_pretrained`.
+    One extractor may be used by any number of threads at once: a thread pool, the executors of asyncio, joblib's
+    threading backend. A run sees only those parts of the model that are completely loaded, and its results are those
+    of the same call made alone: the same bits on the native backend, equal up to float32 rounding with torch. An error
+    in one thread does not affect the others. A `Stream` is an iterator and belongs to one thread at a time.
+
+    An extractor may be used in a forked child process; there torch runs on one thread, and a model on a CUDA device is
+    refused. It pickles by reference: the process that unpickles it opens the same folder, or the same commit from the
+    hub, with the same options.
 
     Attributes:
         files: the checkpoint: config, architecture, weights, what else was found in it.
@@ -68,6 +75,8 @@ class Extractor:
         self.semantics = semantics
         self.runtime = runtime
         self.facts = opened.facts(semantics)
+        # Shared by threads without a lock: plans are immutable, and two threads that make the same one at the same
+        # time keep either.
         self._plans: dict[str | None, Plan] = {}
 
     @classmethod

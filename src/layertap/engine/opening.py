@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from layertap.backends.base import pickle_reader
 from layertap.checkpoints.load import ModelFiles, open_model
@@ -90,6 +91,9 @@ def open_reference(reference: ModelReference) -> OpenedModel:
     if checkpoint.commit is not None:
         # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
         reference = replace(reference, revision=checkpoint.commit)
+    if checkpoint.origin == "folder":
+        # And the same folder, from whichever directory the other process works in.
+        reference = replace(reference, name=str(Path(checkpoint.folder).absolute()))
     declared = files.sentence_embedding
     lowercased = tokenizer.lowercased() if declared is not None and declared.lowercase else None
     return OpenedModel(reference=reference, files=files, tokenizer=tokenizer, lowercased=lowercased)

@@ -20,7 +20,7 @@ ProgressCallback: TypeAlias = Callable[[int, int], None]
 
 
 class Stream(Iterator[FeatureBatch]):
-    """Iterator over feature batches in input order, each computed when it is taken.
+    """Iterator over feature batches in input order, each computed when it is taken; for one thread at a time.
 
     Attributes:
         summary: counts of what has been done so far; they grow as batches are taken.

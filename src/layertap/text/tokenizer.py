@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import TokenizerError, UsageError
+from layertap.locks import ForkSafeLock
 from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
@@ -287,7 +287,7 @@ class _Spaced:
     __slots__ = ("_lock", "_twin")
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self._twin: Tokenizer | None = None
 
     def of(self, backend: Tokenizer) -> Tokenizer:

@@ -6,10 +6,10 @@ state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from threading import Lock
 from typing import TypeVar
 
 import numpy as np
@@ -37,6 +37,7 @@ from layertap.backends.torch.reach import Reach, RelativeBias, Watch
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
+from layertap.locks import ForkSafeLock
 from layertap.models.positions import Disentangled
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
@@ -88,7 +89,9 @@ class TorchBackend(Backend):
         )
         self.onednn = fused and self.device.type == "cpu" and onednn_works(self.dtype)
         self._weights = weights
-        self._lock = Lock()
+        self._process = os.getpid()
+        # Parts of the model are published under this lock, each once it is complete; a run keeps what it was handed.
+        self._lock = ForkSafeLock()
         self._embeddings: Embeddings | None = None
         self._relative: RelativeBias | DistanceTable | None = None
         self._conv: Convolution | None = None
@@ -101,6 +104,7 @@ class TorchBackend(Backend):
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
         """See `Backend.run`."""
+        self._adapt_to_fork()
         needed = rows_needed(program, segments, batch.num_tokens)
         collector = Collector(program, segments, self.device)
         maps = self._maps(program)
@@ -118,6 +122,26 @@ class TorchBackend(Backend):
             capture: result for of in maps.values() for capture, result in of.results.items()
         }
         return {capture: results[capture].float().cpu().numpy() for capture in program.captures}
+
+    def _adapt_to_fork(self) -> None:
+        """Make torch usable in a forked child of the process that opened the model.
+
+        The threads of torch's pool do not exist in the child, where an operation that waits for them never ends; so
+        a child runs torch's operations on one thread, as the workers of torch's own data loader do.
+
+        Raises:
+            BackendError: the model is on a CUDA device, whose driver does not survive a fork.
+        """
+        process = os.getpid()
+        if process == self._process:
+            return
+        if self.device.type == "cuda":
+            raise BackendError(
+                f"device '{self.device}': CUDA cannot be used in a forked process; open the model in the child, or "
+                "start processes by the method 'spawn'"
+            )
+        torch.set_num_threads(1)
+        self._process = process
 
     def _maps(self, program: Program) -> dict[int, Maps]:
         """Layer -> what its attention captures want."""
@@ -165,13 +189,13 @@ class TorchBackend(Backend):
         if table is None:
             return None
         with self._lock:
-            if self._relative is not None:
-                return self._relative
-            if isinstance(table, Disentangled):
-                self._relative = self._load(lambda spec: _there(distance_table(spec)), "encoder.")
-            else:
-                self._relative = self._load(
-                    lambda spec: RelativeBias(table, spec.num_attention_heads), "encoder.relative_attention_bias."
+            if self._relative is None:
+                self._relative = (
+                    self._load(lambda spec: _there(distance_table(spec)), "encoder.")
+                    if isinstance(table, Disentangled)
+                    else self._load(
+                        lambda spec: RelativeBias(table, spec.num_attention_heads), "encoder.relative_attention_bias."
+                    )
                 )
             return self._relative
 
@@ -184,11 +208,15 @@ class TorchBackend(Backend):
             return self._conv
 
     def _load_block(self, index: int) -> Callable[[Tensor, Reach], Tensor]:
+        relative = self._load_relative()
+        distances = relative if isinstance(relative, DistanceTable) else None
         with self._lock:
             while len(self._blocks) <= index:
                 i = len(self._blocks)
                 block = self._load(partial(Block, block=i), f"encoder.layer.{i}.")
-                self._blocks.append(FusedBlock(block, self.spec, onednn=self.onednn) if self.fused else block)
+                self._blocks.append(
+                    FusedBlock(block, self.spec, onednn=self.onednn, distances=distances) if self.fused else block
+                )
             return self._blocks[index]
 
     def _load_final_norm(self) -> nn.Module:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layertap.backends.torch.blocks import by_rows, pieces
+from layertap.backends.torch.disentangled import DistanceTable
 from layertap.backends.torch.encoder import ACTIVATIONS, Block
 from layertap.backends.torch.reach import Reach
 from layertap.models.spec import Activation, EncoderSpec
@@ -83,16 +84,18 @@ class FusedLinear:
 
 
 class FusedBlock:
-    """A `Block` for inference, with its own copies of the weights."""
+    """A `Block` for inference, with its own copies of the weights. Nothing in it changes after it is made.
 
-    def __init__(self, block: Block, spec: EncoderSpec, *, onednn: bool) -> None:
+    Args:
+        block: the weights.
+        spec: the encoder.
+        onednn: whether products run through oneDNN.
+        distances: the encoder's vectors of distances, where it has them.
+    """
+
+    def __init__(self, block: Block, spec: EncoderSpec, *, onednn: bool, distances: DistanceTable | None) -> None:
         key, value = block.attention.self.key, block.attention.self.value
         self.num_heads = spec.num_attention_heads
-        self.relative = block.attention.self.relative
-        pos_key, pos_query = block.attention.self.pos_key_proj, block.attention.self.pos_query_proj
-        self.pos_key = None if pos_key is None else _linear(pos_key, onednn)
-        self.pos_query = None if pos_query is None else _linear(pos_query, onednn)
-        self._of_distances: tuple[Tensor | None, Tensor | None] | None = None
         # Queries stay apart: where only a few rows are wanted, the others need keys and values only.
         self.query = _linear(block.attention.self.query, onednn)
         self.key_value = FusedLinear(
@@ -107,35 +110,34 @@ class FusedBlock:
         self.norm_after_attention = block.attention.output.LayerNorm or _same
         self.norm_before_feed_forward = block.LayerNorm or _same
         self.norm_after_feed_forward = block.output.LayerNorm or _same
+        # Keys and queries of distances [R, H], the same for every batch.
+        self.of_distances = (None, None) if distances is None else self._project(distances(), block, onednn)
 
     def __call__(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
         """As `Block.forward`."""
         normed_TH = self.norm_before_attention(hidden_TH)
         key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
         query_QH = by_rows(self.query, reach.queries(normed_TH))
-        reach = reach.with_distances(self._distances)
+        reach = reach.with_distances(lambda _: self.of_distances)
         context_QH = reach.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
         return by_rows(self._after_attention, context_QH, reach.queries(hidden_TH))
 
-    def _distances(self, vectors_RH: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Keys and queries of distances, the same for every batch."""
-        if self._of_distances is not None:
-            return self._of_distances
-        assert self.relative is not None, "this encoder has no vectors of distances"
-        if self.relative.shared_projections:
+    def _project(self, vectors_RH: Tensor, block: Block, onednn: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Project vectors of distances to keys and queries, as far as scores have terms for them."""
+        attention = block.attention.self
+        relative, pos_key, pos_query = attention.relative, attention.pos_key_proj, attention.pos_query_proj
+        assert relative is not None, "this encoder has no vectors of distances"
+        if relative.shared_projections:
             key_RH = self.key_value(vectors_RH).chunk(2, dim=1)[0].contiguous()
             query_RH = self.query(vectors_RH)
-            found = (
-                key_RH if self.relative.content_to_position else None,
-                query_RH if self.relative.position_to_content else None,
+            return (
+                key_RH if relative.content_to_position else None,
+                query_RH if relative.position_to_content else None,
             )
-        else:
-            found = (
-                None if self.pos_key is None else self.pos_key(vectors_RH),
-                None if self.pos_query is None else self.pos_query(vectors_RH),
-            )
-        self._of_distances = found
-        return found
+        return (
+            None if pos_key is None else _linear(pos_key, onednn)(vectors_RH),
+            None if pos_query is None else _linear(pos_query, onednn)(vectors_RH),
+        )
 
     def _after_attention(self, context_QH: Tensor, residual_QH: Tensor) -> Tensor:
         mixed_QH = self.norm_after_attention(self.attention_output.plus(context_QH, residual_QH))
