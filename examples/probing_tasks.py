@@ -1,12 +1,14 @@
-"""What each layer knows of nine linguistic properties: the tasks of X-Probe, English, in one command.
+"""Probe every layer for nine linguistic properties: the English tasks of X-Probe, in one command.
 
     python examples/probing_tasks.py FOLDER REPORTS [ROWS]
 
-FOLDER holds a folder a task with `va.txt` and `te.txt`, a sentence, a tab and a label a line (Ravishankar, Ovrelid and
-Velldal 2019). Probes learn on `va.txt` and are scored on `te.txt`; where there is just `te.txt`, by cross-validation.
-Of `word_content` the 50 words that stand first in the alphabet are kept, as a probe of a thousand takes hours. A report
-a task goes to REPORTS, beside them a picture of all, `tasks.png`, and a table of all is printed. ROWS: of each file
-just so many, drawn at random.
+FOLDER holds a folder per task with `va.txt` and `te.txt` (Ravishankar, Ovrelid and Velldal 2019). Their lines hold a
+sentence, a tab and a label. Probes are fitted on `va.txt` and scored on `te.txt`; a task with only `te.txt` is scored
+by cross-validation. `word_content` is limited to the 50 words that come first in the alphabet, because a probe with a
+thousand classes takes hours.
+
+REPORTS receives a report per task and `tasks.png`, a figure of all tasks. A table of all tasks is printed. ROWS limits
+each file to that many rows, drawn at random.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ WORDS = 50
 
 
 def rows_of(path: Path, most: int | None) -> list[dict[str, str]]:
-    """Sentences and labels of a file, fit for a probe."""
+    """Read sentences and labels, and drop classes that are too small for a probe."""
     split = [line.rsplit("\t", 1) for line in path.read_text("utf-8").splitlines() if "\t" in line]
     rows = [{"text": text, "label": label} for text, label in split]
     if path.parent.name == "word_content":
-        # Each has about ten rows a file.
+        # Each word has about ten rows per file.
         words = WORDS if most is None else min(WORDS, max(2, most // 10))
         kept = sorted({row["label"] for row in rows})[:words]
         rows = [row for row in rows if row["label"] in kept]
@@ -41,16 +43,16 @@ def rows_of(path: Path, most: int | None) -> list[dict[str, str]]:
 
 
 def probe(task: Path, reports: Path, most: int | None) -> dict[str, float]:
-    """Probes every layer on a task; feature -> accuracy."""
-    found = {path.stem: rows_of(path, most) for path in (task / "va.txt", task / "te.txt") if path.exists()}
-    if "va" in found:
-        known = {row["label"] for row in found["va"]}
-        found["te"] = [row for row in found["te"] if row["label"] in known]
+    """Probe every layer on a task, and return the accuracy of each feature."""
+    parts = {path.stem: rows_of(path, most) for path in (task / "va.txt", task / "te.txt") if path.exists()}
+    if "va" in parts:
+        known = {row["label"] for row in parts["va"]}
+        parts["te"] = [row for row in parts["te"] if row["label"] in known]
     with tempfile.TemporaryDirectory() as folder:
-        for name, rows in found.items():
+        for name, rows in parts.items():
             lines = [json.dumps(row) for row in rows]
             (Path(folder) / f"{name}.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
-        data, *test = [str(Path(folder) / f"{name}.jsonl") for name in found]
+        data, *test = [str(Path(folder) / f"{name}.jsonl") for name in parts]
         given = [data, "--label", "label", "-q", "--overwrite", *(["--test", *test] if test else [])]
         outputs = [part for ending in ("json", "html") for part in ("-o", str(reports / f"{task.name}.{ending}"))]
         with redirect_stdout(StringIO()):
@@ -61,7 +63,7 @@ def probe(task: Path, reports: Path, most: int | None) -> dict[str, float]:
 
 
 def draw(tasks: list[str], reports: Path) -> None:
-    """A panel a task: accuracy by hidden state with its interval, and that of the most frequent class, dotted."""
+    """Plot a panel per task: accuracy by hidden state with its interval, and the most frequent class as a dotted line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="constrained")
@@ -82,7 +84,7 @@ def draw(tasks: list[str], reports: Path) -> None:
 
 
 def main(folder: Path, reports: Path, most: int | None) -> None:
-    """Prints a line a task, a column a layer."""
+    """Print a table with a line per task and a column per layer."""
     reports.mkdir(parents=True, exist_ok=True)
     tasks = sorted(path.parent for path in folder.glob("*/te.txt"))
     for number, task in enumerate(tasks):

@@ -1,8 +1,9 @@
-"""Sentiment of sentences by logistic regression on a layer, and which layer is best for it.
+"""Classify the sentiment of sentences by logistic regression on a layer, and find the best layer for it.
 
     python examples/sentiment.py FOLDER [CACHE]
 
-FOLDER holds SST-2 as `stsa.binary.train.txt` and `stsa.binary.test.txt`: a label, a space and a sentence a line.
+FOLDER holds SST-2 as `stsa.binary.train.txt` and `stsa.binary.test.txt`, with one sentence per line: a label, a space
+and the text. CACHE is a folder for vectors that later runs reuse; by default they are kept in a temporary folder.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from layertap.learn import TextFeatures
 
 
 def main(folder: Path, cache: str) -> None:
-    """Prints both accuracies."""
+    """Print the accuracy of every layer, and that of the best layer on the test part."""
 
     def read(part: str) -> tuple[list[str], list[str]]:
         rows = [line.split(" ", 1) for line in (folder / f"stsa.binary.{part}.txt").read_text("utf-8").splitlines()]

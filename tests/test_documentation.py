@@ -1,7 +1,8 @@
-"""The documentation holds what is so: commands and code run as they stand there, and shapes are those that it says.
+"""The documentation is true: its commands and code run as printed, and results have the shapes that it states.
 
-In a python block, a comment after an expression that begins with a dtype and a shape, or that is Python, is compared
-with its value. `feature` blocks are features with their shapes, `refused` blocks features with a part of the message.
+In a python block, a comment that begins with a dtype and a shape, or that is a Python value, is compared with the value
+of the expression before it. `feature` blocks list features with their shapes, `refused` blocks features with a part of
+the error message.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,13 +66,13 @@ CONFIG = {
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """Contents of the fenced blocks of a language, without those between HTML comments, which CI runs."""
+    """Return the fenced blocks of a language, except those between HTML comments, which CI runs."""
     text = re.sub(r"<!-- (\S+) -->.*?<!-- /\1 -->", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.DOTALL)
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commented(page: str, language: str) -> list[tuple[str, str]]:
-    """The lines of such blocks, what stands before the comment and the comment."""
+    """Return the lines of such blocks as pairs of code and comment."""
     lines = [line for block in blocks(page, language) for line in block.splitlines()]
     return [(code.strip(), comment.strip()) for code, _, comment in (line.partition(" # ") for line in lines)]
 
@@ -88,7 +90,7 @@ def facts() -> ModelFacts:
 
 
 def described(schema: FeatureSchema, unit: str) -> str:
-    """`float16 [4, T, 384]`; float32 is not said."""
+    """Return a schema as the page writes it, `float16 [4, T, 384]`; float32 is left out."""
     letter = {"tokens": "T", "content": "T", "words": "W", "spans": "S"}.get(unit)
     axes: list[Any] = list(schema.shape)
     if letter is not None:
@@ -149,7 +151,7 @@ def test_the_families_are_those_of_the_table():
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch, minilm_folder) -> Path:
-    """A clean folder with the files that the pages name."""
+    """Make a folder with the files that the pages name, and change into it."""
     pytest.importorskip("torch")
     monkeypatch.chdir(tmp_path)
     # Both are set by the program, for its whole process.
@@ -161,7 +163,7 @@ def folder(tmp_path, monkeypatch, minilm_folder) -> Path:
 
 
 def commands(page: str) -> Iterator[list[str]]:
-    """The arguments of every `layertap` command of a page."""
+    """Yield the arguments of every `layertap` command of a page."""
     for block in blocks(page, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
@@ -171,9 +173,9 @@ def commands(page: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_run(page, folder, capsys):
-    found = list(commands(page))
-    assert found
-    for arguments in found:
+    listed = list(commands(page))
+    assert listed
+    for arguments in listed:
         if arguments[0] == "verify":
             pytest.importorskip("transformers")
             arguments = [*arguments, "--input", "texts.txt", "--max-texts", "2", "--precision", "float32"]
@@ -192,9 +194,9 @@ def test_code_runs_and_gives_what_it_says(page, folder, make_checkpoint):
         if arguments[0] == "extract" and arguments[arguments.index("-o") + 1] in ("words.parquet", "answers.parquet"):
             assert main(arguments) == 0
     names: dict[str, Any] = {}
-    found = blocks(page, "python")
-    assert found
-    for block in found:
+    python = blocks(page, "python")
+    assert python
+    for block in python:
         if "sklearn" in block:
             pytest.importorskip("sklearn")
         run(block.replace("path/to/bert-base-uncased", str(small)), names)
@@ -206,8 +208,22 @@ def test_the_chinese_page_has_the_same_commands_and_code():
     assert chinese == english
 
 
+def test_the_chinese_page_states_the_same_figures():
+    english, chinese = (
+        Counter(re.findall(r"\d[\d,.]*\d|\d", prose((ROOT / page).read_text("utf-8"))))
+        for page in ("README.md", CHINESE)
+    )
+    assert english - chinese == Counter()
+    assert chinese - english == Counter()
+
+
+def prose(page: str) -> str:
+    """Return a page without its code and the targets of its links."""
+    return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^```.*?^```\n", "", page, flags=re.DOTALL | re.MULTILINE))
+
+
 def run(block: str, names: dict[str, Any]) -> None:
-    """Runs a block statement by statement, and compares what expressions give with their comments."""
+    """Run a block statement by statement, and compare the values of expressions with their comments."""
     lines = block.splitlines()
     for statement in ast.parse(block).body:
         source = ast.get_source_segment(block, statement)
@@ -223,7 +239,7 @@ def run(block: str, names: dict[str, Any]) -> None:
 
 
 def run_within(statement: ast.With, lines: list[str], names: dict[str, Any]) -> None:
-    """The same for the statements of a `with`."""
+    """Run a `with` statement, and compare the values of the expressions in its body with their comments."""
     watched = [inner for inner in statement.body if isinstance(inner, ast.Expr)]
     check_name: Callable[[Any, int], Any] = lambda value, line: check(value, lines[line - 1])  # noqa: E731
     names["_check"] = check_name
@@ -235,7 +251,7 @@ def run_within(statement: ast.With, lines: list[str], names: dict[str, Any]) -> 
 
 
 def check(value: Any, line: str) -> None:
-    """Compares a value with the comment of its line, where that says what it is."""
+    """Compare a value with the comment of its line, if the comment states a shape or a value."""
     comment = line.partition(" # ")[2].strip()
     shaped = SHAPED.match(comment)
     if shaped is not None:
@@ -245,7 +261,7 @@ def check(value: Any, line: str) -> None:
         assert repr(value) == comment, line
 
 
-def test_a_wrong_comment_is_found():
+def test_a_wrong_comment_is_noticed():
     with pytest.raises(AssertionError):
         run("x = 1\n[x]  # [2]\n", {})
     with pytest.raises(AssertionError):

@@ -44,8 +44,8 @@ def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, names)
-    assert names["found"].scores.shape == (2, 2)
-    assert set(names["found"].labels) <= {"0", "1"}
+    assert names["predictions"].scores.shape == (2, 2)
+    assert set(names["predictions"].labels) <= {"0", "1"}
     assert names["result"].labels == ("neg", "pos")
     assert names["result"].steps == 2
     assert len(names["tagging"].tags) == 7
