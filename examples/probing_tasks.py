@@ -63,7 +63,7 @@ def probe(task: Path, reports: Path, most: int | None) -> dict[str, float]:
 
 
 def draw(tasks: list[str], reports: Path) -> None:
-    """Plot a panel per task: accuracy by hidden state with its interval, and the most frequent class as a dotted line."""
+    """Plot a panel per task: accuracy by hidden state with its interval; the most frequent class is dotted."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 8), layout="constrained")
