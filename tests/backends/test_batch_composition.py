@@ -23,7 +23,8 @@ def minilm(minilm_folder, wrap_model):
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_vectors_hardly_depend_on_the_batch(minilm, precision, fused, report):
+@pytest.mark.parametrize("batches", [2, pytest.param(8, marks=pytest.mark.slow)])
+def test_vectors_hardly_depend_on_the_batch(minilm, precision, fused, batches, report):
     random = np.random.default_rng(0)
     vocabulary = np.arange(1000, minilm.spec.vocab_size)
     targets = [random.choice(vocabulary, length).astype(np.int32) for length in TARGETS]
@@ -41,7 +42,7 @@ def test_vectors_hardly_depend_on_the_batch(minilm, precision, fused, report):
     alone = np.concatenate([vectors([ids]) for ids in targets])
     rms = np.sqrt(np.square(alone).mean(axis=-1, keepdims=True))
     worst = 0.0
-    for _ in range(8):
+    for _ in range(batches):
         others = [random.choice(vocabulary, n).astype(np.int32) for n in random.integers(1, 90, random.integers(1, 12))]
         order = random.permutation(len(targets) + len(others))
         if random.random() < 0.5:

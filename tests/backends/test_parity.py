@@ -48,7 +48,10 @@ def encoder_states(model, sequences, token_types=None):
     return [state.numpy() for state in states], pooled.numpy()
 
 
-@pytest.fixture(scope="module", params=list(FULL_SIZE))
+@pytest.fixture(
+    scope="module",
+    params=["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in FULL_SIZE if name != "bert")],
+)
 def full(request, make_model):
     """(model, short sequences and one at the limit, transformers' states and pooler outputs)."""
     model = make_model(request.param, **BASE, **FULL_SIZE[request.param])
@@ -179,8 +182,8 @@ OWN_TEXTS = [
 ]
 
 
-def real_texts() -> list[str]:
-    """200 sentences of film reviews; of our own where these are not at hand."""
+def real_texts(number: int) -> list[str]:
+    """Sentences of film reviews; of our own where these are not at hand."""
     lines = [
         line
         for name in ("rt-polarity.neg", "rt-polarity.pos")
@@ -188,18 +191,18 @@ def real_texts() -> list[str]:
         for line in (SENTENCES / name).read_text(encoding="utf-8").splitlines()
     ]
     if lines:
-        return lines[:: len(lines) // 200][:200]
-    return [" ".join((OWN_TEXTS * 9)[i % 8 : i % 8 + 1 + i % 7]) + f" {i}" for i in range(200)]
+        return lines[:: len(lines) // number][:number]
+    return [" ".join((OWN_TEXTS * 9)[i % 8 : i % 8 + 1 + i % 7]) + f" {i}" for i in range(number)]
 
 
-@pytest.fixture(scope="module")
-def minilm(minilm_folder, wrap_model, error_over_rms):
-    """(model, 200 sequences, transformers' float64 states and pooler outputs, its own largest float32 error)."""
+@pytest.fixture(scope="module", params=[40, pytest.param(200, marks=pytest.mark.slow)])
+def minilm(request, minilm_folder, wrap_model, error_over_rms):
+    """(model, sequences, transformers' float64 states and pooler outputs, its own largest float32 error)."""
     from layertap.text.tokenizer import TextTokenizer
 
     model = wrap_model(transformers.BertModel.from_pretrained(minilm_folder))
     tokenizer = TextTokenizer.load(minilm_folder, model_type="bert")
-    sequences = [text.limited(512).input_ids for text in tokenizer.encode(real_texts())]
+    sequences = [text.limited(512).input_ids for text in tokenizer.encode(real_texts(request.param))]
     single = model.expected(sequences)
     model.reference.double()
     exact = model.expected(sequences)

@@ -47,6 +47,12 @@ def count(request: pytest.FixtureRequest) -> Count:
     return stash.setdefault(COUNT, Count())
 
 
+@pytest.fixture(params=[pytest.param(5, id="a fifth"), pytest.param(1, id="all", marks=pytest.mark.slow)])
+def cases(request: pytest.FixtureRequest) -> Callable[[int], int]:
+    """`cases(10_000)`: how many random cases to try, a fifth of them where `slow` tests are left out."""
+    return lambda count: count // request.param
+
+
 def _load_strictly(folder: Path) -> OpenedModel:
     """Everything that an extractor reads of a folder, every weight included, without a backend."""
     opened = open_reference(

@@ -200,27 +200,27 @@ def test_half_a_pooler(cage, sound, files):
         cage.refuses(sound, arrays(lambda a, key=key: a.pop(key)), error=WeightsError, says=["expected beside"])
 
 
-def test_fuzzed_configs(row, files, count):
+def test_fuzzed_configs(row, files, count, cases):
     source = random.Random(f"configs {row.name}")
-    cases = CONFIGS // len(ROWS)
+    number = cases(CONFIGS // len(ROWS))
     refused = 0
-    for _ in range(cases):
+    for _ in range(number):
         case = mutated(files.config, source, tuple(files.config))
         if isinstance(case, dict):
             refused += ours(lambda case=case: spec_of(case), case)
-    count.fuzzed += cases
-    assert 0.02 * cases < refused < 0.999 * cases
+    count.fuzzed += number
+    assert 0.02 * number < refused < 0.999 * number
 
 
-def test_fuzzed_folders(row, sound, files, count, load_strictly, tmp_path):
+def test_fuzzed_folders(row, sound, files, count, cases, load_strictly, tmp_path):
     """Configs that are accepted with these weights, or refused; nothing else comes out."""
     import shutil
 
     folder = Path(shutil.copytree(sound, tmp_path / "m"))
     source = random.Random(f"folders {row.name}")
-    cases = FOLDERS // len(ROWS)
-    for _ in range(cases):
+    number = cases(FOLDERS // len(ROWS))
+    for _ in range(number):
         case = mutated(files.config, source, tuple(files.config))
         (folder / CONFIG).write_text(json.dumps(case))
         ours(lambda: load_strictly(folder), case, CheckpointError)
-    count.fuzzed += cases
+    count.fuzzed += number

@@ -179,54 +179,54 @@ def spec_of(values: Any) -> object:
     return architecture_of(reader).spec(reader)
 
 
-def test_configs(folder, family, fuzzed):
+def test_configs(folder, family, fuzzed, cases):
     config = json.loads((folder / "config.json").read_text())
     source = random.Random(f"configs {family}")
     refused = 0
-    for _ in range(CONFIGS // 2):
+    for _ in range(number := cases(CONFIGS // 2)):
         case = mutated(config | {"model_type": source.choice([family, *ARCHITECTURES])}, source, FIELDS)
         if isinstance(case, dict):
             refused += ours(lambda case=case: spec_of(case), case)
-    fuzzed(CONFIGS // 2, refused)
+    fuzzed(number, refused)
 
 
-def test_every_default(fuzzed):
+def test_every_default(fuzzed, cases):
     """Configs of few fields, so that the rest are the families' defaults."""
     source = random.Random("defaults")
     refused = 0
-    for _ in range(CONFIGS // 6):
+    for _ in range(number := cases(CONFIGS // 6)):
         case = {source.choice(FIELDS): deepcopy(source.choice(HOSTILE)), "model_type": source.choice([*ARCHITECTURES])}
         refused += ours(lambda case=case: spec_of(case), case)
-    fuzzed(CONFIGS // 6, refused)
+    fuzzed(number, refused)
 
 
-def test_json_files(tmp_path, folder, family, fuzzed):
+def test_json_files(tmp_path, folder, family, fuzzed, cases):
     path = tmp_path / "config.json"
     content = (folder / "config.json").read_bytes()
     source = random.Random(f"json {family}")
     refused = 0
-    for _ in range(JSON_FILES // 2):
+    for _ in range(number := cases(JSON_FILES // 2)):
         case = mutated_bytes(content, source, len(content))
         rewrite(path, case)
         refused += ours(lambda: read_object(path), case)
         assert ours(lambda: read_array(path), case)
-    fuzzed(JSON_FILES // 2, refused)
+    fuzzed(number, refused)
 
 
-def test_weights_files(tmp_path, folder, family, fuzzed):
+def test_weights_files(tmp_path, folder, family, fuzzed, cases):
     path = tmp_path / "w.safetensors"
     content = (folder / "model.safetensors").read_bytes()
     header = 8 + int.from_bytes(content[:8], "little")
     source = random.Random(f"weights {family}")
     refused = 0
-    for _ in range(WEIGHTS_FILES // 2):
+    for _ in range(number := cases(WEIGHTS_FILES // 2)):
         case = mutated_bytes(content, source, source.choice((8, header, header, len(content))))
         rewrite(path, case)
         refused += ours(lambda: read_safetensors(path), case[:2000])
-    fuzzed(WEIGHTS_FILES // 2, refused)
+    fuzzed(number, refused)
 
 
-def test_headers(tmp_path, folder, family, fuzzed):
+def test_headers(tmp_path, folder, family, fuzzed, cases):
     path = tmp_path / "w.safetensors"
     content = (folder / "model.safetensors").read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
@@ -235,25 +235,25 @@ def test_headers(tmp_path, folder, family, fuzzed):
     few = {key: whole[key] for key in sorted(whole, key=lambda key: whole[key].get("data_offsets", [0]))[:4]}
     data = content[end : end + max(entry["data_offsets"][1] for entry in few.values() if "data_offsets" in entry)]
     refused = 0
-    for _ in range(HEADERS // 2):
+    for _ in range(number := cases(HEADERS // 2)):
         case = mutated(few, source)
         text = json.dumps(case).encode()
         rewrite(path, len(text).to_bytes(8, "little") + text + data)
         refused += ours(lambda: read_safetensors(path), case)
-    fuzzed(HEADERS // 2, refused)
+    fuzzed(number, refused)
 
 
-def test_indexes(tmp_path, fuzzed):
+def test_indexes(tmp_path, fuzzed, cases):
     path = tmp_path / "model.safetensors.index.json"
     keys = ("embeddings.LayerNorm.bias", "encoder.layer.0.output.dense.bias", "pooler.dense.bias")
     index = {"metadata": {"total_size": 96}, "weight_map": dict.fromkeys(keys, "model-00001-of-00002.safetensors")}
     source = random.Random("indexes")
     refused = 0
-    for _ in range(INDEXES):
+    for _ in range(number := cases(INDEXES)):
         case = mutated(index, source)
         rewrite(path, json.dumps(case))
         refused += ours(lambda: read_index(path), case)
-    fuzzed(INDEXES, refused)
+    fuzzed(number, refused)
 
 
 SENTENCE_FILES: dict[str, Any] = {
@@ -289,7 +289,7 @@ SENTENCE_FILES: dict[str, Any] = {
 SENTENCE_FIELDS = ("pooling_mode", "kwargs", "truncate_dim", "default_prompt_name", "transformer_task", "x", "\ud800")
 
 
-def test_sentence_transformers_files(folder, family, fuzzed):
+def test_sentence_transformers_files(folder, family, fuzzed, cases):
     for name, value in SENTENCE_FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(value))
@@ -308,23 +308,23 @@ def test_sentence_transformers_files(folder, family, fuzzed):
         if found is not None and found.refusal is not None:
             raise CheckpointError(found.refusal)
 
-    for _ in range(SENTENCES // 2):
+    for _ in range(number := cases(SENTENCES // 2)):
         name = source.choice([*SENTENCE_FILES])
         case = mutated(SENTENCE_FILES[name], source, SENTENCE_FIELDS)
         rewrite(folder / name, json.dumps(case))
         refused += ours(read, {name: case})
         rewrite(folder / name, json.dumps(SENTENCE_FILES[name]))
-    fuzzed(SENTENCES // 2, refused)
+    fuzzed(number, refused)
 
 
-def test_whole_folders(folder, family, fuzzed, load_strictly):
+def test_whole_folders(folder, family, fuzzed, cases, load_strictly):
     files = {name: json.loads((folder / name).read_text()) for name in ("config.json", "tokenizer_config.json")}
     source = random.Random(f"folders {family}")
     refused = 0
-    for _ in range(FOLDERS // 2):
+    for _ in range(number := cases(FOLDERS // 2)):
         name = source.choice([*files])
         case = mutated(files[name], source, FIELDS)
         rewrite(folder / name, json.dumps(case))
         refused += ours(lambda: load_strictly(folder), {name: case})
         rewrite(folder / name, json.dumps(files[name]))
-    fuzzed(FOLDERS // 2, refused)
+    fuzzed(number, refused)
