@@ -67,7 +67,6 @@ UNCONVERTED = (
     # files
     "src/layertap/data/writers",
     "src/layertap/hf",
-    "src/layertap/cli/error_list.py",
     # learn
     "src/layertap/learn",
     "src/layertap/cli/fit.py",

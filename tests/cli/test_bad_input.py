@@ -239,7 +239,9 @@ def test_a_full_disk_under_the_list_of_errors(
     source = put(tmp_path / "in.jsonl", '{"text": "a"}\n{}\n')
     monkeypatch.setattr(os, "fsync", full)
     message = refused(1, "extract", source, "-o", output, "-m", model, "-q", "--on-error", "skip", *ONE_THREAD)
-    assert "o.parquet.errors.jsonl: cannot be written: the disk is full" in message
+    # The list is a companion of the output: neither is there without the other.
+    assert "o.parquet: cannot be written: the disk is full; nothing is left of it" in message
+    assert not list(output.parent.iterdir())
 
 
 def test_a_row_that_breaks_in_the_middle_of_a_run(

@@ -12,8 +12,8 @@ import pytest
 
 from layertap.data import WRITE_FORMATS
 from layertap.data.forecast import check_space, feature_bytes, output_bytes, space_needed
-from layertap.data.writers.parts import PartFiles
 from layertap.errors import OptionError, OutputError
+from layertap.files import StagedOutput
 from layertap.records import AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 Write = Callable[..., Path]
@@ -96,25 +96,25 @@ def test_no_more_disk_is_taken_than_said(
 
     def look() -> None:
         nonlocal peak
-        for file in parts[0]._open.values():
+        for file in parts[0]._names:
             file.flush()
-        peak = max(peak, sum(path.stat().st_size for path in tmp_path.iterdir()))
+        peak = max(peak, sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
 
-    parts: list[PartFiles] = []
-    remove, commit = PartFiles.remove, PartFiles.commit
+    parts: list[StagedOutput] = []
+    remove, commit = StagedOutput.remove, StagedOutput.commit
 
-    def looking_remove(self: PartFiles, file: object) -> None:
+    def looking_remove(self: StagedOutput, file: object) -> None:
         parts[:] = [self]
         look()
         remove(self, file)  # type: ignore[arg-type]
 
-    def looking_commit(self: PartFiles, *files: object) -> None:
+    def looking_commit(self: StagedOutput, *files: object) -> None:
         parts[:] = [self]
         look()
         commit(self, *files)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(PartFiles, "remove", looking_remove)
-    monkeypatch.setattr(PartFiles, "commit", looking_commit)
+    monkeypatch.setattr(StagedOutput, "remove", looking_remove)
+    monkeypatch.setattr(StagedOutput, "commit", looking_commit)
     write(tmp_path / f"o.{ending}", [batch], schemas=schemas, column_types={})
     size = forecast(batch, schemas)
     sizes = [forecast(batch, (schema,)) for schema in schemas]

@@ -23,8 +23,8 @@ from layertap.data import READ_FORMATS, WRITE_FORMATS, check_output, open_writer
 from layertap.data.formats import _load
 from layertap.data.readers.base import Reader
 from layertap.data.writers.base import Writer
-from layertap.data.writers.parts import PartFiles, in_words
 from layertap.errors import OptionError, OutputError, UsageError
+from layertap.files import StagedOutput, reason
 from layertap.records import FeatureBatch, FeatureSchema, Record
 
 DENSE = FeatureSchema(name="f", dtype="float32", shape=(64,), ragged=False)
@@ -53,7 +53,7 @@ def test_nothing_stands_under_the_name_before_close(tmp_path: Path, format_: str
     writer = open_writer(path, **options())
     writer.write(batch(10))
     assert not path.exists()
-    assert all(name.startswith(f".o.{format_}.{os.getpid()}.") and name.endswith(".part") for name in names(tmp_path))
+    assert all(name.startswith(f".o.{format_}.") and name.endswith(".part") for name in names(tmp_path))
     writer.close()
     writer.close()
     sidecar = [f"o.{format_}.provenance.json"] if format_ in SIDECARS else []
@@ -129,16 +129,16 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(
 ) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    create = PartFiles.create
+    create = StagedOutput.create
 
-    def on_full_disk(self: PartFiles) -> BinaryIO:
+    def on_full_disk(self: StagedOutput) -> BinaryIO:
         file = create(self)
         full = os.open("/dev/full", os.O_RDWR)
         os.dup2(full, file.fileno())
         os.close(full)
         return file
 
-    monkeypatch.setattr(PartFiles, "create", on_full_disk)
+    monkeypatch.setattr(StagedOutput, "create", on_full_disk)
 
     def run() -> None:
         with open_writer(tmp_path / f"o.{format_}", **options()) as writer:
@@ -151,10 +151,10 @@ def test_a_full_disk_is_one_message_and_leaves_nothing(
 
 
 def test_reasons_in_words() -> None:
-    assert in_words(OSError(errno.ENOSPC, "x")) == "the disk is full"
-    assert in_words(PermissionError(errno.EACCES, "x")) == "permission to write there is denied"
-    assert in_words(OSError(errno.EIO, "Input/output error")) == "Input/output error"
-    assert in_words(OSError("odd")) == "odd"
+    assert reason(OSError(errno.ENOSPC, "x")) == "the disk is full"
+    assert reason(PermissionError(errno.EACCES, "x")) == "permission to write there is denied"
+    assert reason(OSError(errno.EIO, "Input/output error")) == "Input/output error"
+    assert reason(OSError("odd")) == "odd"
 
 
 def test_places_where_no_output_can_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_a_folder_that_refuses_after_all(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr("layertap.files.system.create", refuse)
     with pytest.raises(OutputError, match=r"o\.npy: cannot be written: permission to write there is denied"):
         open_writer(tmp_path / "o.npy", **options())
 

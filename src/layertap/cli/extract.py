@@ -7,14 +7,13 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.error_list import write_error_list
 from layertap.cli.options import (
     WRITE_FORMATS,
     InputOptions,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from layertap.cli.options import Commands
-    from layertap.data import Reader, RowError, WriteFormat
+    from layertap.data import Reader, WriteFormat, Writer
     from layertap.engine.extractor import Extractor
     from layertap.engine.forecast import Forecast
     from layertap.engine.options import ModelReference, Runtime, Semantics
@@ -170,7 +169,10 @@ class Job:
     @property
     def error_list(self) -> Path:
         """The file that lists the rows left out."""
-        return Path(f"{self.output}.errors.jsonl")
+        from layertap.data.formats import output_file
+        from layertap.data.writers.companions import error_list_place
+
+        return error_list_place(output_file(self.output) if Path(self.output).is_symlink() else Path(self.output))
 
 
 def run(options: argparse.Namespace) -> None:
@@ -232,7 +234,12 @@ def checked_job(options: argparse.Namespace, semantics: Semantics | None = None)
     if options.quiet:
         # The hub's client draws bars of its own, and looks here when it is imported.
         os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
-    format_ = check_output(options.output, format=options.output_format, overwrite=options.overwrite)
+    format_ = check_output(
+        options.output,
+        format=options.output_format,
+        overwrite=options.overwrite,
+        error_list=options.on_error == "skip",
+    )
     job = Job(
         features=features,
         details=_details(options.details),
@@ -286,16 +293,16 @@ def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
 
 
 def _check_places(job: Job) -> None:
-    from layertap.data.writers.parts import check_place
+    from layertap.data.formats import output_places
+    from layertap.files import refuse_overlap
 
     if job.output == STANDARD_STREAM:
         if job.source.on_error == "skip":
             raise OptionError("--on-error skip lists rows beside the output; name a file instead of standard output")
         return
-    if job.source.on_error == "skip":
-        check_place(job.error_list, overwrite=job.overwrite)
-    if Path(job.source.source).exists() and Path(job.output).exists() and Path(job.source.source).samefile(job.output):
-        raise OptionError(f"{job.output} is the input too; name another output")
+    # An overwritten output's list of errors goes, even if this run leaves no row out.
+    error_list = job.source.on_error == "skip" or job.overwrite
+    refuse_overlap([job.source.source], output_places(job.output, job.format, error_list=error_list))
 
 
 def check_size(job: Job, extractor: Extractor | Predictor, num_records: int | None) -> None:
@@ -354,6 +361,7 @@ def write_output(
     records = CountedRecords(reader)
     with progress_on(sys.stderr, shown=not job.quiet, total=records.total(num_records)) as on_progress:
         stream = extractor.stream(records, job.features, details=job.details, on_progress=on_progress)
+        writer: Writer | None = None
         try:
             with open_writer(
                 job.output,
@@ -365,29 +373,18 @@ def write_output(
             ) as writer:
                 for batch in stream:
                     writer.write(batch)
-                # First the list: no output stands without it.
-                _list_errors(job, reader.errors)
+                writer.list_errors(reader.errors)
         except BaseException as error:
-            error.add_note(_what_is_there(job, stream.summary.records, is_told=isinstance(error, OutputError)))
+            error.add_note(_progress_note(job, stream.summary.records, error, writer))
             raise
     return stream.summary
 
 
-def _list_errors(job: Job, errors: Sequence[RowError]) -> None:
-    if job.output == STANDARD_STREAM:
-        return
-    if errors:
-        write_error_list(job.error_list, errors)
-    elif job.overwrite:
-        # One from an earlier run would speak of another output.
-        job.error_list.unlink(missing_ok=True)
-
-
-def _what_is_there(job: Job, records: int, *, is_told: bool) -> str:
-    """What was done before a run ended early, and what is left of it; `is_told`: the error says that nothing is."""
+def _progress_note(job: Job, records: int, error: BaseException, writer: Writer | None) -> str:
+    """Says, for the error message, how far an interrupted run got and what it left on disk."""
     done = f"{counted(records, 'text')} {'was' if records == 1 else 'were'} done"
-    if job.output == STANDARD_STREAM:
-        return f"{done}; standard output has what was written before"
-    if Path(job.output).exists():
-        return f"{done}; {job.output} is as it was"
-    return done if is_told else f"{done}; {job.output} was not written"
+    if isinstance(error, OutputError):
+        return done  # what is left stands in the message
+    if writer is not None:
+        return f"{done}; {writer.standing}"
+    return f"{done}; {job.output} {'is as it was' if Path(job.output).exists() else 'was not written'}"

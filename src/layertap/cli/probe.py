@@ -28,7 +28,7 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import add_running_options, extractor_of
 from layertap.cli.units import aligned
-from layertap.errors import BackendError, OptionError, OutputError
+from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -180,7 +180,7 @@ def run(options: argparse.Namespace) -> None:
     command = _command(options, findings)
     _print(findings, command)
     for path in request.outputs:
-        _write(path, findings, command, title=Path(options.input).stem)
+        _write(path, findings, command, title=Path(options.input).stem, overwrite=options.overwrite)
         if not options.quiet:
             print(f"layertap: wrote {path}", file=sys.stderr)
 
@@ -258,8 +258,8 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
 
 def _checked(options: argparse.Namespace) -> Request:
     from layertap.backends.choice import require_backend
-    from layertap.data.writers.parts import check_place
     from layertap.features.parse import parse, parse_named
+    from layertap.files import check_place, refuse_overlap
 
     limit_tokenizer_threads(options.threads)
     _require_libraries(options.outputs)
@@ -287,6 +287,9 @@ def _checked(options: argparse.Namespace) -> Request:
         if path.suffix not in ENDINGS:
             raise OptionError(f"-o {path}: its ending says what it is, one of {', '.join(ENDINGS)}")
         check_place(path, overwrite=options.overwrite)
+        refuse_overlap(filter(None, (options.input, options.test, options.dev)), {"the report": path})
+    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
+        raise OptionError("-o names the same file twice; name each report once")
     poolings = _listed(options.pooling)
     for name in poolings:
         if name not in POOLINGS:
@@ -402,18 +405,10 @@ def _print(findings: Findings, command: str) -> None:
     print(f"\nbest  {recommendation(findings)}\nuse   {command}")
 
 
-def _write(path: Path, findings: Findings, command: str, *, title: str) -> None:
-    from layertap.data.writers.parts import PartFiles, in_words
+def _write(path: Path, findings: Findings, command: str, *, title: str, overwrite: bool) -> None:
+    from layertap.files import write_file
 
-    parts = PartFiles(path)
-    try:
-        file = parts.create()
-        file.write(_content(path.suffix, findings, command, title))
-        parts.commit(file)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {in_words(error)}") from None
-    finally:
-        parts.discard()
+    write_file(path, _content(path.suffix, findings, command, title), overwrite=overwrite)
 
 
 def _content(ending: str, findings: Findings, command: str, title: str) -> bytes:

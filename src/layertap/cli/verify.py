@@ -20,7 +20,7 @@ from layertap.cli.options import (
     limit_tokenizer_threads,
     reference_of,
 )
-from layertap.errors import BackendError, OptionError, OutputError
+from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -97,8 +97,8 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Runs the command; 1 where something is out of bounds."""
     from layertap.cli.certificate_card import in_lines, verdict
-    from layertap.data.writers.parts import check_place
     from layertap.engine.opening import open_reference
+    from layertap.files import check_place, refuse_overlap, write_file
     from layertap.verify.comparison import available_setups, runnable, verify
     from layertap.verify.reference import require_transformers
 
@@ -108,6 +108,7 @@ def run(options: argparse.Namespace) -> int:
     output = None if options.output is None else Path(options.output)
     if output is not None:
         check_place(output, overwrite=options.overwrite)
+        refuse_overlap([] if options.input is None else [options.input], {"the certificate": output})
     texts = _texts(options)
     opened = open_reference(reference_of(options))
     setups, refused = runnable(opened, asked)
@@ -123,7 +124,7 @@ def run(options: argparse.Namespace) -> int:
         )
     print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate, refused)))
     if output is not None:
-        _write(output, certificate.to_json())
+        write_file(output, certificate.to_json().encode("utf-8", "replace"), overwrite=options.overwrite)
     return 0 if certificate.passed else 1
 
 
@@ -143,21 +144,6 @@ def _texts(options: argparse.Namespace) -> Texts:
     with source.open() as reader:
         texts = tuple(record.text for record in islice(reader, options.max_texts))
     return Texts(source="standard input" if options.input == "-" else Path(options.input).name, texts=texts)
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all."""
-    from layertap.data.writers.parts import PartFiles, in_words
-
-    parts = PartFiles(path)
-    try:
-        file = parts.create()
-        file.write(text.encode("utf-8", "replace"))
-        parts.commit(file)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {in_words(error)}; nothing is left of it") from error
-    finally:
-        parts.discard()
 
 
 @contextmanager

@@ -86,7 +86,7 @@ def space_needed(format: str, size: int, *, largest: int | None = None) -> int: 
     """
     if format == "jsonl":
         return math.ceil(size * TEXT_FACTOR)
-    if WRITE_FORMATS[format].spooled:
+    if WRITE_FORMATS[format].spilled:
         return size + (size if largest is None else largest)
     return size
 

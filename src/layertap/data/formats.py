@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from layertap.data.readers.base import OnError, Reader, ReadOptions
 from layertap.data.readers.source import Source
 from layertap.data.writers.base import Writer, WriterOptions
-from layertap.data.writers.parts import PartFiles, check_place, offsets_place, provenance_place
+from layertap.data.writers.companions import error_list_place, offsets_place, provenance_place
 from layertap.errors import InputError, OptionError
+from layertap.files import StagedOutput, check_place
 from layertap.records import FeatureSchema
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class WriteFormat:
         sidecar: whether provenance goes to `<output>.provenance.json` because the file has no place for it.
         offsets: whether where ragged records end goes to `<stem>.offsets<ending>` for the same reason.
         streamed: whether it can go to standard output.
-        spooled: whether its arrays are gathered in files of their own first.
+        spilled: whether its arrays are written to files of their own first.
     """
 
     name: str
@@ -63,7 +64,7 @@ class WriteFormat:
     sidecar: bool = False
     offsets: bool = False
     streamed: bool = False
-    spooled: bool = False
+    spilled: bool = False
 
 
 READ_FORMATS: dict[str, ReadFormat] = {
@@ -84,12 +85,12 @@ WRITE_FORMATS: dict[str, WriteFormat] = {
     for row in (
         WriteFormat(name="parquet", suffixes=(".parquet", ".pq"), writer="parquet:ParquetWriter", holds_columns=True),
         WriteFormat(
-            name="safetensors", suffixes=(".safetensors",), writer="safetensors:SafetensorsWriter", spooled=True
+            name="safetensors", suffixes=(".safetensors",), writer="safetensors:SafetensorsWriter", spilled=True
         ),
         WriteFormat(
             name="npy", suffixes=(".npy",), writer="npy:NpyWriter", holds_rows=False, sidecar=True, offsets=True
         ),
-        WriteFormat(name="npz", suffixes=(".npz",), writer="npz:NpzWriter", spooled=True),
+        WriteFormat(name="npz", suffixes=(".npz",), writer="npz:NpzWriter", spilled=True),
         WriteFormat(
             name="jsonl",
             suffixes=(".jsonl", ".ndjson"),
@@ -164,8 +165,15 @@ def check_output(
     *,
     format: str | None = None,  # noqa: A002 - the word of every tool of this kind
     overwrite: bool = False,
+    error_list: bool = False,
 ) -> WriteFormat:
     """Checks an output before any work is done for it, and says which format it will have.
+
+    Args:
+        path: the file to make, or `-` for standard output.
+        format: a name of `WRITE_FORMATS`; None: by the file's ending.
+        overwrite: whether existing files may be replaced.
+        error_list: whether rows may be left out, which are listed beside the output.
 
     Raises:
         OptionError: an unknown format; `-` (standard output) with a format that cannot stream there.
@@ -174,7 +182,7 @@ def check_output(
     """
     row = output_format(path, format)
     if os.fspath(path) != STANDARD_OUTPUT:
-        for place in _places(Path(path), row):
+        for place in output_places(path, row, error_list=error_list).values():
             check_place(place, overwrite=overwrite)
     return row
 
@@ -212,12 +220,9 @@ def open_writer(
     )
     kind = _load("writers", row.writer)
     kind.check(options)
-    if os.fspath(path) == STANDARD_OUTPUT:
-        parts = PartFiles(None)
-    else:
-        final, *beside = _places(Path(path), row)
-        parts = PartFiles(final, beside=beside)
-    writer = kind(parts, options)
+    final = None if os.fspath(path) == STANDARD_OUTPUT else output_file(path)
+    places = (*_companions(row).values(), error_list_place)
+    writer = kind(StagedOutput(final, companions=places, overwrite=overwrite), options)
     assert isinstance(writer, Writer)
     return writer
 
@@ -270,16 +275,31 @@ def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteForma
     return found
 
 
-def _places(path: Path, row: WriteFormat) -> list[Path]:
-    """The files that an output consists of, the output itself first."""
-    # A link is followed: what it points to is replaced, not the link.
-    final = Path(os.path.realpath(path))
-    places = [final]
+def output_file(path: str | os.PathLike[str]) -> Path:
+    """Returns the file that an output becomes: a link is followed, and what it points to is replaced."""
+    return Path(os.path.realpath(path))
+
+
+def output_places(path: str | os.PathLike[str], row: WriteFormat, *, error_list: bool) -> dict[str, Path]:
+    """Returns all files that an output consists of, the output itself first, by what a message calls them.
+
+    Args:
+        path: the output.
+        row: its format.
+        error_list: whether the list of rows that were left out is among them.
+    """
+    final = output_file(path)
+    places = {"the output": final} | {name: place_of(final) for name, place_of in _companions(row).items()}
+    return places | ({"the list of errors": error_list_place(final)} if error_list else {})
+
+
+def _companions(row: WriteFormat) -> dict[str, Callable[[Path], Path]]:
+    companions: dict[str, Callable[[Path], Path]] = {}
     if row.sidecar:
-        places.append(provenance_place(final))
+        companions["its provenance"] = provenance_place
     if row.offsets:
-        places.append(offsets_place(final))
-    return places
+        companions["its offsets"] = offsets_place
+    return companions
 
 
 def _load(folder: str, target: str) -> Any:

@@ -96,8 +96,8 @@ def test_a_head_that_cannot_be_written_leaves_nothing(head, tmp_path, monkeypatc
 
     head.save(tmp_path / "h")
     before = (tmp_path / "h/head.json").read_bytes()
-    monkeypatch.setattr("layertap.learn.heads.files.os.fsync", full)
-    with pytest.raises(OSError, match="the disk is full; nothing is left of it"):
+    monkeypatch.setattr("layertap.files.system.sync", full)
+    with pytest.raises(OSError, match="the disk is full; what stood there is as it was"):
         head.save(tmp_path / "h", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["h"]
     assert (tmp_path / "h/head.json").read_bytes() == before

@@ -21,6 +21,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 
 from layertap.errors import OutputError
+from layertap.files.staging import Staging
 from layertap.learn import TextFeatures
 from layertap.learn.vectors import sweep
 from layertap.learn.vectors.cache import Shelf, key_of
@@ -187,7 +188,7 @@ def test_an_extraction_that_fails_leaves_no_half_file(model, tmp_path, monkeypat
     def fail(*_):
         raise RuntimeError("no more")
 
-    monkeypatch.setattr("layertap.data.writers.parts.os.fsync", fail)
+    monkeypatch.setattr("layertap.files.system.sync", fail)
     features = TextFeatures(LAYERS[1], model=model, cache=tmp_path)
     with pytest.raises(RuntimeError, match="no more"):
         features.transform(TEXTS)
@@ -201,8 +202,11 @@ def test_files_of_killed_processes_are_swept_away(model, tmp_path):
     features = TextFeatures(LAYERS[1], model=model, cache=tmp_path)
     features.transform(TEXTS[:2])
     (folder,) = folders(tmp_path)
-    (folder / ".x.safetensors.1.0.part").write_bytes(b"half")
-    features.transform(TEXTS)
+    left = Staging(folder, "x.safetensors")
+    left.create("new-0").write(b"half")
+    left.leave()  # as a kill does
+    with pytest.warns(UserWarning, match="4 bytes that a killed run left there"):
+        features.transform(TEXTS)
     assert not list(folder.glob(".*.part"))
 
 

@@ -23,10 +23,10 @@ import numpy.typing as npt
 from layertap.data.readers.source import open_raw
 from layertap.data.store.storage import BLOCK_BYTES, Storage, feature_dtype, maps_of, unreadable
 from layertap.data.writers.base import ID, ROW
+from layertap.data.writers.companions import offsets_place, provenance_place
 from layertap.data.writers.npz import PROVENANCE
-from layertap.data.writers.parts import offsets_place, provenance_place
 from layertap.data.writers.safetensors import DTYPES, METADATA, METADATA_KEY
-from layertap.data.writers.spool import OFFSETS, SHAPES
+from layertap.data.writers.spill import OFFSETS, SHAPES
 from layertap.errors import InputError
 from layertap.records import Array, Feature, FeatureSchema, Ragged
 
@@ -54,7 +54,7 @@ class StoredArray:
 
 
 class ArrayStorage(Storage):
-    """Features of arrays, as `writers.spool.Spools` lays them out."""
+    """Features of arrays, as `writers.spill.SpillFiles` lays them out."""
 
     def __init__(
         self,

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.writers.parts import PartFiles, in_words
-from layertap.errors import OutputError, UsageError
+from layertap.data.writers.companions import error_list_content
+from layertap.errors import UsageError
+from layertap.files import StagedOutput
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from layertap.data.readers.base import RowError
 
 ROW = "row"
 ID = "id"
@@ -61,9 +64,10 @@ class Writer(ABC):
         records_written: records so far.
     """
 
-    def __init__(self, parts: PartFiles, options: WriterOptions) -> None:
+    def __init__(self, output: StagedOutput, options: WriterOptions) -> None:
         self.records_written = 0
-        self._parts = parts
+        self._errors: Sequence[RowError] = ()
+        self._output = output
         self._options = options
         self._open = True
         with self._whole_or_nothing():
@@ -77,7 +81,16 @@ class Writer(ABC):
     @property
     def name(self) -> str:
         """What to call the output."""
-        return self._parts.name
+        return self._output.name
+
+    @property
+    def standing(self) -> str:
+        """Says what stands in the output's place now, as a clause for messages."""
+        return self._output.standing
+
+    def list_errors(self, errors: Sequence[RowError]) -> None:
+        """Takes the rows that were left out; their list is put in place together with the output."""
+        self._errors = errors
 
     def write(self, batch: FeatureBatch) -> None:
         """Appends consecutive records.
@@ -106,7 +119,7 @@ class Writer(ABC):
     def abort(self) -> None:
         """Leaves nothing behind."""
         self._open = False
-        self._parts.discard()
+        self._output.discard()
 
     def __enter__(self) -> Writer:
         return self
@@ -131,13 +144,17 @@ class Writer(ABC):
     def _finish(self) -> None:
         """Writes what is left and commits."""
 
+    def _commit(self, file: BinaryIO, *companions: BinaryIO | bytes | None) -> None:
+        """Gives the output and its companions their names, together with the list of errors."""
+        self._output.commit(file, *companions, error_list_content(self._errors) if self._errors else None)
+
     @contextmanager
     def _whole_or_nothing(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             self.abort()
-            raise OutputError(f"{self.name}: cannot be written: {in_words(error)}; nothing is left of it") from error
+            raise self._output.failure(error) from error
         except BaseException:
             self.abort()
             raise

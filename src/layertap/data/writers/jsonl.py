@@ -22,7 +22,7 @@ class JsonlWriter(Writer):
     """
 
     def _start(self) -> None:
-        self._file = self._parts.create()
+        self._file = self._output.create()
         self._keys = [json.dumps(schema.name) for schema in self._options.schemas]
         self._taken = {ROW, *(schema.name for schema in self._options.schemas)}
 
@@ -38,11 +38,11 @@ class JsonlWriter(Writer):
                 for key, feature in zip(self._keys, features, strict=True)
             )
             self._file.write(f"{head[:-1]}{named}}}\n".encode())
-        if self._parts.path is None:
+        if self._output.path is None:
             self._file.flush()  # whoever reads a pipe sees whole batches as they are done
 
     def _finish(self) -> None:
-        self._parts.commit(self._file, self._options.sidecar)
+        self._commit(self._file, self._options.sidecar)
 
     def _head(self, record: Record) -> dict[str, Any]:
         head: dict[str, Any] = {ROW: record.row}

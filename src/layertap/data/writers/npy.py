@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from layertap.data.writers.base import Writer, WriterOptions, values_of
-from layertap.data.writers.spool import OFFSETS, Spool, refuse_columns, refuse_strings
+from layertap.data.writers.spill import OFFSETS, SpillFile, refuse_columns, refuse_strings
 from layertap.errors import OptionError
 from layertap.records import FeatureBatch, Ragged
 
@@ -39,8 +39,8 @@ class NpyWriter(Writer):
 
     def _start(self) -> None:
         self._schema = self._options.schemas[0]
-        self._values = self._spool(self._schema.name, self._schema.dtype, self._schema.shape)
-        self._ends = self._spool(self._schema.name + OFFSETS, np.int64) if self._schema.ragged else None
+        self._values = self._spill(self._schema.name, self._schema.dtype, self._schema.shape)
+        self._ends = self._spill(self._schema.name + OFFSETS, np.int64) if self._schema.ragged else None
         if self._ends is not None:
             self._ends.append(np.zeros(1, dtype=np.int64))
 
@@ -56,13 +56,13 @@ class NpyWriter(Writer):
             array.file.seek(0)
             array.file.write(header(array.dtype, array.shape))
         ends = None if self._ends is None else self._ends.file
-        self._parts.commit(self._values.file, self._options.sidecar, ends)
+        self._commit(self._values.file, self._options.sidecar, ends)
 
-    def _spool(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> Spool:
+    def _spill(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> SpillFile:
         """An array whose header is written again when its length is known."""
-        spool = Spool(name, self._parts.create(), dtype=dtype, row_shape=row_shape)
-        spool.file.write(header(spool.dtype, spool.shape))
-        return spool
+        spill = SpillFile(name, self._output.create(), dtype=dtype, row_shape=row_shape)
+        spill.file.write(header(spill.dtype, spill.shape))
+        return spill
 
 
 def header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from layertap.data.writers.base import ID, Writer, WriterOptions
 from layertap.data.writers.npy import header
-from layertap.data.writers.spool import OFFSETS, Spools, check_spooled, checked_id
+from layertap.data.writers.spill import OFFSETS, SpillFiles, check_spilled, checked_id
 from layertap.errors import InputError
 from layertap.records import Array, FeatureBatch
 
@@ -20,7 +20,7 @@ IDS_AT_ONCE = 1 << 16
 
 
 class NpzWriter(Writer):
-    """Arrays `row`, `id` (where there are ids: int64, or str), the features as `Spools` has them, `provenance`.
+    """Arrays `row`, `id` (where there are ids: int64, or str), the features as `SpillFiles` has them, `provenance`.
 
     Provenance is JSON, a string array of no axes: `json.loads(str(file["provenance"]))`.
     """
@@ -28,34 +28,34 @@ class NpzWriter(Writer):
     @classmethod
     def check(cls, options: WriterOptions) -> None:
         """Refuses carried columns and clashes of names."""
-        check_spooled(options, PROVENANCE)
+        check_spilled(options, PROVENANCE)
 
     def _start(self) -> None:
-        self._spools = Spools(self._parts, self._options)
+        self._spills = SpillFiles(self._output, self._options)
 
     def _write(self, batch: FeatureBatch) -> None:
-        if ID + OFFSETS in self._spools.arrays:
+        if ID + OFFSETS in self._spills.arrays:
             self._check_ids(batch)
-        self._spools.write(batch)
+        self._spills.write(batch)
 
     def _finish(self) -> None:
-        file = self._parts.create()
+        file = self._output.create()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            for name in list(self._spools.arrays):
+            for name in list(self._spills.arrays):
                 if name == ID + OFFSETS:
                     continue
-                if name == ID and ID + OFFSETS in self._spools.arrays:
+                if name == ID and ID + OFFSETS in self._spills.arrays:
                     self._add_strings(archive)
                     continue
-                spool = self._spools.arrays[name]
+                spill = self._spills.arrays[name]
                 with _member(archive, f"{name}.npy") as member:
-                    member.write(header(spool.dtype, spool.shape))
-                    spool.copy_to(member)
-                self._spools.drop(name)
+                    member.write(header(spill.dtype, spill.shape))
+                    spill.copy_to(member)
+                self._spills.drop(name)
             text = np.array(self._options.provenance_text)  # ASCII, never empty
             with _member(archive, f"{PROVENANCE}.npy") as member:
                 member.write(header(text.dtype, ()) + text.tobytes())
-        self._parts.commit(file)
+        self._commit(file)
 
     def _check_ids(self, batch: FeatureBatch) -> None:
         for record in batch.records:
@@ -74,11 +74,11 @@ class NpzWriter(Writer):
             member.write(header(dtype, (self.records_written,)))
             for texts in self._strings():
                 member.write(np.array(texts, dtype=dtype).tobytes())
-        self._spools.drop(ID)
-        self._spools.drop(ID + OFFSETS)
+        self._spills.drop(ID)
+        self._spills.drop(ID + OFFSETS)
 
     def _strings(self) -> Iterator[list[str]]:
-        ids, offsets = self._spools.arrays[ID].file, self._spools.arrays[ID + OFFSETS].file
+        ids, offsets = self._spills.arrays[ID].file, self._spills.arrays[ID + OFFSETS].file
         ids.seek(0)
         for begin in range(0, self.records_written, IDS_AT_ONCE):
             count = min(IDS_AT_ONCE, self.records_written - begin)

@@ -68,7 +68,7 @@ class ParquetWriter(Writer):
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self._held_rows = 0
-        self._file = self._parts.create()
+        self._file = self._output.create()
         self._parquet = pq.ParquetWriter(self._file, self._schema, **_encoding(self._schema, self._options.schemas))
 
     def _write(self, batch: FeatureBatch) -> None:
@@ -87,7 +87,7 @@ class ParquetWriter(Writer):
     def _finish(self) -> None:
         self._flush()
         self._parquet.close()
-        self._parts.commit(self._file)
+        self._commit(self._file)
 
     def abort(self) -> None:
         """Leaves nothing behind."""

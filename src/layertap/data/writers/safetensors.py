@@ -6,7 +6,7 @@ import json
 import struct
 
 from layertap.data.writers.base import Writer, WriterOptions
-from layertap.data.writers.spool import Spool, Spools, check_spooled
+from layertap.data.writers.spill import SpillFile, SpillFiles, check_spilled
 from layertap.records import FeatureBatch
 
 METADATA = "__metadata__"
@@ -25,7 +25,7 @@ ALIGNMENT = 8
 
 
 class SafetensorsWriter(Writer):
-    """Tensors `row`, `id` (where there are ids) and the features, as `Spools` has them.
+    """Tensors `row`, `id` (where there are ids) and the features, as `SpillFiles` has them.
 
     Provenance is JSON in the header's metadata, `layertap`. Format: https://github.com/huggingface/safetensors#format
     """
@@ -33,34 +33,34 @@ class SafetensorsWriter(Writer):
     @classmethod
     def check(cls, options: WriterOptions) -> None:
         """Refuses carried columns and clashes of names."""
-        check_spooled(options, METADATA)
+        check_spilled(options, METADATA)
 
     def _start(self) -> None:
-        self._spools = Spools(self._parts, self._options)
+        self._spills = SpillFiles(self._output, self._options)
 
     def _write(self, batch: FeatureBatch) -> None:
-        self._spools.write(batch)
+        self._spills.write(batch)
 
     def _finish(self) -> None:
         # Wide values first: each tensor then starts at a multiple of its own item size.
-        ordered = sorted(self._spools.arrays.values(), key=lambda spool: -spool.dtype.itemsize)
-        file = self._parts.create()
+        ordered = sorted(self._spills.arrays.values(), key=lambda spill: -spill.dtype.itemsize)
+        file = self._output.create()
         file.write(header(ordered, self._options.provenance_text))
-        for spool in ordered:
-            spool.copy_to(file)
-            self._spools.drop(spool.name)
-        self._parts.commit(file)
+        for spill in ordered:
+            spill.copy_to(file)
+            self._spills.drop(spill.name)
+        self._commit(file)
 
 
-def header(spools: list[Spool], provenance: str) -> bytes:
+def header(spills: list[SpillFile], provenance: str) -> bytes:
     """The file up to its first tensor."""
     entries: dict[str, object] = {METADATA: {METADATA_KEY: provenance}}
     begin = 0
-    for spool in spools:
-        end = begin + spool.nbytes
-        entries[spool.name] = {
-            "dtype": DTYPES[spool.dtype.name],
-            "shape": list(spool.shape),
+    for spill in spills:
+        end = begin + spill.nbytes
+        entries[spill.name] = {
+            "dtype": DTYPES[spill.dtype.name],
+            "shape": list(spill.shape),
             "data_offsets": [begin, end],
         }
         begin = end

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.writers.parts import in_words
 from layertap.errors import OutputError
+from layertap.files import reason
 
 Float32 = npt.NDArray[np.float32]
 
@@ -50,7 +50,7 @@ class VectorSpace:
                 os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise OutputError(
-                f"{path}: {size:,} bytes of vectors cannot be kept there: {in_words(error)}; take fewer layers, or "
+                f"{path}: {size:,} bytes of vectors cannot be kept there: {reason(error)}; take fewer layers, or "
                 "allow more memory (--memory)"
             ) from None
         return np.memmap(path, dtype=np.float32, mode="r+", shape=(layers, count, width))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.writers.parts import in_words
 from layertap.engine.options import Semantics
 from layertap.errors import InputError, LayertapError, OutputError, UsageError
 from layertap.features.parse import parse
+from layertap.files import staged_folder
 from layertap.learn.heads.head import FittedOn, Head
 from layertap.learn.tags import SCHEMES
 from layertap.version import __version__
@@ -62,26 +61,9 @@ def save_head(head: Head, folder: Path, *, overwrite: bool) -> None:
     stated = {"format": FORMAT, "version": VERSION, "layertap": __version__}
     stated |= {key: getattr(head, key) for key in KEYS} | {"labels": list(head.labels)}
     stated |= {"model": asdict(head.model), "semantics": asdict(head.semantics)}
-    place = folder.resolve()
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    old = place.with_name(f".{place.name}.{os.getpid()}.old")
-    try:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)  # of a dead process that had our number
-        part.mkdir()
-        _write(part / ARRAYS_FILE, save(arrays))
-        _write(part / JSON_FILE, (json.dumps(stated, indent=2) + "\n").encode())
-        if place.exists():
-            place.rename(old)
-        part.rename(place)
-    except BaseException as error:
-        if old.exists() and not place.exists():
-            old.rename(place)
-        shutil.rmtree(part, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise OutputError(f"{folder}: cannot be written: {in_words(error)}; nothing is left of it") from error
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with staged_folder(folder, first=JSON_FILE, overwrite=overwrite) as staged:
+        staged.write(ARRAYS_FILE, save(arrays))
+        staged.write(JSON_FILE, (json.dumps(stated, indent=2) + "\n").encode())
 
 
 def load_head(folder: Path) -> Head:
@@ -158,10 +140,3 @@ def _arrays(folder: Path) -> dict[str, npt.NDArray[np.float32]]:
 
 def _damaged(path: Path, why: str) -> InputError:
     return InputError(f"{path} is damaged: {why}; fit the head anew")
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

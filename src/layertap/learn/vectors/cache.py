@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.writers.parts import PartFiles, in_words
 from layertap.errors import OutputError
+from layertap.files import reason, remove_file, remove_leftovers, write_file
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -55,7 +55,7 @@ def turn(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / ".lock", thread_local=False)
         lock.acquire()
     except OSError as error:
-        raise OutputError(f"{folder}: the cache cannot be written: {in_words(error)}; name another folder") from None
+        raise OutputError(f"{folder}: the cache cannot be written: {reason(error)}; name another folder") from None
     try:
         yield
     finally:
@@ -101,7 +101,7 @@ class Shelf:
                 stored, rows = _load(path, self.width)
             except DamagedFileError as damage:
                 if repair:
-                    path.unlink(missing_ok=True)
+                    remove_file(path)
                     warnings.warn(f"{path} is damaged ({damage}); its texts are computed anew", stacklevel=2)
                 continue
             place = {
@@ -128,22 +128,14 @@ class Shelf:
         checksum = _checksum(arrays)
         try:
             self.folder.mkdir(exist_ok=True)
-            for left in self.folder.glob(".*.part"):  # of a process that was killed: the lock is ours
-                left.unlink(missing_ok=True)
-            _put(self.folder / "identity.json", json.dumps(self.identity, indent=2, sort_keys=True).encode())
-            _put(self.folder / f"{checksum[:32]}{SUFFIX}", save(arrays, metadata={"checksum": checksum}))
         except OSError as error:
-            raise OutputError(f"{self.folder}: the cache cannot be written: {in_words(error)}") from None
-
-
-def _put(path: Path, content: bytes) -> None:
-    parts = PartFiles(path)
-    try:
-        file = parts.create()
-        file.write(content)
-        parts.commit(file)
-    finally:
-        parts.discard()
+            raise OutputError(f"{self.folder}: the cache cannot be written: {reason(error)}") from None
+        remove_leftovers(self.folder)
+        identity = json.dumps(self.identity, indent=2, sort_keys=True).encode()
+        write_file(self.folder / "identity.json", identity, overwrite=True)
+        write_file(
+            self.folder / f"{checksum[:32]}{SUFFIX}", save(arrays, metadata={"checksum": checksum}), overwrite=True
+        )
 
 
 def _load(path: Path, width: int) -> tuple[bytes, FloatArray]:

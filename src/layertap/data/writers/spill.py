@@ -12,8 +12,8 @@ import numpy as np
 
 from layertap.data.json_text import json_text
 from layertap.data.writers.base import ID, ROW, WriterOptions, map_shapes, refuse_clashes, values_of
-from layertap.data.writers.parts import BUFFER_BYTES, PartFiles
 from layertap.errors import InputError, OptionError
+from layertap.files import StagedOutput
 from layertap.records import Array, AttentionMaps, FeatureBatch, Ragged, Record
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 OFFSETS = ".offsets"
 SHAPES = ".shapes"
 
+COPY_BYTES = 1 << 20
 
-class Spool:
+
+class SpillFile:
     """One array [n, *row_shape] in a temporary file, n growing.
 
     Attributes:
@@ -49,17 +51,17 @@ class Spool:
         return math.prod(self.shape, start=self.dtype.itemsize)
 
     def append(self, values: Array) -> None:
-        """Adds rows: an array [m, *row_shape] of the spool's dtype."""
+        """Adds rows: an array [m, *row_shape] of the spill's dtype."""
         self.file.write(np.ascontiguousarray(values, dtype=self.dtype).reshape(-1).view(np.uint8).data)
         self._count += len(values)
 
     def copy_to(self, target: BinaryIO) -> None:
         """Copies the array's bytes."""
         self.file.seek(0)
-        shutil.copyfileobj(self.file, target, BUFFER_BYTES)
+        shutil.copyfileobj(self.file, target, COPY_BYTES)
 
 
-class Spools:
+class SpillFiles:
     """Every array of an output: `row`, the ids, and the features.
 
     A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1]. Attentions are
@@ -68,10 +70,10 @@ class Spools:
     uint8, with int64 `id.offsets`. Ids of mixed kinds are held as JSON text.
     """
 
-    def __init__(self, parts: PartFiles, options: WriterOptions) -> None:
+    def __init__(self, output: StagedOutput, options: WriterOptions) -> None:
         self._options = options
-        self._parts = parts
-        self.arrays: dict[str, Spool] = {}
+        self._output = output
+        self.arrays: dict[str, SpillFile] = {}
         self._add(ROW, np.int64)
         if ID in options.column_types:
             dtype = id_dtype(options.column_types[ID])
@@ -100,10 +102,10 @@ class Spools:
 
     def drop(self, name: str) -> None:
         """Deletes an array's temporary file, once it has been copied."""
-        self._parts.remove(self.arrays.pop(name).file)
+        self._output.remove(self.arrays.pop(name).file)
 
     def _add(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> None:
-        self.arrays[name] = Spool(name, self._parts.create(), dtype=dtype, row_shape=row_shape)
+        self.arrays[name] = SpillFile(name, self._output.create(), dtype=dtype, row_shape=row_shape)
 
     def _add_offsets(self, name: str) -> None:
         self._add(name + OFFSETS, np.int64)
@@ -138,7 +140,7 @@ class Spools:
         )
 
 
-def check_spooled(options: WriterOptions, *reserved: str) -> None:
+def check_spilled(options: WriterOptions, *reserved: str) -> None:
     """Refuses what a file of arrays cannot hold: other columns, strings, and clashes of names."""
     refuse_columns(options)
     refuse_strings(options)

@@ -1,0 +1,453 @@
+"""Puts finished files in place: all of an output's files or none, also where the process is killed halfway.
+
+No file system renames several files in one step. A commit therefore keeps a record, `.<name>.commit`, beside the files
+while it puts them in place, and follows an order in which files of two outputs never stand side by side:
+
+1. The record names the files; it is on the disk before anything moves.
+2. Companions of an earlier output are moved into the staging folder.
+3. Over an earlier output: the main file replaces it, and then the companions follow. Where there is none: the
+   companions come first, and the main file last, so that the output appears whole.
+4. The files of the earlier output and the record are removed.
+
+Where a step fails, the steps before it are taken back. Where the process is killed, the record remains, and `settle`
+completes the commit if the main file is in place, and otherwise takes it back. Every command that writes to the output
+and every function that reads it calls `settle` first. A commit of one file is one renaming, and its record is empty: it
+only makes commits of one output take turns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from layertap.errors import OutputError
+from layertap.files import system
+from layertap.files.staging import Staging, hidden_name, is_locked_by, remove_tree, system_id
+
+T = TypeVar("T")
+
+ENDING = ".commit"
+
+LONGEST_COMMIT = 60.0
+"""Seconds after which a commit is taken to be abandoned where locks cannot tell; one takes milliseconds."""
+
+POLL = 0.01
+"""Seconds between two looks at a commit of another process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """One file of a commit.
+
+    Attributes:
+        place: name of the file in the output's folder.
+        new: its name in the staging folder, or None if the place is to be empty afterwards.
+        old: name in the staging folder for the file that stood there, or None if there was none.
+        size, mtime_ns: size and time of the new file, by which it is known again.
+    """
+
+    place: str
+    new: str | None
+    old: str | None
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The moves of a commit, the main file's first, and how far they have got, which the disk alone tells.
+
+    Attributes:
+        folder: the output's folder.
+        staging: the staging folder.
+        moves: what is to be moved.
+    """
+
+    folder: Path
+    staging: Path
+    moves: tuple[Move, ...]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the main file is in place: the commit counts from then on."""
+        main = self.moves[0]
+        assert main.new is not None
+        new = self.staging / main.new
+        return not os.path.lexists(new) or _is_same(new, self.folder / main.place)
+
+    def apply(self, *, overwrite: bool) -> None:
+        """Puts all files in place.
+
+        Raises:
+            FileExistsError: a file stands in a place of which nothing was to be removed.
+            OSError: the system refused a step.
+        """
+        main, *companions = self.moves
+        for move in companions:
+            if move.old is not None:
+                system.rename(self.folder / move.place, self.staging / move.old)
+        if main.old is not None:
+            self._keep(main)
+            self._put(main, overwrite=True)
+        for move in companions:
+            self._put(move, overwrite=overwrite)
+        if main.old is None:
+            self._put(main, overwrite=overwrite)
+
+    def undo(self) -> None:
+        """Restores what stood there before, as far as `apply` got.
+
+        Raises:
+            OSError: the system refused; the record must stay then.
+        """
+        main, *companions = self.moves
+        for move in (*companions, main):
+            self._take_back(move)
+        for move in self.moves:
+            self._restore(move)
+        system.sync_folder(self.folder)
+
+    def complete(self) -> None:
+        """Puts those files in place that a killed process had not."""
+        for move in self.moves:
+            if move.new is None or not os.path.lexists(self.staging / move.new):
+                continue
+            if _is_same(self.staging / move.new, self.folder / move.place):
+                system.unlink(self.staging / move.new)
+            else:
+                system.rename(self.staging / move.new, self.folder / move.place)
+        system.sync_folder(self.folder)
+
+    def is_new(self, move: Move) -> bool:
+        """Whether the new file stands in its place."""
+        try:
+            status = (self.folder / move.place).lstat()
+        except FileNotFoundError:
+            return False
+        return (status.st_size, status.st_mtime_ns) == (move.size, move.mtime_ns)
+
+    def _keep(self, main: Move) -> None:
+        """Keeps the main file of an earlier output, under its name too where the file system has links."""
+        assert main.old is not None
+        try:
+            system.link(self.folder / main.place, self.staging / main.old)
+        except OSError as error:
+            if error.errno not in system.UNSUPPORTED:
+                raise
+            system.rename(self.folder / main.place, self.staging / main.old)
+
+    def _put(self, move: Move, *, overwrite: bool) -> None:
+        if move.new is None:
+            return
+        if overwrite:
+            system.rename(self.staging / move.new, self.folder / move.place)
+        else:
+            put_new(self.staging / move.new, self.folder / move.place)
+
+    def _take_back(self, move: Move) -> None:
+        if move.new is None:
+            return
+        new, place = self.staging / move.new, self.folder / move.place
+        if _is_same(new, place):
+            system.unlink(place)
+        elif not os.path.lexists(new) and self.is_new(move):
+            system.rename(place, new)
+
+    def _restore(self, move: Move) -> None:
+        if move.old is None or not os.path.lexists(self.staging / move.old):
+            return
+        old, place = self.staging / move.old, self.folder / move.place
+        if _is_same(old, place):
+            system.unlink(old)
+        else:
+            put_new(old, place)
+
+
+def put_new(source: Path, place: Path) -> None:
+    """Renames a file or a folder to a name that must be free.
+
+    Where the system has no such step, a file is linked; where it has no links either, the name is looked at first.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    try:
+        system.rename_new(source, place)
+        return
+    except OSError as error:
+        if error.errno not in system.UNSUPPORTED:
+            raise
+    try:
+        system.link(source, place)
+    except OSError as error:
+        if error.errno not in system.UNSUPPORTED:
+            raise
+        if os.path.lexists(place):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(place)) from None
+        system.rename(source, place)
+        return
+    system.unlink(source)
+
+
+def put_in_place(
+    staging: Staging, folder: Path, name: str, files: Sequence[tuple[str, str | None]], *, overwrite: bool
+) -> None:
+    """Gives the files of a staging folder their names.
+
+    Args:
+        staging: the staging folder, in or beside `folder` on the same disk; its files are closed and on the disk.
+        folder: the folder of the output.
+        name: name of the output, which its record has.
+        files: name in `folder` and name in `staging` of each file, the main file first. None in place of the second:
+            with `overwrite`, what stands there is of an earlier output and is removed.
+        overwrite: whether files that stand there are replaced.
+
+    Raises:
+        FileExistsError: a file stands in a place, and `overwrite` is off; nothing has changed.
+        OSError: the system refused; what stood there before stands there again.
+        OutputError: the system refused, and something else than before stands there now; the message says what.
+    """
+    with _record(folder, name) as record:
+        commit = Commit(folder=folder, staging=staging.path, moves=_moves(staging.path, folder, files, overwrite))
+        several = len(commit.moves) > 1
+        if several:
+            system.write(record, _as_json(commit))
+            system.sync(record)
+            system.sync_folder(folder)
+        try:
+            commit.apply(overwrite=overwrite)
+            if several:
+                system.sync_folder(folder)
+        except BaseException:
+            if several or not commit.is_done:
+                _undo(commit, staging)
+            raise
+    if not several:
+        try:
+            system.sync_folder(folder)
+        except OSError as error:
+            raise OutputError(
+                f"{folder / files[0][0]}: stands there whole, but may be lost in a power cut: its folder cannot be "
+                f"synchronised ({error.strerror})"
+            ) from error
+
+
+def settle(folder: Path, name: str) -> None:
+    """Completes, or takes back, a commit of an output whose process was killed; waits for one that is under way.
+
+    Args:
+        folder: the folder of the output.
+        name: name of the output.
+
+    Raises:
+        OutputError: the commit cannot be settled.
+    """
+    path = folder / hidden_name(name, ENDING)
+    if not os.path.lexists(path):
+        return
+    try:
+        _settle(path, folder)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"{folder / name}: a run that was killed left it unfinished, and it cannot be settled "
+            f"({error.strerror}); do anything with it as a user who may write in {folder}"
+        ) from error
+
+
+def read_settled(path: Path, read: Callable[[], T], *, name: str | None = None) -> T:
+    """Reads several files that belong together; reads again where they were replaced meanwhile.
+
+    Args:
+        path: the main file.
+        read: reads the files.
+        name: name of the output, if it is not that of the file.
+    """
+    while True:
+        settle(path.parent, name or path.name)
+        before = _stamp(path)
+        try:
+            result = read()
+        except Exception:
+            if _stamp(path) == before and not _is_under_way(path.parent, name or path.name):
+                raise
+            continue
+        if _stamp(path) == before and not _is_under_way(path.parent, name or path.name):
+            return result
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file."""
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _is_under_way(folder: Path, name: str) -> bool:
+    return os.path.lexists(folder / hidden_name(name, ENDING))
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _moves(staging: Path, folder: Path, files: Sequence[tuple[str, str | None]], overwrite: bool) -> tuple[Move, ...]:
+    moves = []
+    for i, (place, new) in enumerate(files):
+        try:
+            mode = (folder / place).lstat().st_mode
+        except FileNotFoundError:
+            mode = None
+        if new is None and (mode is None or not overwrite):
+            continue
+        if mode is not None and not overwrite:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / place))
+        if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            # Removing an earlier output must never remove a user's folder.
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
+            raise OSError(number, os.strerror(number), str(folder / place))
+        status = None if new is None else (staging / new).stat()
+        moves.append(
+            Move(
+                place=place,
+                new=new,
+                old=None if mode is None else f"old-{i}",
+                size=0 if status is None else status.st_size,
+                mtime_ns=0 if status is None else status.st_mtime_ns,
+            )
+        )
+    # One renaming replaces what stands there: nothing has to be moved aside.
+    return (replace(moves[0], old=None),) if len(moves) == 1 else tuple(moves)
+
+
+def _undo(commit: Commit, staging: Staging) -> None:
+    try:
+        commit.undo()
+    except OSError as error:
+        staging.leave()
+        raise _UnsettledError(
+            f"{commit.folder / commit.moves[0].place}: cannot be written, and what stood there cannot be restored "
+            f"({error.strerror}); it is kept in {staging.path}, and the next run that writes or opens the output "
+            "completes or restores it"
+        ) from error
+
+
+class _UnsettledError(OutputError):
+    """A commit that is neither done nor undone: its record must stay."""
+
+
+@contextlib.contextmanager
+def _record(folder: Path, name: str) -> Iterator[system.RawFile]:
+    """The record of a commit, empty and locked; removed at the end. Waits for other commits of the output."""
+    path = folder / hidden_name(name, ENDING)
+    while True:
+        try:
+            file = system.create(path)
+        except FileExistsError:
+            settle(folder, name)
+            continue
+        try:
+            locked = system.lock(file)
+        except OSError:
+            locked = True  # a file system without locks: that the record could be created is what counts
+        if locked and is_locked_by(file, path):
+            break
+        file.close()
+    with file:
+        try:
+            yield file
+        except _UnsettledError:
+            raise
+        except BaseException:
+            with contextlib.suppress(OSError):
+                system.unlink(path)
+            raise
+        try:
+            system.unlink(path)
+        except OSError as error:
+            warnings.warn(
+                f"{path}: cannot be removed ({error.strerror}); {folder / name} is whole, and a later run removes it",
+                stacklevel=4,
+            )
+
+
+def _as_json(commit: Commit) -> bytes:
+    moves = [asdict(move) for move in commit.moves]
+    return json.dumps({"system": system_id(), "staging": commit.staging.name, "moves": moves}).encode()
+
+
+def _read(content: bytes, folder: Path) -> tuple[str, Commit] | None:
+    """System and commit of a record; None for a record that was not written to its end: nothing has moved."""
+    try:
+        stated: dict[str, Any] = json.loads(content)
+        moves = tuple(Move(**move) for move in stated["moves"])
+        commit = Commit(folder=folder, staging=folder / stated["staging"], moves=moves)
+        names = [commit.staging.name, *(name for move in moves for name in (move.place, move.new, move.old) if name)]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    # Nobody's record may lead out of the two folders.
+    if stated["staging"] != commit.staging.name or any(part in ("", ".", "..") for n in names for part in n.split("/")):
+        raise OutputError(f"{folder}: a record of a commit there names a file outside of it; remove the record")
+    return str(stated["system"]), commit
+
+
+def _settle(path: Path, folder: Path) -> None:
+    started = time.monotonic()
+    while True:
+        try:
+            file = system.open_existing(path)
+        except FileNotFoundError:
+            return
+        with file:
+            age = time.time() - os.fstat(file.fileno()).st_mtime
+            try:
+                is_free, by_lock = system.lock(file), True
+            except OSError:
+                is_free, by_lock = True, False
+            if not is_locked_by(file, path):
+                continue
+            if is_free:
+                content = _read(file.read() or b"", folder)
+                if (by_lock and (content is None or content[0] == system_id())) or age > LONGEST_COMMIT:
+                    _recover(path, folder, None if content is None else content[1])
+                    return
+        if time.monotonic() - started > LONGEST_COMMIT + 1:
+            raise OSError(errno.EBUSY, "another process has been putting files in place for a minute")
+        time.sleep(POLL)
+
+
+def _recover(path: Path, folder: Path, commit: Commit | None) -> None:
+    if commit is not None:
+        status = commit.staging.lstat() if os.path.lexists(commit.staging) else None
+        if status is not None:
+            if not stat.S_ISDIR(status.st_mode) or os.geteuid() not in {status.st_uid} & {path.lstat().st_uid}:
+                raise PermissionError(errno.EACCES, "it belongs to another user")
+            if not commit.is_done:
+                commit.undo()
+                said = "was taken back"
+            elif commit.is_new(commit.moves[0]):
+                commit.complete()
+                said = "was completed"
+            else:
+                said = "was given up: the file has been replaced since"
+            remove_tree(commit.staging)
+            warnings.warn(
+                f"{folder / commit.moves[0].place}: a run was killed while it put this output in place; this {said}",
+                stacklevel=5,
+            )
+    system.unlink(path)

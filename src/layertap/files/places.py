@@ -1,0 +1,115 @@
+"""Checks of the places where a run will write, before any work is done for it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from layertap.errors import OptionError, OutputError, UsageError
+from layertap.files.commit import settle
+
+STANDARD_STREAM = "-"
+
+
+def check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuses a place where a file cannot be put.
+
+    A commit that was interrupted there by a kill is settled first.
+
+    Raises:
+        UsageError: the file exists, and `overwrite` is off.
+        OutputError: the place is no regular file, or its folder is missing or cannot be written.
+    """
+    try:
+        _check_name(path)
+        settle(path.parent, path.name)
+        if path.is_dir():
+            raise OutputError(f"{path}: this is a directory; name a file in it")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: this is no regular file, and an output is written beside and renamed")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path} exists; name another output, or ask for overwriting (--overwrite)")
+        _check_parent(path)
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def check_new_folder(path: Path) -> None:
+    """Refuses a place where a new folder cannot be made.
+
+    Raises:
+        UsageError: something stands there.
+        OutputError: its parent is missing or cannot be written.
+    """
+    try:
+        _check_name(path)
+        if os.path.lexists(path):
+            raise UsageError(f"{path} exists; name another folder, or remove it")
+        _check_parent(path.absolute())
+    except OSError as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def refuse_overlap(inputs: Iterable[str | os.PathLike[str]], places: Mapping[str, Path]) -> None:
+    """Refuses an input that stands in a place that the run writes or removes.
+
+    Files are compared, not names: by links of both kinds, through standard input, and by the names that they would
+    have where one does not exist yet.
+
+    Args:
+        inputs: the files that are read; `-` is standard input.
+        places: the files that are written or removed, by what a message calls them ("the output", "its error list").
+
+    Raises:
+        OptionError: the first input that would be overwritten, or removed.
+    """
+    for name in inputs:
+        for role, place in places.items():
+            if _are_one(os.fspath(name), place):
+                raise OptionError(f"{place} is the input too, and {role} would replace it; name another output")
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused, for a message."""
+    if not isinstance(error, OSError):
+        return str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "permission to write there is denied"
+    if error.errno == errno.EPIPE:
+        return "whoever reads it has stopped reading"
+    if error.errno == errno.ENAMETOOLONG:
+        return "its name is longer than the file system allows"
+    if error.errno == errno.ENOENT:
+        return "its folder is not there any more"
+    return error.strerror or str(error)
+
+
+def _check_name(path: Path) -> None:
+    if "\0" in os.fspath(path):
+        raise UsageError(f"{os.fspath(path)!r}: the name of a file holds no NUL character")
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.lstat()  # raises where the name is too long
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir():
+        raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{path}: the folder {path.parent} is not writable")
+
+
+def _are_one(name: str, place: Path) -> bool:
+    try:
+        status = os.fstat(0) if name == STANDARD_STREAM else Path(name).stat()
+        return os.path.samestat(status, place.stat())
+    except (OSError, ValueError):
+        return name != STANDARD_STREAM and os.path.realpath(name) == os.path.realpath(place)
