@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from layertap.features.concat import concat
     from layertap.features.parse import parse
-    from layertap.features.plan import Rules
+    from layertap.features.rules import Rules
     from layertap.features.sources import (
         attentions,
         hidden_states,
@@ -67,7 +67,7 @@ _HOME = {
     "OutputError": "errors",
     "Ragged": "records",
     "Record": "records",
-    "Rules": "features.plan",
+    "Rules": "features.rules",
     "TokenizerError": "errors",
     "UnsupportedModelError": "errors",
     "UntrainedPoolerError": "errors",

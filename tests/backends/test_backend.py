@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layertap.backends.base import Backend, pickle_reader, rows_needed
-from layertap.backends.choice import Wish, choose, open_backend
+from layertap.backends.choice import choose, open_backend
+from layertap.backends.facts import BackendRequest
 from layertap.errors import BackendError, OptionError, WeightsError
 from layertap.features.program import Capture, Program
 from layertap.packing import Segments, simple_segments
@@ -332,7 +333,7 @@ def test_precisions_that_the_device_lacks_are_refused(model, precision, match):
 def test_backends_are_opened_by_name(model, name):
     if name == "native":
         pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
-    choice = choose(model.spec, Wish(backend=name, device="cpu", precision="float32"))
+    choice = choose(model.spec, BackendRequest(backend=name, device="cpu", precision="float32"))
     backend = open_backend(choice, model.spec, model.weights(), device="cpu", precision="float32")
     assert isinstance(backend, Backend)
     assert backend.name == name

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from layertap.backends import here
-from layertap.backends.choice import Wish, choose, require_backend
+from layertap.backends.choice import choose, require_backend
+from layertap.backends.facts import BackendRequest
 from layertap.errors import BackendError, OptionError
 from layertap.models.spec import Convolution
 
@@ -20,8 +21,8 @@ KERNELS = SimpleNamespace(
 )
 
 
-def wish(**options):
-    return Wish(**({"backend": "auto", "device": "cpu", "precision": "float32"} | options))
+def request_of(**options):
+    return BackendRequest(**({"backend": "auto", "device": "cpu", "precision": "float32"} | options))
 
 
 @pytest.fixture
@@ -45,61 +46,63 @@ def machine(monkeypatch):
 
 
 def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
-    chosen = choose(tiny_spec, wish())
+    chosen = choose(tiny_spec, request_of())
     assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("native", "amx", 6)
     assert str(chosen) == "native, amx, 6 threads"
-    assert str(choose(tiny_spec, wish(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
+    assert str(choose(tiny_spec, request_of(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
 
 
 def test_auto_says_why_it_takes_torch(convolved_spec):
-    chosen = choose(convolved_spec, wish())
+    chosen = choose(convolved_spec, request_of())
     assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("torch", "", None)
     assert str(chosen) == "torch: native does not run a convolution"
-    assert str(choose(convolved_spec, wish(precision="float16"))).startswith("torch: native has no float16 with amx")
-    assert str(choose(convolved_spec, wish(device="cuda"))) == "torch"
+    assert str(choose(convolved_spec, request_of(precision="float16"))).startswith(
+        "torch: native has no float16 with amx"
+    )
+    assert str(choose(convolved_spec, request_of(device="cuda"))) == "torch"
 
 
 def test_what_is_named_is_taken_or_refused(tiny_spec, convolved_spec):
-    assert str(choose(tiny_spec, wish(backend="torch"))) == "torch"
-    assert choose(tiny_spec, wish(backend="native")).backend == "native"
+    assert str(choose(tiny_spec, request_of(backend="torch"))) == "torch"
+    assert choose(tiny_spec, request_of(backend="native")).backend == "native"
     with pytest.raises(BackendError, match=r"^native does not run a convolution$"):
-        choose(convolved_spec, wish(backend="native"))
+        choose(convolved_spec, request_of(backend="native"))
     with pytest.raises(OptionError, match=r"^native runs on the processor, not on cuda:0$"):
-        choose(tiny_spec, wish(backend="native", device="cuda:0"))
+        choose(tiny_spec, request_of(backend="native", device="cuda:0"))
 
 
 @pytest.mark.parametrize("only", [{"precision": "int8"}, {"precision": "float32-high"}, {"instruction_set": "amx"}])
 def test_what_only_native_has_is_never_left_out(tiny_spec, convolved_spec, only, machine):
-    assert choose(tiny_spec, wish(**only)).backend == "native"
+    assert choose(tiny_spec, request_of(**only)).backend == "native"
     with pytest.raises(OptionError, match="is the native backend's alone"):
-        choose(tiny_spec, wish(backend="torch", **only))
+        choose(tiny_spec, request_of(backend="torch", **only))
     with pytest.raises(BackendError, match="alone, and native does not run a convolution"):
-        choose(convolved_spec, wish(**only))
+        choose(convolved_spec, request_of(**only))
     machine("native")
     with pytest.raises(BackendError, match="alone, and native is not built"):
-        choose(tiny_spec, wish(**only))
+        choose(tiny_spec, request_of(**only))
 
 
 def test_precisions_go_by_the_instruction_set(tiny_spec):
-    assert choose(tiny_spec, wish(precision="bfloat16")).backend == "native"
+    assert choose(tiny_spec, request_of(precision="bfloat16")).backend == "native"
     with pytest.raises(OptionError, match="native has no int8 with avx2, but float32, float32-high"):
-        choose(tiny_spec, wish(backend="native", precision="int8", instruction_set="avx2"))
+        choose(tiny_spec, request_of(backend="native", precision="int8", instruction_set="avx2"))
     with pytest.raises(OptionError, match="no instruction set 'sse', but amx, avx2"):
-        choose(tiny_spec, wish(backend="native", instruction_set="sse"))
+        choose(tiny_spec, request_of(backend="native", instruction_set="sse"))
 
 
 def test_threads_of_torch_are_the_process_s(tiny_spec, convolved_spec):
     with pytest.raises(OptionError, match=r"threads 2: torch runs the model, .*set_num_threads\(2\) sets them"):
-        choose(tiny_spec, wish(backend="torch", threads=2))
+        choose(tiny_spec, request_of(backend="torch", threads=2))
     with pytest.raises(OptionError, match="runs the model here, since native does not run a convolution"):
-        choose(convolved_spec, wish(threads=2))
+        choose(convolved_spec, request_of(threads=2))
 
 
 def test_without_native(tiny_spec, machine):
     machine("native")
-    assert str(choose(tiny_spec, wish())).startswith("torch: native is not built: `pip install -v`")
+    assert str(choose(tiny_spec, request_of())).startswith("torch: native is not built: `pip install -v`")
     with pytest.raises(BackendError, match="native is not built"):
-        choose(tiny_spec, wish(backend="native"))
+        choose(tiny_spec, request_of(backend="native"))
     with pytest.raises(BackendError, match="native is not built"):
         require_backend("native")
     require_backend("auto")
@@ -109,11 +112,11 @@ def test_without_native(tiny_spec, machine):
 
 def test_without_torch(tiny_spec, convolved_spec, machine):
     machine("torch")
-    assert choose(tiny_spec, wish()).backend == "native"
+    assert choose(tiny_spec, request_of()).backend == "native"
     with pytest.raises(BackendError, match=r"native does not run a convolution.*: pip install 'layertap\[torch\]'"):
-        choose(convolved_spec, wish())
+        choose(convolved_spec, request_of())
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
-        choose(tiny_spec, wish(backend="torch"))
+        choose(tiny_spec, request_of(backend="torch"))
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
         require_backend("torch")
     require_backend("auto")
@@ -125,7 +128,7 @@ def test_without_both(tiny_spec, machine):
     machine("torch")
     machine("native")
     with pytest.raises(BackendError, match=r"not built: .*; torch can: pip install 'layertap\[torch\]'"):
-        choose(tiny_spec, wish())
+        choose(tiny_spec, request_of())
     with pytest.raises(BackendError, match=r"pip install 'layertap\[torch\]'"):
         require_backend("auto")
     assert here.installed() == ()
@@ -137,9 +140,9 @@ def test_a_module_that_cannot_be_loaded(tiny_spec, monkeypatch):
         raise ImportError("GLIBCXX_3.4.99 not found")
 
     monkeypatch.setattr(here, "import_module", broken)
-    assert str(choose(tiny_spec, wish())) == "torch: native cannot be loaded: GLIBCXX_3.4.99 not found"
+    assert str(choose(tiny_spec, request_of())) == "torch: native cannot be loaded: GLIBCXX_3.4.99 not found"
 
 
 def test_a_processor_without_any_instruction_set(tiny_spec, monkeypatch):
     monkeypatch.setattr(here, "import_module", lambda _: SimpleNamespace(instruction_sets=list))
-    assert str(choose(tiny_spec, wish())) == "torch: native needs a processor with AVX2"
+    assert str(choose(tiny_spec, request_of())) == "torch: native needs a processor with AVX2"

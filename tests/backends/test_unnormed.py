@@ -17,7 +17,7 @@ from layertap import hidden_states, last_hidden_state  # noqa: E402
 from layertap.cli.model_card import outputs  # noqa: E402
 from layertap.engine.extractor import Extractor  # noqa: E402
 from layertap.errors import FeatureError  # noqa: E402
-from layertap.features.plan import Rules  # noqa: E402
+from layertap.features.rules import Rules  # noqa: E402
 from layertap.verify.measure import Difference, float32_bound  # noqa: E402
 from tests.tiny_models import random_model, save_model  # noqa: E402
 

@@ -13,7 +13,7 @@ from layertap.cli import options
 from layertap.cli.main import warnings_as_notes
 from layertap.data import READ_FORMATS, WRITE_FORMATS
 from layertap.engine.options import Precision
-from layertap.features.plan import Rules
+from layertap.features.rules import Rules
 
 Run = Callable[..., Any]
 

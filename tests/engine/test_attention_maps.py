@@ -8,7 +8,7 @@ import pytest
 from layertap import AttentionMaps, Extractor, attentions, last_hidden_state
 from layertap.engine import pipeline as pipeline_module
 from layertap.errors import FeatureError, NonFiniteError, OptionError
-from layertap.features.plan import Rules
+from layertap.features.rules import Rules
 from layertap.records import Ragged
 
 L, A, LIMIT = 3, 4, 64

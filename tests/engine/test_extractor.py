@@ -25,7 +25,7 @@ from layertap.errors import (
     UntrainedPoolerError,
     UsageError,
 )
-from layertap.features.plan import Rules
+from layertap.features.rules import Rules
 from layertap.records import Ragged, Record
 
 TEXTS = ["the film was good", "", "hello world", "the river bank " * 30, "funny"]

@@ -78,7 +78,11 @@ def test_what_it_is_is_told(bert_folder, extractor):
 
 def test_it_is_pickled_with_its_options(extractor, assert_same):
     again = pickle.loads(pickle.dumps(extractor))
-    assert (again.semantics, again.runtime, again.choice) == (extractor.semantics, extractor.runtime, extractor.choice)
+    assert (again.semantics, again.runtime, again.selection) == (
+        extractor.semantics,
+        extractor.runtime,
+        extractor.selection,
+    )
     assert_same(again.extract(["the film"]), extractor.extract(["the film"]), 0)
 
 

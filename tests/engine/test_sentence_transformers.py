@@ -13,7 +13,7 @@ import pytest
 from layertap import concat, last_hidden_state, sentence_embedding
 from layertap.engine.extractor import Extractor
 from layertap.errors import FeatureError
-from layertap.features.plan import Rules
+from layertap.features.rules import Rules
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peer's own
 torch = pytest.importorskip("torch")

@@ -16,8 +16,9 @@ from layertap.features.cost import program_flop
 from layertap.features.explain import explain
 from layertap.features.expr import Expr, Heads, HeadsMean, LayerFold
 from layertap.features.indexing import LayerSlice
-from layertap.features.plan import Rules, make_plan
+from layertap.features.plan import make_plan
 from layertap.features.program import Capture
+from layertap.features.rules import Rules
 from layertap.features.sources import AttentionLayers
 
 L, A = 4, 6

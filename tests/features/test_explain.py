@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from layertap.errors import OptionError
 from layertap.features.cost import block_flop, estimate, runs, saving
 from layertap.features.explain import explain
-from layertap.features.plan import Input, Rules, make_plan
+from layertap.features.plan import Input, make_plan
+from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import SentenceEmbeddingSpec
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from layertap.errors import FeatureError, OptionError, UntrainedPoolerError
 from layertap.features.concat import concat
 from layertap.features.expr import AsType
-from layertap.features.plan import Input, Rules, make_plan
+from layertap.features.plan import Input, make_plan
 from layertap.features.program import Capture
+from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import SentenceEmbeddingSpec
 

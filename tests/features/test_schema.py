@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from layertap.errors import FeatureError
 from layertap.features.concat import concat
-from layertap.features.plan import Rules, make_plan
+from layertap.features.plan import make_plan
+from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.features.vectors import unit_counts
 from layertap.records import FeatureSchema

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from layertap.features.plan import Rules, make_plan
+from layertap.features.plan import make_plan
+from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output
 from layertap.features.vectors import (
     dense,

@@ -1,4 +1,4 @@
-"""The seam: what every backend does."""
+"""Interface of a backend."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ class Backend(ABC):
     """Runs programs over packed batches with the weights of one model. Safe to call from several threads.
 
     Attributes:
-        name: of the backend.
-        instruction_set: what its kernels use on this machine; the same results need the same one.
+        name: name of the backend.
+        instruction_set: instruction set that its kernels use on this machine; equal bits need the same one.
+        batch_tokens: default token budget of a batch.
     """
 
     name: str
     instruction_set: str
+    batch_tokens: int
 
     @abstractmethod
     def run(
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
-        """Runs the encoder once and hands over the program's captures.
+        """Run the encoder once and return the program's captures.
 
         Args:
             program: what to run.
@@ -44,7 +46,7 @@ class Backend(ABC):
             segments: the `Segments` of every kind that a capture names.
 
         Returns:
-            One array a capture: float32 [S, H] where it reduces (`sum` not divided by counts, segments without
+            One array for each capture: float32 [S, H] where it reduces (`sum` not divided by counts, segments without
             rows zero), float32 [T, H] where it does not, float32 [M] of attention (see `Capture`).
         """
 
@@ -52,7 +54,7 @@ class Backend(ABC):
 def rows_needed(
     program: Program, segments: Mapping[SegmentKind, Segments], num_tokens: int
 ) -> npt.NDArray[np.int32] | None:
-    """Rows that captures need from block `program.stop`: int32, ascending, or None for all T rows."""
+    """Return the rows that captures need from block `program.stop`: int32, ascending, or None for all T rows."""
     if not program.top_rows_only:
         return None
     needed = np.zeros(num_tokens, dtype=bool)
@@ -70,12 +72,12 @@ def rows_needed(
             needed[rows.rows()] = True
     # At least one row, so that no backend has to run a block on none.
     needed[0] |= not needed.any()
-    found = np.flatnonzero(needed).astype(np.int32)
-    return None if len(found) == num_tokens else found
+    rows_kept = np.flatnonzero(needed).astype(np.int32)
+    return None if len(rows_kept) == num_tokens else rows_kept
 
 
 def pickle_reader() -> Callable[[Path], Mapping[str, TensorView]]:
-    """What reads a legacy `pytorch_model.bin`.
+    """Return the function that reads a legacy `pytorch_model.bin`.
 
     Raises:
         BackendError: torch is not installed.

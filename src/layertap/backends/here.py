@@ -1,62 +1,39 @@
-"""What this machine has to run models with, and how many processor threads it may take."""
+"""Backends that are installed on this machine."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from layertap.backends.facts import BackendFacts
 from layertap.errors import BackendError
 
 KERNELS = "layertap.backends.native._native"
-"""The compiled module of the native backend."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendFacts:
-    """A backend that is installed here.
-
-    Attributes:
-        name: of the backend.
-        version: of the library under it, or of the compiler that built its kernels.
-        devices: device name (as options take it) -> what it is.
-        instruction_sets: of its kernels on the processor, the one that it takes first.
-        precisions: that it has on the processor.
-        threads: processor threads that it takes unless told otherwise.
-    """
-
-    name: str
-    version: str
-    devices: dict[str, str]
-    instruction_sets: tuple[str, ...]
-    precisions: tuple[str, ...]
-    threads: int
+"""Name of the compiled module of the native backend."""
 
 
 def installed() -> tuple[BackendFacts, ...]:
-    """The backends that can be used here."""
-    found = []
+    """Describe the backends that can be used on this machine."""
+    backends = []
     if native_absence() is None:
-        from layertap.backends.native.here import facts as facts_of_native
-
-        found.append(facts_of_native())
+        backends.append(_native_facts())
     if has_torch():
         from layertap.backends.torch.here import facts as facts_of_torch
 
-        found.append(facts_of_torch())
-    return tuple(found)
+        backends.append(facts_of_torch())
+    return tuple(backends)
 
 
 def absences() -> dict[str, str]:
-    """Backends that cannot be used here -> why, and what would help."""
+    """Return the backends that cannot be used here, each with the reason and what would help."""
     native = native_absence()
-    found = {} if native is None else {"native": native}
-    return found if has_torch() else found | {"torch": "torch is not installed: pip install 'layertap[torch]'"}
+    reasons = {} if native is None else {"native": native}
+    return reasons if has_torch() else reasons | {"torch": "torch is not installed: pip install 'layertap[torch]'"}
 
 
 def native_absence() -> str | None:
-    """None, or why the native backend cannot be used here."""
+    """Return the reason why the native backend cannot be used here, or None if it can."""
     if find_spec(KERNELS) is None:
         return "native is not built: `pip install -v` from the sources builds it, or shows why it cannot"
     try:
@@ -67,28 +44,41 @@ def native_absence() -> str | None:
 
 
 def native_kernels() -> Any:
-    """The compiled module."""
+    """Import the compiled module of the native backend."""
     return import_module(KERNELS)
 
 
 def has_torch() -> bool:
-    """Whether torch is installed; it is not imported."""
+    """Return whether torch is installed, without importing it."""
     return find_spec("torch") is not None
 
 
 def require_torch(why: str = "no backend is installed that can run a model") -> None:
-    """Refuses where torch is not installed.
+    """Refuse to go on where torch is not installed.
 
     Raises:
-        BackendError: saying why it is needed, and how to get it.
+        BackendError: torch is missing; the message says why it is needed and how to install it.
     """
     if not has_torch():
         raise BackendError(f"{why}: pip install 'layertap[torch]'")
 
 
 def set_num_threads(number: int) -> None:
-    """Sets the threads of torch for the whole process; for programs, not for libraries."""
+    """Set the threads of torch for the whole process; meant for programs, not for libraries."""
     if has_torch():
         from layertap.backends.torch.here import set_num_threads as set_torch_threads
 
         set_torch_threads(number)
+
+
+def _native_facts() -> BackendFacts:
+    kernels = native_kernels()
+    sets = kernels.instruction_sets()
+    return BackendFacts(
+        name="native",
+        version=kernels.compiler(),
+        devices={"cpu": "the processor"},
+        instruction_sets=tuple(sets),
+        precisions=tuple(kernels.precisions(sets[0])),
+        threads=kernels.available_threads(),
+    )

@@ -85,7 +85,7 @@ def run(options: argparse.Namespace) -> None:
             lengths=lengths,
             num_records=num_records,
             precision=semantics.precision,
-            backend=what_runs(opened, runtime.wish(semantics.precision)),
+            backend=what_runs(opened, runtime.request(semantics.precision)),
         )
     )
     print(source)

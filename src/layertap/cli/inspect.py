@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> None:
     from layertap.engine.options import Runtime
 
     opened = open_reference(reference_of(options))
-    facts = facts_of_model(opened, installed(), absences(), what_runs(opened, Runtime().wish("float32")))
+    facts = facts_of_model(opened, installed(), absences(), what_runs(opened, Runtime().request("float32")))
     print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(in_lines(facts)))
     faults = opened.files.faults
     if faults:

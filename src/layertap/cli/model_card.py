@@ -7,12 +7,13 @@ from dataclasses import asdict
 from textwrap import wrap
 from typing import Any
 
-from layertap.backends.here import BackendFacts
+from layertap.backends.facts import BackendFacts
 from layertap.cli.units import aligned, counted, in_bytes
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Semantics
-from layertap.features.plan import Rules, make_plan
+from layertap.features.plan import make_plan
 from layertap.features.rewrite import expand_sentence_embedding
+from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts
 from layertap.features.sources import sentence_embedding
 from layertap.text.tokenizer import TextTokenizer

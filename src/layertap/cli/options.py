@@ -13,7 +13,7 @@ from layertap.errors import OptionError
 if TYPE_CHECKING:
     from layertap.data import Reader
     from layertap.engine.options import ModelReference, Runtime, Semantics
-    from layertap.features.plan import Rules
+    from layertap.features.rules import Rules
 
     Commands = argparse._SubParsersAction[Any]
 
@@ -266,7 +266,7 @@ def semantics_of(options: argparse.Namespace, *, non_finite: Literal["raise", "k
 
 def rules_of(options: argparse.Namespace) -> Rules:
     """The savings of the plan that are on."""
-    from layertap.features.plan import Rules
+    from layertap.features.rules import Rules
 
     return Rules.without(*options.disable_rule)
 

@@ -10,7 +10,7 @@ from layertap.cli.options import BACKENDS
 from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
-    from layertap.backends.choice import Wish
+    from layertap.backends.facts import BackendRequest
     from layertap.engine.extractor import Extractor
     from layertap.engine.opening import OpenedModel
     from layertap.engine.options import Runtime, Semantics
@@ -50,15 +50,15 @@ def add_backend_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def what_runs(opened: OpenedModel, wish: Wish) -> str:
+def what_runs(opened: OpenedModel, request: BackendRequest) -> str:
     """What would run the model, in words; where nothing here would: why not."""
     from layertap.backends.choice import choose
 
     try:
-        choice = choose(opened.files.spec, replace(wish, threads=None))
+        choice = choose(opened.files.spec, replace(request, threads=None))
     except (BackendError, OptionError) as refusal:
         return f"none: {refusal}"
-    return str(replace(choice, threads=wish.threads or choice.threads))
+    return str(replace(choice, threads=request.threads or choice.threads))
 
 
 def extractor_of(opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
@@ -72,7 +72,10 @@ def extractor_of(opened: OpenedModel, semantics: Semantics, runtime: Runtime) ->
     from layertap.engine.extractor import Extractor
 
     without = replace(runtime, threads=None)
-    if runtime.threads is not None and choose(opened.files.spec, without.wish(semantics.precision)).backend == "torch":
+    if (
+        runtime.threads is not None
+        and choose(opened.files.spec, without.request(semantics.precision)).backend == "torch"
+    ):
         from layertap.backends.here import set_num_threads
 
         set_num_threads(runtime.threads)

@@ -45,7 +45,7 @@ def report(
     if asked is not None and asked > trained:
         notes.append(f"texts of up to {asked} tokens were taken; the model was trained on {trained} and fewer")
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
-    rows.append(("backend", f"{extractor.semantics.precision} on {extractor.choice}"))
+    rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if skipped:
         rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))
     rate = f", {a_second(run.records, running)} texts/s, {a_second(run.tokens, running)} tokens/s"

@@ -6,15 +6,26 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from layertap.backends.base import Backend
-from layertap.backends.choice import Choice, choose, open_backend
+from layertap.backends.choice import BackendSelection, choose, open_backend
+from layertap.backends.facts import BackendName, Precision
 from layertap.engine.cutting import Cutting
 from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
-from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
+from layertap.engine.options import (
+    ExtractorOptions,
+    LongTexts,
+    ModelReference,
+    NonFinite,
+    Runtime,
+    Semantics,
+    Side,
+    UntrainedPooler,
+    split_options,
+)
 from layertap.engine.pipeline import Pipeline
 from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
@@ -29,7 +40,8 @@ from layertap.errors import OptionError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
 from layertap.features.naming import Features
-from layertap.features.plan import Plan, Rules
+from layertap.features.plan import Plan
+from layertap.features.rules import Rules
 from layertap.records import Feature, FeatureSchema
 from layertap.version import __version__
 
@@ -58,20 +70,26 @@ class Extractor:
         lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
         facts: what the feature language knows of the model.
         backend: what runs it.
-        choice: how that was chosen.
+        selection: which backend was selected, and why.
         semantics: options that change results.
         runtime: options that do not.
     """
 
     def __init__(
-        self, *, opened: OpenedModel, backend: Backend, choice: Choice, semantics: Semantics, runtime: Runtime
+        self,
+        *,
+        opened: OpenedModel,
+        backend: Backend,
+        selection: BackendSelection,
+        semantics: Semantics,
+        runtime: Runtime,
     ) -> None:
         self.reference = opened.reference
         self.files = opened.files
         self.tokenizer = opened.tokenizer
         self.lowercased = opened.lowercased
         self.backend = backend
-        self.choice = choice
+        self.selection = selection
         self.semantics = semantics
         self.runtime = runtime
         self.facts = opened.facts(semantics)
@@ -88,9 +106,11 @@ class Extractor:
             OptionError: a precision, device, instruction set or threads that the backend does not have.
         """
         files = opened.files
-        choice = choose(files.spec, runtime.wish(semantics.precision))
-        backend = open_backend(choice, files.spec, files.weights, device=runtime.device, precision=semantics.precision)
-        return cls(opened=opened, backend=backend, choice=choice, semantics=semantics, runtime=runtime)
+        selection = choose(files.spec, runtime.request(semantics.precision))
+        backend = open_backend(
+            selection, files.spec, files.weights, device=runtime.device, precision=semantics.precision
+        )
+        return cls(opened=opened, backend=backend, selection=selection, semantics=semantics, runtime=runtime)
 
     @classmethod
     def from_pretrained(
@@ -103,10 +123,10 @@ class Extractor:
         allow_pickle: bool = False,
         precision: Precision = "float32",
         max_length: int | None = None,
-        untrained_pooler: Literal["refuse", "use"] = "refuse",
-        non_finite: Literal["raise", "keep"] = "raise",
-        long: Literal["truncate", "window", "error"] = "truncate",
-        truncate_side: Literal["right", "left"] = "right",
+        untrained_pooler: UntrainedPooler = "refuse",
+        non_finite: NonFinite = "raise",
+        long: LongTexts = "truncate",
+        truncate_side: Side = "right",
         window: int | None = None,
         overlap: int | None = None,
         word_pattern: str | None = None,
@@ -156,14 +176,11 @@ class Extractor:
             BackendError: nothing installed here can run it, or not the backend asked for.
             OptionError: an option out of range, or one that the backend does not have.
         """
-        reference = ModelReference(
-            name=None if model is None else os.fspath(model),
+        options = ExtractorOptions(
             revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
+            cache_dir=cache_dir,
             local_files_only=local_files_only,
             allow_pickle=allow_pickle,
-        )
-        semantics = Semantics(
             precision=precision,
             max_length=max_length,
             untrained_pooler=untrained_pooler,
@@ -173,16 +190,14 @@ class Extractor:
             window=window,
             overlap=overlap,
             word_pattern=word_pattern,
-        )
-        runtime = Runtime(
             backend=backend,
             device=device,
             threads=threads,
             instruction_set=instruction_set,
             batch_tokens=batch_tokens,
-            rules=rules or Rules(),
+            rules=rules,
         )
-        return _open(reference, semantics, runtime)
+        return _open(*split_options(model, options))
 
     def extract(
         self,
@@ -291,7 +306,7 @@ class Extractor:
             lengths=lengths,
             num_records=num_records if num_records is not None or texts is None else len(texts),
             precision=self.semantics.precision,
-            backend=str(self.choice),
+            backend=str(self.selection),
         )
 
     def schema(
@@ -360,7 +375,7 @@ class Extractor:
             preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
             details=Details(names=names, tokenizer=self.tokenizer, shown=wordings.shown),
             backend=self.backend,
-            batch_tokens=self.runtime.token_budget(self.backend.name),
+            batch_tokens=self.runtime.batch_tokens or self.backend.batch_tokens,
             keep_non_finite=self.semantics.non_finite == "keep",
         )
 

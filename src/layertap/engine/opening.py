@@ -13,7 +13,8 @@ from layertap.engine.cutting import Cutting
 from layertap.engine.options import ModelReference, Semantics
 from layertap.errors import OptionError
 from layertap.features.naming import Features, named
-from layertap.features.plan import Plan, Rules, make_plan
+from layertap.features.plan import Plan, make_plan
+from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts, WindowSize
 from layertap.models.config import ConfigReader
 from layertap.models.positions import PositionTable

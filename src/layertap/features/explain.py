@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from textwrap import wrap
 
 from layertap.features.cost import Cost, Run, estimate, runs, saving, schema_bytes, token_counts, top_rows
-from layertap.features.plan import Plan, Rules
+from layertap.features.plan import Plan
 from layertap.features.program import Capture, Program
+from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts
 from layertap.records import FeatureSchema
 

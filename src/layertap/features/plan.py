@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from layertap.errors import FeatureError, OptionError
+from layertap.errors import FeatureError
 from layertap.features.expr import Expr
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.features.rewrite import declared, prompt_of, rewrite, sources
+from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts, type_of
 from layertap.features.sources import SentenceEmbedding
 from layertap.features.taps import Reading, pooler_capture, read, taps
 from layertap.records import FeatureSchema
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """Which savings are made; results agree with each on or off, up to float32 rounding.
-
-    Attributes:
-        stop: run no block above the highest one needed; off: run all L.
-        capture: reduce tokens inside the backend; off: it hands over whole states, numpy reduces them.
-        rows: where the top block is needed only at first, last or CLS tokens or in spans, compute only these rows
-            there.
-        share: one run serves every feature; off: one run a feature.
-        fold: pool each layer before layers are folded, where that commutes; off: the backend folds states.
-        heads: run the pooler only when asked for; off: always, where the model has a usable one.
-    """
-
-    stop: bool = True
-    capture: bool = True
-    rows: bool = True
-    share: bool = True
-    fold: bool = True
-    heads: bool = True
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The names of all rules."""
-        return tuple(field.name for field in fields(cls))
-
-    @classmethod
-    def without(cls, *names: str) -> Rules:
-        """All rules but the named ones.
-
-        Raises:
-            OptionError: a name that is no rule.
-        """
-        for name in names:
-            if name not in cls.names():
-                raise OptionError(f"no plan rule is called {name!r}; rules are {', '.join(cls.names())}")
-        return cls(**dict.fromkeys(names, False))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,13 +119,13 @@ def _few_rows(capture: Capture) -> bool:
     return capture.reduce in ("first", "last") or capture.segments == "spans"
 
 
-def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules = Rules()) -> Plan:
+def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules | None = None) -> Plan:
     """Plans features over one model.
 
     Args:
         features: name -> feature, as `naming.named` gives them; at least one.
         facts: the model and the options it is used with.
-        rules: the savings to make.
+        rules: the savings to make; None: all.
 
     Raises:
         FeatureError: a feature that this model cannot give.
@@ -172,6 +134,7 @@ def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules =
     """
     if not features:
         raise FeatureError("a plan needs at least one feature")
+    rules = rules or Rules()
     resolved = {name: rewrite(expr, facts) for name, expr in features.items()}
     inputs = {name: input_of(expr, facts) for name, expr in features.items()}
     distinct = tuple(dict.fromkeys(inputs.values()))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layertap.backends.base import Backend
-from layertap.backends.choice import Wish, choose, open_backend
+from layertap.backends.choice import choose, open_backend
+from layertap.backends.facts import BackendRequest
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
@@ -134,7 +135,7 @@ class Candidate:
 
     def _run(self, program: Program, batch: PackedBatch, precision: str) -> dict[Capture, Any]:
         if precision not in self._backends:
-            choice = choose(self.files.spec, Wish(backend=self.backend, device="cpu", precision=precision))
+            choice = choose(self.files.spec, BackendRequest(backend=self.backend, device="cpu", precision=precision))
             self._backends[precision] = open_backend(
                 choice, self.files.spec, self.files.weights, device="cpu", precision=precision
             )

@@ -15,7 +15,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.choice import Wish, choose, require_backend
+from layertap.backends.choice import choose, require_backend
+from layertap.backends.facts import BackendRequest, row_of
 from layertap.backends.here import installed, require_torch
 from layertap.checkpoints.keys import to_stored
 from layertap.engine.extractor import Extractor
@@ -36,7 +37,6 @@ LONGEST = 1024
 TOKENS_AT_ONCE = 4096
 """Texts are compared in groups of about so many tokens, which bounds the memory for states."""
 
-CUDA_PRECISIONS = ("float32", "bfloat16", "float16")
 SMALL_BATCH = 64
 """Tokens a batch at least for shuffled texts: fewer than usual, so that other texts share a batch."""
 
@@ -88,7 +88,7 @@ def available_setups(
         for device in backend.devices if devices is None else [names[device] for device in devices]:
             if device not in backend.devices:
                 continue
-            has = CUDA_PRECISIONS if device != "cpu" else backend.precisions
+            has = row_of("torch", "cuda").precisions if device != "cpu" else backend.precisions
             found |= {
                 Setup(backend=backend.name, device=device, precision=precision): None
                 for precision in (has if precisions is None else precisions)
@@ -105,7 +105,9 @@ def runnable(opened: OpenedModel, setups: Sequence[Setup]) -> tuple[list[Setup],
     found, refused = [], {}
     for setup in setups:
         try:
-            choose(opened.files.spec, Wish(backend=setup.backend, device=setup.device, precision=setup.precision))
+            choose(
+                opened.files.spec, BackendRequest(backend=setup.backend, device=setup.device, precision=setup.precision)
+            )
         except BackendError as refusal:
             refused[setup.backend] = str(refusal)
         else:
@@ -289,7 +291,7 @@ class _Comparison:
             Extractor(
                 opened=opened,
                 backend=self._packed.backend,
-                choice=self._packed.choice,
+                selection=self._packed.selection,
                 semantics=semantics,
                 runtime=replace(runtime, batch_tokens=batch_tokens),
             )

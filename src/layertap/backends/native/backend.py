@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
+from layertap.backends.facts import row_of
 from layertap.backends.native import _native
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.models.positions import Disentangled, PositionTable, rotary_frequencies
@@ -35,6 +36,7 @@ class NativeBackend(Backend):
     """
 
     name = "native"
+    batch_tokens = row_of("native", "cpu").batch_tokens
 
     def __init__(
         self, spec: EncoderSpec, weights: Weights, *, precision: str, threads: int, instruction_set: str

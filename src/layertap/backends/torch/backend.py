@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
+from layertap.backends.facts import row_of
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
 from layertap.backends.torch.disentangled import Convolution, DistanceTable
@@ -82,6 +83,7 @@ class TorchBackend(Backend):
         self.device = device_named(device)
         self.dtype = _dtype(precision, self.device)
         self.fused = fused
+        self.batch_tokens = row_of("torch", self.device.type).batch_tokens
         self.instruction_set = (
             torch.backends.cpu.get_cpu_capability()
             if self.device.type == "cpu"

@@ -1,14 +1,14 @@
-"""What torch has here."""
+"""Description of torch on this machine."""
 
 from __future__ import annotations
 
 import torch
 
-from layertap.backends.here import BackendFacts
+from layertap.backends.facts import BackendFacts, row_of
 
 
 def facts() -> BackendFacts:
-    """The version and devices of torch on this machine."""
+    """Describe torch on this machine: its version, devices and threads."""
     devices = {"cpu": "the processor"}
     devices |= {f"cuda:{i}": torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
     return BackendFacts(
@@ -16,11 +16,11 @@ def facts() -> BackendFacts:
         version=torch.__version__,
         devices=devices,
         instruction_sets=(torch.backends.cpu.get_cpu_capability(),),
-        precisions=("float32", "bfloat16"),
+        precisions=row_of("torch", "cpu").precisions,
         threads=torch.get_num_threads(),
     )
 
 
 def set_num_threads(number: int) -> None:
-    """Sets the threads of torch's operations, process-wide."""
+    """Set the threads of torch's operations for the whole process."""
     torch.set_num_threads(number)

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin, _clone_parametrized
 
+from layertap.backends.facts import BackendName, Precision
 from layertap.engine.extractor import Extractor
-from layertap.engine.options import BackendName, Precision
 from layertap.errors import OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature
