@@ -25,7 +25,7 @@ from layertap.features.parse import parse
 from layertap.features.plan import make_plan
 from layertap.features.schema import ModelFacts
 from layertap.models.config import ConfigReader
-from layertap.models.registry import architecture
+from layertap.models.registry import ARCHITECTURES, architecture
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.records import AttentionMaps, FeatureSchema, Ragged
 
@@ -122,31 +122,17 @@ def test_the_details_are_those_of_the_page(make_checkpoint, tmp_path):
     assert rows == {s.name: s.dtype + (" [2]" if s.shape else "") for s in schemas}
 
 
-def test_the_families_are_those_of_the_table():
-    from layertap.models.registry import ARCHITECTURES
-
-    names = {
-        "bert": "BERT",
-        "roberta": "RoBERTa",
-        "xlm-roberta": "XLM-R",
-        "camembert": "CamemBERT",
-        "distilbert": "DistilBERT",
-        "electra": "ELECTRA",
-        "albert": "ALBERT",
-        "mpnet": "MPNet",
-        "deberta-v2": "DeBERTa v2 and v3",
-        "modernbert": "ModernBERT",
-        "eurobert": "EuroBERT",
-        "nomic_bert": "NomicBERT",
-        "gte": "GTE",
-        "megatron-bert": "MegatronBERT",
-        "xlm-roberta-xl": "XLM-RoBERTa-XL",
-        "roberta-prelayernorm": "RoBERTa-PreLayerNorm",
-    }
-    assert set(names) == set(ARCHITECTURES)
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Models")[2].partition("\n## ")[0]
-    listed = " ".join(section.split()).partition(", and all that")[0]
-    assert listed == ", ".join(names.values())
+@pytest.mark.parametrize(
+    ("page", "heading", "separator", "end"),
+    [("README.md", "## Models", ", ", ", and all that"), (CHINESE, "## 模型", "、", "，以及")],
+)
+def test_the_families_are_those_of_the_generated_page(page, heading, separator, end):
+    families = (ROOT / "docs/families.md").read_text(encoding="utf-8").partition("\n\n| family | states")[0]
+    _, *rows = re.findall(r"^\| ([\w-]+)[^|]* \| `([\w-]+)` \|", families, re.MULTILINE)
+    assert {model_type for _, model_type in rows} == set(ARCHITECTURES)
+    section = (ROOT / page).read_text(encoding="utf-8").partition(heading)[2].partition("\n## ")[0]
+    text = "".join(section.splitlines()) if page == CHINESE else " ".join(section.split())
+    assert text.partition(end)[0].split(separator) == list(dict.fromkeys(name for name, _ in rows))
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from layertap.errors import FeatureError, OptionError, UntrainedPoolerError
 from layertap.features.concat import concat
 from layertap.features.expr import AsType
+from layertap.features.grammar import PoolOp
 from layertap.features.plan import Input, make_plan
 from layertap.features.program import Capture
 from layertap.features.rules import Rules
@@ -85,7 +87,7 @@ def test_rules_never_make_a_plan_run_more(naive, facts, data):
 
 
 FOLDS = ["layer_mean", "layer_sum", "layer_max", "layer_concat", "layer_mix"]
-POOLINGS = ["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
+POOLINGS = get_args(PoolOp)
 
 
 @pytest.mark.parametrize("rules", [ON, Rules.without("fold"), Rules.without("capture")], ids=["on", "fold", "capture"])

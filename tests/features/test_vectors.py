@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+from layertap.features.grammar import PoolOp
 from layertap.features.plan import make_plan
 from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output
@@ -91,7 +94,7 @@ def test_segments_of_several_ranges_and_none():
     assert weight_sums(simple_segments(np.array([1]), np.array([4]))).tolist() == [3]
 
 
-POOLINGS = ["first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
+POOLINGS = [op for op in get_args(PoolOp) if op != "cls"]
 
 
 @pytest.mark.parametrize("rules", [Rules(), Rules.without("capture")], ids=["captured", "plain"])
