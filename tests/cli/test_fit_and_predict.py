@@ -12,6 +12,9 @@ from tests.writing import write
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
 
+import torch
+from safetensors.numpy import load_file
+
 
 def rows_of(count, seed=0):
     random = np.random.default_rng(seed)
@@ -125,7 +128,7 @@ def test_another_model_is_refused(fit, refused, data, make_checkpoint):
     head, out = f"x={data / 'mood.head'}", data / "out.jsonl"
     said = refused(2, "predict", data / "test.jsonl", "--head", head, "-o", out, "-m", other)
     assert "head 'x' was fitted on" in said
-    assert "name the model that it was fitted on (--model)" in said
+    assert "name the model that the head was fitted on (--model)" in said
 
 
 def test_heads_with_different_options_are_refused(fit, refused, data):
@@ -143,7 +146,7 @@ def test_heads_with_different_options_are_refused(fit, refused, data):
         (2, ["--class-weight", "good"], "--class-weight 'good': expected balanced alone, or LABEL=NUMBER"),
         (2, ["--class-weight", "fine=2"], "class weights for 'fine', and the classes are 'bad', 'good'"),
         (2, ["--validation-share", "0.001"], "is no row"),
-        (2, ["-f", "last_hidden_state"], "for a label a text pool it"),
+        (2, ["-f", "last_hidden_state"], "for labels of texts pool the tokens"),
         (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are named, and a head stands on one"),
         (2, ["--memory", "much"], "--memory 'much': expected a size"),
         (1, ["--test", "{}/nothing.jsonl"], "nothing.jsonl"),
@@ -268,3 +271,16 @@ def test_a_model_that_is_gone(fit, refused, data, make_checkpoint):
     gone.rename(data / "elsewhere")
     arguments = ["predict", data / "test.jsonl", "--head", f"x={data / 'mood.head'}", "-o", data / "out.jsonl"]
     assert "head 'x' was fitted on it; --model says where it is now" in refused(1, *arguments)
+
+
+def test_a_head_fitted_on_a_pickle_predicts_without_being_told(layertap, data, make_checkpoint):
+    folder = make_checkpoint(data / "pickled")
+    weights = {name: torch.from_numpy(array) for name, array in load_file(folder / "model.safetensors").items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    head, out = data / "mood.head", data / "out.jsonl"
+    ended = layertap("fit", data / "train.jsonl", "--label", "mood", "-o", head, "-m", folder, "--allow-pickle")
+    assert ended.code == 0, ended.err
+    ended = layertap("predict", data / "test.jsonl", "--head", f"x={head}", "-o", out)
+    assert ended.code == 0, ended.err
+    assert {row["x"] for row in lines(out)} <= {"good", "bad"}

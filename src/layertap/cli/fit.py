@@ -135,8 +135,8 @@ def run(options: argparse.Namespace) -> None:
     from layertap.backends.choice import require_backend
     from layertap.learn.fitting.fit import canonical_feature, fit_task
     from layertap.learn.fitting.task import checked_task
+    from layertap.learn.heads.base import check_feature
     from layertap.learn.heads.files import check_head_place
-    from layertap.learn.heads.head import checked_schema
     from layertap.learn.libraries import require_libraries
 
     limit_tokenizer_threads(options.threads)
@@ -159,7 +159,7 @@ def run(options: argparse.Namespace) -> None:
         opened = open_reference(reference_of(options))
         extractor = extractor_of(opened, semantics, runtime)
     feature = canonical_feature(extractor, task, fit)
-    checked_schema(extractor.plan({"v": feature}), "v", train.labels.task)
+    check_feature(extractor.plan({"v": feature}), "v", train.labels.task)
     head = fit_task(extractor, task, fit, folder=place.resolve().parent, progress=not options.quiet)
     head.save(place, overwrite=options.overwrite)
     if not options.quiet:

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.opening import OpenedModel
     from layertap.engine.options import Semantics
+    from layertap.learn.heads.base import PredictionHead
     from layertap.learn.heads.head import Head
-    from layertap.learn.heads.predictor import Judge, Predictor
+    from layertap.learn.heads.predictor import Predictor
 
 DESCRIPTION = """\
 Says what heads make of every text of INPUT, in the order of the input: for a head NAME of texts the columns
@@ -224,7 +225,12 @@ def _job(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Job:
     job = checked_job(options, first.semantics)
     if options.model is not None:
         return job
-    reference = replace(job.reference, name=first.model.name, revision=options.revision or first.model.revision)
+    reference = replace(
+        job.reference,
+        name=first.model.name,
+        revision=options.revision or first.model.revision,
+        allow_pickle=options.allow_pickle or first.model.is_pickled,
+    )
     return replace(job, reference=reference)
 
 
@@ -235,7 +241,7 @@ def _semantics(options: argparse.Namespace) -> Semantics:
     return Semantics(untrained_pooler="use", **given)  # the head was trained on the pooler as it is
 
 
-def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[Judge]]:
+def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[PredictionHead]]:
     """The model, and the heads, checked against it."""
     from layertap.engine.opening import open_reference
     from layertap.learn.heads.checkpoint import CheckpointHead

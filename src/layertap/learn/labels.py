@@ -6,12 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from layertap.errors import InputError
 from layertap.records import Record
 
-Task = Literal["text", "words"]
+TaskKind: TypeAlias = Literal["text", "words"]
+"""Unit that gets a label: whole texts, or the words of a text."""
 
 MOST_LISTED = 5
 
@@ -27,7 +28,7 @@ class Labels:
     """
 
     source: str
-    task: Task
+    task: TaskKind
     values: tuple[tuple[str, ...], ...]
 
     @property

@@ -17,7 +17,8 @@ from layertap import Extractor
 from layertap.cli.main import main
 from layertap.errors import InputError, LayertapError, OptionError, UsageError
 from layertap.learn import Classifier
-from layertap.learn.heads.predictor import LabelSet, Predictor
+from layertap.learn.heads.predictions import LabelSet
+from layertap.learn.heads.predictor import Predictor
 from layertap.records import FeatureBatch
 
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"
@@ -286,7 +287,7 @@ def changed(folder, **fields):
         ),
         (TOKEN, {"num_labels": 2}, {"id2label": {"0": "O", "1": "O"}}, "id2label: expected labels that differ"),
         (TOKEN, {"num_labels": 1}, {}, "its head has one label, which every word would get"),
-        (SEQUENCE, {"num_labels": 2}, {"problem_type": "regression"}, "its head gives 2 numbers a text"),
+        (SEQUENCE, {"num_labels": 2}, {"problem_type": "regression"}, "its head gives 2 numbers per text"),
         (
             SEQUENCE,
             {"num_labels": 1},
@@ -323,7 +324,10 @@ def test_what_does_not_go_together_is_refused(family_model, layertap, tmp_path, 
         (["--head", head, "--max-length", "9"], "--max-length goes with the head that a checkpoint stores"),
         (["--head", head, "--long", "window"], "--long goes with the head that a checkpoint stores"),
         (["-m", folder, "--name", "label"], "'label' is the name of a head and of a column"),
-        (["-m", folder, "--name", "v", "-f", "v = last_hidden_state.mean"], "'v' is a result of a head and a feature"),
+        (
+            ["-m", folder, "--name", "v", "-f", "v = last_hidden_state.mean"],
+            "'v' is the name of a result of a head and of a feature",
+        ),
         (["-m", folder, "--window", "9"], "window 9 goes with long 'window'"),
     ):
         code, said = layertap("predict", fit if "label" in arguments else texts, "-o", out, *arguments)
@@ -340,5 +344,5 @@ def test_an_extractor_that_refuses_the_pooler_is_refused(family_model, tmp_path)
     weights.bert.pooler.dense.bias.data.zero_()
     weights.save_pretrained(folder)
     head = Classifier.from_pretrained(folder).head  # trained on the pooler as it is
-    with pytest.raises(OptionError, match="its head stands on the pooler as it is stored"):
+    with pytest.raises(OptionError, match="the head takes the output of the pooler as it is stored"):
         Predictor(Extractor.from_pretrained(folder), [head])

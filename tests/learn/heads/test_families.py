@@ -266,7 +266,7 @@ def test_families_without_heads_are_refused(monkeypatch, family_model, tmp_path)
     with pytest.raises(UnsupportedModelError, match="this model is of the family electra"):
         Classifier.from_pretrained(folder)
     monkeypatch.setattr(run_module, "open_reference", lambda _: type("", (), {"files": opened(folder)}))
-    with pytest.raises(UnsupportedModelError, match="classification heads are there for albert, bert, "):
+    with pytest.raises(UnsupportedModelError, match="classification heads are implemented for albert, bert, "):
         finetune(data(6), tmp_path / "out")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 
@@ -11,11 +12,13 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
+import torch
+from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from layertap import Extractor
-from layertap.errors import FeatureError, InputError, OptionError, UsageError
+from layertap.errors import CheckpointError, FeatureError, InputError, OptionError, UsageError
 from layertap.learn import Head, fit_head
 from layertap.learn.heads.predictor import Predictor
 
@@ -81,12 +84,12 @@ def test_saved_and_read_back_it_says_the_same(extractor, head, tmp_path):
 
 def test_a_place_that_is_taken(head, tmp_path):
     head.save(tmp_path / "h")
-    with pytest.raises(UsageError, match="exists; name another folder, or ask for overwriting"):
+    with pytest.raises(UsageError, match="exists; name another folder, or allow overwriting"):
         head.save(tmp_path / "h")
     head.save(tmp_path / "h", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["h"]
     (tmp_path / "other").mkdir()
-    with pytest.raises(UsageError, match="is no head"):
+    with pytest.raises(UsageError, match="exists and is not a head"):
         head.save(tmp_path / "other", overwrite=True)
 
 
@@ -119,14 +122,65 @@ def test_damaged_heads_are_refused(head, tmp_path):
     for change, match in [
         ({"labels": ["a"]}, "do not fit 1 labels"),
         ({"version": 2}, "its version is 2"),
-        ({"format": "x"}, "not of a head"),
+        ({"format": "x"}, "does not describe a head"),
         ({"task": "words"}, "task 'words' with scheme None"),
         ({"feature": "nonsense("}, "is damaged"),
         ({"semantics": {"precision": "float7"}}, "is damaged"),
+        ({"semantics": {"precision": []}}, "is damaged"),
+        ({"labels": ["bad", "bad"]}, "expected a list of different strings"),
+        ({"labels": "bad"}, "expected a list of different strings"),
+        ({"feature": 3}, "is damaged"),
+        ({"model": {"name": 1, "revision": None, "architecture": "bert", "sha256": {}}}, "expected a name"),
+        ({"metrics": 3}, "is damaged"),
     ]:
         (tmp_path / "h/head.json").write_text(json.dumps(stated | change))
         with pytest.raises(InputError, match=match):
             Head.load(tmp_path / "h")
+    (tmp_path / "h/head.json").write_text('{"format": ' + "[" * 100_000)
+    with pytest.raises(InputError, match="is damaged"):
+        Head.load(tmp_path / "h")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"weight": np.zeros((3, 32))}, "weight is float64; expected float32"),
+        ({"bias": np.zeros(3, dtype=np.float16)}, "bias is float16; expected float32"),
+        ({"weight": np.zeros((3, 32, 1), dtype=np.float32)}, r"weight \[3, 32, 1\] and bias \[3\] do not fit"),
+        ({"weight": np.zeros(3, dtype=np.float32)}, r"weight \[3\] and bias \[3\] do not fit"),
+        ({"mix": np.zeros((4, 1), dtype=np.float32)}, "expected one factor per layer"),
+        ({"mix": np.full(4, np.nan, dtype=np.float32)}, "mix holds NaN or infinity"),
+    ],
+)
+def test_damaged_weights_are_refused(head, tmp_path, change, match):
+    head.save(tmp_path / "h")
+    arrays = load_file(tmp_path / "h/head.safetensors")
+    save_file(arrays | change, tmp_path / "h/head.safetensors")
+    with pytest.raises(InputError, match=match):
+        Head.load(tmp_path / "h")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["head.json", "head.safetensors"])
+def test_a_named_pipe_in_a_head_is_refused(head, tmp_path, name):
+    head.save(tmp_path / "h")
+    (tmp_path / "h" / name).unlink()
+    os.mkfifo(tmp_path / "h" / name)
+    with pytest.raises(InputError, match="it is not a file"):
+        Head.load(tmp_path / "h")
+
+
+def test_a_head_fitted_on_a_pickle_opens_its_model_again(make_checkpoint, tmp_path):
+    folder = make_checkpoint(tmp_path / "pickled")
+    weights = {name: torch.from_numpy(array) for name, array in load_file(folder / "model.safetensors").items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    extractor = Extractor.from_pretrained(folder, allow_pickle=True)
+    fit_head(*TRAIN, extractor=extractor).save(tmp_path / "h")
+    head = Head.load(tmp_path / "h")
+    assert head.predict(TEST[0]) == head.predict(TEST[0], extractor=extractor)
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        head.extractor(allow_pickle=False)
 
 
 def test_a_mix_of_layers(extractor, tmp_path):
@@ -205,9 +259,7 @@ def test_several_heads_and_features_in_one_pass(extractor, head, runs):
 
 def test_another_model_or_other_options_are_refused(head, extractor, make_checkpoint, tmp_path, model):
     other = make_checkpoint(tmp_path / "other", seed=5)
-    with pytest.raises(
-        OptionError, match=r"'topic' was fitted on .*tiny-bert, .*other: model.safetensors is another file"
-    ):
+    with pytest.raises(OptionError, match=r"'topic' was fitted on .*tiny-bert, .*other: model.safetensors differs"):
         head.extractor(other)
     moved = shutil.copytree(model, tmp_path / "moved")
     assert head.predict(TEST[0], extractor=head.extractor(moved)) == head.predict(TEST[0], extractor=extractor)
@@ -219,10 +271,10 @@ def test_another_model_or_other_options_are_refused(head, extractor, make_checkp
 @pytest.mark.parametrize(
     ("feature", "match"),
     [
-        ("hidden_states[1]", "gives a vector a token and the labels are one a text"),
-        ("hidden_states[1].words(mean)", "gives a vector a word and the labels are one a text"),
+        ("hidden_states[1]", "gives one vector per token, and the labels are one per text"),
+        ("hidden_states[1].words(mean)", "gives one vector per word, and the labels are one per text"),
         ("last_hidden_state.mean.astype(int8)", "gives int8 codes"),
-        ("attentions[0]", "gives attentions"),
+        ("attentions[0]", "gives attention maps"),
     ],
 )
 def test_features_that_are_no_vectors_of_texts(extractor, feature, match):

@@ -146,7 +146,7 @@ def test_parts_must_agree(extractor, runs):
         fit_head(*TRAIN, extractor=extractor, test=(["x"], ["O"]))
     with pytest.raises(InputError, match=r"the test part: one label is not among .*: 'B-odd'"):
         fit_head(*TRAIN, extractor=extractor, test=([["x"]], [["B-odd"]]))
-    with pytest.raises(FeatureError, match="gives a vector a text and the labels are one a word"):
+    with pytest.raises(FeatureError, match="gives one vector per text, and the labels are one per word"):
         fit_head(*TRAIN, "last_hidden_state.mean", extractor=extractor)
     assert runs.sequences == 0
 

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.engine.extractor import Extractor, Text, as_records
+from layertap.engine.extractor import Extractor
 from layertap.engine.progress import progress_on
+from layertap.engine.texts import Text, as_records
 from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, UsageError
 from layertap.learn.fitting.buffers import MEMORY_BYTES, VectorSpace, vector_space
 from layertap.learn.fitting.linear import Examples, Fitted, Float32, Training, fit_linear
 from layertap.learn.fitting.mix import Mix, learnt_mix
 from layertap.learn.fitting.task import Bools, ClassWeight, FitOptions, Task, checked_task, drawn_apart
-from layertap.learn.heads.head import FittedOn, Head, canonical, checked_schema, default_feature
+from layertap.learn.heads.base import canonical, check_feature, default_feature
+from layertap.learn.heads.head import FittedModel, Head
 from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labels import Part
 from layertap.learn.metrics import Scores, class_scores, entity_scores
@@ -52,7 +54,7 @@ def fit_task(
     """
     feature = canonical_feature(extractor, task, options)
     plan = extractor.plan({FEATURE: feature})
-    schema = checked_schema(plan, FEATURE, task.train.labels.task)
+    schema = check_feature(plan, FEATURE, task.train.labels.task)
     with vector_space(folder, options.memory_bytes) as space:
         gather = _Gathering(extractor=extractor, feature=feature, schema=schema, space=space, task=task, show=progress)
         train, held = gather.split("training", task.train, task.held_out)
@@ -98,7 +100,7 @@ def measure(extractor: Extractor, head: Head, part: Part, *, progress: bool = Fa
     predictor = Predictor(extractor, [head])
     ids: list[npt.NDArray[np.int32]] = []
     with progress_on(sys.stderr, shown=progress, total=len(part.labels.values)) as on_progress:
-        ids.extend(judged.ids for _, (judged,) in predictor.judge(part.records, on_progress))
+        ids.extend(predictions.ids for _, (predictions,) in predictor.predict_arrays(part.records, on_progress))
     found = [head.labels[i] for i in np.concatenate(ids).tolist()]
     values = part.labels.values
     return head_scores(head.scheme, values, found)
@@ -184,7 +186,7 @@ def _head(
         weight=weight,
         bias=bias,
         mix=None if mix is None else mix.factors.astype(np.float32),
-        model=FittedOn.of(extractor),
+        model=FittedModel.of(extractor),
         semantics=extractor.semantics,
         options=stated,
         metrics={},

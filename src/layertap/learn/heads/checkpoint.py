@@ -1,11 +1,11 @@
-"""The head that a classification checkpoint stores: its weights, its labels, and what it says of vectors."""
+"""Classification heads that checkpoints store: weights, labels, and the computation of logits from vectors."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,16 +15,12 @@ from layertap.checkpoints.load import ModelFiles, stored_tensors
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError, OptionError, UnsupportedModelError, WeightsError
 from layertap.features.vectors import activate, dense, layer_norm
+from layertap.learn.heads.base import Answer, Float32Array
 from layertap.learn.heads.families import CLASS_ENDS, FamilyHead, config_of, head_of, stated_task
-from layertap.learn.labels import Task
+from layertap.learn.labels import TaskKind
 from layertap.learn.tags import Scheme, scheme_of
 from layertap.models.sentence import Dense, LayerNorm
 from layertap.tensors import FLOAT_BITS, TensorView
-
-Floats = npt.NDArray[np.float32]
-
-Answer: TypeAlias = Literal["label", "labels", "number"]
-"""What a head gives: one of its labels, any number of them, or a number."""
 
 ANSWERS: dict[str | None, Answer] = {
     None: "label",
@@ -32,26 +28,26 @@ ANSWERS: dict[str | None, Answer] = {
     "multi_label_classification": "labels",
     "regression": "number",
 }
-"""`problem_type` of configs -> what it stands for; of a head of one label None stands for a number."""
+"""Kind of output by the `problem_type` of a config; for a head with one label, None stands for a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CheckpointHead:
-    """A family's classification head with its weights, as `finetune` or transformers stored it.
+    """Classification head of a family with its weights, as `finetune` or transformers stored it.
 
     Attributes:
-        name: what its results are called.
-        task: "text" or "words", what it gives a label.
-        scheme: of tags: "bio" and "io" mark entities, "tags" do not; None where the task is "text".
-        answer: what it gives; of words always a label.
-        feature: what it stands on, as text.
-        labels: C, in the order of the logits.
-        steps: what leads from a vector [H] to C logits.
-        digest: a hash of its weights.
+        name: name of the results.
+        task: "text" if each text gets a label, "words" if each word gets a tag.
+        scheme: tagging scheme: "bio" and "io" mark entities, "tags" does not; None if `task` is "text".
+        answer: kind of output; always "label" for words.
+        feature: canonical text of the input feature.
+        labels: C label names, in the order of the logits.
+        steps: dense layers and norms that turn a vector [H] into C logits.
+        digest: hexadecimal sha256 of the weights.
     """
 
     name: str
-    task: Task
+    task: TaskKind
     scheme: Scheme | None
     answer: Answer
     feature: str
@@ -61,27 +57,32 @@ class CheckpointHead:
 
     @classmethod
     def of(cls, files: ModelFiles, name: str, *, allow_pickle: bool = False) -> CheckpointHead:
-        """The head of an open checkpoint.
+        """Read the head of an open checkpoint.
+
+        Args:
+            files: the checkpoint.
+            name: name of the results.
+            allow_pickle: read a `pytorch_model.bin` if there is no safetensors file.
 
         Raises:
-            UnsupportedModelError: a family without heads here, or a head of another kind.
+            UnsupportedModelError: a family whose heads are not implemented, or another kind of head.
             WeightsError: the checkpoint has no classification head, or a damaged one.
-            ConfigError: labels that do not fit it.
+            ConfigError: labels that do not fit the head.
         """
         task = stated_task(files)
         if task is None:
-            found = files.config.get("architectures")
+            classes = files.config.get("architectures")
             raise WeightsError(
-                f"{files.checkpoint.name}: no classification head: architectures in its config.json is {found!r}, and "
-                f"not a class whose name ends with {' or '.join(CLASS_ENDS.values())}; `layertap finetune` makes such "
-                "a checkpoint, and `layertap fit` puts a head on a frozen one"
+                f"{files.checkpoint.name}: no classification head: architectures in its config.json is {classes!r}, "
+                f"not a class whose name ends with {' or '.join(CLASS_ENDS.values())}; `layertap finetune` trains such "
+                "a checkpoint, and `layertap fit` fits a head to a frozen one"
             )
         head = head_of(files, task)
         weights = stored_head(files, head, allow_pickle=allow_pickle)
         if weights is None:
             raise WeightsError(
                 f"{files.checkpoint.name}: {head.last}: expected for {head.transformers_class}, found none: "
-                "this checkpoint has no classification head; `layertap finetune` makes one"
+                "this checkpoint has no classification head; `layertap finetune` trains one"
             )
         num_classes = weights[head.last].shape[0]
         labels = stored_labels(files, num_classes)
@@ -98,53 +99,57 @@ class CheckpointHead:
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
-        """Of a vector that it stands on."""
+        """Shape of one input vector: (H,)."""
         first = self.steps[0]
         assert isinstance(first, Dense)
         return (first.weight.shape[1],)
 
     def check(self, extractor: Extractor) -> None:
-        """Refuses an extractor with an option that the head was not trained with.
+        """Refuse an extractor with an option that the head was not trained with.
 
         Raises:
-            OptionError: a pooler that is refused though the head stands on it.
+            OptionError: the extractor refuses an untrained pooler, and the head takes its output.
         """
         if self.feature == "pooler_output" and not extractor.facts.usable_pooler:
             raise OptionError(
-                f"{self.name}: its head stands on the pooler as it is stored; open the extractor with "
+                f"{self.name}: the head takes the output of the pooler as it is stored; open the extractor with "
                 "untrained_pooler='use'"
             )
 
-    def logits(self, vectors: npt.NDArray[Any]) -> Floats:
-        """float32 [N, C] of vectors [N, H]."""
-        values: Floats = vectors.astype(np.float32, copy=False)
+    def logits(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute logits, float32 [N, C], of vectors [N, H]."""
+        values: Float32Array = vectors.astype(np.float32, copy=False)
         for step in self.steps:
             values = dense(values, step) if isinstance(step, Dense) else layer_norm(values, step)
         return values
 
-    def probabilities(self, vectors: npt.NDArray[Any]) -> Floats:
-        """float32 [N, C] of vectors [N, H]: softmax, or sigmoid of several labels; numbers are as they are."""
+    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute probabilities, float32 [N, C], of vectors [N, H].
+
+        The logits of a head that gives one label go through a softmax, those of one that gives any number of labels
+        through a sigmoid; a head that gives a number returns them unchanged.
+        """
         logits = self.logits(vectors)
         if self.answer == "number":
             return logits
         if self.answer == "labels":
             return activate(logits, "sigmoid")
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: Floats = powers / powers.sum(axis=1, keepdims=True)
-        return found
+        probabilities: Float32Array = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
 
 
 def stored_head(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = False) -> dict[str, TensorView] | None:
-    """Stored name -> weight of a checkpoint's classification head, or None: it has none.
+    """Return the weights of a classification head by their stored names, or None if the checkpoint has no such head.
 
     Raises:
-        WeightsError: a part of one, or weights of the wrong shape or dtype, or not finite.
+        WeightsError: a weight is missing, has the wrong shape or dtype, or is not finite.
     """
     stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
     if head.last not in stored:
         return None
     num_classes = (stored[head.last].view.shape or (0,))[0]
-    found: dict[str, TensorView] = {}
+    weights: dict[str, TensorView] = {}
     for name, expected in head.shapes(files.spec.hidden_size, num_classes).items():
         if name not in stored:
             raise WeightsError(f"{files.checkpoint.folder}: {name}: expected beside {head.last}, found none")
@@ -155,12 +160,15 @@ def stored_head(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = Fal
             raise WeightsError(f"{file}: {name}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
         if not view.is_finite():
             raise WeightsError(f"{file}: {name}: expected finite float32 values, found NaN or infinity")
-        found[name] = view
-    return found
+        weights[name] = view
+    return weights
 
 
 def stored_lower_layers(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = False) -> dict[str, TensorView]:
-    """What a checkpoint without such a head stores of the layers below the last, as ModernBERT's for words does."""
+    """Return the weights of the layers below the last that a checkpoint stores without a head of this kind.
+
+    ModernBERT's checkpoints for words hold such layers.
+    """
     stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
     last = head.layers[-1].name
     shapes = head.shapes(files.spec.hidden_size, 1)
@@ -176,10 +184,10 @@ def stored_lower_layers(files: ModelFiles, head: FamilyHead, *, allow_pickle: bo
 
 
 def stored_labels(files: ModelFiles, num_classes: int) -> tuple[str, ...]:
-    """The labels that `config.json` names, `LABEL_0` and so on where it names none.
+    """Return the labels that `config.json` names, or `LABEL_0`, `LABEL_1`, ... if it names none.
 
     Raises:
-        ConfigError: not a label for each logit, or one twice.
+        ConfigError: another number of labels than logits, or the same label twice.
     """
     config, named = config_of(files), files.config.get("id2label")
     if named is None:
@@ -192,7 +200,7 @@ def stored_labels(files: ModelFiles, num_classes: int) -> tuple[str, ...]:
     return labels
 
 
-def _answer(files: ModelFiles, task: Task, num_classes: int) -> Answer:
+def _answer(files: ModelFiles, task: TaskKind, num_classes: int) -> Answer:
     if task == "words":
         if num_classes == 1:
             raise UnsupportedModelError(f"{files.checkpoint.name}: its head has one label, which every word would get")
@@ -203,8 +211,8 @@ def _answer(files: ModelFiles, task: Task, num_classes: int) -> Answer:
     answer: Answer = "number" if problem is None and num_classes == 1 else ANSWERS[problem]
     if answer == "number" and num_classes != 1:
         raise UnsupportedModelError(
-            f"{files.checkpoint.name}: its head gives {num_classes} numbers a text (problem_type regression); a label, "
-            "labels or one number are read here"
+            f"{files.checkpoint.name}: its head gives {num_classes} numbers per text (problem_type regression); "
+            "supported are heads that give one label, any number of labels, or one number"
         )
     if answer == "label" and num_classes == 1:
         raise UnsupportedModelError(
@@ -217,15 +225,15 @@ def _answer(files: ModelFiles, task: Task, num_classes: int) -> Answer:
 def _scheme(labels: tuple[str, ...]) -> Scheme:
     try:
         return scheme_of(labels)
-    except InputError:  # of BIOES or BILOU, which nothing is fitted with; `entities` reads them
+    except InputError:  # BIOES or BILOU: nothing is fitted with these, and `entities` reads them
         return "bio"
 
 
 def _steps(head: FamilyHead, weights: Mapping[str, TensorView]) -> tuple[Dense | LayerNorm, ...]:
-    found: list[Dense | LayerNorm] = []
+    steps: list[Dense | LayerNorm] = []
     arrays = {name: view.to_float32() for name, view in weights.items()}
     for layer in head.layers:
-        found.append(
+        steps.append(
             Dense(
                 weight=arrays[f"{layer.name}.weight"],
                 bias=arrays.get(f"{layer.name}.bias"),
@@ -235,5 +243,5 @@ def _steps(head: FamilyHead, weights: Mapping[str, TensorView]) -> tuple[Dense |
         if layer.norm is not None:
             weight = arrays[f"{layer.norm}.weight"]
             bias = arrays.get(f"{layer.norm}.bias", np.zeros_like(weight))
-            found.append(LayerNorm(weight=weight, bias=bias, eps=layer.norm_eps))
-    return tuple(found)
+            steps.append(LayerNorm(weight=weight, bias=bias, eps=layer.norm_eps))
+    return tuple(steps)

@@ -1,7 +1,7 @@
-"""`Classifier`: Hugging Face checkpoints for classifying texts or tagging words, run as a feature and a small head.
+"""`Classifier`: a Hugging Face checkpoint that classifies texts or tags words, run as a feature and a small head.
 
-The encoder's part is a feature (`pooler_output`, `last_hidden_state.first`, `last_hidden_state.words(first)`), so
-everything that extraction does with texts is done here too; the head on top is a few rows of numbers.
+The encoder computes a feature (`pooler_output`, `last_hidden_state.first`, `last_hidden_state.words(first)`), so that
+texts are treated as in extraction; the head on top is a few dense layers in numpy.
 """
 
 from __future__ import annotations
@@ -14,45 +14,45 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from layertap.engine.extractor import Extractor, Text
+from layertap.engine.extractor import Extractor
 from layertap.engine.opening import open_reference
 from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
-from layertap.engine.pipeline import ProgressCallback
 from layertap.engine.progress import progress_on
+from layertap.engine.streaming import ProgressCallback, Stream
+from layertap.engine.texts import Text
 from layertap.errors import UsageError
 from layertap.features.naming import Features
+from layertap.learn.heads.base import Float32Array
 from layertap.learn.heads.checkpoint import CheckpointHead
-from layertap.learn.heads.predictor import LIKELY, Judgements, Predictor, Tagging, predictions
+from layertap.learn.heads.predictions import LIKELY
+from layertap.learn.heads.predictor import Predictor
 from layertap.records import Ragged
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """What a classifier says of N texts.
+    """Predictions of a classifier for N texts.
 
     Attributes:
-        labels: N: the label with the highest score; of a classifier that gives any number of labels, a tuple of those
-            with a score above 0.5; of one that gives a number, None.
-        scores: float32 [N, C], probabilities in the order of `Classifier.labels`, or numbers.
+        labels: N labels, each the one with the highest score; if the classifier gives any number of labels, N tuples
+            of those with a score above 0.5; if it gives a number, N times None.
+        scores: float32 [N, C], probabilities in the order of `Classifier.labels`, or numbers [N, 1].
     """
 
     labels: list[Any]
-    scores: Floats
+    scores: Float32Array
 
     def __len__(self) -> int:
         return len(self.labels)
 
 
 class Classifier:
-    """An encoder with its family's classification head, as `finetune` or transformers wrote it.
+    """Encoder with the classification head of its family, as `finetune` or transformers stored them.
 
     Attributes:
-        extractor: what runs the encoder.
-        head: what stands on it.
+        extractor: extractor of the encoder.
+        head: head on top of the encoder.
     """
 
     def __init__(self, extractor: Extractor, head: CheckpointHead) -> None:
@@ -83,21 +83,21 @@ class Classifier:
         batch_tokens: int | None = None,
         name: str | None = None,
     ) -> Classifier:
-        """Opens a checkpoint of a `ForSequenceClassification` or `ForTokenClassification` class of transformers.
+        """Open a checkpoint of a `ForSequenceClassification` or `ForTokenClassification` class of transformers.
 
         Args:
-            model: a folder or a hub id.
+            model: folder or hub id.
             revision, cache_dir, local_files_only, allow_pickle, precision, max_length, long, truncate_side, window,
-                overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens: as
-                `Extractor.from_pretrained` has them.
-            name: what its results are called in `stream`; None: the last part of the model's name.
+                overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens: as in
+                `Extractor.from_pretrained`.
+            name: name of the results in `stream`; None stands for the last part of the name of the model.
 
         Raises:
             ModelNotFoundError: no such folder or hub id.
-            UnsupportedModelError: a family without a head here, or a head of another kind.
-            WeightsError: no head, or a damaged one.
-            ConfigError: labels that do not fit it.
-            BackendError: nothing installed here can run it.
+            UnsupportedModelError: a family whose heads are not implemented, or another kind of head.
+            WeightsError: the checkpoint has no head, or a damaged one.
+            ConfigError: labels that do not fit the head.
+            BackendError: no installed backend can run the model.
         """
         reference = ModelReference(
             name=os.fspath(model),
@@ -109,7 +109,7 @@ class Classifier:
         semantics = Semantics(
             precision=precision,
             max_length=max_length,
-            untrained_pooler="use",  # the head was trained on it as it is
+            untrained_pooler="use",  # the head was trained on the pooler as it is
             long=long,
             truncate_side=truncate_side,
             window=window,
@@ -131,51 +131,56 @@ class Classifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """C, in the order of the logits."""
+        """C label names, in the order of the logits."""
         return self.head.labels
 
     @property
     def feature(self) -> str:
-        """What the head works on."""
+        """Canonical text of the input feature of the head."""
         return self.head.feature
 
-    def logits(self, texts: Sequence[Text], *, progress: bool = False) -> Floats | Ragged:
-        """Logits, equal to those of transformers' model.
+    def logits(self, texts: Sequence[Text], *, progress: bool = False) -> Float32Array | Ragged:
+        """Compute logits, equal to those of the model of transformers.
 
         Args:
             texts: N texts, as `Extractor.extract` takes them.
             progress: draw a progress bar on standard error.
 
         Returns:
-            float32 [N, C]; of a classifier of words `Ragged` [W, C], those of the first token of each word, and where a
-            word has no token those of zeros.
+            float32 [N, C]; if the classifier tags words, `Ragged` [W, C]: the logits of the first token of each word,
+            and those of a vector of zeros for a word without a token.
 
         Raises:
-            UsageError, InputError: something that is no list of texts.
+            UsageError, InputError: an argument that is not a list of texts.
             NonFiniteError: NaN or infinity in a feature.
         """
-        found = self.extractor.extract(_listed(texts), self.feature, progress=progress)
-        if isinstance(found, Ragged):
-            return Ragged(self.head.logits(found.values), found.offsets)
-        assert isinstance(found, np.ndarray)
-        return self.head.logits(found)
+        vectors = self.extractor.extract(_listed(texts), self.feature, progress=progress)
+        if isinstance(vectors, Ragged):
+            return Ragged(self.head.logits(vectors.values), vectors.offsets)
+        assert isinstance(vectors, np.ndarray)
+        return self.head.logits(vectors)
 
     def predict(self, texts: Sequence[Text], *, progress: bool = False) -> Any:
-        """What it says of texts; arguments and errors as `logits`.
+        """Predict the label of each text, or the tag of each word.
+
+        Args:
+            texts: N texts, as `Extractor.extract` takes them.
+            progress: draw a progress bar on standard error.
 
         Returns:
-            `Predictions` of N texts; of a classifier of words a list of N `Tagging`s: tags, scores, entities.
+            `Predictions` of N texts; if the classifier tags words, a list of N `Tagging`s: tags, scores, entities.
+
+        Raises:
+            UsageError, InputError: an argument that is not a list of texts.
+            NonFiniteError: NaN or infinity in a feature.
         """
-        if self.head.task == "words":
-            found: list[Tagging] = []
-            for tagging in predictions(self.head, _listed(texts), self.extractor, progress=progress):
-                assert isinstance(tagging, Tagging)
-                found.append(tagging)
-            return found
         listed = _listed(texts)
-        parts: list[Floats] = []
+        if self.head.task == "words":
+            return [tagging for (tagging,) in self._predictor.predict(listed, progress=progress)]
+        parts: list[Float32Array] = []
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
-            parts.extend(judged.probabilities for _, (judged,) in self._predictor.judge(listed, on_progress))
+            chunks = self._predictor.predict_arrays(listed, on_progress)
+            parts.extend(predictions.probabilities for _, (predictions,) in chunks)
         scores = np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), dtype=np.float32)
         return Predictions(labels=[self._label(row) for row in scores], scores=scores)
 
@@ -186,20 +191,20 @@ class Classifier:
         *,
         details: bool | Sequence[str] = False,
         on_progress: ProgressCallback | None = None,
-    ) -> Judgements:
-        """What it says of a stream of any length, in bounded memory.
+    ) -> Stream:
+        """Predict for a stream of texts of any length, in bounded memory.
 
         Args:
-            texts, details, on_progress: as `Extractor.stream` has them.
-            features: what is wanted beside; None: nothing.
+            texts, details, on_progress: as in `Extractor.stream`.
+            features: features to compute beside the predictions; None stands for no features.
 
         Returns:
-            An iterator of `FeatureBatch`, whose records have the column `head.name` (and of entities
-            `<name>.entities`), and whose features have `<name>.scores`; see `layertap.learn.heads.predictor.Predictor`.
+            An iterator of `FeatureBatch`. Records have the column `head.name` (and `<name>.entities` if the tags mark
+            entities), and features have `<name>.scores`; see `layertap.learn.heads.predictor.Predictor`.
         """
         return self._predictor.stream(texts, features, details=details, on_progress=on_progress)
 
-    def _label(self, scores: Floats) -> str | tuple[str, ...] | None:
+    def _label(self, scores: Float32Array) -> str | tuple[str, ...] | None:
         if self.head.answer == "number":
             return None
         if self.head.answer == "labels":
@@ -213,10 +218,10 @@ class Classifier:
 
 def _listed(texts: Sequence[Text]) -> list[Text]:
     if isinstance(texts, str):
-        raise UsageError(f"texts: expected a list of texts, found the text {texts:.40}; for one write [text]")
+        raise UsageError(f"texts: expected a list of texts, found the text {texts:.40}; for a single text write [text]")
     return list(texts)
 
 
 def default_name(model: str) -> str:
-    """What a checkpoint's results are called: the last part of its name."""
+    """Return the name of the results of a checkpoint: the last part of its own name."""
     return Path(model).resolve().name if Path(model).exists() else model.rstrip("/").rpartition("/")[2]

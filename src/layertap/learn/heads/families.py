@@ -1,7 +1,7 @@
-"""The classification heads of the families that have one here, as data: transformers' classes and names.
+"""Classification heads of the supported families, as data: the classes and weight names of transformers.
 
-`...ForSequenceClassification` gives a text a label, `...ForTokenClassification` a token. A head is a few dense layers
-on vectors of the last hidden state; which ones, the family and the config decide.
+`...ForSequenceClassification` classifies texts, `...ForTokenClassification` classifies tokens. A head is a few dense
+layers on vectors of the last hidden state; the family and the config decide on the layers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from layertap.checkpoints.load import ModelFiles
 from layertap.errors import UnsupportedModelError
-from layertap.learn.labels import Task
+from layertap.learn.labels import TaskKind
 from layertap.models.config import ConfigReader
 from layertap.models.sentence import DenseActivation
 from layertap.models.spec import EncoderSpec
@@ -25,9 +25,9 @@ FEATURES: dict[Pooling, str] = {
     "mean": "last_hidden_state.mean",
     "words": "last_hidden_state.words(first)",
 }
-"""What a head stands on -> the same as a feature."""
+"""Feature that gives the input vectors of a head, by the pooling."""
 
-CLASS_ENDS: dict[Task, str] = {"text": "ForSequenceClassification", "words": "ForTokenClassification"}
+CLASS_ENDS: dict[TaskKind, str] = {"text": "ForSequenceClassification", "words": "ForTokenClassification"}
 
 ACTIVATIONS: dict[str, DenseActivation] = {
     "gelu": "gelu",
@@ -41,18 +41,19 @@ ACTIVATIONS: dict[str, DenseActivation] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadLayer:
-    """A dense layer, and what stands around it.
+    """Dense layer of a head, with its dropout, activation and norm.
 
     Attributes:
-        name: what its weights are stored under.
-        dropout: rate, before it.
-        bias: it has one.
-        activation: after it.
-        norm: what the layer norm after that is stored under, or None: there is none.
-        norm_bias: the norm has one.
-        norm_eps: of the norm.
-        spread: standard deviation of new weights; biases begin at 0.
-        cut: where their distribution is cut off, in standard deviations; None: nowhere.
+        name: stored name of the layer, without `.weight`.
+        dropout: dropout rate on the input of the layer.
+        bias: whether the layer has a bias.
+        activation: activation after the layer.
+        norm: stored name of the layer norm after the activation, or None if there is no norm.
+        norm_bias: whether the norm has a bias.
+        norm_eps: epsilon of the norm.
+        spread: standard deviation of newly drawn weights; biases start at 0.
+        cut: bound at which the normal distribution of new weights is truncated, in standard deviations; None does not
+            truncate it.
     """
 
     name: str
@@ -68,62 +69,66 @@ class HeadLayer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyHead:
-    """What transformers' class of a family puts on its encoder.
+    """Classification head that a class of transformers puts on its encoder.
 
     Attributes:
-        transformers_class: its name.
-        task: what it gives a label.
-        pooling: what the first layer stands on: the pooler's output, the first token, the mean over tokens, or the
+        transformers_class: name of the class.
+        task: "text" if each text gets a label, "words" if each word gets a tag.
+        pooling: input of the first layer: the output of the pooler, the first token, the mean over tokens, or the
             first token of each word.
-        layers: the last of them gives logits.
+        layers: layers of the head; the last one gives the logits.
     """
 
     transformers_class: str
-    task: Task
+    task: TaskKind
     pooling: Pooling
     layers: tuple[HeadLayer, ...]
 
     @property
     def feature(self) -> str:
-        """What the head stands on."""
+        """Canonical text of the input feature."""
         return FEATURES[self.pooling]
 
     @property
     def last(self) -> str:
-        """Stored name of the weight that gives logits."""
+        """Stored name of the weight of the last layer."""
         return f"{self.layers[-1].name}.weight"
 
     def shapes(self, hidden_size: int, num_classes: int) -> dict[str, tuple[int, ...]]:
-        """Stored name of each weight -> its shape."""
-        found: dict[str, tuple[int, ...]] = {}
+        """Return the shape of each weight by its stored name."""
+        shapes: dict[str, tuple[int, ...]] = {}
         for layer in self.layers:
             size = num_classes if layer is self.layers[-1] else hidden_size
-            found[f"{layer.name}.weight"] = (size, hidden_size)
+            shapes[f"{layer.name}.weight"] = (size, hidden_size)
             if layer.bias:
-                found[f"{layer.name}.bias"] = (size,)
+                shapes[f"{layer.name}.bias"] = (size,)
             if layer.norm is not None:
-                found[f"{layer.norm}.weight"] = (size,)
+                shapes[f"{layer.norm}.weight"] = (size,)
                 if layer.norm_bias:
-                    found[f"{layer.norm}.bias"] = (size,)
-        return found
+                    shapes[f"{layer.norm}.bias"] = (size,)
+        return shapes
 
 
-Made: TypeAlias = tuple[Pooling, tuple[HeadLayer, ...]]
-Maker: TypeAlias = Callable[[ConfigReader, EncoderSpec], Made]
+HeadDesign: TypeAlias = tuple[Pooling, tuple[HeadLayer, ...]]
+"""Pooling and layers of a head."""
+
+Designer: TypeAlias = Callable[[ConfigReader, EncoderSpec], HeadDesign]
+"""Function that reads the design of a head from a config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """The heads of a family.
+    """Heads of a family for texts and for words.
 
     Attributes:
-        prefix: what the names of its classes begin with in transformers.
-        text, words: config and spec -> what the head is.
+        prefix: prefix of the names of the family's classes in transformers.
+        text: designer of the head that classifies texts.
+        words: designer of the head that tags words.
     """
 
     prefix: str
-    text: Maker
-    words: Maker
+    text: Designer
+    words: Designer
 
 
 def _rate(config: ConfigReader, field: str, default: float) -> float:
@@ -131,17 +136,17 @@ def _rate(config: ConfigReader, field: str, default: float) -> float:
 
 
 def _stated(config: ConfigReader, spec: EncoderSpec) -> float:
-    """The rate of most heads: that of the encoder where the config does not say another."""
+    """Return the dropout rate of most heads: `classifier_dropout`, or that of the encoder if the config has none."""
     return _rate(config, "classifier_dropout", spec.hidden_dropout_prob)
 
 
-def _plain(pooling: Pooling, rate: Callable[[ConfigReader, EncoderSpec], float]) -> Maker:
-    """Dropout and a linear layer."""
+def _plain(pooling: Pooling, rate: Callable[[ConfigReader, EncoderSpec], float]) -> Designer:
+    """Design a head of dropout and one linear layer."""
 
-    def make(config: ConfigReader, spec: EncoderSpec) -> Made:
+    def design(config: ConfigReader, spec: EncoderSpec) -> HeadDesign:
         return pooling, (HeadLayer(name="classifier", dropout=rate(config, spec)),)
 
-    return make
+    return design
 
 
 def _of_encoder(_: ConfigReader, spec: EncoderSpec) -> float:
@@ -154,24 +159,26 @@ def _of_albert(config: ConfigReader, spec: EncoderSpec) -> float:
     return _rate(config, "classifier_dropout_prob", spec.hidden_dropout_prob)
 
 
-def _two_layers(activation: DenseActivation, rate: Callable[[ConfigReader, EncoderSpec], float] = _stated) -> Maker:
-    """Dropout and a dense layer, twice, on the first token; RoBERTa's has a tanh between."""
+def _two_layers(activation: DenseActivation, rate: Callable[[ConfigReader, EncoderSpec], float] = _stated) -> Designer:
+    """Design a head of two dense layers, each after dropout, on the first token, as RoBERTa has it."""
 
-    def make(config: ConfigReader, spec: EncoderSpec) -> Made:
+    def design(config: ConfigReader, spec: EncoderSpec) -> HeadDesign:
         dropout = rate(config, spec)
         dense = HeadLayer(name="classifier.dense", dropout=dropout, activation=activation)
         return "first", (dense, HeadLayer(name="classifier.out_proj", dropout=dropout))
 
-    return make
+    return design
 
 
-def _distilbert(config: ConfigReader, _: EncoderSpec) -> Made:
+def _distilbert(config: ConfigReader, _: EncoderSpec) -> HeadDesign:
     dense = HeadLayer(name="pre_classifier", activation="relu")
     return "first", (dense, HeadLayer(name="classifier", dropout=_rate(config, "seq_classif_dropout", 0.2)))
 
 
-def _deberta_v2(config: ConfigReader, spec: EncoderSpec) -> Made:
-    config.refuse_unless("pooler_hidden_size", (spec.hidden_size, None), "its head has the encoder's width here")
+def _deberta_v2(config: ConfigReader, spec: EncoderSpec) -> HeadDesign:
+    config.refuse_unless(
+        "pooler_hidden_size", (spec.hidden_size, None), "only heads as wide as the encoder are supported"
+    )
     activation = config.one_of("pooler_hidden_act", "gelu", ACTIVATIONS)
     dense = HeadLayer(name="pooler.dense", dropout=_rate(config, "pooler_dropout", 0.0), activation=activation)
     return "first", (
@@ -180,8 +187,8 @@ def _deberta_v2(config: ConfigReader, spec: EncoderSpec) -> Made:
     )
 
 
-def _modernbert(pooling: Pooling | None) -> Maker:
-    def make(config: ConfigReader, spec: EncoderSpec) -> Made:
+def _modernbert(pooling: Pooling | None) -> Designer:
+    def design(config: ConfigReader, spec: EncoderSpec) -> HeadDesign:
         spread = _rate(config, "initializer_range", 0.02)
         stated = config.values.get("initializer_cutoff_factor", 2.0)
         cut = 3.0 if stated is None else config.number("initializer_cutoff_factor", 2.0, low=0.1, high=1000.0)
@@ -204,7 +211,7 @@ def _modernbert(pooling: Pooling | None) -> Maker:
         poolings: dict[str, Pooling] = {"cls": "first", "mean": "mean"}
         return pooling or config.one_of("classifier_pooling", "cls", poolings), (dense, last)
 
-    return make
+    return design
 
 
 def _bert_line(prefix: str) -> Family:
@@ -232,26 +239,26 @@ FAMILIES: dict[str, Family] = {
     "xlm-roberta": _roberta_line("XLMRoberta"),
     "xlm-roberta-xl": _roberta_line("XLMRobertaXL"),
 }
-"""Name of the architecture -> its heads."""
+"""Heads of each family, by the name of the architecture."""
 
 
 def config_of(files: ModelFiles) -> ConfigReader:
-    """The config, for what it says of heads."""
+    """Return a reader of the config, whose errors name the file."""
     return ConfigReader(files.config, file=str(files.checkpoint.folder / "config.json"))
 
 
-def head_of(files: ModelFiles, task: Task) -> FamilyHead:
-    """The head of a model's family for a task.
+def head_of(files: ModelFiles, task: TaskKind) -> FamilyHead:
+    """Return the head of the family of a model for a task.
 
     Raises:
-        UnsupportedModelError: a family without one here, or a config that asks for another.
-        ConfigError: a config that says something impossible.
+        UnsupportedModelError: a family whose heads are not implemented, or a config that asks for another head.
+        ConfigError: a value of the config that is not possible.
     """
     name = files.architecture.name
     if name not in FAMILIES:
         raise UnsupportedModelError(
-            f"{files.checkpoint.name}: classification heads are there for {', '.join(FAMILIES)}, and this model is of "
-            f"the family {name}; a classifier on its frozen features works (layertap fit)"
+            f"{files.checkpoint.name}: classification heads are implemented for {', '.join(FAMILIES)}, and this model "
+            f"is of the family {name}; fit a classifier on its frozen features instead (layertap fit)"
         )
     family, config = FAMILIES[name], config_of(files)
     pooling, layers = (family.text if task == "text" else family.words)(config, files.spec)
@@ -263,8 +270,8 @@ def head_of(files: ModelFiles, task: Task) -> FamilyHead:
     )
 
 
-def stated_task(files: ModelFiles) -> Task | None:
-    """What the class that `config.json` names gives a label, or None: it is no class with a classification head."""
+def stated_task(files: ModelFiles) -> TaskKind | None:
+    """Return the task of the class that `config.json` names, or None if that class has no classification head."""
     classes = files.config.get("architectures")
     name = classes[0] if isinstance(classes, list) and classes else None
     ends = (task for task, end in CLASS_ENDS.items() if isinstance(name, str) and name.endswith(end))

@@ -1,4 +1,4 @@
-"""`Head`: a classifier on frozen features - what it is, and what it says of vectors and texts."""
+"""`Head`: a linear classifier on a feature of a frozen encoder."""
 
 from __future__ import annotations
 
@@ -7,36 +7,32 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.engine.options import BackendName, ModelReference, Semantics
-from layertap.errors import FeatureError, OptionError
-from layertap.features.parse import parse
-from layertap.learn.labels import Task
-from layertap.learn.tags import Scheme
-from layertap.records import FeatureSchema
-
-if TYPE_CHECKING:
-    from layertap.engine.extractor import Extractor, Text
-    from layertap.engine.opening import OpenedModel
-    from layertap.features.plan import Plan
-    from layertap.learn.heads.checkpoint import Answer
-
-Float32 = npt.NDArray[np.float32]
+from layertap.engine.extractor import Extractor
+from layertap.engine.opening import OpenedModel, open_reference
+from layertap.engine.options import BackendName, ModelReference, Runtime, Semantics
+from layertap.engine.texts import Text
+from layertap.errors import LayertapError, OptionError
+from layertap.learn.heads.base import Answer, Float32Array, canonical
+from layertap.learn.heads.files import ARRAYS_FILE, JSON_FILE, damaged, read_head, write_head
+from layertap.learn.heads.predictor import Predictor
+from layertap.learn.labels import TaskKind
+from layertap.learn.tags import SCHEMES, Scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FittedOn:
+class FittedModel:
     """The model whose features a head was fitted on.
 
     Attributes:
-        name: folder or hub id that opens it.
-        revision: the commit on the hub, or None.
-        architecture: of the model.
-        sha256: file -> hash, of weights, config and tokenizer.
+        name: folder or hub id that opens the model.
+        revision: commit on the hub, or None for a folder.
+        architecture: name of the architecture.
+        sha256: mapping from file name to hash, of weights, config and tokenizer.
     """
 
     name: str
@@ -45,8 +41,8 @@ class FittedOn:
     sha256: Mapping[str, str]
 
     @classmethod
-    def of(cls, opened: OpenedModel | Extractor) -> FittedOn:
-        """The model that is open."""
+    def of(cls, opened: OpenedModel | Extractor) -> FittedModel:
+        """Describe an open model."""
         files = opened.files
         checkpoint = files.checkpoint
         name = str(checkpoint.folder.resolve()) if checkpoint.origin == "folder" else checkpoint.name
@@ -54,82 +50,102 @@ class FittedOn:
             name=name, revision=checkpoint.commit, architecture=files.architecture.name, sha256=dict(files.hashes())
         )
 
+    @property
+    def is_pickled(self) -> bool:
+        """Whether the weights were read from `pytorch_model.bin`, which needs `allow_pickle`."""
+        return any(name.startswith("pytorch_model") and name.endswith(".bin") for name in self.sha256)
+
     def __str__(self) -> str:
         return self.name + (f" at commit {self.revision}" if self.revision else "")
 
     def check(self, opened: OpenedModel | Extractor, head: str) -> None:
-        """Refuses another model, or another commit of it.
+        """Refuse another model, or another commit of the same one.
 
         Raises:
-            OptionError: a file that is another, or missing.
+            OptionError: a file differs, or is missing.
         """
-        found = FittedOn.of(opened)
-        wrong = [name for name, digest in self.sha256.items() if found.sha256.get(name) != digest]
+        given = FittedModel.of(opened)
+        wrong = [name for name, digest in self.sha256.items() if given.sha256.get(name) != digest]
         if wrong:
-            what = f"{wrong[0]} is another file" if wrong[0] in found.sha256 else f"there is no {wrong[0]}"
+            what = f"{wrong[0]} differs" if wrong[0] in given.sha256 else f"there is no {wrong[0]}"
             raise OptionError(
-                f"head {head!r} was fitted on {self}, and the model given is {found}: {what}; name the model that it "
-                "was fitted on (--model), or fit it anew"
+                f"head {head!r} was fitted on {self}, and the model given is {given}: {what}; name the model that the "
+                "head was fitted on (--model), or fit the head again"
             )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Head:
-    """A linear classifier on a feature: of texts, or of their words.
+    """Linear classifier on a feature of a frozen encoder, for texts or for their words.
 
-    Made by `fit_head` or `layertap fit`; `Head.load(folder)` reads one. Logits are `vectors @ weight.T + bias`, of
-    mixed layers `vectors = sum_l mix[l] * layer_l`.
+    `fit_head` and `layertap fit` create heads, and `Head.load(folder)` reads a saved one. The logits are
+    `vectors @ weight.T + bias`; if the feature has a layer axis, `vectors = sum_l mix[l] * layer_l`.
 
     Attributes:
-        name: what its results are called.
-        task: "text", a label a text, or "words", a tag a word.
-        scheme: of tags: "bio" and "io" mark entities, "tags" do not; None where the task is "text".
-        feature: canonical text.
-        labels: C of them, in the order of the rows of `weight`.
+        name: name of the results.
+        task: "text" if each text gets a label, "words" if each word gets a tag.
+        scheme: tagging scheme: "bio" and "io" mark entities, "tags" does not; None if `task` is "text".
+        feature: canonical text of the input feature.
+        labels: C label names; position i belongs to row i of `weight`.
         weight: float32 [C, H].
         bias: float32 [C].
-        mix: float32 [L], what each layer is multiplied by; None: the feature has no layers axis.
-        model: what it was fitted on.
-        semantics: options that its features depend on.
-        options: how it was fitted; JSON.
-        metrics: part -> what was measured there; JSON.
+        mix: float32 [L], factor of each layer; None if the feature has no layer axis.
+        model: model that the head was fitted on.
+        semantics: options that the features depend on.
+        options: how the head was fitted, as JSON values.
+        metrics: mapping from dataset ("validation", "test") to its scores, as JSON values.
     """
 
     name: str
-    task: Task
+    task: TaskKind
     scheme: Scheme | None
     feature: str
     labels: tuple[str, ...]
-    weight: Float32
-    bias: Float32
-    mix: Float32 | None
-    model: FittedOn
+    weight: Float32Array
+    bias: Float32Array
+    mix: Float32Array | None
+    model: FittedModel
     semantics: Semantics
     options: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    _opened: dict[str, Extractor] = field(default_factory=dict, repr=False)
+    _extractors: dict[str, Extractor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Head:
-        """A head that was saved.
+        """Read a saved head.
 
         Raises:
-            InputError: the folder is none, or its files do not fit together.
+            InputError: the folder is not a head, or its files are damaged or do not match.
         """
-        from layertap.learn.heads.files import load_head
-
-        return load_head(Path(folder))
+        place = Path(folder)
+        stated, arrays = read_head(place)
+        try:
+            head = _from_values(stated, arrays)
+        except (KeyError, TypeError, ValueError, AttributeError, LayertapError) as error:
+            raise damaged(place / JSON_FILE, f"{type(error).__name__}: {error}") from None
+        _check_arrays(head, place / ARRAYS_FILE)
+        return head
 
     def save(self, folder: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes `head.json` and `head.safetensors` into a new folder, whole or not at all.
+        """Write `head.json` and `head.safetensors` into a new folder, whole or not at all.
 
         Raises:
-            UsageError: the folder exists and `overwrite` is off, or is no head.
-            OutputError: it cannot be written.
+            UsageError: the folder exists and `overwrite` is off, or it holds something else than a head.
+            OutputError: the folder cannot be written.
         """
-        from layertap.learn.heads.files import save_head
-
-        save_head(self, Path(folder), overwrite=overwrite)
+        stated = {
+            "name": self.name,
+            "task": self.task,
+            "scheme": self.scheme,
+            "feature": self.feature,
+            "labels": list(self.labels),
+            "model": asdict(self.model),
+            "semantics": asdict(self.semantics),
+            "options": self.options,
+            "metrics": self.metrics,
+        }
+        arrays = {"weight": self.weight, "bias": self.bias} | ({} if self.mix is None else {"mix": self.mix})
+        write_head(Path(folder), stated, arrays, overwrite=overwrite)
 
     def extractor(
         self,
@@ -137,32 +153,31 @@ class Head:
         *,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
+        allow_pickle: bool | None = None,
         backend: BackendName = "auto",
         device: str = "cpu",
         threads: int | None = None,
         instruction_set: str | None = None,
         batch_tokens: int | None = None,
     ) -> Extractor:
-        """Opens the model that the head was fitted on, with the options that its features depend on.
+        """Open the model that the head was fitted on, with the options that its features depend on.
 
         Args:
-            model: where it is now; None: where it was.
-            cache_dir, local_files_only, backend, device, threads, instruction_set, batch_tokens: as
-                `Extractor.from_pretrained` has them.
+            model: where the model is now; None opens it where it was.
+            allow_pickle: read a `pytorch_model.bin` if there is no safetensors file; None does so if the head was
+                fitted on one.
+            cache_dir, local_files_only, backend, device, threads, instruction_set, batch_tokens: as in
+                `Extractor.from_pretrained`.
 
         Raises:
-            OptionError: it is another model, or another commit.
+            OptionError: the model, or its commit, is not the one that the head was fitted on.
         """
-        from layertap.engine.extractor import Extractor
-        from layertap.engine.opening import open_reference
-        from layertap.engine.options import Runtime
-
         reference = ModelReference(
             name=self.model.name if model is None else os.fspath(model),
             revision=self.model.revision if model is None else None,
             cache_dir=None if cache_dir is None else os.fspath(cache_dir),
             local_files_only=local_files_only,
-            allow_pickle=False,
+            allow_pickle=self.model.is_pickled if allow_pickle is None else allow_pickle,
         )
         opened = open_reference(reference)
         self.model.check(opened, self.name)
@@ -178,109 +193,114 @@ class Head:
     def predict(
         self, texts: str | Sequence[Text], *, extractor: Extractor | None = None, progress: bool = False
     ) -> Any:
-        """What the head says of texts.
+        """Predict the label of each text, or the tag of each word.
 
         Args:
             texts: one text or N of them, as `Extractor.extract` takes them.
-            extractor: the model, open already; None: it is opened once, and kept.
+            extractor: the open model; None opens it on the first call, and keeps it open.
             progress: draw a progress bar on standard error.
 
         Returns:
-            N `Prediction`s, or N `Tagging`s where the head tags words; of one `str` it alone.
+            A list of N `Prediction`s, or of N `Tagging`s if the head tags words; for a single `str`, the one object.
 
         Raises:
-            OptionError: an extractor of another model, or with other options, than the head was fitted on.
+            OptionError: an extractor of another model, or with other options, than the head was fitted with.
         """
-        from layertap.learn.heads.predictor import predictions
-
         several = [texts] if isinstance(texts, str) else texts
-        found = predictions(self, several, extractor or self._own(), progress=progress)
-        return found[0] if isinstance(texts, str) else found
+        predictor = Predictor(extractor or self._opened(), [self])
+        predictions = [prediction for (prediction,) in predictor.predict(several, progress=progress)]
+        return predictions[0] if isinstance(texts, str) else predictions
 
-    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32:
-        """float32 [N, C] of vectors [N, H], or [N, L, H] where the head mixes layers."""
+    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute probabilities, float32 [N, C], of vectors [N, H], or [N, L, H] if the head mixes layers."""
         mixed = vectors.astype(np.float32, copy=False)
         if self.mix is not None:
             mixed = np.tensordot(mixed, self.mix, axes=([1], [0]))
         logits = mixed @ self.weight.T + self.bias
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-        found: Float32 = powers / powers.sum(axis=1, keepdims=True)
-        return found
+        probabilities: Float32Array = powers / powers.sum(axis=1, keepdims=True)
+        return probabilities
 
     @property
     def answer(self) -> Answer:
-        """A label a text or word."""
+        """Kind of output: always "label", exactly one label per text or word."""
         return "label"
 
     @property
     def vector_shape(self) -> tuple[int, ...]:
-        """Of a vector that it stands on: [H], or [L, H] where it mixes layers."""
+        """Shape of one input vector: (H,), or (L, H) if the head mixes layers."""
         layers = () if self.mix is None else self.mix.shape
         return (*layers, self.weight.shape[1])
 
     @property
     def digest(self) -> str:
-        """A hash of the weights."""
+        """Hexadecimal sha256 of the weights."""
         arrays = [self.weight, self.bias, *([] if self.mix is None else [self.mix])]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
     def check(self, extractor: Extractor) -> None:
-        """Refuses an extractor of another model, or with other options, than the head was fitted on.
+        """Refuse an extractor of another model, or with other options, than the head was fitted with.
 
         Raises:
-            OptionError: naming what differs.
+            OptionError: the files of the model or an option differ.
         """
         self.model.check(extractor, self.name)
-        mine, theirs = asdict(self.semantics), asdict(extractor.semantics)
-        other = next((name for name in mine if mine[name] != theirs[name]), None)
-        if other is not None:
+        fitted, given = asdict(self.semantics), asdict(extractor.semantics)
+        option = next((name for name in fitted if fitted[name] != given[name]), None)
+        if option is not None:
             raise OptionError(
-                f"head {self.name!r} was fitted with {other} {mine[other]!r}, and this run has {theirs[other]!r}; its "
-                "features would be others: use the same"
+                f"head {self.name!r} was fitted with {option} {fitted[option]!r}, and this run has {given[option]!r}, "
+                f"which gives other features; set {option} to {fitted[option]!r}"
             )
 
-    def _own(self) -> Extractor:
-        if "" not in self._opened:
-            self._opened[""] = self.extractor()
-        return self._opened[""]
+    def _opened(self) -> Extractor:
+        if "" not in self._extractors:
+            self._extractors[""] = self.extractor()
+        return self._extractors[""]
 
 
-def checked_schema(plan: Plan, name: str, task: Task | None) -> FeatureSchema:
-    """The schema of a feature that a head can be put on.
+def _from_values(stated: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Head:
+    """Build a head from the values of its files."""
+    if stated["task"] not in ("text", "words") or (stated["task"] == "words") != (stated["scheme"] in SCHEMES):
+        raise ValueError(f"task {stated['task']!r} with scheme {stated['scheme']!r}")
+    if not isinstance(stated["labels"], list) or len(set(map(str, stated["labels"]))) < len(stated["labels"]):
+        raise ValueError("labels: expected a list of different strings")
+    model = FittedModel(**stated["model"])
+    if not (isinstance(model.name, str) and isinstance(model.sha256, dict)):
+        raise ValueError("model: expected a name and the hashes of its files")
+    return Head(
+        name=str(stated["name"]),
+        task=stated["task"],
+        scheme=stated["scheme"],
+        feature=canonical(stated["feature"]),
+        labels=tuple(map(str, stated["labels"])),
+        weight=arrays["weight"],
+        bias=arrays["bias"],
+        mix=arrays.get("mix"),
+        model=model,
+        semantics=Semantics(**stated["semantics"]),
+        options=dict(stated["options"]),
+        metrics=dict(stated["metrics"]),
+    )
 
-    Args:
-        plan: it has the feature.
-        name: of the feature.
-        task: what the labels are of; None: whatever the feature is of.
+
+def _check_arrays(head: Head, path: Path) -> None:
+    """Refuse weights that do not fit the labels or each other.
 
     Raises:
-        FeatureError: the feature gives codes, maps, tokens or spans, or vectors of texts where labels are of words.
+        InputError: another shape or dtype, or values that are not finite.
     """
-    feature = plan.features[name]
-    schema = next(schema for schema in plan.schemas if schema.name == name)
-    if schema.dtype not in ("float32", "float16"):
-        raise FeatureError(f"{feature} gives {schema.dtype} codes, not numbers to learn from; leave .astype(...) out")
-    if schema.maps:
-        raise FeatureError(f"{feature} gives attentions; a head stands on vectors, as of {_ADVICE[task or 'text']}")
-    unit = plan.unit_of(name)
-    wanted = {"text": ("text",), "words": ("word",), None: ("text", "word")}[task]
-    if unit not in wanted:
-        labelled = f" and the labels are one a {wanted[0]}" if len(wanted) == 1 else ""
-        raise FeatureError(
-            f"{feature} gives a vector a {unit}{labelled}; for a label a text pool it, as in {_ADVICE['text']}, for a "
-            f"tag a word take {_ADVICE['words']}"
+    classes, arrays = len(head.labels), {"weight": head.weight, "bias": head.bias}
+    if head.weight.ndim != 2 or len(head.weight) != classes or head.bias.shape != (classes,) or classes < 2:
+        raise damaged(
+            path, f"weight {list(head.weight.shape)} and bias {list(head.bias.shape)} do not fit {classes} labels"
         )
-    return schema
-
-
-_ADVICE = {"text": "hidden_states[:].mean", "words": "hidden_states[:].words(mean)"}
-
-
-def default_feature(task: Task) -> str | None:
-    """The feature of a head unless another is named; None: the extractor's own default."""
-    return None if task == "text" else "last_hidden_state.words(mean)"
-
-
-def canonical(feature: str) -> str:
-    """A feature text as it is compared."""
-    return str(parse(feature))
+    if head.mix is not None:
+        arrays["mix"] = head.mix
+        if head.mix.ndim != 1 or not len(head.mix):
+            raise damaged(path, f"mix {list(head.mix.shape)}: expected one factor per layer")
+    for name, array in arrays.items():
+        if array.dtype != np.float32:
+            raise damaged(path, f"{name} is {array.dtype}; expected float32")
+        if not np.isfinite(array).all():
+            raise damaged(path, f"{name} holds NaN or infinity")
