@@ -62,7 +62,6 @@ UNCONVERTED = (
     "src/layertap/cli/predict.py",
     "src/layertap/cli/running.py",
     "src/layertap/cli/summary.py",
-    "src/layertap/cli/survey.py",
     "src/layertap/cli/units.py",
     # files
     "src/layertap/data/writers",

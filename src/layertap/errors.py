@@ -22,7 +22,20 @@
 
 from __future__ import annotations
 
-from unicodedata import east_asian_width
+from unicodedata import category, east_asian_width
+
+
+def printable(text: object) -> str:
+    r"""Return a text with what a terminal would act on escaped: control characters, line breaks, lone surrogates.
+
+    Messages hold names of files, which may hold all of these; `a\x1b[2J.txt` is shown as it stands here.
+    """
+    return "".join(
+        character
+        if character.isprintable() or category(character) == "Zs"
+        else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
 
 
 class LayertapError(Exception):

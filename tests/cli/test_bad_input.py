@@ -248,7 +248,7 @@ def test_a_row_that_breaks_in_the_middle_of_a_run(
     refused: Run, model: Path, tmp_path: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with a file too large for a first look.
-    monkeypatch.setattr("layertap.cli.survey.SURVEY_BYTES", 0)
+    monkeypatch.setattr("layertap.data.survey.SURVEY_BYTES", 0)
     source = put(tmp_path / "in.txt", b"a good film\n" * 1100 + b"\xff\n" + b"a good film\n" * 300_000)
     message = refused(1, "extract", source, "-o", output, "-m", model, "-q", "--batch-tokens", "64", *ONE_THREAD)
     assert "line 1101: not UTF-8" in message
@@ -263,7 +263,7 @@ def test_an_error_that_is_not_meant_to_happen(
     def broken(*_: Any) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("layertap.cli.extract.count_records", broken)
+    monkeypatch.setattr("layertap.data.survey.count_records", broken)
     asked = ("extract", texts, "-o", output, "-m", model)
     message = refused(1, *asked)
     assert message.splitlines()[0] == "RuntimeError: first line"

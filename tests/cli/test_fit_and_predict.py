@@ -182,7 +182,7 @@ def test_a_pipe(fit, data, start):
 
 def test_standard_input_and_a_head_that_exists_are_refused(fit, refused, data):
     said = refused(2, "fit", "-", "-o", data / "mood.head")
-    assert "read twice, which standard input cannot be" in said
+    assert "standard input can be read once only, and labelled texts are read twice" in said
     fit()
     assert "exists; name another folder" in refused(2, "fit", data / "train.jsonl", "-o", data / "mood.head")
 

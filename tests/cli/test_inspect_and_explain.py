@@ -227,7 +227,7 @@ def test_explain_without_an_input(layertap: Run, model: Path) -> None:
 def test_explain_estimates_the_number_of_texts_of_a_large_file(
     layertap: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("layertap.cli.survey.SURVEY_BYTES", 1 << 21)
+    monkeypatch.setattr("layertap.data.survey.SURVEY_BYTES", 1 << 21)
     source = tmp_path / "in.txt"
     source.write_text("a good film about a river and its bank\n" * 200_000)
     out = layertap("explain", source, "-m", model).out

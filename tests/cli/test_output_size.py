@@ -15,8 +15,8 @@ pytest.importorskip("torch")
 pytest.importorskip("pyarrow")
 
 from layertap import Extractor
-from layertap.cli import survey
 from layertap.cli.units import bytes_of
+from layertap.data import survey
 from layertap.errors import OptionError
 
 Run = Callable[..., Any]

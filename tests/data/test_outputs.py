@@ -20,7 +20,7 @@ import pytest
 
 import layertap.data
 from layertap.data import READ_FORMATS, WRITE_FORMATS, check_output, open_writer
-from layertap.data.formats import _load
+from layertap.data.formats import load_format
 from layertap.data.readers.base import Reader
 from layertap.data.writers.base import Writer
 from layertap.errors import OptionError, OutputError, UsageError
@@ -267,7 +267,7 @@ def formats_of(folder: str, base: type[Reader] | type[Writer]) -> set[str]:
     for path in (Path(layertap.data.__file__).parent / folder).glob("*.py"):
         for node in ast.parse(path.read_text()).body:
             if isinstance(node, ast.ClassDef):
-                kind = _load(folder, f"{path.stem}:{node.name}")
+                kind = load_format(folder, f"{path.stem}:{node.name}")
                 if issubclass(kind, base) and not kind.__abstractmethods__:
                     found.add(f"{path.stem}:{node.name}")
     return found

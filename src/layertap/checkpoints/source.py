@@ -88,6 +88,18 @@ class Checkpoint:
             return None
 
 
+def stored_files(model: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the files of a local model folder that opening it may read; none for other models."""
+    folder = None if model is None else Path(model)
+    try:
+        if folder is None or not folder.is_dir():
+            return []
+        patterns = (*DESCRIPTION_FILES, *(f"{Path(name).stem}*{Path(name).suffix}" for name in (SAFETENSORS, PICKLE)))
+        return [file for pattern in (*patterns, PICKLE_INDEX) for file in folder.glob(pattern)]
+    except OSError:  # a name too long for the file system: no folder
+        return []
+
+
 def locate(
     model: str | os.PathLike[str] | None,
     *,

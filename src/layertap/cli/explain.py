@@ -18,7 +18,6 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_backend_options, what_runs
-from layertap.cli.survey import survey
 from layertap.cli.units import counted
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def _sample(options: argparse.Namespace) -> tuple[tuple[Record, ...], int | None
     """Records to take lengths from, how many there are in all, and where both come from, in words."""
     if options.input is None:
         return (), None, f"lengths: texts of {ASSUMED_TOKENS} tokens are assumed; name an input for its own"
+    from layertap.data.survey import survey
+
     with input_of(options, columns=()).open() as reader:
         found = survey(reader)
     if not found.sample:

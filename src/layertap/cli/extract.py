@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
     WRITE_FORMATS,
-    InputOptions,
     add_command,
     add_feature_options,
     add_input_options,
@@ -29,7 +28,6 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.survey import CountedRecords, count_records, survey
 from layertap.cli.units import bytes_of, counted
 from layertap.errors import OptionError, OutputError
 
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from layertap.cli.options import Commands
-    from layertap.data import Reader, WriteFormat, Writer
+    from layertap.data import Input, Reader, WriteFormat, Writer
     from layertap.engine.extractor import Extractor
     from layertap.engine.forecast import Forecast
     from layertap.engine.options import ModelReference, Runtime, Semantics
@@ -159,7 +157,7 @@ class Job:
     reference: ModelReference
     semantics: Semantics
     runtime: Runtime
-    source: InputOptions
+    source: Input
     output: str
     format: WriteFormat
     overwrite: bool
@@ -177,19 +175,20 @@ class Job:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command: what can be checked comes first, then the model, then the work."""
+    from layertap.data.survey import count_records
     from layertap.engine.opening import open_reference, plan_features
 
     started = time.perf_counter()
     job = checked_job(options)
     with job.source.open() as reader:
-        num_records = count_records(job.source, reader)
+        num_records = count_records(reader)
         column_types = reader.column_types
         with uncollected():
             opened = open_reference(job.reference)
             # Before the backend is loaded, which takes a second: does the model have these features?
             plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
             extractor = extractor_of(opened, job.semantics, job.runtime)
-        check_size(job, extractor, num_records)
+        check_size(job, extractor, reader, num_records)
         ready = time.perf_counter()
         summary = write_output(job, extractor, reader, num_records, column_types)
         ended = time.perf_counter()
@@ -221,8 +220,17 @@ def uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def checked_job(options: argparse.Namespace, semantics: Semantics | None = None) -> Job:
-    """The command line, checked as far as that goes without the model; `semantics` where no options give them."""
+def checked_job(
+    options: argparse.Namespace, semantics: Semantics | None = None, model: str | None = None, heads: Sequence[str] = ()
+) -> Job:
+    """Check a command line as far as that goes without the model.
+
+    Args:
+        options: parsed arguments.
+        semantics: options that change results, or None: as the arguments say.
+        model: the model, or None: as the arguments say.
+        heads: folders of heads, which no output may replace.
+    """
     from layertap.backends.choice import require_backend
     from layertap.data import check_output
 
@@ -243,7 +251,7 @@ def checked_job(options: argparse.Namespace, semantics: Semantics | None = None)
     job = Job(
         features=features,
         details=_details(options.details),
-        reference=reference_of(options),
+        reference=reference_of(options) if model is None else replace(reference_of(options), name=model),
         semantics=semantics,
         runtime=runtime,
         source=_source(options, format_),
@@ -255,7 +263,7 @@ def checked_job(options: argparse.Namespace, semantics: Semantics | None = None)
         if options.max_output_size is None
         else bytes_of(options.max_output_size, "--max-output-size"),
     )
-    _check_places(job)
+    check_job_places(job, heads)
     return job
 
 
@@ -267,7 +275,7 @@ def _details(names: str | None) -> tuple[str, ...]:
     return checked_names(True if names.strip() == "all" else [name.strip() for name in names.split(",")])
 
 
-def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
+def _source(options: argparse.Namespace, format_: WriteFormat) -> Input:
     columns = None if options.columns is None else tuple(filter(None, map(str.strip, options.columns.split(","))))
     if not format_.holds_columns:
         if columns:
@@ -292,28 +300,31 @@ def _source(options: argparse.Namespace, format_: WriteFormat) -> InputOptions:
     )
 
 
-def _check_places(job: Job) -> None:
+def check_job_places(job: Job, heads: Sequence[str] = ()) -> None:
+    """Refuse places where something stands that the run reads."""
+    from layertap.checkpoints.source import stored_files
     from layertap.data.formats import output_places
     from layertap.files import refuse_overlap
 
-    if job.output == STANDARD_STREAM:
-        if job.source.on_error == "skip":
-            raise OptionError("--on-error skip lists rows beside the output; name a file instead of standard output")
-        return
+    if job.output == STANDARD_STREAM and job.source.options.on_error == "skip":
+        raise OptionError("--on-error skip lists rows beside the output; name a file instead of standard output")
     # An overwritten output's list of errors goes, even if this run leaves no row out.
-    error_list = job.source.on_error == "skip" or job.overwrite
-    refuse_overlap([job.source.source], output_places(job.output, job.format, error_list=error_list))
+    refuse_overlap(
+        [job.source.source, *heads, *stored_files(job.reference.name)],
+        output_places(job.output, job.format, error_list=True),
+    )
 
 
-def check_size(job: Job, extractor: Extractor | Predictor, num_records: int | None) -> None:
+def check_size(job: Job, extractor: Extractor | Predictor, reader: Reader, num_records: int | None) -> None:
     """Refuses an input whose results would pass the limit, or the disk's room, as far as its first texts tell.
 
-    Of a pipe they tell nothing.
+    Of a pipe, which can be read once only, they tell nothing.
     """
+    from layertap.data.survey import survey
     from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast
     from layertap.engine.wording import lengths_of
 
-    if job.source.source == STANDARD_STREAM:
+    if not reader.can_be_reread:
         return
     schemas, windows = extractor.schema(job.features, details=job.details), job.semantics.long == "window"
     longest = max(seen.max_length for seen in extractor.plan(job.features).inputs)
@@ -323,8 +334,8 @@ def check_size(job: Job, extractor: Extractor | Predictor, num_records: int | No
         with suppress(OptionError, OutputError):
             _check_forecast(job, at_most, limit)
             return
-    with job.source.open() as reader:
-        found = survey(reader)
+    with reader.again() as again:
+        found = survey(again)
     if found.sample and found.num_records is not None:
         # Of a text that is cut, what is far beyond the limit need not be tokenized.
         room = None if windows else longest * FORECAST_CHARACTERS
@@ -356,6 +367,7 @@ def write_output(
 ) -> RunSummary:
     """Runs all records, and makes the output of what comes of them."""
     from layertap.data import open_writer
+    from layertap.data.survey import CountedRecords
     from layertap.engine.progress import progress_on
 
     records = CountedRecords(reader)
@@ -373,6 +385,7 @@ def write_output(
             ) as writer:
                 for batch in stream:
                     writer.write(batch)
+                records.check(counted=num_records, written=writer.records_written)
                 writer.list_errors(reader.errors)
         except BaseException as error:
             error.add_note(_progress_note(job, stream.summary.records, error, writer))

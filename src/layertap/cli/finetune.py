@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from layertap.cli.options import READ_FORMATS, add_command, add_model_options, limit_tokenizer_threads
+from layertap.cli.options import (
+    READ_FORMATS,
+    add_command,
+    add_model_options,
+    add_record_limit,
+    limit_tokenizer_threads,
+    record_limit_of,
+)
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -83,6 +90,7 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
     group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
+    add_record_limit(group)
     group.add_argument(
         "--scheme",
         choices=SCHEMES,
@@ -148,6 +156,7 @@ def run(options: argparse.Namespace) -> None:
         words_column=options.words_column,
         pair_column=options.pair_column,
         input_format=options.input_format,
+        max_record_bytes=record_limit_of(options),
         scheme=options.scheme,
         model=options.model,
         revision=options.revision,

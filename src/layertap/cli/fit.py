@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layertap.cli.extract import STANDARD_STREAM, uncollected
+from layertap.cli.extract import uncollected
 from layertap.cli.options import (
-    InputOptions,
     add_command,
     add_feature_options,
     add_input_options,
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from layertap.learn.fitting.task import FitOptions
     from layertap.learn.heads.head import Head
     from layertap.learn.labels import Part
-    from layertap.records import Record
 
 SCHEMES = ("auto", "bio", "io", "tags")
 
@@ -118,21 +115,11 @@ def _add_fit_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LabelledInput:
-    """Records of a file, from the first each time they are gone through."""
-
-    options: InputOptions
-
-    def __iter__(self) -> Iterator[Record]:
-        """The records."""
-        with self.options.open() as reader:
-            yield from reader
-
-
 def run(options: argparse.Namespace) -> None:
     """Runs the command: labels are checked before a model is opened."""
     from layertap.backends.choice import require_backend
+    from layertap.checkpoints.source import stored_files
+    from layertap.files import refuse_overlap
     from layertap.learn.fitting.fit import canonical_feature, fit_task
     from layertap.learn.fitting.task import checked_task
     from layertap.learn.heads.base import check_feature
@@ -143,6 +130,8 @@ def run(options: argparse.Namespace) -> None:
     fit, semantics, runtime = fit_options(options), semantics_of(options), runtime_of(options)
     place = Path(options.output)
     check_head_place(place, overwrite=options.overwrite)
+    sources = [source for source in (options.input, options.validation, options.test) if source is not None]
+    refuse_overlap([*sources, *stored_files(options.model)], {"the head": place})
     require_libraries("layertap fit", "sklearn")
     require_backend(runtime.backend)
     train, validation, test = (
@@ -179,8 +168,6 @@ def fit_options(options: argparse.Namespace) -> FitOptions:
     features = features_of(options) or []
     if len(features) > 1:
         raise OptionError(f"--feature: {len(features)} are named, and a head stands on one; concat(f, g) joins vectors")
-    if options.input == STANDARD_STREAM or STANDARD_STREAM in (options.validation, options.test):
-        raise OptionError("labelled texts are read twice, which standard input cannot be; name a file")
     return FitOptions(
         name=options.name or Path(options.output).resolve().name.removesuffix(".head"),
         feature=str(parse_named(features[0])[1]) if features else None,
@@ -216,11 +203,11 @@ def class_weights(given: list[str] | None) -> Any:
 
 def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
     """The records of a file and their labels."""
+    from layertap.data.input import RepeatedInput
     from layertap.learn.fitting.fit import counter
     from layertap.learn.labels import Part, labels_of
 
-    options = argparse.Namespace(**(vars(options) | {"input": source}))
-    records = LabelledInput(options=input_of(options, columns=(options.label,)))
+    records = RepeatedInput(input_of(options, source, columns=(options.label,)))
     labels = labels_of(records, options.label, source=source, count_words=counter(semantics))
     return Part(records=records, labels=labels)
 

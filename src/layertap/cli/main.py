@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import os
 import shutil
 import signal
 import sys
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from typing import NoReturn, TextIO
 
+from layertap.cli.streams import drop_standard_output, prepare_streams, shown
 from layertap.errors import LayertapError, UsageError
 from layertap.version import __version__
 
@@ -64,29 +64,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         # A killed job leaves no half file either: the same way out as Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+        prepare_streams()
     try:
         with warnings_as_notes(sys.stderr):
-            only = arguments[0] if arguments and arguments[0] in COMMANDS else None
-            options, unknown = parser(only).parse_known_args(arguments)
-            if unknown:
-                command = f"layertap {options.command or ''}".strip()
-                raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
-            code: int | None = options.run(options)
+            try:
+                code = _run(arguments)
+            except SystemExit:  # --help and --version
+                sys.stdout.flush()
+                raise
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
         return _say("; ".join(["stopped", *_notes(stop)]), INTERRUPTED)
     except Exception as error:
         if _is_closed_pipe(error):
-            # `| head` has seen enough. What is still buffered must not fail once more at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            # `| head` has seen enough.
+            if argv is None:
+                drop_standard_output()
             return PIPE_CLOSED
         if "--debug" in arguments:
             traceback.print_exc()
+        if argv is None:
+            drop_standard_output()
         return _say(
             "\n".join([f"error: {_in_words(error)}", *_notes(error)]),
             error.exit_code if isinstance(error, LayertapError) else 1,
         )
     return code or 0
+
+
+def _run(arguments: Sequence[str]) -> int | None:
+    """Run the command that the arguments name."""
+    only = arguments[0] if arguments and arguments[0] in COMMANDS else None
+    options, unknown = parser(only).parse_known_args(arguments)
+    if unknown:
+        command = f"layertap {options.command or ''}".strip()
+        raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
+    code: int | None = options.run(options)
+    return code
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
@@ -118,7 +132,7 @@ def warnings_as_notes(stream: TextIO) -> Iterator[None]:
     """Shows Python warnings as plain lines while it is entered."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"layertap: note: {message}", file=stream)
+        print(shown(f"layertap: note: {message}"), file=stream)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -126,7 +140,7 @@ def warnings_as_notes(stream: TextIO) -> Iterator[None]:
 
 
 def _say(message: str, code: int) -> int:
-    text = f"layertap: {message}"
+    text = shown(f"layertap: {message}")
     if sys.stderr.isatty():
         text = "\n".join(map(_wrapped, text.split("\n")))
     print(text, file=sys.stderr)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
 
 if TYPE_CHECKING:
-    from layertap.data import Reader
+    from layertap.data.input import Input
     from layertap.engine.options import ModelReference, Runtime, Semantics
     from layertap.features.rules import Rules
 
@@ -163,61 +163,46 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
     group.add_argument("--spans-column", metavar="NAME", help="a column of lists of [begin, end) characters")
+    add_record_limit(group)
     return group
 
 
-def input_of(options: argparse.Namespace, **more: Any) -> InputOptions:
-    """The input as the command line names it."""
-    return InputOptions(
-        source=options.input,
+def input_of(options: argparse.Namespace, source: str | None = None, **more: Any) -> Input:
+    """Build the input from parsed arguments.
+
+    Args:
+        options: parsed arguments.
+        source: the file to read, or None for the argument INPUT.
+        more: further arguments of `read_options`.
+    """
+    from layertap.data.input import Input, read_options
+
+    return Input(
+        source=options.input if source is None else source,
         format=options.input_format,
-        text_column=options.text_column,
-        words_column=options.words_column,
-        pair_column=options.pair_column,
-        spans_column=options.spans_column,
-        **more,
+        options=read_options(
+            text_column=options.text_column,
+            words_column=options.words_column,
+            pair_column=options.pair_column,
+            spans_column=options.spans_column,
+            max_record_bytes=record_limit_of(options),
+            **more,
+        ),
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputOptions:
-    """Everything that `open_reader` wants, so that an input can be opened twice.
+def record_limit_of(options: argparse.Namespace) -> int | None:
+    """Return the bytes that a record may have, or None for the default."""
+    return None if options.max_record_size is None else bytes_of(options.max_record_size, "--max-record-size")
 
-    Attributes:
-        source: a file, or `-`.
-        format: of the input, or None: by its name.
-        text_column, words_column, pair_column, spans_column, id_column, columns: as `open_reader` has them.
-        on_error: what to do about rows that cannot be read.
-        max_errors: rows that `skip` bears.
-    """
 
-    source: str
-    format: str | None
-    text_column: str | None
-    words_column: str | None = None
-    pair_column: str | None = None
-    spans_column: str | None = None
-    id_column: str | None = None
-    columns: tuple[str, ...] | None = None
-    on_error: Literal["raise", "skip"] = "raise"
-    max_errors: int | None = None
-
-    def open(self) -> Reader:
-        """The input, from its beginning."""
-        from layertap.data import open_reader
-
-        return open_reader(
-            self.source,
-            format=self.format,
-            text_column=self.text_column,
-            words_column=self.words_column,
-            pair_column=self.pair_column,
-            spans_column=self.spans_column,
-            id_column=self.id_column,
-            columns=self.columns,
-            on_error=self.on_error,
-            max_errors=self.max_errors,
-        )
+def add_record_limit(group: argparse._ArgumentGroup) -> None:
+    """Add the option for the size of the longest record that is read."""
+    group.add_argument(
+        "--max-record-size",
+        metavar="SIZE",
+        help="a longer row is refused, as 1GB or 64MiB of the uncompressed input (default: 64MiB)",
+    )
 
 
 def features_of(options: argparse.Namespace) -> list[str] | None:

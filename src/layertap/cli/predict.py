@@ -21,7 +21,6 @@ from layertap.cli.extract import (
 )
 from layertap.cli.options import PRECISIONS, RULES, add_command, add_long_options, add_model_options
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.survey import count_records
 from layertap.cli.units import aligned, in_shape
 from layertap.errors import InputError, ModelNotFoundError, OptionError
 
@@ -128,13 +127,14 @@ class OwnHead:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
+    from layertap.data.survey import count_records
     from layertap.learn.heads.predictor import Predictor
 
     started = time.perf_counter()
     asked = _asked(options)
     job = _job(options, asked)
     with job.source.open() as reader:
-        num_records = count_records(job.source, reader)
+        num_records = count_records(reader)
         types = reader.column_types
         with uncollected():
             opened, heads = _opened(job, asked)
@@ -144,10 +144,10 @@ def run(options: argparse.Namespace) -> None:
         taken = sorted(types.keys() & predictor.column_types.keys())
         if taken:
             raise OptionError(
-                f"{taken[0]!r} is the name of a head and of a column of {job.source.source}; name the head otherwise "
+                f"{taken[0]!r} is the name of a head and of a column of {job.source.name}; name the head otherwise "
                 f"({_renaming(asked, taken[0])}), or name the columns to carry (--columns) without it"
             )
-        check_size(job, predictor, num_records)
+        check_size(job, predictor, reader, num_records)
         ready = time.perf_counter()
         summary = write_output(job, predictor, reader, num_records, {**types, **predictor.column_types})
         ended = time.perf_counter()
@@ -200,11 +200,7 @@ def _head(text: str) -> Head | OwnHead:
     from layertap.learn.heads.files import JSON_FILE
     from layertap.learn.heads.head import Head
 
-    name, equals, folder = text.partition("=")
-    if not equals or Path(text).is_dir():
-        name, folder = "", text
-    elif not name:
-        raise OptionError(f"--head {text!r}: expected FOLDER or NAME=FOLDER")
+    name, folder = _named_folder(text)
     place = Path(folder)
     if (place / "config.json").is_file() and not (place / JSON_FILE).exists():
         return OwnHead(model=folder, name=name or None)
@@ -217,17 +213,25 @@ def _head(text: str) -> Head | OwnHead:
     return replace(head, name=name) if name else head
 
 
+def _named_folder(text: str) -> tuple[str, str]:
+    """Split NAME=FOLDER; the name is empty where none is given."""
+    name, equals, folder = text.partition("=")
+    if not equals or Path(text).is_dir():
+        return "", text
+    if not name:
+        raise OptionError(f"--head {text!r}: expected FOLDER or NAME=FOLDER")
+    return name, folder
+
+
 def _job(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Job:
     if isinstance(asked, OwnHead):
-        job = checked_job(options, _semantics(options))
-        return replace(job, reference=replace(job.reference, name=asked.model))
-    first = asked[0]
-    job = checked_job(options, first.semantics)
+        return checked_job(options, _semantics(options), asked.model)
+    first, folders = asked[0], [_named_folder(text)[1] for text in options.heads]
     if options.model is not None:
-        return job
+        return checked_job(options, first.semantics, heads=folders)
+    job = checked_job(options, first.semantics, first.model.name, folders)
     reference = replace(
         job.reference,
-        name=first.model.name,
         revision=options.revision or first.model.revision,
         allow_pickle=options.allow_pickle or first.model.is_pickled,
     )

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from layertap.cli.extract import STANDARD_STREAM
 from layertap.cli.options import (
-    InputOptions,
     add_command,
     add_feature_options,
     add_input_options,
@@ -32,6 +31,7 @@ from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
+    from layertap.data.input import Input
     from layertap.engine.extractor import Extractor
     from layertap.features.expr import Expr
     from layertap.learn.labels import Part
@@ -163,7 +163,7 @@ class Request:
     """
 
     options: argparse.Namespace
-    source: InputOptions
+    source: Input
     layers: tuple[int, ...] | None
     poolings: tuple[str, ...]
     further: tuple[Expr, ...]
@@ -258,6 +258,8 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
 
 def _checked(options: argparse.Namespace) -> Request:
     from layertap.backends.choice import require_backend
+    from layertap.checkpoints.source import stored_files
+    from layertap.data.input import check_read_once
     from layertap.features.parse import parse, parse_named
     from layertap.files import check_place, refuse_overlap
 
@@ -287,9 +289,11 @@ def _checked(options: argparse.Namespace) -> Request:
         if path.suffix not in ENDINGS:
             raise OptionError(f"-o {path}: its ending says what it is, one of {', '.join(ENDINGS)}")
         check_place(path, overwrite=options.overwrite)
-        refuse_overlap(filter(None, (options.input, options.test, options.dev)), {"the report": path})
-    if len({os.path.realpath(path) for path in outputs}) < len(outputs):
-        raise OptionError("-o names the same file twice; name each report once")
+    sources = [source for source in (options.input, options.test, options.dev) if source is not None]
+    places = {f"report {number}": path for number, path in enumerate(outputs, start=1)}
+    caches = {} if options.cache is None else {"the cache": Path(options.cache)}
+    refuse_overlap([*sources, *stored_files(options.model)], places | caches)
+    check_read_once(sources)
     poolings = _listed(options.pooling)
     for name in poolings:
         if name not in POOLINGS:

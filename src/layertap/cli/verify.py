@@ -14,10 +14,11 @@ from layertap.cli.options import (
     BACKENDS,
     PRECISIONS,
     READ_FORMATS,
-    InputOptions,
     add_command,
     add_model_options,
+    add_record_limit,
     limit_tokenizer_threads,
+    record_limit_of,
     reference_of,
 )
 from layertap.errors import BackendError, OptionError
@@ -67,6 +68,7 @@ def add_to(commands: Commands) -> None:
         help=f"{', '.join(READ_FORMATS)} (default: by the file's ending, txt for standard input)",
     )
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    add_record_limit(group)
     group.add_argument(
         "--max-texts", type=int, default=200, metavar="N", help="of the input, the first N (default: 200)"
     )
@@ -96,6 +98,7 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Runs the command; 1 where something is out of bounds."""
+    from layertap.checkpoints.source import stored_files
     from layertap.cli.certificate_card import in_lines, verdict
     from layertap.engine.opening import open_reference
     from layertap.files import check_place, refuse_overlap, write_file
@@ -108,7 +111,8 @@ def run(options: argparse.Namespace) -> int:
     output = None if options.output is None else Path(options.output)
     if output is not None:
         check_place(output, overwrite=options.overwrite)
-        refuse_overlap([] if options.input is None else [options.input], {"the certificate": output})
+        sources = [] if options.input is None else [options.input]
+        refuse_overlap([*sources, *stored_files(options.model)], {"the certificate": output})
     texts = _texts(options)
     opened = open_reference(reference_of(options))
     setups, refused = runnable(opened, asked)
@@ -130,6 +134,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _texts(options: argparse.Namespace) -> Texts:
     """The user's texts, or none: the built-in ones."""
+    from layertap.data.input import Input, read_options
     from layertap.verify.comparison import Texts
 
     if options.max_texts < 1:
@@ -138,8 +143,10 @@ def _texts(options: argparse.Namespace) -> Texts:
         if options.input_format or options.text_column:
             raise OptionError("--input-format and --text-column say how to read an --input, and there is none")
         return Texts()
-    source = InputOptions(
-        source=options.input, format=options.input_format, text_column=options.text_column, columns=()
+    source = Input(
+        source=options.input,
+        format=options.input_format,
+        options=read_options(text_column=options.text_column, columns=(), max_record_bytes=record_limit_of(options)),
     )
     with source.open() as reader:
         texts = tuple(record.text for record in islice(reader, options.max_texts))

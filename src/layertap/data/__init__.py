@@ -8,15 +8,16 @@ from layertap.data.formats import (
     ReadFormat,
     WriteFormat,
     check_output,
-    open_reader,
     open_writer,
 )
+from layertap.data.input import Input, open_reader
 from layertap.data.readers.base import Reader, RowError
 from layertap.data.writers.base import Writer
 
 __all__ = [
     "READ_FORMATS",
     "WRITE_FORMATS",
+    "Input",
     "ReadFormat",
     "Reader",
     "RowError",

@@ -1,4 +1,4 @@
-"""The table of formats, and the two doors of this room: `open_reader` and `open_writer`."""
+"""The tables of formats, and how an output is checked and opened (`data.input` opens inputs)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layertap.data.readers.base import OnError, Reader, ReadOptions
-from layertap.data.readers.source import Source
 from layertap.data.writers.base import Writer, WriterOptions
 from layertap.data.writers.companions import error_list_place, offsets_place, provenance_place
-from layertap.errors import InputError, OptionError
+from layertap.errors import OptionError
 from layertap.files import StagedOutput, check_place
 from layertap.records import FeatureSchema
 
@@ -103,63 +101,6 @@ WRITE_FORMATS: dict[str, WriteFormat] = {
 }
 
 
-def open_reader(
-    source: str | os.PathLike[str],
-    *,
-    format: str | None = None,  # noqa: A002 - the word of every tool of this kind
-    text_column: str | None = None,
-    words_column: str | None = None,
-    pair_column: str | None = None,
-    spans_column: str | None = None,
-    id_column: str | None = None,
-    columns: Sequence[str] | None = None,
-    on_error: OnError = "raise",
-    max_errors: int | None = None,
-) -> Reader:
-    """Opens an input.
-
-    Args:
-        source: a file, or `-` for standard input. Text formats may be gzipped (`.jsonl.gz`).
-        format: a name of `READ_FORMATS`; None: by the file's ending, txt for standard input.
-        text_column: the column with the texts; None: `text`. (conllu: `text` takes the raw sentences, words as spans.)
-        words_column: a column with lists of words (jsonl, parquet); they are the text then, with a space between,
-            and there is no text column. conll and conllu have words in any case: column 0, `form`.
-        pair_column: a column with second texts.
-        spans_column: a column with character ranges of the text (jsonl, parquet): lists of [begin, end], or of
-            objects with `begin` (or `start`) and `end`; `begin < end <= len(text)`, in Unicode characters.
-        id_column: the column with the ids (strings or whole numbers); None: `id` where there is one.
-        columns: other columns to carry to the output; None: all but the texts. Naming the text column
-            here carries the texts too. (conll and conllu: see their readers.)
-        on_error: `raise` stops at the first row that cannot be read, `skip` lists it in `Reader.errors`.
-        max_errors: rows that `skip` bears before it stops too; None: any number.
-
-    Raises:
-        InputError: the input cannot be opened, or its first rows cannot be read.
-        UsageError: a column that is not there, an unknown format, options that do not go together.
-    """
-    if isinstance(columns, str):
-        raise OptionError(f"columns is the string {columns!r}; give a list of column names")
-    options = ReadOptions(
-        text_column=text_column,
-        words_column=words_column,
-        pair_column=pair_column,
-        spans_column=spans_column,
-        id_column=id_column,
-        columns=None if columns is None else tuple(columns),
-        on_error=on_error,
-        max_errors=max_errors,
-    )
-    opened = Source(source)  # first: a file that is not there has no format to argue about
-    try:
-        row = _read_format(opened, format)
-        reader = _load("readers", row.reader)(opened, options)
-        assert isinstance(reader, Reader)
-        return reader
-    except BaseException:
-        opened.close()
-        raise
-
-
 def check_output(
     path: str | os.PathLike[str],
     *,
@@ -218,40 +159,13 @@ def open_writer(
         column_types=dict(column_types or {}),
         provenance=dict(provenance),
     )
-    kind = _load("writers", row.writer)
+    kind = load_format("writers", row.writer)
     kind.check(options)
     final = None if os.fspath(path) == STANDARD_OUTPUT else output_file(path)
     places = (*_companions(row).values(), error_list_place)
     writer = kind(StagedOutput(final, companions=places, overwrite=overwrite), options)
     assert isinstance(writer, Writer)
     return writer
-
-
-def _read_format(source: Source, asked: str | None) -> ReadFormat:
-    if asked is not None and asked not in READ_FORMATS:
-        raise OptionError(f"there is no input format {asked!r}; there are {', '.join(READ_FORMATS)}")
-    if source.path is None:
-        row = READ_FORMATS[asked or "txt"]
-        if not row.streamed:
-            raise OptionError(f"{row.name} cannot be read from standard input; name a file")
-        return row
-    suffixes = [suffix.lower() for suffix in source.path.suffixes]
-    gzipped = suffixes[-1:] == [".gz"]
-    ending = (suffixes[:-1] if gzipped else suffixes)[-1:]
-    before = suffixes[-2 - gzipped : -1 - gzipped]
-    if ending == [".txt"] and before and any(before[0] in READ_FORMATS[name].suffixes for name in ("conll", "conllu")):
-        ending = before  # wikigold.conll.txt
-    by_name = next((row for row in READ_FORMATS.values() if ending and ending[0] in row.suffixes), None)
-    row_or_none = by_name if asked is None else READ_FORMATS[asked]
-    if row_or_none is None:
-        known = ", ".join(suffix for row in READ_FORMATS.values() for suffix in row.suffixes)
-        raise OptionError(
-            f"{source.name}: the name does not say the format; name it (one of "
-            f"{', '.join(READ_FORMATS)}; --input-format), or let the file end in {known}"
-        )
-    if gzipped and not row_or_none.streamed:
-        raise InputError(f"{source.name}: {row_or_none.name} is not read through gzip; unpack the file")
-    return row_or_none
 
 
 def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteFormat:
@@ -284,10 +198,12 @@ def output_places(path: str | os.PathLike[str], row: WriteFormat, *, error_list:
     """Returns all files that an output consists of, the output itself first, by what a message calls them.
 
     Args:
-        path: the output.
+        path: the output, or `-` for standard output, which is all that there is then.
         row: its format.
         error_list: whether the list of rows that were left out is among them.
     """
+    if os.fspath(path) == STANDARD_OUTPUT:
+        return {"the output": Path(STANDARD_OUTPUT)}
     final = output_file(path)
     places = {"the output": final} | {name: place_of(final) for name, place_of in _companions(row).items()}
     return places | ({"the list of errors": error_list_place(final)} if error_list else {})
@@ -302,6 +218,7 @@ def _companions(row: WriteFormat) -> dict[str, Callable[[Path], Path]]:
     return companions
 
 
-def _load(folder: str, target: str) -> Any:
+def load_format(folder: str, target: str) -> Any:
+    """Import the class of a format: `module:class` in the folder `readers` or `writers`."""
     module, name = target.split(":")
     return getattr(import_module(f"layertap.data.{folder}.{module}"), name)

@@ -1,8 +1,8 @@
 """One way of writing files: an output appears whole or not at all, and belongs together when it is several files.
 
 `output.py` is what the other rooms use; `staging.py` has the hidden folders in which outputs are written, `commit.py`
-the order in which finished files get their names, `places.py` the checks before a run, and `system.py` the system calls
-that all of it is made of.
+the order in which finished files get their names, `places.py` and `overlap.py` the checks before a run, and
+`system.py` the system calls that all of it is made of.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from layertap.files.output import (
     staged_folder,
     write_file,
 )
-from layertap.files.places import check_new_folder, check_place, reason, refuse_overlap
+from layertap.files.overlap import identity, refuse_overlap
+from layertap.files.places import check_new_folder, check_place, reason
 from layertap.files.staging import remove_leftovers
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "StagedOutput",
     "check_new_folder",
     "check_place",
+    "identity",
     "read_settled",
     "reason",
     "refuse_overlap",

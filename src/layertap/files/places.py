@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from layertap.errors import OptionError, OutputError, UsageError
+from layertap.errors import OutputError, UsageError
 from layertap.files.commit import settle
-
-STANDARD_STREAM = "-"
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
@@ -57,25 +54,6 @@ def check_new_folder(path: Path) -> None:
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
-def refuse_overlap(inputs: Iterable[str | os.PathLike[str]], places: Mapping[str, Path]) -> None:
-    """Refuses an input that stands in a place that the run writes or removes.
-
-    Files are compared, not names: by links of both kinds, through standard input, and by the names that they would
-    have where one does not exist yet.
-
-    Args:
-        inputs: the files that are read; `-` is standard input.
-        places: the files that are written or removed, by what a message calls them ("the output", "its error list").
-
-    Raises:
-        OptionError: the first input that would be overwritten, or removed.
-    """
-    for name in inputs:
-        for role, place in places.items():
-            if _are_one(os.fspath(name), place):
-                raise OptionError(f"{place} is the input too, and {role} would replace it; name another output")
-
-
 def reason(error: BaseException) -> str:
     """Why the system refused, for a message."""
     if not isinstance(error, OSError):
@@ -105,11 +83,3 @@ def _check_parent(path: Path) -> None:
         raise OutputError(f"{path}: there is no folder {path.parent}; make it first")
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise OutputError(f"{path}: the folder {path.parent} is not writable")
-
-
-def _are_one(name: str, place: Path) -> bool:
-    try:
-        status = os.fstat(0) if name == STANDARD_STREAM else Path(name).stat()
-        return os.path.samestat(status, place.stat())
-    except (OSError, ValueError):
-        return name != STANDARD_STREAM and os.path.realpath(name) == os.path.realpath(place)

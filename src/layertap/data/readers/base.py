@@ -1,15 +1,17 @@
-"""What every reader is: an iterator of records with one policy for rows that cannot be read."""
+"""The base of all readers: an iterator of records, with one policy for rows that cannot be read."""
 
 from __future__ import annotations
 
+import threading
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from layertap.data.readers.source import Source
+from layertap.data.readers.source import FileState, Source, check_same
 from layertap.errors import InputError, OptionError
 from layertap.records import Record
 
@@ -18,20 +20,24 @@ if TYPE_CHECKING:
 
 OnError = Literal["raise", "skip"]
 
+MAX_RECORD_BYTES = 64 << 20
+"""Default of `ReadOptions.max_record_bytes`: far above any text, and a bound on what damage can make a reader hold."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
     """What to take from an input, and what to do with rows that cannot be read.
 
     Attributes:
-        text_column: the column with the texts; None: `text`.
-        words_column: the column with lists of words, which are the text then; None: there are no given words.
-        pair_column: the column with second texts; None: there are none.
-        spans_column: the column with character ranges of the text; None: there are none.
-        id_column: the column with the ids; None: `id` where there is one.
-        columns: other columns to carry along; None: all but the texts.
+        text_column: name of the column with the texts; None stands for `text`.
+        words_column: name of the column with lists of words, which are the text then; None if words are not given.
+        pair_column: name of the column with second texts; None if there are none.
+        spans_column: name of the column with character ranges of the text; None if there are none.
+        id_column: name of the column with the ids; None stands for `id` if the input has one.
+        columns: names of other columns to carry along; None stands for all but the texts.
         on_error: `raise` stops at the first bad row, `skip` lists it and goes on.
-        max_errors: bad rows that `skip` bears; None: any number.
+        max_errors: number of bad rows that `skip` tolerates; None tolerates any number.
+        max_record_bytes: size of the longest record that is read, in bytes of the uncompressed input.
     """
 
     text_column: str | None = None
@@ -42,6 +48,7 @@ class ReadOptions:
     columns: tuple[str, ...] | None = None
     on_error: OnError = "raise"
     max_errors: int | None = None
+    max_record_bytes: int = MAX_RECORD_BYTES
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip"):
@@ -60,9 +67,22 @@ class ReadOptions:
             raise OptionError("max_errors is given and on_error is 'raise'; it goes with on_error 'skip'")
         if self.max_errors is not None and self.max_errors < 0:
             raise OptionError(f"max_errors is {self.max_errors}; it can be 0 or more")
-        twice = sorted({name for name in self.columns or () if (self.columns or ()).count(name) > 1})
+        limit = self.max_record_bytes
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise OptionError(f"max_record_bytes is {limit!r}; it can be a whole number of at least 1")
+        twice = repeated(self.columns or ())
         if twice:
             raise OptionError(f"columns name {', '.join(map(repr, twice))} twice; name each once")
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, sorted."""
+    return sorted(name for name, count in Counter(names).items() if count > 1)
+
+
+def too_long(what: str, limit: int) -> str:
+    """Return the reason for refusing a record of more bytes than the limit; `what` is what has them."""
+    return f"{what} is longer than {limit:,} bytes, the limit for a record; raise it with --max-record-size"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +101,7 @@ class RowError:
 
 
 def refuse_roles(options: ReadOptions, roles: Mapping[str, Any], *, file: str, why: str) -> None:
-    """Refuses columns that were named for a format which has no such columns.
+    """Refuse columns that were named for a format which has no such columns.
 
     Args:
         options: what the user asked for.
@@ -96,11 +116,22 @@ def refuse_roles(options: ReadOptions, roles: Mapping[str, Any], *, file: str, w
 
 
 class BadRowError(Exception):
-    """Raised while a row is parsed; `Reader` turns it into an InputError or a RowError."""
+    """A row that cannot be read; `Reader` turns it into an InputError or a RowError."""
+
+
+READING_ERRORS = (OSError, EOFError, zlib.error)
+"""Errors of the system and of gzip while bytes are read."""
+
+
+def in_words(error: Exception) -> str:
+    """Return the reason that a reading error states, without its number."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 class Reader(ABC):
-    """The records of one input, in order; read once, closed at the end.
+    """Iterator over the records of one input, in order; the input is read once and closed at the end.
+
+    Threads may share a reader: each record goes to one of them.
 
     Attributes:
         errors: rows skipped so far.
@@ -113,17 +144,29 @@ class Reader(ABC):
         self.errors: list[RowError] = []
         self._source = source
         self._options = options
+        self._range: range | None = None
         self._records = self._read()
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """Name of the input for messages."""
+        return self._source.name
 
     @property
     def bytes_total(self) -> int | None:
-        """Size of the input as stored, or None where it is not known (standard input)."""
+        """Size of the input as stored, or None if it is not known (standard input, a pipe)."""
         return self._source.bytes_total
 
     @property
     def bytes_read(self) -> int:
         """How much of `bytes_total` has been read."""
         return self._source.bytes_read
+
+    @property
+    def can_be_reread(self) -> bool:
+        """Whether `again` can open the input a second time: true of regular files, not of pipes and devices."""
+        return self._source.can_be_reread
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -134,10 +177,55 @@ class Reader(ABC):
         """
         return {}
 
-    def __iter__(self) -> Iterator[Record]:
-        return self._records
+    @property
+    def state(self) -> FileState | None:
+        """State of the file when it was opened; None of a pipe, a device or standard input."""
+        return self._source.state
 
-    def __enter__(self) -> Reader:
+    def check_same(self, state: FileState) -> None:
+        """Refuse an input that is not the file, or not in the state, that an earlier reading of it saw.
+
+        Raises:
+            InputError: it is another file, or has changed.
+        """
+        check_same(self.name, state, self.state)
+
+    def again(self) -> Self:
+        """Open the same input a second time, from its beginning.
+
+        Raises:
+            InputError: the input can be read once only (see `can_be_reread`), or has changed since it was opened.
+        """
+        if self._source.path is None or not self.can_be_reread:
+            raise InputError(f"{self.name}: a pipe can be read once only; write it to a file first, and name that")
+        source = Source(self._source.path)
+        try:
+            check_same(self.name, self.state, source.state)
+            reader = type(self)(source, self._options)
+        except BaseException:
+            source.close()
+            raise
+        reader.restrict(self._range)
+        return reader
+
+    def restrict(self, rows: range | None) -> None:
+        """Limit the records to those with these row numbers, before any is taken; None stands for all.
+
+        Raises:
+            OptionError: the range has a step, or a negative bound.
+        """
+        if rows is not None and (rows.step != 1 or rows.start < 0 or rows.stop < rows.start):
+            raise OptionError(f"rows is {rows}; expected range(first, last + 1) of row numbers counted from 0")
+        self._range = rows
+
+    def __iter__(self) -> Iterator[Record]:
+        return self
+
+    def __next__(self) -> Record:
+        with self._lock:
+            return next(self._records)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -146,29 +234,45 @@ class Reader(ABC):
         self.close()
 
     def close(self) -> None:
-        """Closes the input."""
+        """Close the input."""
         self._source.close()
 
     @abstractmethod
     def _rows(self) -> Iterator[tuple[int, Any]]:
-        """Rows as (number counted from 1, what `_parse` wants), bad rows included."""
+        """Yield rows as (number counted from 1, argument of `_parse` or a `BadRowError`), bad rows included."""
 
     @abstractmethod
     def _parse(self, row: int, raw: Any) -> Record:
-        """The record of a row; raises BadRowError."""
+        """Make the record of a row; raises BadRowError."""
+
+    def _rows_from(self, first: int) -> tuple[int, Iterator[tuple[int, Any]]]:  # noqa: ARG002 - for formats that can
+        """Return rows, and the 0-based number of the first of them: at most `first`.
+
+        A format that finds a row without reading those before it overrides this.
+        """
+        return 0, self._rows()
 
     def _read(self) -> Iterator[Record]:
         number = 0
+        wanted = range(0) if self._range is None else self._range
         try:
-            for row, (number, raw) in enumerate(self._rows()):
+            begin, rows = self._rows_from(wanted.start)
+            for row, (number, raw) in enumerate(rows, start=begin):
+                if self._range is not None and row not in wanted:
+                    if row >= wanted.stop:
+                        break
+                    continue
                 try:
+                    if isinstance(raw, BadRowError):
+                        raise raw
                     record = self._parse(row, raw)
                 except BadRowError as bad:
                     self._refuse(row, f"{self.unit} {number}", str(bad))
                     continue
                 yield record
-        except (OSError, EOFError, zlib.error) as error:
-            raise self._fail(f"cannot be read after {self.unit} {number}: {error}") from None
+            self._source.check_unchanged()
+        except READING_ERRORS as error:
+            raise self._fail(f"cannot be read after {self.unit} {number}: {in_words(error)}") from None
         finally:
             self.close()
 

@@ -5,20 +5,20 @@ from __future__ import annotations
 import csv
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, BinaryIO, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions, refuse_roles
-from layertap.data.readers.lines import UTF8_BOM, decode
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions, refuse_roles, repeated, too_long
+from layertap.data.readers.lines import LINE_END, UTF8_BOM, decode, skipped_line, without_end
 from layertap.data.readers.roles import record_of
-from layertap.data.readers.selection import ID_COLUMN, select
+from layertap.data.readers.selection import ID_COLUMN, listed, select
 from layertap.data.readers.source import Source
 from layertap.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Far above any text, and a bound on what a quote that is never closed can swallow.
-FIELD_LIMIT = 1 << 28
+MAX_COLUMNS = 1 << 20
+"""Most columns that a header may name."""
 
 
 class DelimitedReader(Reader):
@@ -37,9 +37,9 @@ class DelimitedReader(Reader):
             file=source.name,
             why="fields with text in them, and {role} asked for holds lists; write the input as jsonl or parquet",
         )
-        # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered.
-        csv.field_size_limit(max(FIELD_LIMIT, csv.field_size_limit()))
-        self._lines = _Lines(source.stream)
+        # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered. Rows have their own.
+        csv.field_size_limit(max(options.max_record_bytes, csv.field_size_limit()))
+        self._lines = _Lines(source, options.max_record_bytes)
         self._fields = csv.reader(self._lines, delimiter=self.delimiter, strict=True)
         self._header = self._read_header()
         self._place = {name: i for i, name in enumerate(self._header)}
@@ -63,12 +63,17 @@ class DelimitedReader(Reader):
 
     def _rows(self) -> Iterator[tuple[int, list[str] | BadRowError]]:
         while True:
-            first = self._lines.number + 1
+            first = self._lines.begin_row()
             try:
                 fields = next(self._fields, None)
-            except csv.Error as error:
-                if self._lines.ended or "field larger" in str(error):
+            except _TooLongError as error:
+                if self._lines.number > first:
                     # Rows without number may be inside: no skipping over that.
+                    raise self._fail(f"line {first}: a quote opened here is not closed so soon; {error}") from None
+                yield first, BadRowError(str(error))
+                continue
+            except csv.Error as error:
+                if self._lines.ended:
                     raise self._fail(f"line {first}: a quote opened here is never closed") from None
                 yield first, BadRowError(f"broken quoting: {error}{self._up_to(first)}")
                 continue
@@ -80,9 +85,7 @@ class DelimitedReader(Reader):
             elif fields:
                 yield first, fields
 
-    def _parse(self, row: int, raw: list[str] | BadRowError) -> Record:
-        if isinstance(raw, BadRowError):
-            raise raw
+    def _parse(self, row: int, raw: list[str]) -> Record:
         if len(raw) != len(self._header):
             raise BadRowError(f"{len(raw)} fields under a header of {len(self._header)}")
         chosen, place = self._selection, self._place
@@ -93,10 +96,11 @@ class DelimitedReader(Reader):
         for number, fields in self._rows():
             if isinstance(fields, BadRowError):
                 raise self._fail(f"line {number}, the header: {fields}")
-            twice = sorted({name for name in fields if fields.count(name) > 1})
+            if len(fields) > MAX_COLUMNS:
+                raise self._fail(f"line {number}: the header has {len(fields):,} columns; at most {MAX_COLUMNS:,} work")
+            twice = repeated(fields)
             if twice:
-                listed = ", ".join(map(repr, twice))
-                raise self._fail(f"line {number}: the header names {listed} twice; does it name the columns?")
+                raise self._fail(f"line {number}: the header names {listed(twice)} twice; does it name the columns?")
             return fields
         raise self._fail("the file is empty; its first line must name the columns")
 
@@ -117,6 +121,10 @@ class TsvReader(DelimitedReader):
     delimiter: ClassVar[str] = "\t"
 
 
+class _TooLongError(Exception):
+    """A row of more bytes than the limit; the csv module begins a new row after it."""
+
+
 class _Lines:
     """Decoded lines with their ends, for the csv module.
 
@@ -124,21 +132,33 @@ class _Lines:
     exception instead would end the row in the middle of its quotes.)
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
+    def __init__(self, source: Source, limit: int) -> None:
+        self._source = source
+        self._limit = limit
+        self._left = limit
         self.number = 0
         self.ended = False
         self.bad: BadRowError | None = None
+
+    def begin_row(self) -> int:
+        """Return the number of the next line, with which a row begins that may have as many bytes as the limit."""
+        self._left = self._limit
+        return self.number + 1
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline()
+        line = self._source.stream.readline(self._limit + len(LINE_END))
         if not line:
             self.ended = True
             raise StopIteration
         self.number += 1
+        self._left -= len(without_end(line))
+        if self._left < 0:
+            if not line.endswith(b"\n"):
+                skipped_line(self._source, line, self.number, self._limit)
+            raise _TooLongError(too_long("the row", self._limit))
         if self.number == 1:
             line = line.removeprefix(UTF8_BOM)
         try:

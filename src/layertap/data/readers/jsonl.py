@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 HEAD_ROWS = 1000
 HEAD_BYTES = 16 << 20
 
+MAX_DEPTH = 100
+"""Lists and objects one inside another: what is deeper is no data, and what handles values calls itself a level."""
+TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
+
 
 class JsonlReader(Reader):
     """An object a line; lines of white space only are no rows.
@@ -32,7 +36,8 @@ class JsonlReader(Reader):
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
-        self._lines = ((number, line) for number, line in numbered_lines(source.stream) if line.strip())
+        lines = numbered_lines(source, options.max_record_bytes)
+        self._lines = ((number, line) for number, line in lines if isinstance(line, BadRowError) or line.strip())
         self._head = self._peek()
         self._selection = self._select()
         self._types: dict[str, pa.DataType | None] | None = None
@@ -49,7 +54,7 @@ class JsonlReader(Reader):
             self._types = {name: arrow_type(kind) for name, kind in kinds.items()}
         return self._types
 
-    def _rows(self) -> Iterator[tuple[int, bytes]]:
+    def _rows(self) -> Iterator[tuple[int, bytes | BadRowError]]:
         return chain(self._head, self._lines)
 
     def _parse(self, row: int, raw: bytes) -> Record:
@@ -61,12 +66,12 @@ class JsonlReader(Reader):
             columns = {key: values[key] for key in chosen.columns if key in values}
         return record_of(row, chosen, values, columns)
 
-    def _peek(self) -> list[tuple[int, bytes]]:
-        head: list[tuple[int, bytes]] = []
+    def _peek(self) -> list[tuple[int, bytes | BadRowError]]:
+        head: list[tuple[int, bytes | BadRowError]] = []
         size = 0
         for number, line in self._lines:
             head.append((number, line))
-            size += len(line)
+            size += 0 if isinstance(line, BadRowError) else len(line)
             if len(head) == HEAD_ROWS or size >= HEAD_BYTES:
                 break
         return head
@@ -116,27 +121,52 @@ class JsonlReader(Reader):
         return kinds
 
     def _once_more(self) -> Iterator[Record]:
-        if self._source.path is not None and self._source.can_be_reread:
-            with JsonlReader(Source(self._source.path), self._options) as reader:
+        if self.can_be_reread:
+            with self.again() as reader:
                 yield from reader
             return
         for row, (_, line) in enumerate(self._head):
             try:
-                yield self._parse(row, line)
+                if isinstance(line, bytes):
+                    yield self._parse(row, line)
             except BadRowError:
                 continue  # met again, and dealt with, when the records are read
 
 
-def parse_object(line: bytes) -> dict[str, Any]:
-    """The object of a line; raises BadRowError."""
+def parse_object(line: bytes | BadRowError) -> dict[str, Any]:
+    """Return the object of a line.
+
+    Raises:
+        BadRowError: the line is no JSON object, is nested more than `MAX_DEPTH` deep, or could not be read at all.
+    """
+    if isinstance(line, BadRowError):
+        raise line
     try:
         values = json.loads(decode(line))
     except json.JSONDecodeError as error:
         raise BadRowError(f"broken JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
-        raise BadRowError("JSON nested too deeply") from None
+        raise BadRowError(TOO_DEEP) from None
     except ValueError as error:
         raise BadRowError(f"broken JSON: {error}") from None
     if not isinstance(values, dict):
         raise BadRowError(f"{'null' if values is None else named(values)}, not an object with columns")
+    # Counting brackets is quick, and nearly every row has fewer in all than may stand one inside another.
+    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(values, MAX_DEPTH):
+        raise BadRowError(TOO_DEEP)
     return values
+
+
+def _is_deeper(value: dict[str, Any] | list[Any], depth: int) -> bool:
+    """Return whether lists and objects stand more than `depth` deep inside one another, the outermost included."""
+    level: list[dict[str, Any] | list[Any]] = [value]
+    for _ in range(depth):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True

@@ -3,30 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO
 
-from layertap.data.readers.base import BadRowError
+from layertap.data.readers.base import BadRowError, too_long
+from layertap.data.readers.source import Source
+from layertap.errors import InputError
 
 UTF8_BOM = b"\xef\xbb\xbf"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
+LINE_END = b"\r\n"
+SKIPPED_AT_ONCE = 1 << 20
 
 
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Lines counted from 1, without their ends and without a byte order mark.
+def numbered_lines(source: Source, limit: int) -> Iterator[tuple[int, bytes | BadRowError]]:
+    """Yield lines with their numbers, counted from 1, without their ends and without a byte order mark.
 
     A last line without an end counts. U+2028 and its like end nothing: they are part of the text.
+
+    Args:
+        source: an open input.
+        limit: the most bytes that a line may have. A longer one is never held in memory: a `BadRowError` stands in
+            its place, and reading goes on behind it.
+
+    Raises:
+        InputError: a line of a pipe or device is too long; there it may have no end.
     """
-    for number, line in enumerate(stream, start=1):
-        yield number, without_end(line.removeprefix(UTF8_BOM) if number == 1 else line)
+    stream = source.stream
+    number = 0
+    while line := stream.readline(limit + len(LINE_END)):
+        number += 1
+        text = without_end(line.removeprefix(UTF8_BOM) if number == 1 else line)
+        if len(text) <= limit:
+            yield number, text
+            continue
+        yield number, skipped_line(source, line, number, limit)
+
+
+def skipped_line(source: Source, begin: bytes, number: int, limit: int) -> BadRowError:
+    """Skip what is left of a line that is too long, and return the reason for its refusal.
+
+    Args:
+        source: an open input.
+        begin: the part of the line that has been read.
+        number: the line's number.
+        limit: the most bytes that it may have.
+
+    Raises:
+        InputError: the input is a pipe or a device, where a line may have no end.
+    """
+    reason = too_long("the line", limit)
+    if not source.can_be_reread:
+        raise InputError(f"{source.name}: line {number}: {reason}")
+    part = begin
+    while part and not part.endswith(b"\n"):
+        part = source.stream.readline(SKIPPED_AT_ONCE)
+    return BadRowError(reason)
 
 
 def without_end(line: bytes) -> bytes:
-    """A line without its line feed and the carriage return before it."""
+    """Return a line without its line feed and the carriage return before it."""
     return line[:-1].removesuffix(b"\r") if line.endswith(b"\n") else line
 
 
 def decode(line: bytes) -> str:
-    """The text of a line.
+    """Return the text of a line.
 
     Raises:
         BadRowError: bytes that are not UTF-8, or a NUL, which no text holds.
@@ -41,7 +80,7 @@ def decode(line: bytes) -> str:
 
 
 def not_utf8(line: bytes, position: int) -> str:
-    """The reason for a line that does not decode at a 0-based position."""
+    """Return the reason for refusing a line that does not decode at a 0-based position."""
     if line.startswith(UTF16_BOMS):
         return "not UTF-8 but UTF-16, it seems; convert it with: iconv -f UTF-16 -t UTF-8"
     return f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the line"

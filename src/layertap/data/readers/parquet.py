@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from layertap.data.arrow_row import ArrowRow
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions, repeated, too_long
 from layertap.data.readers.roles import record_of
-from layertap.data.readers.selection import ID_COLUMN, select
-from layertap.data.readers.source import Source
-from layertap.errors import UsageError
+from layertap.data.readers.selection import ID_COLUMN, listed, select
+from layertap.data.readers.source import FileState, Source, check_same
+from layertap.errors import UsageError, printable
 from layertap.records import Record
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 << 20
 BUFFER_BYTES = 1 << 20
+
+RawRow: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
+"""Values of a row's columns that play a role, by name, and its carried columns."""
 
 
 class ParquetReader(Reader):
@@ -32,16 +36,20 @@ class ParquetReader(Reader):
         import pyarrow.parquet as pq
 
         super().__init__(source, options)
-        try:
+        if source.path is None or not source.can_be_reread:
+            raise self._fail(
+                "Parquet ends with its table of contents, so that a pipe cannot be read; write it to a file"
+            )
+        with self._arrow_errors("this is no readable Parquet file"):
             # Without pre-buffering, pages are read as they are needed: a row group may be larger than memory.
             self._file = pq.ParquetFile(source.path, buffer_size=BUFFER_BYTES, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
-            raise self._fail(f"this is no readable Parquet file: {error}") from None
-        self._schema = self._file.schema_arrow
-        names = self._schema.names
-        twice = sorted({name for name in names if names.count(name) > 1})
+            self._schema = self._file.schema_arrow
+            names = self._schema.names
+        # Arrow opened the path by itself.
+        check_same(source.name, source.state, FileState.of(source.path))
+        twice = repeated(names)
         if twice:
-            raise self._fail(f"column {', '.join(map(repr, twice))} stands in it twice")
+            raise self._fail(f"column {listed(twice)} stands in it twice")
         strings = [field.name for field in self._schema if _is_string(field.type)]
         self._selection = select(
             options,
@@ -72,23 +80,60 @@ class ParquetReader(Reader):
             self._file.close()
         super().close()
 
-    def _rows(self) -> Iterator[tuple[int, tuple[dict[str, Any], Mapping[str, Any]]]]:
-        import pyarrow as pa
+    def _rows(self) -> Iterator[tuple[int, RawRow | BadRowError]]:
+        return self._rows_from(0)[1]
 
-        chosen = self._selection
+    def _rows_from(self, first: int) -> tuple[int, Iterator[tuple[int, RawRow | BadRowError]]]:
+        """Begin with the row group that holds the row: those before it are not read."""
+        begin = group = 0
+        with self._arrow_errors("its table of contents cannot be read"):
+            metadata = self._file.metadata
+            while group < metadata.num_row_groups and begin + metadata.row_group(group).num_rows <= first:
+                begin += metadata.row_group(group).num_rows
+                group += 1
+            groups = list(range(group, metadata.num_row_groups))
+        return begin, self._rows_of(groups, begin)
+
+    def _rows_of(self, groups: list[int], begin: int) -> Iterator[tuple[int, RawRow | BadRowError]]:
+        chosen, limit = self._selection, self._options.max_record_bytes
         roles = replace(chosen, columns=()).wanted
-        try:
-            for batch in self._file.iter_batches(batch_size=self._batch_rows(), columns=list(chosen.wanted)):
+        self._rows_read = begin
+        for batch in self._batches(groups):
+            with self._arrow_errors(f"cannot be read after row {self._rows_read}"):
                 values = [_python_values(batch.column(name)) for name in roles]
                 carried = batch.select(list(chosen.columns))
-                for i, row in enumerate(zip(*values, strict=True)):
-                    self._rows_read += 1
-                    found = dict(zip(roles, row, strict=True))
-                    yield self._rows_read, (found, ArrowRow(carried, i) if chosen.columns else {})
-        except (pa.ArrowException, OSError) as error:
-            raise self._fail(f"cannot be read after row {self._rows_read}: {error}") from None
+                is_large = batch.nbytes > limit
+            for i, row in enumerate(zip(*values, strict=True)):
+                self._rows_read += 1
+                if is_large and _row_bytes(batch, i) > limit:
+                    yield self._rows_read, BadRowError(too_long("the row", limit))
+                    continue
+                roles_of_row = dict(zip(roles, row, strict=True))
+                yield self._rows_read, (roles_of_row, ArrowRow(carried, i) if chosen.columns else {})
 
-    def _parse(self, row: int, raw: tuple[dict[str, Any], Mapping[str, Any]]) -> Record:
+    def _batches(self, groups: list[int]) -> Iterator[pa.RecordBatch]:
+        batches: Iterator[pa.RecordBatch] | None = None
+        while True:
+            with self._arrow_errors(f"cannot be read after row {self._rows_read}"):
+                if batches is None:
+                    batches = self._file.iter_batches(
+                        batch_size=self._batch_rows(), row_groups=groups, columns=list(self._selection.wanted)
+                    )
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    @contextmanager
+    def _arrow_errors(self, what: str) -> Iterator[None]:
+        """Turn the errors of Arrow into the project's own; a damaged file raises more kinds than it documents."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(printable(line.strip()) for line in str(error).splitlines()[:3])
+            raise self._fail(f"{what}: {reason or type(error).__name__}") from None
+
+    def _parse(self, row: int, raw: RawRow) -> Record:
         values, columns = raw
         for name, value in values.items():
             if isinstance(value, UnicodeDecodeError):
@@ -153,6 +198,17 @@ def _is_list(type_: pa.DataType) -> bool:
 
     kinds = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
     return any(is_kind(type_) for is_kind in kinds)
+
+
+def _row_bytes(batch: pa.RecordBatch, row: int) -> int:
+    """Return the bytes of a row; what a dictionary column holds for other rows does not count."""
+    import pyarrow as pa
+
+    size = 0
+    for column in batch.slice(row, 1).columns:
+        values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        size += values.nbytes
+    return size
 
 
 def _python_values(column: pa.Array) -> list[Any]:

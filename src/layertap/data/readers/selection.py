@@ -81,16 +81,17 @@ def select(
     Raises:
         UsageError: a column that is not there or cannot play its role; the message lists those found.
     """
-    listed = f"{origin} {_listed(found)}" if found else "it has no columns"
+    those = f"{origin} {listed(found)}" if found else "it has no columns"
+    there = frozenset(found)
     asked = asked_selection(options)
-    if asked.text is not None and asked.text not in found:
+    if asked.text is not None and asked.text not in there:
         advice = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
         how = "" if options.text_column else " and no text column is named"
-        raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {listed}{advice}")
+        raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {those}{advice}")
     roles = (options.words_column, options.pair_column, options.spans_column, options.id_column)
-    missing = [name for name in (*(options.columns or ()), *roles) if name is not None and name not in found]
+    missing = [name for name in (*(options.columns or ()), *roles) if name is not None and name not in there]
     if missing:
-        raise UsageError(f"{file}: there is no column {', '.join(map(repr, missing))}; {listed}")
+        raise UsageError(f"{file}: there is no column {listed(missing)}; {those}")
     if options.id_column is not None and options.id_column not in ids:
         raise UsageError(f"{file}: column {options.id_column!r} cannot be the id: ids are strings or whole numbers")
     id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and asked.text != ID_COLUMN else None)
@@ -107,7 +108,8 @@ def select(
     return replace(chosen, columns=columns)
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return the first few names for a message, quoted, and how many more there are."""
     more = f" and {len(names) - MOST_LISTED} more" if len(names) > MOST_LISTED else ""
     shown = (
         name if len(name) <= LONGEST_LISTED else name[: LONGEST_LISTED - 3] + "..." for name in names[:MOST_LISTED]

@@ -1,4 +1,4 @@
-"""Files of a word a line, a blank line between sentences: what CoNLL and CoNLL-U have in common."""
+"""The common part of CoNLL and CoNLL-U: one word per line, and a blank line between sentences."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import ClassVar, TypeAlias
 
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.base import BadRowError, Reader, ReadOptions, too_long
 from layertap.data.readers.lines import decode, numbered_lines
 from layertap.data.readers.source import Source
 
 Lines: TypeAlias = list[tuple[int, bytes]]
-"""The lines of a sentence with their numbers, counted from 1."""
+"""Lines of a sentence with their numbers, counted from 1."""
+
+Sentence: TypeAlias = tuple[int, Lines | BadRowError]
+"""Number of a sentence's first line, and its lines, or the reason why they cannot be read."""
 
 BLANK = b" \t"
 
 
 class SentenceReader(Reader):
-    """A record a sentence; where one is bad, messages name its first line and the line that is."""
+    """Reader of one record per sentence; messages name a bad sentence's first line and the line that is bad."""
 
     #: what comments begin with
     comment: ClassVar[bytes | None] = None
@@ -27,36 +30,55 @@ class SentenceReader(Reader):
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
         self._sentences = self._split()
-        self._head: list[Lines] = []
+        self._head: list[Sentence] = []
 
-    def _rows(self) -> Iterator[tuple[int, Lines]]:
-        for lines in chain(self._head, self._sentences):
-            yield lines[0][0], lines
+    def _rows(self) -> Iterator[Sentence]:
+        return chain(self._head, self._sentences)
 
     def _peek(self) -> Iterator[Lines]:
-        """The first sentences, which are read again afterwards."""
-        for lines in self._sentences:
-            self._head.append(lines)
-            yield lines
+        """Yield the first readable sentences, which are part of `_rows` all the same."""
+        for sentence in self._sentences:
+            self._head.append(sentence)
+            if not isinstance(sentence[1], BadRowError):
+                yield sentence[1]
 
-    def _split(self) -> Iterator[Lines]:
+    def _split(self) -> Iterator[Sentence]:
+        limit = self._options.max_record_bytes
         held: Lines = []
+        size = 0
         has_words = False
-        for number, line in numbered_lines(self._source.stream):
-            columns = line.split(None, 1)
-            if line.strip(BLANK) and columns[:1] != [self.document_mark]:
-                held.append((number, line))
-                has_words = has_words or self.comment is None or not line.startswith(self.comment)
+        bad: BadRowError | None = None
+        first = 0
+        for number, line in numbered_lines(self._source, limit):
+            if isinstance(line, BadRowError) or not self._parts_sentences(line):
+                first = first or number
+                if isinstance(line, BadRowError):
+                    bad = bad or at_line(line, number, first)
+                else:
+                    has_words = has_words or self.comment is None or not line.startswith(self.comment)
+                    size += len(line)
+                    if size > limit:
+                        if not self.can_be_reread:
+                            raise self._fail(f"line {first}: {too_long('the sentence', limit)}")
+                        bad = bad or BadRowError(too_long("the sentence", limit))
+                if bad is None:
+                    assert isinstance(line, bytes)
+                    held.append((number, line))
+                else:
+                    held = []
                 continue
-            if has_words:
-                yield held
-            held, has_words = [], False
-        if has_words:
-            yield held
+            if has_words or bad is not None:
+                yield first, bad or held
+            held, size, has_words, bad, first = [], 0, False, None, 0
+        if has_words or bad is not None:
+            yield first, bad or held
+
+    def _parts_sentences(self, line: bytes) -> bool:
+        return not line.strip(BLANK) or line.split(None, 1)[:1] == [self.document_mark]
 
 
 def decoded(lines: Lines, *, first: int) -> Iterator[tuple[int, str]]:
-    """Lines as text; raises BadRowError naming the line where it is not `first`."""
+    """Yield lines as text; a BadRowError names the line if it is not the `first`."""
     for number, line in lines:
         try:
             yield number, decode(line)
@@ -65,5 +87,5 @@ def decoded(lines: Lines, *, first: int) -> Iterator[tuple[int, str]]:
 
 
 def at_line(reason: object, number: int, first: int) -> BadRowError:
-    """A reason with its line, where that is not the sentence's first (which every message names)."""
+    """Add the line to a reason, unless it is the sentence's first, which every message names."""
     return BadRowError(str(reason) if number == first else f"{reason} (line {number})")

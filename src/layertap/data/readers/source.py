@@ -1,4 +1,4 @@
-"""An input opened for reading: a file, plain or gzipped, or standard input."""
+"""An input opened for reading: a file, plain or gzipped, a pipe, or standard input."""
 
 from __future__ import annotations
 
@@ -7,41 +7,90 @@ import io
 import os
 import stat
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from layertap.errors import InputError
+from layertap.errors import InputError, printable
 
 STANDARD_INPUT = "-"
 BUFFER_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileState:
+    """Identity, size and time of a regular file; two equal states mean that the file has not changed in between.
+
+    Attributes:
+        device, inode: the file itself, whatever its name is.
+        size: bytes as stored.
+        modified_ns: time of the last change, in nanoseconds.
+    """
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, file: int | Path) -> FileState | None:
+        """Read the state of a descriptor or path; None for pipes, devices and whatever else is no regular file."""
+        status = os.stat(file)  # noqa: PTH116 - takes descriptors too
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return cls(device=status.st_dev, inode=status.st_ino, size=status.st_size, modified_ns=status.st_mtime_ns)
+
+
+def can_be_reread(where: str | os.PathLike[str]) -> bool:
+    """Return whether an input can be opened more than once: a regular file can, a pipe and standard input cannot.
+
+    A path that does not exist, or that cannot be looked at, counts as one that can: opening it says what is wrong.
+    """
+    if os.fspath(where) == STANDARD_INPUT:
+        return False
+    try:
+        return Path(where).is_dir() or FileState.of(Path(where)) is not None
+    except (OSError, ValueError):
+        return True
+
+
+def name_of(where: str | os.PathLike[str]) -> str:
+    """Return the name of an input for messages."""
+    return "standard input" if os.fspath(where) == STANDARD_INPUT else printable(os.fspath(where))
 
 
 class Source:
     """An open input.
 
     Attributes:
-        name: what to call it in messages.
+        name: name of the input for messages.
         path: the file, or None for standard input.
         stream: its bytes, uncompressed.
-        bytes_total: size of the file as stored, or None where it has none (standard input, a pipe).
+        state: identity, size and time of a regular file when it was opened; None if the input cannot be opened a
+            second time (standard input, a pipe, a device).
     """
 
     def __init__(self, where: str | os.PathLike[str]) -> None:
         self.path = None if os.fspath(where) == STANDARD_INPUT else Path(where)
-        self.name = "standard input" if self.path is None else str(self.path)
-        self.bytes_total: int | None = None
+        self.name = name_of(where)
+        self.state: FileState | None = None
         if self.path is None:
+            if sys.stdin is None:
+                raise InputError("standard input is closed; name a file, or redirect one")
             raw: Any = sys.stdin.buffer
         else:
             raw = open_raw(self.path)
-            status = os.fstat(raw.fileno())
-            if stat.S_ISREG(status.st_mode):
-                self.bytes_total = status.st_size
+            self.state = FileState.of(raw.fileno())
         self._raw = raw
         self._counter = _Counter(raw)
         counted = io.BufferedReader(self._counter, BUFFER_BYTES)
         gzipped = self.path is not None and self.path.suffix.lower() == ".gz"
         self.stream: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=counted)) if gzipped else counted
+
+    @property
+    def bytes_total(self) -> int | None:
+        """Size of the file as stored, or None if it has none (standard input, a pipe)."""
+        return None if self.state is None else self.state.size
 
     @property
     def bytes_read(self) -> int:
@@ -51,16 +100,47 @@ class Source:
     @property
     def can_be_reread(self) -> bool:
         """Whether the input can be opened a second time from its beginning (a regular file)."""
-        return self.bytes_total is not None
+        return self.state is not None
+
+    def check_unchanged(self) -> None:
+        """Refuse a file whose size or time of change is no longer what it was when the file was opened.
+
+        Raises:
+            InputError: the file grew, shrank or was written to in the meantime.
+        """
+        if self.state is not None:
+            check_same(self.name, self.state, FileState.of(self._raw.fileno()))
 
     def close(self) -> None:
-        """Closes the file; standard input stays open."""
+        """Close the file; standard input stays open."""
         if self.path is not None:
             self._raw.close()
 
 
+def check_same(name: str, before: FileState | None, now: FileState | None) -> None:
+    """Refuse an input of which two readings, or the beginning and the end of one, do not see the same file.
+
+    Args:
+        name: name of the input for messages.
+        before: state of the file when it was opened first.
+        now: its state now.
+
+    Raises:
+        InputError: another file stands there now, or the file was written to.
+    """
+    if now == before:
+        return
+    if now is None or before is None or (now.device, now.inode) != (before.device, before.inode):
+        what = "another file took its place"
+    elif now.size != before.size:
+        what = f"it had {before.size:,} bytes at first and has {now.size:,} now"
+    else:
+        what = "something wrote to it"
+    raise InputError(f"{name} changed while it was read: {what}; run again when nothing writes to it, or on a copy")
+
+
 class _Counter(io.RawIOBase):
-    """Counts the bytes that pass."""
+    """Raw stream that counts the bytes that pass through it."""
 
     def __init__(self, raw: Any) -> None:
         self.count = 0
@@ -77,14 +157,21 @@ class _Counter(io.RawIOBase):
 
 
 def open_raw(path: Path) -> io.FileIO:
-    """Opens a file for reading, unbuffered; raises InputError saying why it cannot be opened."""
+    """Open a file for reading, unbuffered.
+
+    Raises:
+        InputError: the file cannot be opened; the message says why.
+    """
+    name = printable(path)
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
+        raise InputError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: this is a directory; name a file in it") from None
+        raise InputError(f"{name}: this is a directory; name a file in it") from None
     except PermissionError:
-        raise InputError(f"{path}: permission to read it is denied") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be opened: {error}") from None
+        raise InputError(f"{name}: permission to read it is denied") from None
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened: {error.strerror or error}") from None
+    except ValueError as error:  # a NUL in the name
+        raise InputError(f"{name}: cannot be opened: {error}") from None

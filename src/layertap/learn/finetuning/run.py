@@ -13,11 +13,14 @@ import torch
 
 from layertap.backends.torch.backend import device_named
 from layertap.checkpoints.load import ModelFiles
+from layertap.checkpoints.source import stored_files
 from layertap.data import open_reader
+from layertap.data.input import check_read_once
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.engine.progress import progress_on
 from layertap.errors import InputError, OptionError, UsageError
+from layertap.files import refuse_overlap
 from layertap.learn.finetuning.curve import Evaluation, can_draw, write_csv, write_png
 from layertap.learn.finetuning.encoding import LABEL, Examples, LabelledTexts, digest_of, encoded, part_of
 from layertap.learn.finetuning.folder import (
@@ -79,6 +82,7 @@ def finetune(
     words_column: str | None = None,
     pair_column: str | None = None,
     input_format: str | None = None,
+    max_record_bytes: int | None = None,
     scheme: str = "auto",
     model: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -107,7 +111,8 @@ def finetune(
         dev: what the checkpoints are judged by, of the same form; None: the last one is kept.
         test: what the result is measured on at the end, of the same form; None: nothing.
         label: the column with the labels, or lists of them, one a word.
-        text_column, words_column, pair_column, input_format: as `open_reader` has them, of all files.
+        text_column, words_column, pair_column, input_format, max_record_bytes: arguments of `open_reader`, which
+            hold for all files.
         scheme: of tags of words: "bio", "io" (B- is learnt as I-), "tags" (no entities), or "auto".
         model: a folder, a hub id, or None: all-MiniLM-L6-v2.
         revision, cache_dir, local_files_only, allow_pickle: where the model comes from.
@@ -130,6 +135,10 @@ def finetune(
     place, on_device = Path(output), device_named(device)
     check_output(place)
     options.check_dev(dev is not None)
+    files = [os.fspath(source) for source in (data, dev, test) if isinstance(source, str | os.PathLike)]
+    check_read_once(files)
+    places = {"the folder": place, "the state of the run": place.with_name(f"{place.name}.training")}
+    refuse_overlap([*files, *stored_files(model)], places)
 
     def read(source: Data) -> Part:
         if isinstance(source, LabelledTexts):
@@ -141,6 +150,7 @@ def finetune(
             words_column=words_column,
             pair_column=pair_column,
             columns=(label,),
+            max_record_bytes=max_record_bytes,
         ) as reader:
             return part_of(reader, label, os.fspath(source))
 
