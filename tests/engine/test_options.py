@@ -100,3 +100,24 @@ def test_the_table_loads_no_array_library():
     code = "import sys, layertap.engine.options; print(*{'numpy', 'torch', 'tokenizers'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("of", ["Classifier.from_pretrained", "Head.extractor"])
+def test_help_lists_the_options_of_what_takes_some_of_them(of):
+    pytest.importorskip("sklearn", reason="layertap.learn needs scikit-learn")
+    import layertap.learn as learn
+
+    kind, method = of.split(".")
+    keywords = {"Classifier": ClassifierOptions, "Head": HeadOptions}[kind]
+    parameters = inspect.signature(getattr(getattr(learn, kind), method)).parameters
+    listed = [name for name, one in parameters.items() if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert [name for name in listed if name in OPTIONS] == list(names_of(keywords))
+    assert "options" not in parameters
+
+
+def test_a_classifier_refuses_an_unknown_option_before_anything_is_opened():
+    pytest.importorskip("sklearn", reason="layertap.learn needs scikit-learn")
+    from layertap.learn import Classifier
+
+    with pytest.raises(OptionError, match=r"no option 'trunc_side' here; did you mean 'truncate_side'\?"):
+        Classifier.from_pretrained("there/is/no/such/folder", trunc_side="left")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from layertap.backends.base import Backend
 from layertap.backends.choice import BackendSelection, choose, open_backend
@@ -14,6 +13,7 @@ from layertap.backends.facts import BackendName, Precision
 from layertap.engine.cutting import Cutting
 from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
+from layertap.engine.identity import ModelIdentity, Provenance
 from layertap.engine.opening import OpenedModel, open_reference, plan_features
 from layertap.engine.options import (
     ExtractorOptions,
@@ -43,7 +43,6 @@ from layertap.features.naming import Features
 from layertap.features.plan import Plan
 from layertap.features.rules import Rules
 from layertap.records import Feature, FeatureSchema
-from layertap.version import __version__
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -320,42 +319,15 @@ class Extractor:
         """Arrow types of the columns that results add to the records: none."""
         return {}
 
-    def provenance(self, features: Features | None = None) -> dict[str, Any]:
-        """What results depend on, for the files that hold them: no time, host or path.
-
-        Keys: `layertap` (version), `model`, `commit`, `architecture`, `features` (name -> canonical text),
-        `max_length` (name -> limit in tokens), `prompt` (name -> what is put before texts, where that is anything),
-        `untrained_pooler`, `long` and what belongs to it, `word_pattern` where words are wanted or windows keep them
-        whole, `precision`, `backend`, `instruction_set`, `sha256` (file -> hash).
-        """
-        plan = self.plan(features)
-        checkpoint = self.files.checkpoint
-        return {
-            "layertap": __version__,
-            "model": Path(checkpoint.name).name if checkpoint.origin == "folder" else checkpoint.name,
-            "commit": checkpoint.commit,
-            "architecture": self.files.architecture.name,
-            "features": {name: str(expr) for name, expr in plan.features.items()},
-            "max_length": {name: plan.inputs[i].max_length for name, i in plan.input_of.items()},
-            "prompt": {name: plan.inputs[i].prompt for name, i in plan.input_of.items() if plan.inputs[i].prompt},
-            "untrained_pooler": self.semantics.untrained_pooler,
-            **self._text_provenance(plan),
-            "precision": self.semantics.precision,
-            "backend": self.backend.name,
-            "instruction_set": self.backend.instruction_set,
-            "sha256": self.files.hashes(),
-        }
-
-    def _text_provenance(self, plan: Plan) -> dict[str, Any]:
-        semantics = self.semantics
-        found: dict[str, Any] = {"long": semantics.long}
-        if semantics.long == "truncate":
-            found["truncate_side"] = semantics.truncate_side
-        elif semantics.long == "window":
-            found |= {"window": semantics.window, "overlap": semantics.overlap}
-        if "words" in plan.units or semantics.long == "window":
-            found["word_pattern"] = semantics.word_pattern
-        return found
+    def provenance(self, features: Features | None = None) -> Provenance:
+        """Return everything that results depend on, for the files that hold them: no time, host or path."""
+        return Provenance.of(
+            self.plan(features),
+            ModelIdentity.of(self.files),
+            self.semantics,
+            backend=self.backend.name,
+            instruction_set=self.backend.instruction_set,
+        )
 
     def _pipeline(self, plan: Plan, details: bool | Sequence[str] = False) -> Pipeline:
         names = checked_names(details)

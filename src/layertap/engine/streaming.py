@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from layertap.engine.identity import Provenance
 from layertap.engine.summary import RunSummary
 from layertap.engine.texts import Text
 from layertap.features.naming import Features
@@ -53,7 +54,7 @@ class Streams(Protocol):
     ) -> tuple[FeatureSchema, ...]:
         """Return the name, dtype and shape of every array in the results, in output order."""
 
-    def provenance(self, features: Features | None = None) -> dict[str, Any]:
+    def provenance(self, features: Features | None = None) -> Provenance:
         """Return everything that the results depend on, as written to the files that hold them."""
 
     def stream(

@@ -20,6 +20,7 @@ from layertap.backends.facts import BackendRequest, row_of
 from layertap.backends.here import installed, require_torch
 from layertap.checkpoints.keys import to_stored
 from layertap.engine.extractor import Extractor
+from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Precision, Runtime, Semantics
 from layertap.errors import BackendError, CheckpointError, OptionError
@@ -178,13 +179,14 @@ def verify(
             comparison.take(chosen[done : done + len(group)], expected)
         done += len(group)
     say("comparing token ids")
+    identity = ModelIdentity.of(opened.files)
     return Certificate(
-        model=Path(checkpoint.name).name if checkpoint.origin == "folder" else checkpoint.name,
-        commit=checkpoint.commit,
-        architecture=opened.files.architecture.name,
+        model=identity.name,
+        commit=identity.commit,
+        architecture=identity.architecture,
         reference_class=type(reference.module).__name__,
         versions=versions,
-        sha256=opened.files.hashes(),
+        sha256=dict(identity.sha256),
         pooler=opened.files.pooler if spec.pooler else "none",
         last_normed=spec.num_hidden_layers if spec.final_norm else None,
         max_length=opened.facts(Semantics()).max_length,

@@ -16,6 +16,7 @@ from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
 from layertap.data import open_reader
 from layertap.data.input import check_read_once
+from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.engine.progress import progress_on
@@ -287,16 +288,16 @@ def _meant_by(
     device: torch.device,
 ) -> dict[str, Any]:
     """Everything that decides the result."""
-    checkpoint = files.checkpoint
+    identity = ModelIdentity.of(files)
     stated = {
         name: None if part is None else {"records": len(part.labels.values), "sha256": digest_of(part)}
         for name, part in (("train", parts["training"]), ("dev", parts.get("dev")))
     }
     return {
         "layertap": __version__,
-        "model": Path(checkpoint.name).name if checkpoint.origin == "folder" else checkpoint.name,
-        "commit": checkpoint.commit,
-        "sha256": files.hashes(),
+        "model": identity.name,
+        "commit": identity.commit,
+        "sha256": dict(identity.sha256),
         "task": parts["training"].labels.task,
         "scheme": scoring.scheme,
         "labels": list(scoring.names),

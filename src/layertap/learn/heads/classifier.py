@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 import numpy as np
 
 from layertap.engine.extractor import Extractor
 from layertap.engine.opening import open_reference
-from layertap.engine.options import BackendName, ModelReference, Precision, Runtime, Semantics
+from layertap.engine.options import ClassifierOptions, shown_in_help, split_options
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text
@@ -61,36 +61,20 @@ class Classifier:
         self._predictor = Predictor(extractor, [head])
 
     @classmethod
+    @shown_in_help(ClassifierOptions)
     def from_pretrained(
         cls,
         model: str | os.PathLike[str],
         *,
-        revision: str | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        allow_pickle: bool = False,
-        precision: Precision = "float32",
-        max_length: int | None = None,
-        long: Literal["truncate", "window", "error"] = "truncate",
-        truncate_side: Literal["right", "left"] = "right",
-        window: int | None = None,
-        overlap: int | None = None,
-        word_pattern: str | None = None,
-        backend: BackendName = "auto",
-        device: str = "cpu",
-        threads: int | None = None,
-        instruction_set: str | None = None,
-        batch_tokens: int | None = None,
         name: str | None = None,
+        **options: Unpack[ClassifierOptions],
     ) -> Classifier:
         """Open a checkpoint of a `ForSequenceClassification` or `ForTokenClassification` class of transformers.
 
         Args:
             model: folder or hub id.
-            revision, cache_dir, local_files_only, allow_pickle, precision, max_length, long, truncate_side, window,
-                overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens: as in
-                `Extractor.from_pretrained`.
             name: name of the results in `stream`; None stands for the last part of the name of the model.
+            options: options of `Extractor.from_pretrained`, all but `untrained_pooler` and `non_finite`.
 
         Raises:
             ModelNotFoundError: no such folder or hub id.
@@ -98,34 +82,13 @@ class Classifier:
             WeightsError: the checkpoint has no head, or a damaged one.
             ConfigError: labels that do not fit the head.
             BackendError: no installed backend can run the model.
+            OptionError: an unknown option, or one whose value is out of range.
         """
-        reference = ModelReference(
-            name=os.fspath(model),
-            revision=revision,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            local_files_only=local_files_only,
-            allow_pickle=allow_pickle,
-        )
-        semantics = Semantics(
-            precision=precision,
-            max_length=max_length,
-            untrained_pooler="use",  # the head was trained on the pooler as it is
-            long=long,
-            truncate_side=truncate_side,
-            window=window,
-            overlap=overlap,
-            word_pattern=word_pattern,
-        )
-        runtime = Runtime(
-            backend=backend,
-            device=device,
-            threads=threads,
-            instruction_set=instruction_set,
-            batch_tokens=batch_tokens,
-        )
+        reference, semantics, runtime = split_options(model, options, ClassifierOptions)
+        semantics = replace(semantics, untrained_pooler="use")  # the head was trained on the pooler as it is
         opened = open_reference(reference)
         head = CheckpointHead.of(
-            opened.files, name or default_name(opened.files.checkpoint.name), allow_pickle=allow_pickle
+            opened.files, name or default_name(opened.files.checkpoint.name), allow_pickle=reference.allow_pickle
         )
         return cls(Extractor.of(opened, semantics, runtime), head)
 

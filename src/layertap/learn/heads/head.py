@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from layertap.engine.extractor import Extractor
+from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel, open_reference
-from layertap.engine.options import BackendName, ModelReference, Runtime, Semantics
+from layertap.engine.options import HeadOptions, Semantics, shown_in_help, split_options
 from layertap.engine.texts import Text
 from layertap.errors import LayertapError, OptionError
 from layertap.learn.heads.base import Answer, Float32Array, canonical
@@ -43,11 +44,9 @@ class FittedModel:
     @classmethod
     def of(cls, opened: OpenedModel | Extractor) -> FittedModel:
         """Describe an open model."""
-        files = opened.files
-        checkpoint = files.checkpoint
-        name = str(checkpoint.folder.resolve()) if checkpoint.origin == "folder" else checkpoint.name
+        model = ModelIdentity.of(opened.files)
         return cls(
-            name=name, revision=checkpoint.commit, architecture=files.architecture.name, sha256=dict(files.hashes())
+            name=model.location, revision=model.commit, architecture=model.architecture, sha256=dict(model.sha256)
         )
 
     @property
@@ -147,47 +146,28 @@ class Head:
         arrays = {"weight": self.weight, "bias": self.bias} | ({} if self.mix is None else {"mix": self.mix})
         write_head(Path(folder), stated, arrays, overwrite=overwrite)
 
+    @shown_in_help(HeadOptions)
     def extractor(
         self,
         model: str | os.PathLike[str] | None = None,
-        *,
-        cache_dir: str | os.PathLike[str] | None = None,
-        local_files_only: bool = False,
-        allow_pickle: bool | None = None,
-        backend: BackendName = "auto",
-        device: str = "cpu",
-        threads: int | None = None,
-        instruction_set: str | None = None,
-        batch_tokens: int | None = None,
+        **options: Unpack[HeadOptions],
     ) -> Extractor:
         """Open the model that the head was fitted on, with the options that its features depend on.
 
         Args:
             model: where the model is now; None opens it where it was.
-            allow_pickle: read a `pytorch_model.bin` if there is no safetensors file; None does so if the head was
-                fitted on one.
-            cache_dir, local_files_only, backend, device, threads, instruction_set, batch_tokens: as in
-                `Extractor.from_pretrained`.
+            options: options of `Extractor.from_pretrained` that say where the model is and how it runs. Where
+                `allow_pickle` is not among them, a `pytorch_model.bin` is read if the head was fitted on one.
 
         Raises:
             OptionError: the model, or its commit, is not the one that the head was fitted on.
         """
-        reference = ModelReference(
-            name=self.model.name if model is None else os.fspath(model),
-            revision=self.model.revision if model is None else None,
-            cache_dir=None if cache_dir is None else os.fspath(cache_dir),
-            local_files_only=local_files_only,
-            allow_pickle=self.model.is_pickled if allow_pickle is None else allow_pickle,
-        )
+        name = self.model.name if model is None else model
+        given = HeadOptions(allow_pickle=self.model.is_pickled) | options
+        reference, _, runtime = split_options(name, given, HeadOptions)
+        reference = replace(reference, revision=self.model.revision if model is None else None)
         opened = open_reference(reference)
         self.model.check(opened, self.name)
-        runtime = Runtime(
-            backend=backend,
-            device=device,
-            threads=threads,
-            instruction_set=instruction_set,
-            batch_tokens=batch_tokens,
-        )
         return Extractor.of(opened, self.semantics, runtime)
 
     def predict(

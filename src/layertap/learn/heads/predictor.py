@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from layertap.engine.extractor import Extractor
+from layertap.engine.identity import Provenance
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text
@@ -137,12 +138,9 @@ class Predictor:
                 types[head.name + ENTITIES] = pa.list_(pa.struct({**fields, "score": pa.float32()}.items()))
         return types
 
-    def provenance(self, features: Features | None = None) -> dict[str, Any]:
+    def provenance(self, features: Features | None = None) -> Provenance:
         """Return the provenance of the extractor, with the feature, labels and digest of each head under `heads`."""
-        stated = self.extractor.provenance(self._with_inputs(features))
-        for key in ("features", "max_length", "prompt"):
-            stated[key] = {name: value for name, value in stated[key].items() if name not in self._inputs}
-        stated["heads"] = {
+        heads = {
             head.name: {
                 "feature": head.feature,
                 "labels": list(head.labels),
@@ -152,7 +150,7 @@ class Predictor:
             }
             for head in self.heads
         }
-        return stated
+        return self.extractor.provenance(self._with_inputs(features)).with_heads(heads, read_features=self._inputs)
 
     def stream(
         self,

@@ -137,7 +137,7 @@ def sweep_words(
 
 def shelf_of(extractor: Extractor, feature: Expr, cache: Path) -> Shelf:
     """Where a feature's vectors are kept."""
-    stated = extractor.provenance({NAME: feature})
+    stated = extractor.provenance({NAME: feature}).as_dict()
     identity: dict[str, Any] = {key: value for key, value in stated.items() if key not in ("model", "commit")}
     identity |= {"feature": identity.pop("features")[NAME], "max_length": identity["max_length"][NAME]}
     identity["prompt"] = identity["prompt"].get(NAME, "")
