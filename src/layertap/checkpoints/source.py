@@ -21,6 +21,7 @@ from layertap.checkpoints.tensors import (
     shard_files,
 )
 from layertap.errors import ModelNotFoundError, OptionError, WeightsError
+from layertap.files import FOLDER, settle
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_NAMES = (DEFAULT_MODEL, DEFAULT_MODEL.partition("/")[2])
@@ -160,6 +161,7 @@ def _folder(model: str | os.PathLike[str] | None) -> Path | None:
         path = Path(name)
         if not path.exists():
             return None
+    settle(path, FOLDER)  # a save that was killed halfway is completed, or taken back
     if not path.is_dir():
         raise ModelNotFoundError(f"{name!r} is a file; a model is a folder with config.json and weights: {path.parent}")
     return path

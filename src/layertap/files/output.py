@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -173,12 +174,12 @@ class StagedOutput:
         return OutputError(f"{said}; the finished output is {free}: rename it, or run again with --overwrite")
 
 
-def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
+def write_file(path: Path, content: bytes | Callable[[BinaryIO], object], *, overwrite: bool) -> None:
     """Writes a file that appears whole or not at all.
 
     Args:
         path: the file. A link is followed.
-        content: its bytes.
+        content: its bytes, or a function that writes them to the open file it is given.
         overwrite: whether a file that stands there is replaced.
 
     Raises:
@@ -187,7 +188,10 @@ def write_file(path: Path, content: bytes, *, overwrite: bool) -> None:
     output = StagedOutput(Path(os.path.realpath(path)), overwrite=overwrite)
     try:
         file = output.create()
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            content(file)
         output.commit(file)
     except OSError as error:
         raise output.failure(error) from error
@@ -207,6 +211,57 @@ def remove_file(path: Path) -> None:
         return
     except OSError as error:
         raise OutputError(f"{path}: cannot be removed: {reason(error)}") from error
+
+
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those above it, where they are missing.
+
+    Raises:
+        OutputError: the system refused.
+    """
+    try:
+        _make_parents(path / "file")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {reason(error)}") from error
+
+
+def remove_empty_folder(path: Path) -> None:
+    """Removes a folder if nothing is in it."""
+    with contextlib.suppress(OSError):
+        system.remove_folder(path)
+
+
+@contextlib.contextmanager
+def scratch_folder(folder: Path | None, name: str) -> Iterator[Path]:
+    """Makes a hidden folder for temporary files, which is removed at the end.
+
+    Args:
+        folder: where it is made; None: where the system keeps temporary files.
+        name: what its name begins with; by it the next run recognises what a killed one left.
+
+    Raises:
+        OutputError: the system refused.
+    """
+    home = Path(tempfile.gettempdir()) if folder is None else folder
+    remove_leftovers(home, name)
+    try:
+        staging = Staging(home, name)
+    except OSError as error:
+        raise OutputError(f"{home}: temporary files cannot be written there: {reason(error)}") from error
+    try:
+        yield staging.path
+    finally:
+        staging.discard()
+
+
+def allocate_file(path: Path, size: int) -> None:
+    """Creates a file of `size` bytes, which are reserved on the disk.
+
+    Raises:
+        OSError: the system refused.
+    """
+    with system.create(path) as file:
+        system.allocate(file, size)
 
 
 class StagedFolder:

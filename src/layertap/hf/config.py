@@ -14,8 +14,10 @@ import torch
 
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.source import locate
-from layertap.errors import ConfigError, OptionError, OutputError
+from layertap.errors import ConfigError, OptionError
+from layertap.files import staged_folder
 from layertap.hf.keywords import CONFIG_LOADING, refuse_unknown, split_keywords
+from layertap.hf.saving import CONFIG_FILE
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture, architecture_of
 from layertap.models.spec import EncoderSpec
@@ -270,12 +272,8 @@ class PretrainedConfig:
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Writes `config.json` into a folder, which is made if it is not there."""
-        folder = Path(save_directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.json").write_text(self.to_json_string(), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{folder / 'config.json'}: cannot be written: {error}") from error
+        with staged_folder(Path(save_directory), first=CONFIG_FILE, overwrite=True) as folder:
+            folder.write(CONFIG_FILE, self.to_json_string().encode())
 
     def update(self, config_dict: Mapping[str, Any]) -> None:
         """Sets several fields."""

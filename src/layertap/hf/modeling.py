@@ -5,6 +5,7 @@ Shape letters: B sequences, S columns of the padded batch, T attended cells, L l
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from layertap.backends.torch.encoder import Encoder, PackedTensors
 from layertap.backends.torch.reach import Reach
-from layertap.errors import OptionError, OutputError
+from layertap.errors import OptionError
+from layertap.files import staged_folder
 from layertap.hf.config import (
     BertConfig,
     CamembertConfig,
@@ -37,6 +39,7 @@ from layertap.hf.loading import (
 )
 from layertap.hf.outputs import AbsentPooler, BaseModelOutputWithPoolingAndCrossAttentions, OutputTuple
 from layertap.hf.padded import Cells, batch_shape, packed
+from layertap.hf.saving import CONFIG_FILE, write_weights
 from layertap.models.positions import PositionTable
 
 ModelOutput = BaseModelOutputWithPoolingAndCrossAttentions
@@ -333,30 +336,20 @@ class PreTrainedModel(nn.Module):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> None:
         """Writes `model.safetensors` and `config.json`, which transformers and layertap read back.
 
+        Both appear or neither: where one cannot be written, the folder is as it was. Other files in it are not touched.
+
         Raises:
             OptionError: one of transformers' keywords that layertap does not honour.
             OutputError: a folder that cannot be written.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import save_file
-
         refuse_all(keywords, MODEL_SAVING, ())
-        folder = Path(save_directory)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        file = folder / "model.safetensors"
-        written = folder / "model.safetensors.partial"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Whole or not at all: beside it first, then renamed.
-            save_file(weights, written, metadata={"format": "pt"})
-            written.replace(file)
-        except (OSError, SafetensorError) as error:
-            if folder.is_dir():
-                written.unlink(missing_ok=True)
-            raise OutputError(f"{file}: cannot be written: {error}") from error
-        self.config.architectures = [type(self).__name__]
-        self.config.dtype = self.dtype
-        self.config.save_pretrained(folder)
+        config = copy.copy(self.config)
+        config.architectures = [type(self).__name__]
+        config.dtype = self.dtype
+        with staged_folder(Path(save_directory), first=CONFIG_FILE, overwrite=True) as folder:
+            write_weights(folder, self.state_dict())
+            folder.write(CONFIG_FILE, config.to_json_string().encode())
+        self.config.architectures, self.config.dtype = config.architectures, config.dtype
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Module:
         """The word table as it is; another size is refused."""

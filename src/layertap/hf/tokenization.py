@@ -14,7 +14,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, NoReturn, Self
 
-from layertap.errors import OptionError, OutputError
+from layertap.errors import OptionError
+from layertap.files import staged_folder
 from layertap.hf.encoding import BatchEncoding
 from layertap.hf.keywords import TOKENIZER_CALL, TOKENIZER_LOADING, TOKENIZER_SAVING, refuse_all
 from layertap.hf.padding import (
@@ -35,6 +36,8 @@ from layertap.hf.tokenizer_files import (
     set_options,
 )
 from layertap.hf.vocabulary import Vocabulary, content
+from layertap.text.build import TOKENIZER_FILE
+from layertap.text.settings import CONFIG_FILE as SETTINGS_FILE
 from layertap.text.settings import NAMED_TOKENS
 from layertap.text.tokenizer import TextTokenizer
 
@@ -341,6 +344,8 @@ class PreTrainedTokenizer(Vocabulary):
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> tuple[str, ...]:
         """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap read back.
 
+        Both appear or neither: where one cannot be written, the folder is as it was. Other files in it are not touched.
+
         Raises:
             OptionError: one of transformers' keywords that layertap does not honour.
             OutputError: a folder that cannot be written.
@@ -362,17 +367,14 @@ class PreTrainedTokenizer(Vocabulary):
                 settings.pop(name, None)
             elif content(settings.get(name)) != token:
                 settings[name] = token
-        files = (folder / "tokenizer_config.json", folder / "tokenizer.json")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with self._lock:
-                self._tokenizer.no_truncation()
-                self._tokenizer.no_padding()
-                files[1].write_text(self._tokenizer.to_str(pretty=True), encoding="utf-8")
-            files[0].write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{folder}: the tokenizer cannot be written: {error}") from error
-        return tuple(str(file) for file in files)
+        with self._lock:
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            text = self._tokenizer.to_str(pretty=True)
+        with staged_folder(folder, first=TOKENIZER_FILE, overwrite=True) as staged:
+            staged.write(TOKENIZER_FILE, text.encode())
+            staged.write(SETTINGS_FILE, (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode())
+        return (str(folder / SETTINGS_FILE), str(folder / TOKENIZER_FILE))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_lock"}

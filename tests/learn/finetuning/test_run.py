@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from layertap.cli import finetune as command
 from layertap.cli.main import main
 from layertap.errors import InputError, LayertapError, NonFiniteError, OptionError, OutputError, UsageError
+from layertap.files.staging import Staging
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
 from layertap.learn.finetuning import run as run_module
 from layertap.learn.finetuning import scoring as scoring_module
@@ -68,9 +69,9 @@ def test_data_that_cannot_be_learned_from_is_refused_before_a_model_is_opened(tm
 
 def test_outputs_that_cannot_be_made_are_refused_first(tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UsageError, match="there: is there already"):
+    with pytest.raises(UsageError, match="there exists; name another folder"):
         finetune(with_labels(), tmp_path / "there")
-    with pytest.raises(OutputError, match="nowhere is not a folder"):
+    with pytest.raises(OutputError, match=r"there is no folder .*nowhere; make it first"):
         finetune(with_labels(), tmp_path / "nowhere/out")
 
 
@@ -280,8 +281,11 @@ def test_an_interrupted_run_is_neither_lost_nor_mistaken_for_another(tmp_path, m
     with pytest.raises(OutputError, match="cannot be read"):
         finetune(DATA, tmp_path / "out", model=model, options=options, resume=True)
     state.write_bytes(whole)
-    (tmp_path / "out.training/.state.pt.part").write_bytes(b"half")
-    assert finetune(DATA, tmp_path / "out", model=model, options=options, resume=True).steps == 6
+    left = Staging(tmp_path / "out.training", "state.pt")
+    left.create("new-0").write(b"half")
+    left.leave()  # as a kill does
+    with pytest.warns(UserWarning, match="4 bytes that a killed run left there"):
+        assert finetune(DATA, tmp_path / "out", model=model, options=options, resume=True).steps == 6
 
 
 @given(lengths=st.lists(st.integers(1, 30), min_size=1, max_size=40), budget=st.integers(1, 60))
@@ -353,7 +357,7 @@ def test_the_command(tmp_path, model, capsys):
     assert (made["epochs"], made["learning_rate"], made["max_grad_norm"], made["warmup"]) == (2, 1e-3, None, 0.1)
     assert Classifier.from_pretrained(tmp_path / "out").labels == ("neg", "pos")
     assert main(line) == 2
-    assert "out: is there already" in capsys.readouterr().err
+    assert "out exists; name another folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from layertap.data.store.column import FeatureColumn, place_of
 from layertap.data.store.ids import Ids
 from layertap.data.store.storage import Storage, unreadable
 from layertap.errors import InputError, UsageError
+from layertap.files import read_settled
 from layertap.records import Array, FeatureSchema
 
 SCALE = ".scale"
@@ -137,8 +138,10 @@ def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap
     Raises:
         InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
     """
+    # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
+    place = Path(os.path.realpath(path))
     try:
-        return FeatureFile(_storage(Path(path)))
+        return read_settled(place, lambda: FeatureFile(_storage(Path(path))))
     except InputError:
         raise
     except (ValueError, TypeError, LookupError, OverflowError) as error:

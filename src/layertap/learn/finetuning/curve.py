@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,18 +70,19 @@ class Evaluation:
         return f"epoch {self.epoch:g}, step {self.step:,}: dev loss {self.loss:.4f}, {', '.join(parts)}"
 
 
-def write_csv(
-    file: Path, steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, metrics: Sequence[str]
-) -> None:
-    """A row a step; what was not looked at after it is empty."""
+def as_csv(
+    steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, metrics: Sequence[str]
+) -> bytes:
+    """Encodes the curve as CSV, a row a step; cells of the dev part are empty where it was not evaluated."""
     looks = {seen.step: seen for seen in evaluations}
-    with file.open("w", encoding="utf-8", newline="") as opened:
-        rows = csv.writer(opened, lineterminator="\n")
-        rows.writerow([*COLUMNS, *metrics])
-        for step in steps:
-            seen = looks.get(step.step)
-            of_dev = ["", *("" for _ in metrics)] if seen is None else [seen.loss, *(seen.scores[m] for m in metrics)]
-            rows.writerow([step.step, step.step / epoch_steps, step.learning_rate, step.loss, *of_dev])
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([*COLUMNS, *metrics])
+    for step in steps:
+        seen = looks.get(step.step)
+        of_dev = ["", *("" for _ in metrics)] if seen is None else [seen.loss, *(seen.scores[m] for m in metrics)]
+        rows.writerow([step.step, step.step / epoch_steps, step.learning_rate, step.loss, *of_dev])
+    return text.getvalue().encode()
 
 
 def can_draw() -> bool:
@@ -89,10 +90,10 @@ def can_draw() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def write_png(
-    file: Path, steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, best_step: int | None
-) -> None:
-    """Losses above, scores below; the best checkpoint marked."""
+def as_png(
+    steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, best_step: int | None
+) -> bytes:
+    """Draws the losses above, the scores below, and marks the best checkpoint."""
     from matplotlib.figure import Figure  # no window system is asked for
 
     rows = 2 if evaluations else 1
@@ -115,7 +116,9 @@ def write_png(
         axis.legend()
         axis.grid(alpha=0.3)
     axes[-1].set_xlabel("epoch")
-    figure.savefig(file, dpi=120, metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120, metadata={"Software": None})
+    return picture.getvalue()
 
 
 def _smoothed(steps: Sequence[Step], epoch_steps: int) -> tuple[list[float], list[float]]:

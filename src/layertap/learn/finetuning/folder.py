@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.load import ModelFiles
-from layertap.errors import OutputError, UsageError
+from layertap.files import StagedFolder
 from layertap.learn.heads.families import FamilyHead
 
+TOKENIZER_CONFIG = "tokenizer_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.txt",
@@ -40,22 +36,6 @@ LEFT_OUT = (
 """Fields of the first config that are not true of the result."""
 
 
-def check_output(folder: Path) -> None:
-    """Refuses a place that cannot be written, or where something is.
-
-    Raises:
-        UsageError: something is there.
-        OutputError: its parent is no folder, or cannot be written.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder}: is there already; name another folder, or remove it")
-    parent = folder.absolute().parent
-    if not parent.is_dir():
-        raise OutputError(f"{folder}: {parent} is not a folder; make it first")
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{folder}: {parent} cannot be written")
-
-
 def config_of(files: ModelFiles, head: FamilyHead, labels: Sequence[str]) -> dict[str, Any]:
     """`config.json` of a classifier."""
     return {
@@ -69,52 +49,18 @@ def config_of(files: ModelFiles, head: FamilyHead, labels: Sequence[str]) -> dic
     }
 
 
-def copy_tokenizer(files: ModelFiles, folder: Path, *, max_length: int | None) -> None:
+def write_tokenizer(files: ModelFiles, folder: StagedFolder, *, max_length: int | None) -> None:
     """Copies the tokenizer's files; a limit goes into `tokenizer_config.json`, where transformers looks for it."""
     for name in TOKENIZER_FILES:
         file = files.checkpoint.file(name)
-        if file is not None:
-            shutil.copyfile(file, folder / name)
+        if file is not None and (max_length is None or name != TOKENIZER_CONFIG):
+            folder.write(name, file.read_bytes())
     if max_length is not None:
-        place = folder / "tokenizer_config.json"
-        settings = read_object(place) if place.is_file() else {}
-        write_json(place, settings | {"model_max_length": max_length})
+        stored = files.checkpoint.file(TOKENIZER_CONFIG)
+        settings = {} if stored is None else read_object(stored)
+        folder.write(TOKENIZER_CONFIG, as_json(settings | {"model_max_length": max_length}))
 
 
-def write_json(file: Path, content: Mapping[str, Any]) -> None:
-    """Writes a JSON object for people to read."""
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def write_weights(file: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes `model.safetensors`."""
-    from safetensors.torch import save_file
-
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in weights.items()}, file, {"format": "pt"})
-
-
-class NewFolder:
-    """A folder that appears under its name when it is whole."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._partial = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self._partial, ignore_errors=True)
-        try:
-            self._partial.mkdir()
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
-        return self._partial
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            try:
-                self._partial.rename(self._path)
-                return
-            except OSError as fault:
-                error = fault
-        shutil.rmtree(self._partial, ignore_errors=True)
-        if isinstance(error, OSError) and not isinstance(error, OutputError):
-            raise OutputError(f"{self._path}: cannot be written: {error}") from error
+def as_json(content: Mapping[str, Any]) -> bytes:
+    """Encodes a JSON object for people to read."""
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -21,17 +21,11 @@ from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.engine.progress import progress_on
 from layertap.errors import InputError, OptionError, UsageError
-from layertap.files import refuse_overlap
-from layertap.learn.finetuning.curve import Evaluation, can_draw, write_csv, write_png
+from layertap.files import check_new_folder, refuse_overlap, staged_folder
+from layertap.hf.saving import write_weights
+from layertap.learn.finetuning.curve import Evaluation, as_csv, as_png, can_draw
 from layertap.learn.finetuning.encoding import LABEL, Examples, LabelledTexts, digest_of, encoded, part_of
-from layertap.learn.finetuning.folder import (
-    NewFolder,
-    check_output,
-    config_of,
-    copy_tokenizer,
-    write_json,
-    write_weights,
-)
+from layertap.learn.finetuning.folder import as_json, config_of, write_tokenizer
 from layertap.learn.finetuning.model import HeadedEncoder, starting_model
 from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import freeze, optimizer_of
@@ -134,7 +128,7 @@ def finetune(
     """
     options = options or TrainingOptions()
     place, on_device = Path(output), device_named(device)
-    check_output(place)
+    check_new_folder(place)
     options.check_dev(dev is not None)
     files = [os.fspath(source) for source in (data, dev, test) if isinstance(source, str | os.PathLike)]
     check_read_once(files)
@@ -348,16 +342,16 @@ def _finished(trainer: Trainer, place: Path, test: Examples | None, notes: list[
 def _write(
     trainer: Trainer, files: ModelFiles, head: FamilyHead, found: FineTuned, meant_by: Mapping[str, Any]
 ) -> None:
-    with NewFolder(found.folder) as folder:
-        write_json(folder / "config.json", config_of(files, head, found.labels))
-        write_weights(folder / "model.safetensors", trainer.model.stored())
-        copy_tokenizer(files, folder, max_length=trainer.options.max_length)
+    with staged_folder(found.folder, first="config.json", overwrite=False) as folder:
+        folder.write("config.json", as_json(config_of(files, head, found.labels)))
+        write_weights(folder, trainer.model.stored())
+        write_tokenizer(files, folder, max_length=trainer.options.max_length)
         kept = None if found.kept is None else found.kept.values()
         told = {"steps": found.steps, "kept": kept, "test": found.test, "notes": list(found.notes)}
-        write_json(folder / "training.json", {**meant_by, **told})
+        folder.write("training.json", as_json({**meant_by, **told}))
         metrics = trainer.scoring.metrics
         steps, looks, epoch_steps = trainer.steps, trainer.evaluations, trainer.epoch_steps
-        write_csv(folder / "curve.csv", steps, looks, epoch_steps=epoch_steps, metrics=metrics)
+        folder.write("curve.csv", as_csv(steps, looks, epoch_steps=epoch_steps, metrics=metrics))
         if can_draw():
             best = None if found.kept is None else found.kept.step
-            write_png(folder / "curve.png", steps, looks, epoch_steps=epoch_steps, best_step=best)
+            folder.write("curve.png", as_png(steps, looks, epoch_steps=epoch_steps, best_step=best))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 
 from layertap.errors import OutputError, UsageError
+from layertap.files import make_folder, remove_empty_folder, remove_file, remove_leftovers, write_file
 
 STATE = "state.pt"
 
@@ -39,7 +38,7 @@ class RunFolder:
         best = state["best_step"]
         for other in self.path.glob("best-*.pt"):
             if best is None or other != self._best(best):
-                other.unlink()
+                remove_file(other)
 
     def load(self) -> dict[str, Any]:
         """The state that was kept last.
@@ -73,22 +72,21 @@ class RunFolder:
         return found
 
     def remove(self) -> None:
-        """The run is over."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Removes what was kept, and the folder if nothing else is in it."""
+        # First the state: a folder without one is no interrupted run.
+        for file in (self.path / STATE, *self.path.glob("best-*.pt")):
+            remove_file(file)
+        remove_leftovers(self.path)
+        remove_empty_folder(self.path)
 
     def _best(self, step: int) -> Path:
         return self.path / f"best-{step}.pt"
 
     def _write(self, file: Path, content: Mapping[str, Any]) -> None:
-        partial = file.with_name(f".{file.name}.part")
+        make_folder(self.path)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as opened:
-                torch.save(dict(content), opened)
-                opened.flush()
-                os.fsync(opened.fileno())
-            partial.replace(file)
-        except (OSError, RuntimeError) as error:
+            write_file(file, lambda opened: torch.save(dict(content), opened), overwrite=True)
+        except RuntimeError as error:  # what torch makes of a full disk
             raise OutputError(f"{file}: cannot be written: {error}") from error
 
 

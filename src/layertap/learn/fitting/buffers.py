@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import OutputError
-from layertap.files import reason
+from layertap.files import allocate_file, reason, scratch_folder
 
 Float32 = npt.NDArray[np.float32]
 
@@ -45,9 +43,7 @@ class VectorSpace:
         path = self._folder / f"vectors{self._count}"
         self._count += 1
         try:
-            with path.open("wb") as file:
-                # A file with holes would end the process where the disk is full.
-                os.posix_fallocate(file.fileno(), 0, size)
+            allocate_file(path, size)
         except OSError as error:
             raise OutputError(
                 f"{path}: {size:,} bytes of vectors cannot be kept there: {reason(error)}; take fewer layers, or "
@@ -64,5 +60,5 @@ def vector_space(folder: Path | None, memory_bytes: int) -> Iterator[VectorSpace
         folder: where temporary files go; None: where the system keeps them.
         memory_bytes: what may be held in memory.
     """
-    with tempfile.TemporaryDirectory(prefix=".layertap-vectors-", dir=folder) as place:
-        yield VectorSpace(Path(place), memory_bytes)
+    with scratch_folder(folder, "layertap-vectors") as place:
+        yield VectorSpace(place, memory_bytes)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import InputError, OutputError, UsageError
-from layertap.files import staged_folder
+from layertap.files import FOLDER, read_settled, staged_folder
 from layertap.version import __version__
 
 JSON_FILE = "head.json"
@@ -74,7 +74,7 @@ def read_head(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]
     Raises:
         InputError: the folder is not a head, or one of its files is damaged.
     """
-    return _read_json(folder), _read_arrays(folder)
+    return read_settled(folder / JSON_FILE, lambda: (_read_json(folder), _read_arrays(folder)), name=FOLDER)
 
 
 def damaged(path: Path, why: str) -> InputError:

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import OutputError
-from layertap.files import reason, remove_file, remove_leftovers, write_file
+from layertap.files import make_folder, reason, remove_file, remove_leftovers, write_file
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -51,7 +51,7 @@ def turn(folder: Path) -> Iterator[None]:
     from filelock import FileLock
 
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         lock = FileLock(folder / ".lock", thread_local=False)
         lock.acquire()
     except OSError as error:
@@ -126,10 +126,7 @@ class Shelf:
             "vectors": np.ascontiguousarray(vectors, dtype=np.float32),
         }
         checksum = _checksum(arrays)
-        try:
-            self.folder.mkdir(exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: the cache cannot be written: {reason(error)}") from None
+        make_folder(self.folder)
         remove_leftovers(self.folder)
         identity = json.dumps(self.identity, indent=2, sort_keys=True).encode()
         write_file(self.folder / "identity.json", identity, overwrite=True)
