@@ -1,7 +1,8 @@
-"""One processor thread, and a table of what was found: at the end of the run, and in the documentation."""
+"""One processor thread, and a table of the figures: at the end of the run, and in the documentation."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,15 @@ which the figures say themselves:
 
 {scores}"""
 
+ROOT = Path(__file__).parents[2]
+READMES = {ROOT / "README.md": ", ", ROOT / "README.zh-CN.md": "、"}
+"""Pages that list the families between comments, with what separates the names there."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--write-families", metavar="FILE", help="write the documentation of the families")
+    parser.addoption(
+        "--write-families", metavar="FILE", help="write the page of the families, and their names into the READMEs"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -71,3 +78,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     module = next(item.module for item in session.items if item.module.__name__.endswith("test_families"))
     text = DOCUMENT.format(families=family_table(module.ROWS), scores=markdown(session.config.stash[SCORES].rows()))
     Path(file).write_text(text, encoding="utf-8")
+    names = list(dict.fromkeys(row.name.partition(",")[0].partition(" ")[0] for row in module.ROWS))
+    for page, separator in READMES.items():
+        readme = page.read_text(encoding="utf-8")
+        listed = f"<!-- families -->{separator.join(names)}<!-- /families -->"
+        page.write_text(re.sub(r"<!-- families -->.*?<!-- /families -->", listed, readme, flags=re.DOTALL), "utf-8")
