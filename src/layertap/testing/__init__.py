@@ -1,4 +1,4 @@
-"""The conformance suite: what a family must show before it may be trusted. For pytest; needs transformers and torch.
+"""The conformance suite that every model family passes, for pytest; needs transformers and torch.
 
 A family is a `FamilyRow`; a test module lists its rows and subclasses `SmallModels` and `RealSizeModels`:
 

@@ -1,4 +1,4 @@
-"""layertap's side of the comparison: a checkpoint's folder run by the backend, and by the differentiable encoder."""
+"""Run a checkpoint with layertap, by a backend or by the differentiable encoder, for comparison with transformers."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(slots=True, eq=False)
 class Candidate:
-    """A checkpoint as layertap runs it.
+    """A checkpoint together with the backend that runs it.
 
     Attributes:
-        files: the checkpoint.
-        backend: by its name.
+        files: the opened checkpoint.
+        backend: name of the backend, "torch" or "native".
     """
 
     files: ModelFiles
@@ -46,51 +46,51 @@ class Candidate:
 
     @classmethod
     def open(cls, folder: Path, backend: str = "torch") -> Candidate:
-        """Opens a folder; a tokenizer is not needed."""
+        """Opens the checkpoint in a folder, which needs no tokenizer."""
         return cls(open_model(locate(folder)), backend)
 
     @property
     def has_pooler(self) -> bool:
-        """Whether the checkpoint stores a pooler."""
+        """Whether the architecture has a pooler and the checkpoint stores its weights."""
         return self.files.spec.pooler and self.files.pooler != "absent"
 
     def outputs(
         self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None = None, *, precision: str = "float32"
     ) -> Outputs:
-        """Every hidden state and the pooler's output, of one packed batch in one run of the backend."""
+        """Computes every hidden state and the pooler's output of one packed batch in one run of the backend."""
         spec = self.files.spec
         states = [Capture(layers=(i,)) for i in range(spec.num_states)]
         head = Capture(layers=(spec.num_hidden_layers,), segments="tokens", reduce="first", pooler=True)
         program = Program(captures=(*states, head) if self.has_pooler else tuple(states), stop=spec.num_hidden_layers)
-        found = self._run(program, self._pack(sequences, token_types), precision)
+        arrays = self._run(program, self._pack(sequences, token_types), precision)
         return Outputs(
-            states=[found[capture].astype(np.float64) for capture in states],
-            pooled=found[head].astype(np.float64) if self.has_pooler else None,
+            states=[arrays[capture].astype(np.float64) for capture in states],
+            pooled=arrays[head].astype(np.float64) if self.has_pooler else None,
         )
 
     def state(self, sequences: Sequence[IntRow], layer: int) -> Any:
-        """float32 [T, H]: one hidden state, with no block above it run."""
+        """Computes one hidden state, float32 [T, H], and runs no block above it."""
         capture = Capture(layers=(layer,))
         return self._run(Program(captures=(capture,), stop=layer), self._pack(sequences, None), "float32")[capture]
 
     def edge_rows(self, sequences: Sequence[IntRow], layer: int, edge: Reduce) -> Any:
-        """float32 [B, H]: the first or last row of each sequence; the top block is computed for no other row."""
+        """Computes the first or last row of each sequence, float32 [B, H]; the top block runs on no other row."""
         capture = Capture(layers=(layer,), segments="tokens", reduce=edge)
         program = Program(captures=(capture,), stop=layer, top_rows_only=True)
         return self._run(program, self._pack(sequences, None), "float32")[capture]
 
     def attentions(self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None = None) -> list[list[Any]]:
-        """For each sequence L arrays float32 [A, t, t], of one packed batch."""
+        """Computes attention probabilities in one packed batch: for each sequence L arrays float32 [A, t, t]."""
         spec = self.files.spec
         captures = tuple(Capture(layers=(i,), attention="heads") for i in range(1, spec.num_states))
         program = Program(captures=captures, stop=spec.num_hidden_layers)
-        found = self._run(program, self._pack(sequences, token_types), "float32")
+        maps = self._run(program, self._pack(sequences, token_types), "float32")
         lengths = np.array([len(ids) for ids in sequences])
-        by_layer = [AttentionMaps(found[capture], lengths, (spec.num_attention_heads,)) for capture in captures]
+        by_layer = [AttentionMaps(maps[capture], lengths, (spec.num_attention_heads,)) for capture in captures]
         return [list(layers) for layers in zip(*by_layer, strict=True)]
 
     def encoder(self) -> Any:
-        """The differentiable `Encoder` with the checkpoint's weights, float32, in eval mode."""
+        """Builds the differentiable `Encoder` with the checkpoint's weights, in float32 and eval mode."""
         from layertap.backends.torch.encoder import Encoder
 
         encoder = Encoder(self.files.spec, pooler=self.has_pooler)
@@ -98,13 +98,13 @@ class Candidate:
         return encoder.eval()
 
     def tensors(self, names: Any) -> dict[str, Tensor]:
-        """Canonical name -> float32 tensor."""
+        """Loads weights as float32 tensors, by canonical name."""
         from layertap.backends.torch.weights import to_tensor
 
         return {name: to_tensor(view).float() for name, view in self.files.weights(names).items()}
 
     def packed_tensors(self, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None) -> PackedTensors:
-        """A packed batch as the encoder takes it."""
+        """Packs sequences into the tensors that the differentiable encoder takes."""
         import torch
 
         from layertap.backends.torch.attention import Layout
@@ -120,7 +120,7 @@ class Candidate:
         )
 
     def write_again(self, folder: Path) -> None:
-        """Writes the encoder's weights into `folder` under the checkpoint's own keys, with its `config.json`."""
+        """Writes the loaded weights under the checkpoint's own keys, and its `config.json`, into `folder`."""
         import torch
         from safetensors.torch import save_file
 
@@ -145,7 +145,7 @@ class Candidate:
 def gradients_of_encoder(
     candidate: Candidate, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None, weights: LossWeights
 ) -> tuple[float, dict[str, Tensor]]:
-    """The loss, and canonical name -> its gradient."""
+    """Computes the loss of layertap's encoder and the gradient of each parameter, by canonical name."""
     import torch
 
     encoder = candidate.encoder()
@@ -160,7 +160,10 @@ def gradients_of_encoder(
 def gradients_of_reference(
     module: Any, sequences: Sequence[IntRow], token_types: Sequence[IntRow] | None, weights: LossWeights, folder: Path
 ) -> tuple[float, Candidate]:
-    """The loss, and its gradients as a checkpoint in `folder`: so they get their canonical names as weights do."""
+    """Computes the loss and the gradients of a transformers model.
+
+    The gradients are written as a checkpoint into `folder`, so that opening it gives them their canonical names.
+    """
     import copy
 
     import torch
@@ -175,10 +178,10 @@ def gradients_of_reference(
         inputs = {"input_ids": row, "attention_mask": torch.ones_like(row)}
         if token_types is not None:
             inputs["token_type_ids"] = torch.as_tensor(token_types[i], dtype=torch.long)[None]
-        found = module(**inputs, output_hidden_states=True)
-        states.append([state[0] for state in found.hidden_states])
-        if getattr(found, "pooler_output", None) is not None:
-            pooled.append(found.pooler_output[0])
+        outputs = module(**inputs, output_hidden_states=True)
+        states.append([state[0] for state in outputs.hidden_states])
+        if getattr(outputs, "pooler_output", None) is not None:
+            pooled.append(outputs.pooler_output[0])
     loss = weights.loss(
         [torch.cat(layer) for layer in zip(*states, strict=True)], torch.stack(pooled) if pooled else None
     )
@@ -196,8 +199,8 @@ class LossWeights:
     """A random linear loss of every hidden state and the pooler's output, so that every parameter has a gradient.
 
     Attributes:
-        states: [L + 1, T, H].
-        pooled: [B, H].
+        states: factors of the hidden states, [L + 1, T, H].
+        pooled: factors of the pooler's output, [B, H].
     """
 
     states: Tensor
@@ -205,7 +208,7 @@ class LossWeights:
 
     @classmethod
     def random(cls, candidate: Candidate, sequences: Sequence[IntRow]) -> LossWeights:
-        """The same for the same shapes."""
+        """Draws random factors; equal shapes give equal factors."""
         import torch
 
         generator = torch.Generator().manual_seed(1)
@@ -217,7 +220,7 @@ class LossWeights:
         )
 
     def loss(self, states: Sequence[Tensor], pooled: Tensor | None) -> Tensor:
-        """A scalar."""
+        """Computes the loss, a scalar tensor."""
         import torch
 
         loss = (torch.stack(list(states)) * self.states).sum()

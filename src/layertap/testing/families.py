@@ -1,4 +1,4 @@
-"""A family as a row, and random models of it."""
+"""Describe a model family as a row of the conformance suite, and build random models of it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ IntRow = npt.NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FamilyRow:
-    """What the suite needs to know of a family, and what the documentation says of it.
+    """Facts about a family that the conformance suite and the documentation need.
 
     Attributes:
-        name: of the family; several rows of one `model_type` have different names.
-        model_type: as in `config.json`.
-        config_class, model_class: of transformers.
-        small: keywords of the config class: a model of a few thousand parameters, with at least three blocks.
-        real_size: the same for a model as people use it (a shorter word table changes no arithmetic and saves memory).
-        pooler: whether the model class has one.
+        name: name of the family; rows of the same `model_type` have different names.
+        model_type: the field of that name in `config.json`.
+        config_class, model_class: names of classes in transformers.
+        small: keywords of the config class for a model of a few thousand parameters and at least three blocks.
+        real_size: keywords for a model of the usual size (a shorter word table changes no arithmetic and saves memory).
+        pooler: whether the model class has a pooler.
         token_types: whether there is more than one token type.
         normed: which hidden states are the output of a norm, as `in_words` puts it: "all", "1 to L", "0 and L", "L".
-        first_state: what `hidden_states[0]` is.
-        limit: tokens a sequence at real size, special tokens included.
-        blocks: of the usual model, where `real_size` has fewer of them to save memory; None: as many.
+        first_state: description of `hidden_states[0]`.
+        limit: maximum number of tokens in a sequence at real size, special tokens included.
+        blocks: number of blocks of the usual model where `real_size` has fewer to save memory; None if it has as many.
         head_class: a class of transformers with a head (`BertForMaskedLM`), whose checkpoints hold the encoder under
-            a prefix, or None: there is none.
-        exact: at real size the reference runs in float64: in float32 its own rounding is as large as layertap's.
+            a prefix; None if there is no such class.
+        exact: whether the reference runs in float64 at real size, because its own rounding in float32 is as large as
+            layertap's.
     """
 
     name: str
@@ -54,25 +55,25 @@ class FamilyRow:
     exact: bool = False
 
     def config(self, values: Mapping[str, Any]) -> Any:
-        """A config of transformers."""
+        """Builds a config of transformers from keywords."""
         import transformers
 
         return getattr(transformers, self.config_class)(**values)
 
     def spec(self, values: Mapping[str, Any]) -> EncoderSpec:
-        """What layertap reads in such a config."""
+        """Reads such a config the way layertap does."""
         reader = ConfigReader(self.config(values).to_dict())
         return architecture_of(reader).spec(reader)
 
     def random_model(self, values: Mapping[str, Any], *, seed: int = 0, with_head: bool = False) -> Any:
-        """A model of transformers in eval mode with every parameter random, norms and biases too."""
+        """Builds a model of transformers in eval mode, with every parameter random, norms and biases too."""
         name = self.head_class if with_head else self.model_class
         assert name is not None, f"{self.name} has no head_class"
         return random_module(name, self.config(values), seed=seed)
 
 
 def random_module(model_class: str, config: Any, *, seed: int = 0) -> Any:
-    """Build a model of transformers in eval mode, with every parameter random, norms and biases too.
+    """Builds a model of transformers in eval mode, with every parameter random, norms and biases too.
 
     Args:
         model_class: name of the class in transformers.
@@ -89,9 +90,9 @@ def random_module(model_class: str, config: Any, *, seed: int = 0) -> Any:
 
 
 def randomise(module: Any, seed: int) -> None:
-    """Every parameter random, of sizes at which attention is far from uniform and each of them matters.
+    """Sets every parameter to random numbers, reproducible by seed.
 
-    The same seed gives the same numbers.
+    Their scale makes attention far from uniform, and every parameter matter.
     """
     import torch
 
@@ -111,7 +112,7 @@ def is_norm(module: Any) -> bool:
 
 
 def without_norm_weights(reference: Reference) -> Reference:
-    """A copy whose norms have weight 1 and bias 0: after them every row has an RMS of 1."""
+    """Copies a model and sets its norms to weight 1 and bias 0, so that their output has an RMS of 1 in every row."""
     import torch
 
     plain = reference.copy("float64")
@@ -123,13 +124,13 @@ def without_norm_weights(reference: Reference) -> Reference:
 
 
 def normed_states(outputs: Outputs) -> list[bool]:
-    """For each hidden state of a model `without_norm_weights`, whether a norm made it."""
+    """Tells which hidden states of a model `without_norm_weights` are the output of a norm."""
     rms = [np.sqrt(np.square(state).mean(axis=1)) for state in outputs.states]
     return [bool(np.abs(values - 1).max() < 1e-3) for values in rms]
 
 
 def in_words(normed: Sequence[bool]) -> str:
-    """`normed_states` as the documentation has it."""
+    """Words the result of `normed_states` as in the documentation, for example "1 to L"."""
     last = len(normed) - 1
     words = {
         (True,) * (last + 1): "all",
@@ -141,11 +142,11 @@ def in_words(normed: Sequence[bool]) -> str:
 
 
 def random_sequences(lengths: Sequence[int], vocab_size: int, *, seed: int = 0) -> list[IntRow]:
-    """Ids of any value, the padding id among them."""
+    """Draws sequences of ids of any value, the padding id included."""
     random = np.random.default_rng(seed)
     return [random.integers(0, vocab_size, length).astype(np.int32) for length in lengths]
 
 
 def two_token_types(sequences: Sequence[IntRow]) -> list[IntRow]:
-    """Type 0 in the first half of each sequence, 1 in the second."""
+    """Assigns token type 0 to the first half of each sequence and 1 to the second."""
     return [(np.arange(len(ids)) * 2 // len(ids)).astype(np.int32) for ids in sequences]

@@ -1,4 +1,4 @@
-"""What the suite found, as a table: families x what was checked."""
+"""Collect the figures of the conformance suite in a table of families by checks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from layertap.testing.families import FamilyRow
 
 COLUMNS = ("states", "pooler", "attentions", "bfloat16", "gradients", "round trip")
-"""Largest |error| over RMS; the same; largest |error|; smallest cosine; largest |error| over RMS of a gradient; yes or
-no."""
+"""Checks that the table shows.
+
+States, pooler and gradients: largest |error| over RMS. Attentions: largest |error|. bfloat16: smallest cosine. Round
+trip: yes or no.
+"""
 
 COSINES = ("bfloat16",)
 
@@ -24,18 +27,18 @@ HEADING = (
     "pooler",
     "limit",
 )
-"""Of the table in the documentation."""
+"""Column headings of the table of families in the documentation."""
 
 
 @dataclass(slots=True)
 class Cell:
-    """What was found in one column for one family.
+    """Results of one family in one column.
 
     Attributes:
-        figures: one a check.
-        checks: that passed.
-        failures: that did not.
-        note: what the figures are to be read with, or nothing.
+        figures: measured values, in the order of the checks.
+        checks: number of checks that passed.
+        failures: number of checks that failed.
+        note: a remark that the table shows beside the figure, or an empty string.
     """
 
     figures: list[float] = field(default_factory=list)
@@ -45,14 +48,14 @@ class Cell:
 
 
 class Scores:
-    """Collects what tests find, while they run."""
+    """Collects the figures of tests while they run."""
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], Cell] = {}
 
     @contextmanager
     def check(self, family: str, column: str) -> Iterator[list[float]]:
-        """While it is entered, figures can be put into the list; leaving with an exception is a failure."""
+        """Yields the list of figures to append to, and counts an exception on leaving as a failure."""
         cell = self._cell(family, column)
         try:
             yield cell.figures
@@ -62,11 +65,11 @@ class Scores:
         cell.checks += 1
 
     def note(self, family: str, column: str, note: str) -> None:
-        """Says beside a column's figures what they are to be read with."""
+        """Sets the remark that the table shows beside a column's figure."""
         self._cell(family, column).note = note
 
     def text(self, family: str, column: str) -> str:
-        """`1.2e-06`, `0.99994`, `yes`, `FAILED`, or `-` where nothing was to be checked; a note in brackets."""
+        """Formats a cell: `1.2e-06`, `0.99994`, `yes`, `FAILED`, or `-` if nothing was checked; a note in brackets."""
         cell = self._cells.get((family, column))
         if cell is None:
             return "-"
@@ -83,11 +86,11 @@ class Scores:
 
     @property
     def families(self) -> list[str]:
-        """In the order of their first check."""
+        """Names of the families, in the order of their first check."""
         return list(dict.fromkeys(family for family, _ in self._cells))
 
     def rows(self) -> list[tuple[str, ...]]:
-        """The heading and one row a family."""
+        """Builds the table: its heading, then one row per family."""
         return [
             ("family", *COLUMNS),
             *((family, *(self.text(family, column) for column in COLUMNS)) for family in self.families),
@@ -95,7 +98,7 @@ class Scores:
 
 
 def family_table(rows: Sequence[FamilyRow]) -> str:
-    """What stands in the documentation of each family, in Markdown."""
+    """Builds the table of families for the documentation, in Markdown."""
     return markdown([HEADING, *map(_described, rows)])
 
 
@@ -114,7 +117,7 @@ def _described(row: FamilyRow) -> tuple[str, ...]:
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first row is its heading."""
+    """Formats rows as a Markdown table, the first row as its heading."""
     heading, *rest = rows
     lines = [heading, ["---"] * len(heading), *rest]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)

@@ -1,4 +1,4 @@
-"""The checks, as classes for pytest: subclass them with `rows`.
+"""The checks of the conformance suite, as classes for pytest to subclass with `rows`.
 
 Bounds are those of `verify.measure`. Figures go into `scores_of(config)`, for a table at the end of the run.
 """
@@ -41,21 +41,27 @@ ATTENTION_BOUND = 2e-5
 """Largest |error| of an attention probability in float32."""
 
 LONGEST = 512
-"""Tokens of the longest sequence of a model of real size, where its limit is not below that."""
+"""Tokens of the longest sequence for a model of real size whose limit is not lower."""
 
 SCORES = pytest.StashKey[Scores]()
 
 
 def scores_of(config: pytest.Config) -> Scores:
-    """What the tests of this run found so far."""
+    """Returns the figures that the tests of this run have collected so far."""
     return config.stash.setdefault(SCORES, Scores())
 
 
 @dataclass(eq=False)
 class Family:
-    """One random model: transformers' module, its checkpoint opened by layertap, sequences, and what is expected.
+    """A random model of a family, in transformers and in layertap, with sequences and their expected outputs.
 
-    `exact`: the module is in float64.
+    Attributes:
+        row: the family.
+        label: name of the family in the table of figures.
+        reference: the model in transformers.
+        candidate: its checkpoint, opened with layertap.
+        lengths: tokens of each sequence.
+        exact: whether the reference is in float64.
     """
 
     row: FamilyRow
@@ -67,22 +73,22 @@ class Family:
 
     @cached_property
     def sequences(self) -> list[IntRow]:
-        """Random ids; one of a single token, one at the limit."""
+        """Sequences of random ids, one of them a single token and one at the limit."""
         return random_sequences(self.lengths, self.candidate.files.spec.vocab_size)
 
     @cached_property
     def token_types(self) -> list[IntRow] | None:
-        """Both types in every sequence, or None: the model has one or none."""
+        """Token types of the sequences, both types in each; None if the model has fewer than two types."""
         has_two = getattr(self.reference.module.config, "type_vocab_size", 0) > 1
         return two_token_types(self.sequences) if self.row.token_types and has_two else None
 
     @cached_property
     def expected(self) -> Outputs:
-        """transformers, one sequence at a time."""
+        """Outputs of transformers, computed one sequence at a time."""
         return self.reference.outputs(self.sequences, self.token_types)
 
     def expected_of(self, order: Sequence[int]) -> Outputs:
-        """The expected outputs of these sequences, in this order."""
+        """Selects the expected outputs of these sequences, in this order."""
         ends = np.cumsum(self.lengths)
         rows = np.concatenate([np.arange(ends[i] - self.lengths[i], ends[i]) for i in order])
         pooled = self.expected.pooled
@@ -91,19 +97,19 @@ class Family:
             pooled=None if pooled is None else pooled[list(order)],
         )
 
-    def found_of(self, order: Sequence[int], precision: str = "float32") -> Outputs:
-        """What layertap gives for these sequences in one packed batch in this order."""
+    def outputs_of(self, order: Sequence[int], precision: str = "float32") -> Outputs:
+        """Computes layertap's outputs of these sequences in one packed batch, in this order."""
         types = None if self.token_types is None else [self.token_types[i] for i in order]
         return self.candidate.outputs([self.sequences[i] for i in order], types, precision=precision)
 
     @cached_property
     def arrangements(self) -> list[tuple[Outputs, Outputs]]:
-        """(found, expected) of the sequences together, each alone, and shuffled."""
+        """Pairs of (actual, expected) outputs of the sequences together, each alone, and shuffled."""
         everything = range(len(self.lengths))
         # The longest is the last of them; here it comes first.
         shuffled = [everything[-1], *np.random.default_rng(0).permutation(len(self.lengths) - 1).tolist()]
         orders = [everything, *([i] for i in everything), shuffled]
-        return [(self.found_of(order), self.expected_of(order)) for order in orders]
+        return [(self.outputs_of(order), self.expected_of(order)) for order in orders]
 
     @property
     def bound(self) -> float:
@@ -119,10 +125,10 @@ def make_family(
     Args:
         row: the family.
         folder: an empty folder for the checkpoint.
-        real_size: the large one of the row's models.
-        seed: of its weights.
-        longest: tokens of the longest sequence, where the model's limit is not below that.
-        short: tokens of the others.
+        real_size: whether to make the row's large model instead of its small one.
+        seed: seed of its weights.
+        longest: tokens of the longest sequence; the model's limit if that is lower.
+        short: tokens of each other sequence.
     """
     module = row.random_model(row.real_size if real_size else row.small, seed=seed)
     with quiet_transformers():
@@ -143,65 +149,65 @@ def make_family(
 
 
 class ModelChecks:
-    """What a model of either size must show. Abstract: `SmallModels` and `RealSizeModels` make the models."""
+    """Checks for a model of either size; abstract, since `SmallModels` and `RealSizeModels` make the models."""
 
     rows: ClassVar[Sequence[FamilyRow]] = ()
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """One run of the class for each row."""
+        """Runs the class once for each row."""
         metafunc.parametrize("family", self.rows, ids=[row.name for row in self.rows], scope="class", indirect=True)
 
     @pytest.fixture
     def scores(self, request: pytest.FixtureRequest) -> Scores:
-        """Where figures go."""
+        """Table that collects the figures of this run."""
         return scores_of(request.config)
 
     def test_states(self, family: Family, scores: Scores) -> None:
-        """All hidden states in float32: together, one at a time, and shuffled."""
+        """Hidden states equal transformers' in float32, together, one at a time, and shuffled."""
         with scores.check(family.label, "states") as figures:
             if family.exact:
                 scores.note(family.label, "states", "float64")
-            for found, expected in family.arrangements:
-                errors = state_errors(found, expected)
+            for actual, expected in family.arrangements:
+                errors = state_errors(actual, expected)
                 figures.append(max(errors))
                 assert max(errors) <= family.bound, in_scientific(errors)
 
     def test_pooler(self, family: Family, scores: Scores) -> None:
-        """The pooler in float32, in the same batches; where the family has none, neither side gives one."""
+        """The pooler's output equals transformers' in float32; a family without a pooler has none on either side."""
         if not family.row.pooler:
             assert family.expected.pooled is None
             assert not family.candidate.has_pooler
             return
         with scores.check(family.label, "pooler") as figures:
-            for found, expected in family.arrangements:
-                assert found.pooled is not None
+            for actual, expected in family.arrangements:
+                assert actual.pooled is not None
                 assert expected.pooled is not None
-                error = Difference.of(found.pooled, expected.pooled).error_over_rms
+                error = Difference.of(actual.pooled, expected.pooled).error_over_rms
                 figures.append(error)
                 assert error <= family.bound
 
     def test_attentions(self, family: Family, scores: Scores) -> None:
-        """Attention probabilities of every layer and head in float32, of one packed batch in another order."""
+        """Attention probabilities of every layer and head equal transformers' in one packed batch in another order."""
         order = list(reversed(range(len(family.lengths))))
         sequences = [family.sequences[i] for i in order]
         types = None if family.token_types is None else [family.token_types[i] for i in order]
         with scores.check(family.label, "attentions") as figures:
-            found = family.candidate.attentions(sequences, types)
-            for i, layers in enumerate(found):
+            actual = family.candidate.attentions(sequences, types)
+            for i, layers in enumerate(actual):
                 expected = family.reference.attentions(sequences[i : i + 1], types and types[i : i + 1])[0]
                 errors = attention_errors(layers, expected)
                 figures.append(max(errors))
                 assert max(errors) <= ATTENTION_BOUND, in_scientific(errors)
 
     def test_bfloat16(self, family: Family, scores: Scores) -> None:
-        """All hidden states and the pooler in bfloat16, against float32."""
+        """Hidden states and the pooler's output in bfloat16 point where they do in float32."""
         order = range(len(family.lengths))
         with scores.check(family.label, "bfloat16") as figures:
-            found = family.found_of(order, "bfloat16")
-            cosines = [Difference.of(*pair).cosine for pair in zip(found.states, family.expected.states, strict=True)]
+            actual = family.outputs_of(order, "bfloat16")
+            cosines = [Difference.of(*pair).cosine for pair in zip(actual.states, family.expected.states, strict=True)]
             if family.expected.pooled is not None:
-                assert found.pooled is not None
-                cosines.append(Difference.of(found.pooled, family.expected.pooled).cosine)
+                assert actual.pooled is not None
+                cosines.append(Difference.of(actual.pooled, family.expected.pooled).cosine)
             figures.append(min(cosines))
             own = None if min(cosines) >= HALF_COSINE else own_cosine(family)
             if own is not None:
@@ -211,25 +217,25 @@ class ModelChecks:
 
 
 class SmallModels(ModelChecks):
-    """Every check, on a model of a few thousand parameters."""
+    """All checks, on a model of a few thousand parameters."""
 
     @pytest.fixture(scope="class")
     @classmethod
     def family(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Family:
-        """The model."""
+        """Small random model of the row."""
         folder = tmp_path_factory.mktemp("small")
         return make_family(request.param, folder, real_size=False, longest=LONGEST, short=(5, 1, 17, 5, 1))
 
     def test_early_stop(self, family: Family, scores: Scores) -> None:
-        """A state is the same where no block above it runs, and nothing of those blocks is read."""
+        """A state is the same if no block above it runs, and no weight of those blocks is read."""
         with scores.check(family.label, "states"):
             everything = family.candidate.outputs(family.sequences).states
             for layer, expected in enumerate(everything):
-                found = family.candidate.state(family.sequences, layer)
-                assert Difference.of(found, expected).error_over_rms <= family.bound, layer
+                actual = family.candidate.state(family.sequences, layer)
+                assert Difference.of(actual, expected).error_over_rms <= family.bound, layer
 
     def test_top_rows(self, family: Family, scores: Scores) -> None:
-        """The first and last rows of each state are the same where the top block computes no others."""
+        """The first and last rows of each state are the same if the top block computes no other row."""
         ends = np.cumsum(family.lengths)
         with scores.check(family.label, "states"):
             for layer, expected in enumerate(family.candidate.outputs(family.sequences).states):
@@ -250,14 +256,14 @@ class SmallModels(ModelChecks):
             assert max(errors) <= family.bound, in_scientific(errors)
 
     def test_gradients(self, family: Family, scores: Scores, tmp_path: Path) -> None:
-        """The gradient of every parameter, of a loss that sees every state and the pooler."""
+        """The gradient of every parameter equals transformers', for a loss of every state and the pooler."""
         weights = LossWeights.random(family.candidate, family.sequences)
         with scores.check(family.label, "gradients") as figures:
-            loss, found = gradients_of_encoder(family.candidate, family.sequences, family.token_types, weights)
+            loss, actual = gradients_of_encoder(family.candidate, family.sequences, family.token_types, weights)
             expected_loss, stored = gradients_of_reference(
                 family.reference.module, family.sequences, family.token_types, weights, tmp_path
             )
-            errors = gradient_errors(found, stored.tensors(found))
+            errors = gradient_errors(actual, stored.tensors(actual))
             figures.append(max(errors.values()))
             assert max(errors.values()) <= GRADIENT_BOUND, {
                 name: f"{error:.1e}" for name, error in errors.items() if error > GRADIENT_BOUND
@@ -266,14 +272,14 @@ class SmallModels(ModelChecks):
 
     @pytest.mark.parametrize("with_head", [False, True], ids=["encoder", "with head"])
     def test_round_trip(self, family: Family, scores: Scores, tmp_path: Path, with_head: bool) -> None:
-        """Written under its own keys the checkpoint is whole again, for transformers and for layertap."""
+        """A checkpoint written under its own keys loads completely in transformers and in layertap."""
         if with_head and family.row.head_class is None:
             pytest.skip("transformers has no class with a head for this family")
         with scores.check(family.label, "round trip"):
             check_round_trip(family, tmp_path, with_head=with_head)
 
     def test_which_states_are_normed(self, family: Family) -> None:
-        """What the documentation says of norms is true."""
+        """The row states correctly which hidden states are the output of a norm."""
         plain = without_norm_weights(family.reference)
         assert in_words(normed_states(plain.outputs(family.sequences))) == family.row.normed
 
@@ -284,14 +290,14 @@ class RealSizeModels(ModelChecks):
     @pytest.fixture(scope="class")
     @classmethod
     def family(cls, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Family]:
-        """The model; its folder goes when it is done with."""
+        """Random model of real size; its folder is removed after the class."""
         folder = tmp_path_factory.mktemp("real-size")
         yield make_family(request.param, folder, real_size=True, longest=LONGEST, short=(5, 1, 17))
         shutil.rmtree(folder)
 
 
 def check_round_trip(family: Family, folder: Path, *, with_head: bool) -> None:
-    """Saves with transformers, writes again with layertap, loads that with both; the same numbers each time."""
+    """Saves with transformers, writes the checkpoint again with layertap, and compares both as loaded by either."""
     module = family.row.random_model(family.row.small, seed=3, with_head=with_head)
     original, again = folder / "original", folder / "again"
     again.mkdir()
@@ -320,7 +326,7 @@ def check_round_trip(family: Family, folder: Path, *, with_head: bool) -> None:
 
 
 def own_cosine(family: Family) -> float:
-    """The smallest cosine of transformers' own states in bfloat16: what is below the bound is held against it.
+    """Computes the smallest cosine of transformers' own states in bfloat16, the measure for what is below the bound.
 
     Random gated blocks between post-norms multiply errors; no arithmetic with bfloat16's rounding follows all of them.
     """
@@ -328,31 +334,31 @@ def own_cosine(family: Family) -> float:
     return min(Difference.of(*pair).cosine for pair in zip(own.states, family.expected.states, strict=True))
 
 
-def state_errors(found: Outputs, expected: Outputs) -> list[float]:
-    """Largest |error| over RMS, one a state."""
-    assert len(found.states) == len(expected.states), "the number of hidden states differs"
-    return [Difference.of(*pair).error_over_rms for pair in zip(found.states, expected.states, strict=True)]
+def state_errors(actual: Outputs, expected: Outputs) -> list[float]:
+    """Computes the largest |error| over RMS of each state."""
+    assert len(actual.states) == len(expected.states), "the number of hidden states differs"
+    return [Difference.of(*pair).error_over_rms for pair in zip(actual.states, expected.states, strict=True)]
 
 
-def attention_errors(found: Sequence[Any], expected: Sequence[Any]) -> list[float]:
-    """Largest |error|, one a layer; infinity where something is not finite."""
-    assert [layer.shape for layer in found] == [layer.shape for layer in expected], "the shapes of attentions differ"
-    errors = [float(np.abs(one - other).max()) for one, other in zip(found, expected, strict=True)]
+def attention_errors(actual: Sequence[Any], expected: Sequence[Any]) -> list[float]:
+    """Computes the largest |error| of each layer, infinity where a value is not finite."""
+    assert [layer.shape for layer in actual] == [layer.shape for layer in expected], "the shapes of attentions differ"
+    errors = [float(np.abs(one - other).max()) for one, other in zip(actual, expected, strict=True)]
     return [error if np.isfinite(error) else np.inf for error in errors]
 
 
-def gradient_errors(found: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
-    """Largest |error| of each gradient over its RMS.
+def gradient_errors(actual: dict[str, Any], expected: dict[str, Any]) -> dict[str, float]:
+    """Computes the largest |error| of each gradient over its RMS.
 
     A bias on all keys alike changes no softmax: its gradient is rounding, and is measured by the others' RMS.
     """
     rms = {name: float(gradient.double().square().mean().sqrt()) for name, gradient in expected.items()}
     floor = 1e-2 * float(np.median(list(rms.values())))
     return {
-        name: float((found[name] - gradient).abs().max()) / max(rms[name], floor) for name, gradient in expected.items()
+        name: float((actual[name] - gradient).abs().max()) / max(rms[name], floor) for name, gradient in expected.items()
     }
 
 
 def in_scientific(errors: Sequence[float]) -> list[str]:
-    """For messages."""
+    """Formats errors for the message of a failing check."""
     return [f"{error:.1e}" for error in errors]
