@@ -83,12 +83,6 @@ UNCONVERTED = (
     "src/layertap/features",
     "src/layertap/models",
     # tests
-    "src/layertap/cli/certificate_card.py",
-    "src/layertap/cli/inspect.py",
-    "src/layertap/cli/model_card.py",
-    "src/layertap/cli/verify.py",
-    "src/layertap/testing",
-    "src/layertap/verify",
     "benchmarks",
 )
 

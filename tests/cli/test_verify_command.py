@@ -79,12 +79,14 @@ def test_refusals(refused: Run, model: Path, texts: Path, tmp_path: Path) -> Non
     assert "there is no folder" in refused(1, "verify", model, "-o", tmp_path / "no" / "c.json")
     assert "this machine has cpu" in refused(2, "verify", model, "--device", "cuda:99")
     assert "at least 1" in refused(2, "verify", model, "--max-texts", "0")
-    assert "does not have it" in refused(2, "verify", model, "--backend", "torch", "--precision", "int8")
-    assert "there is none" in refused(2, "verify", model, "--text-column", "text")
+    assert "no backend and device that is compared here has it" in refused(
+        2, "verify", model, "--backend", "torch", "--precision", "int8"
+    )
+    assert "pass --input, too" in refused(2, "verify", model, "--text-column", "text")
     assert "max_length 65 is out of range" in refused(2, "verify", model, "--max-length", "65")
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    assert "it holds no text" in refused(2, "verify", model, "--input", empty)
+    assert "contains no text" in refused(2, "verify", model, "--input", empty)
     assert "no such" in refused(1, "verify", tmp_path / "nowhere").lower()
     assert there.read_text() == "{}"
 
@@ -97,7 +99,7 @@ def test_without_transformers(refused: Run, model: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("layertap.verify.reference.metadata.version", version)
     said = refused(1, "verify", model)
-    assert said == ("transformers is not installed, and it is what to compare with: pip install 'layertap[verify]'\n")
+    assert said == ("transformers, which models are compared with, is not installed: pip install 'layertap[verify]'\n")
 
 
 def test_nothing_is_asked_of_the_network(layertap: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from layertap.checkpoints.tensors import read_safetensors
 from layertap.engine.opening import open_reference
 from layertap.engine.options import ModelReference
 from layertap.errors import BackendError, CheckpointError, OptionError
-from layertap.verify.certificate import Finding, Output, Setup, SetupResult
+from layertap.verify.certificate import Figures, Output, Setup, SetupResult
 from layertap.verify.comparison import Texts, available_setups, groups, verify
 from layertap.verify.reference import require_transformers
 from layertap.verify.texts import built_in_texts
@@ -68,7 +68,7 @@ def test_the_same_passes(certificate):
         names = [output.name for output in result.outputs]
         assert names == [*(f"hidden_states[{i}]" for i in range(4)), "pooler_output"]
         # bfloat16 is not float32: that the figures are measured, not assumed
-        errors = [output.found.error_over_rms for output in result.outputs]
+        errors = [output.layertap.error_over_rms for output in result.outputs]
         assert all(error > 1e-3 if result.setup is BFLOAT16 else 0 < error < 1e-5 for error in errors)
     assert certificate.texts.different_ids == ()
     assert min(certificate.texts.lengths) == 2, "the empty text"
@@ -121,7 +121,7 @@ def test_another_weight_is_noticed_where_it_is(change, folder, tmp_path, write_t
     found = verify(opened(folder), [FLOAT32], reference_folder=other)
     assert not found.passed
     (result,) = found.results
-    fine = [output.name for output in result.outputs if result.allows(output.found)]
+    fine = [output.name for output in result.outputs if result.allows(output.layertap)]
     assert fine == ["hidden_states[0]", "hidden_states[1]"], "the second block is another"
 
 
@@ -131,7 +131,7 @@ def test_another_pooler_is_noticed(folder, tmp_path, write_tensors):
 
     other = tampered(folder, tmp_path, write_tensors, change)
     (result,) = verify(opened(folder), [FLOAT32], reference_folder=other).results
-    assert [output.name for output in result.outputs if not result.allows(output.found)] == ["pooler_output"]
+    assert [output.name for output in result.outputs if not result.allows(output.layertap)] == ["pooler_output"]
 
 
 def test_another_activation_is_noticed(folder, tmp_path):
@@ -196,7 +196,7 @@ def test_texts_of_the_user_and_limits(folder):
     assert (found.texts.max_length, found.max_length) == (20, 64)
     with pytest.raises(OptionError, match="max_length 65 is out of range"):
         verify(model, [FLOAT32], texts=texts, max_length=65)
-    with pytest.raises(OptionError, match="it holds no text"):
+    with pytest.raises(OptionError, match="contains no text"):
         verify(model, [FLOAT32], texts=Texts(source="mine.txt", texts=()))
 
 
@@ -212,8 +212,8 @@ def test_several_groups_find_what_one_finds(folder, certificate, monkeypatch):
     monkeypatch.setattr("layertap.verify.comparison.TOKENS_AT_ONCE", 100)
     found = verify(opened(folder), [FLOAT32])
     assert found.passed
-    own = [output.own for output in found.results[0].outputs]
-    assert own == [output.own for output in certificate.results[0].outputs], "transformers runs each text alone"
+    own = [output.transformers for output in found.results[0].outputs]
+    assert own == [output.transformers for output in certificate.results[0].outputs], "transformers runs each text alone"
 
 
 def test_built_in_texts(folder):
@@ -229,7 +229,7 @@ def test_setups():
     assert {FLOAT32, BFLOAT16} <= set(available_setups())
     assert available_setups(["cpu"], ["bfloat16"], ["torch"]) == [BFLOAT16]
     assert available_setups(["cpu", "cpu"], ["float32"], ["torch"]) == [FLOAT32]
-    with pytest.raises(OptionError, match="--precision int8: what is compared here does not have it"):
+    with pytest.raises(OptionError, match="--precision int8: no backend and device that is compared here has it"):
         available_setups(precisions=["float32", "int8"], backends=["torch"])
     with pytest.raises(OptionError, match=r"--device tpu: this machine has cpu"):
         available_setups(["tpu"])
@@ -237,16 +237,16 @@ def test_setups():
 
 def result_of(precision, found, own, **others):
     setup = Setup(backend="torch", device="cpu", precision=precision)
-    same = Finding(error_over_rms=0.0, cosine=1.0)
-    output = Output(name="hidden_states[0]", found=found, own=own)
+    same = Figures(error_over_rms=0.0, cosine=1.0)
+    output = Output(name="hidden_states[0]", layertap=found, transformers=own)
     values = {"alone": same, "shuffled": same, "base_bound": 2e-5} | others
     return SetupResult(setup=setup, instruction_set="", outputs=(output,), **values)
 
 
 def test_bounds():
     def passes(precision, error, cosine=1.0, own=1e-6, **others):
-        found = Finding(error_over_rms=error, cosine=cosine)
-        return result_of(precision, found, Finding(error_over_rms=own, cosine=1.0), **others).passed
+        found = Figures(error_over_rms=error, cosine=cosine)
+        return result_of(precision, found, Figures(error_over_rms=own, cosine=1.0), **others).passed
 
     assert passes("float32", 2e-5)
     assert not passes("float32", 2.1e-5)
@@ -256,14 +256,14 @@ def test_bounds():
     assert passes("bfloat16", 0.5, cosine=0.999)
     assert not passes("bfloat16", 1e-6, cosine=0.9989)
     assert not passes("bfloat16", math.inf, cosine=1.0)
-    apart = Finding(error_over_rms=1e-3, cosine=0.99)
+    apart = Figures(error_over_rms=1e-3, cosine=0.99)
     for precision in ("float32", "float16"):
         assert not passes(precision, 1e-6, alone=apart)
         assert not passes(precision, 1e-6, shuffled=apart)
 
 
 def test_what_is_not_finite_is_null_in_json():
-    found = Finding(error_over_rms=math.inf, cosine=-1.0)
+    found = Figures(error_over_rms=math.inf, cosine=-1.0)
     result = result_of("float32", found, found)
     assert not result.passed
     assert json.loads(json.dumps(result.as_json(), allow_nan=False))["outputs"][0]["error_over_rms"] is None

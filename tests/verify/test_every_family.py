@@ -77,7 +77,7 @@ def test_a_model_whose_float32_is_coarse_is_measured_by_transformers_own_error(t
     opened = saved(row, tmp_path, dict(row.small) | {"num_hidden_layers": 6}, scale=6.0)
     found = verify(opened, available_setups(["cpu"], ["float32"], ["torch"]), texts=TEXTS)
     (result,) = found.results
-    assert max(output.own.error_over_rms for output in result.outputs) > result.base_bound
+    assert max(output.transformers.error_over_rms for output in result.outputs) > result.base_bound
     assert result.bound > result.base_bound
     assert found.passed, result.failures
     assert any("1.5 times transformers' largest" in line for line in in_lines(found))

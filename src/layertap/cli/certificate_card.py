@@ -1,4 +1,4 @@
-"""A certificate for a terminal, at most 100 columns wide where names are short."""
+"""Format a certificate for a terminal, at most 100 columns wide unless names are long."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 
 from layertap.cli.units import aligned, counted
-from layertap.verify.certificate import Certificate, Finding, SetupResult
+from layertap.verify.certificate import Certificate, Figures, SetupResult
 from layertap.verify.measure import OWN_ERROR_FACTOR
 
 RIGHT_ALIGNED = 4
@@ -19,7 +19,12 @@ POOLERS = {
 
 
 def in_lines(certificate: Certificate, refused: Mapping[str, str] | None = None) -> list[str]:
-    """What was compared, a table a setup, and the verdict last; `refused`: backends that do not run it -> why."""
+    """Formats a certificate: facts about the comparison, one table per setup, and the verdict last.
+
+    Args:
+        certificate: the results.
+        refused: for each backend that cannot run the model, the reason.
+    """
     not_run = [("not run", why) for why in (refused or {}).values()]
     lines = [certificate.model, *aligned([*_rows(certificate), *not_run])]
     for result in certificate.results:
@@ -28,7 +33,7 @@ def in_lines(certificate: Certificate, refused: Mapping[str, str] | None = None)
 
 
 def verdict(certificate: Certificate) -> str:
-    """One line: passed, or what failed."""
+    """Summarises a certificate in one line: passed, or the setups and figures that failed."""
     if certificate.passed:
         return f"passed: {counted(len(certificate.results), 'setup')}, every figure within its bound"
     failed = [f"{result.setup} ({_some(result.failures)})" for result in certificate.results if not result.passed]
@@ -76,7 +81,7 @@ def _ids(certificate: Certificate) -> str:
 
 
 def _table(result: SetupResult) -> list[str]:
-    """One setup: an output a line."""
+    """Formats the result of one setup, one line per output."""
     where = f"{result.setup.backend} on {result.setup.device} ({result.instruction_set}), {result.setup.precision}"
     bound = f"error at most {result.bound:.1e}" if result.is_exact else f"cosine at least {result.bound}"
     if result.setup.precision == "float32" and result.bound > result.base_bound:
@@ -86,7 +91,7 @@ def _table(result: SetupResult) -> list[str]:
         ("", "error / RMS", "cosine", "error / RMS", "cosine", ""),
     ]
     rows += [
-        (output.name, *_figures(output.found), *_figures(output.own), _mark(result.allows(output.found)))
+        (output.name, *_figures(output.layertap), *_figures(output.transformers), _mark(result.allows(output.layertap)))
         for output in result.outputs
     ]
     rows += [
@@ -113,7 +118,7 @@ def _right_aligned(rows: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
-def _figures(finding: Finding) -> tuple[str, str]:
+def _figures(finding: Figures) -> tuple[str, str]:
     error = finding.error_over_rms
     if not math.isfinite(error):
         return "not finite", "-"

@@ -1,4 +1,4 @@
-"""`layertap inspect`: what a model is, and what can be asked of it."""
+"""The command `layertap inspect`, which describes a model and its outputs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 FAULTS_SHOWN = 8
 DESCRIPTION = """\
-Prints what a model is: architecture, sizes, limits, tokenizer, which outputs it has and with which shapes,
-the state of its pooler, what its files hold and nothing here needs, and what this machine could run it with.
-No weight is loaded; ends with exit code 1 where one is missing, or of another shape or dtype than config.json says."""
+Prints a description of a model: architecture, sizes, limits, tokenizer, outputs and their shapes, the state of its
+pooler, weights in its files that layertap does not use, and the backends of this machine that can run it.
+Loads no weights. The exit code is 1 if a weight is missing, or has another shape or dtype than config.json says."""
 EPILOG = """\
 examples:
   layertap inspect
@@ -30,20 +30,20 @@ def add_to(commands: Commands) -> None:
         commands,
         "inspect",
         run,
-        summary="what a model is, and what can be asked of it",
+        summary="describe a model: architecture, limits, outputs, tokenizer",
         usage="layertap inspect [MODEL] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print the description as JSON")
     add_model_options(parser, positional=True)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command.
+    """Runs `layertap inspect` with parsed options.
 
     Raises:
-        WeightsError: after printing, where weights are missing, or of another shape or dtype.
+        WeightsError: weights are missing, or have another shape or dtype; raised after printing.
     """
     from layertap.backends.here import absences, installed
     from layertap.cli.model_card import facts_of_model, in_lines

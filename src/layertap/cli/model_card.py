@@ -1,4 +1,4 @@
-"""What `layertap inspect` tells of a model: facts as JSON values, and the same in lines."""
+"""Collect the facts that `layertap inspect` shows about a model, as JSON values and as lines of text."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ KEYS_SHOWN = 6
 def facts_of_model(
     opened: OpenedModel, backends: Sequence[BackendFacts], absent: Mapping[str, str], chosen: str
 ) -> dict[str, Any]:
-    """What there is to know, as JSON values; sizes under the names of Hugging Face configs.
+    """Collects facts about a model as JSON values; sizes have the names of Hugging Face configs.
 
     Args:
-        opened: the model.
-        backends: that can be used here.
-        absent: those that cannot, and why.
-        chosen: what "auto" comes to for this model, in words.
+        opened: the opened model.
+        backends: backends that this machine can use.
+        absent: for each other backend, the reason why it cannot be used.
+        chosen: description of the backend that "auto" selects for this model.
     """
     files, spec = opened.files, opened.files.spec
     facts = opened.facts(Semantics())
@@ -78,7 +78,7 @@ def facts_of_model(
 
 
 def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
-    """Each source of the feature language: its shape a text (T: tokens), whether it can be had, and what it is."""
+    """Describes each source of the feature language: its shape per text (T tokens), availability and meaning."""
     size, last, heads = facts.spec.hidden_size, facts.spec.num_hidden_layers, facts.spec.num_attention_heads
     normed = ", after the final norm" if facts.spec.final_norm else ""
     before = [_output(f"hidden_states[{last}].unnormed", ["T", size], "before the final norm")]
@@ -110,7 +110,7 @@ def _output(name: str, shape: Sequence[int | str] | None, note: str, *, usable: 
 
 
 def tokenizer_facts(tokenizer: TextTokenizer) -> dict[str, Any]:
-    """How texts become ids."""
+    """Describes how the tokenizer turns texts into ids."""
 
     def template(ids: Sequence[int]) -> list[str]:
         return [tokenizer.backend.id_to_token(i) or str(i) for i in ids]
@@ -127,7 +127,7 @@ def tokenizer_facts(tokenizer: TextTokenizer) -> dict[str, Any]:
 
 
 def in_lines(facts: dict[str, Any]) -> list[str]:
-    """The facts for a terminal, at most 100 columns wide where names are short."""
+    """Formats the facts for a terminal, at most 100 columns wide unless names are long."""
     shown = [(output["name"], _shape(output["shape"]), output["note"]) for output in facts["outputs"]]
     return [
         facts["model"],
@@ -224,7 +224,7 @@ def _some(keys: list[str]) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Aligned rows whose last cell is wrapped."""
+    """Aligns rows in columns and wraps their last cell."""
     heads = aligned([(*row[:-1], "|") for row in rows])
     room = max(20, WIDTH - len(heads[0]) + 1)
     lines = []

@@ -1,4 +1,4 @@
-"""`layertap verify`: is it the same as transformers, on this model and this machine?"""
+"""The command `layertap verify`, which compares a model's outputs with transformers on this machine."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ if TYPE_CHECKING:
     from layertap.verify.comparison import Texts
 
 DESCRIPTION = """\
-Compares every hidden state (the last one also before the final norm, where a model has one) and the pooler with
-transformers on the model at hand, on every backend, device and precision there is: texts packed together, alone and
-shuffled. The measure is transformers in float64.
+Compares every hidden state (the last one also before the final norm, if the model has one) and the pooler's output with
+transformers in float64, on every backend, device and precision of this machine. Texts are run packed together, alone
+and shuffled. Token ids are compared, too.
 
-Prints, for each output, the largest |error| over the output's RMS and the smallest cosine of two vectors, beside those
-of transformers itself in the same precision, and whether they are within bounds: in float32 an error of 2e-5 (1e-4 from
-24 layers on), or 1.5 times transformers' own; in float32-high 25 times that; in bfloat16 and float16 a cosine of 0.999,
-in int8 of 0.99. Alone and shuffled, the native backend has to give the same bits. Token ids are compared, too.
-Needs no network for a model that is on this machine. Ends with exit code 1 where something is out of bounds."""
+For each output, prints the largest |error| over the output's RMS and the smallest cosine of two vectors, the same
+figures for transformers itself in that precision, and whether they are within bounds. The bound in float32 is an error
+of 2e-5 (1e-4 for 24 layers or more), or 1.5 times the error of transformers if that is larger; in float32-high it is 25
+times as large. The bound in bfloat16 and float16 is a cosine of 0.999, in int8 of 0.99. The native backend must give
+the same bits for texts alone, shuffled and packed together.
+Needs no network for a model on this machine. The exit code is 1 if a figure is out of bounds."""
 EPILOG = """\
 examples:
   layertap verify
@@ -50,14 +51,14 @@ def add_to(commands: Commands) -> None:
         commands,
         "verify",
         run,
-        summary="whether its numbers are transformers' numbers, on a model of yours",
+        summary="compare a model's outputs with transformers",
         usage="layertap verify [MODEL] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the certificate, as JSON, into this file")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it is there")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print the verdict alone")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the certificate to this file, as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print only the verdict")
     add_model_options(parser, positional=True)
     group = parser.add_argument_group("texts")
     group.add_argument("--input", metavar="FILE", help="texts to compare on (default: built-in ones, in 15 languages)")
@@ -70,10 +71,17 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
     add_record_limit(group)
     group.add_argument(
-        "--max-texts", type=int, default=200, metavar="N", help="of the input, the first N (default: 200)"
+        "--max-texts",
+        type=int,
+        default=200,
+        metavar="N",
+        help="compare on the first N texts of the input (default: 200)",
     )
     group.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a text at most (default: the model's limit, at most 1,024)"
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="maximum number of tokens of a text (default: the model's limit, at most 1,024)",
     )
     group = parser.add_argument_group("running")
     group.add_argument(
@@ -81,23 +89,28 @@ def add_to(commands: Commands) -> None:
         action="append",
         choices=BACKENDS[1:],
         metavar="NAME",
-        help="only this backend: native or torch; again for both (default: all that run the model)",
+        help="compare only this backend, native or torch; may be repeated (default: all that can run the model)",
     )
     group.add_argument(
         "--precision",
         action="append",
         choices=PRECISIONS,
         metavar="P",
-        help="only this precision; again for more (default: all that a backend has)",
+        help="compare only this precision; may be repeated (default: all that a backend has)",
     )
     group.add_argument(
-        "--device", action="append", metavar="NAME", help="only this device; again for more (default: all there are)"
+        "--device",
+        action="append",
+        metavar="NAME",
+        help="compare only this device; may be repeated (default: all of this machine)",
     )
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as a backend finds best)")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="number of processor threads (default: chosen by the backend)"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the command; 1 where something is out of bounds."""
+    """Runs `layertap verify` with parsed options; returns 1 if a figure is out of bounds."""
     from layertap.checkpoints.source import stored_files
     from layertap.cli.certificate_card import in_lines, verdict
     from layertap.engine.opening import open_reference
@@ -122,9 +135,9 @@ def run(options: argparse.Namespace) -> int:
         from layertap.backends.here import set_num_threads
 
         set_num_threads(options.threads)
-    with status_line(shown=not options.quiet) as say:
+    with status_line(shown=not options.quiet) as on_step:
         certificate = verify(
-            opened, setups, texts=texts, max_length=options.max_length, threads=options.threads, say=say
+            opened, setups, texts=texts, max_length=options.max_length, threads=options.threads, on_step=on_step
         )
     print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate, refused)))
     if output is not None:
@@ -133,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _texts(options: argparse.Namespace) -> Texts:
-    """The user's texts, or none: the built-in ones."""
+    """Reads the texts of `--input`; without that option, selects the built-in ones."""
     from layertap.data.input import Input, read_options
     from layertap.verify.comparison import Texts
 
@@ -141,7 +154,7 @@ def _texts(options: argparse.Namespace) -> Texts:
         raise OptionError(f"--max-texts {options.max_texts}: expected a whole number of at least 1")
     if options.input is None:
         if options.input_format or options.text_column:
-            raise OptionError("--input-format and --text-column say how to read an --input, and there is none")
+            raise OptionError("--input-format and --text-column describe how to read --input; pass --input, too")
         return Texts()
     source = Input(
         source=options.input,
@@ -155,15 +168,15 @@ def _texts(options: argparse.Namespace) -> Texts:
 
 @contextmanager
 def status_line(*, shown: bool) -> Iterator[Callable[[str], None]]:
-    """What to call with what is done next: one line of a terminal, drawn over; nothing elsewhere."""
+    """Yields a function that shows the current step in one line of a terminal, and does nothing elsewhere."""
     if not (shown and sys.stderr.isatty()):
         yield lambda _: None
         return
 
-    def say(text: str) -> None:
+    def show(text: str) -> None:
         print(f"\r\x1b[K{text}"[:99], end="", file=sys.stderr, flush=True)
 
     try:
-        yield say
+        yield show
     finally:
-        say("")
+        show("")

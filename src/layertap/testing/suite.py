@@ -355,7 +355,8 @@ def gradient_errors(actual: dict[str, Any], expected: dict[str, Any]) -> dict[st
     rms = {name: float(gradient.double().square().mean().sqrt()) for name, gradient in expected.items()}
     floor = 1e-2 * float(np.median(list(rms.values())))
     return {
-        name: float((actual[name] - gradient).abs().max()) / max(rms[name], floor) for name, gradient in expected.items()
+        name: float((actual[name] - gradient).abs().max()) / max(rms[name], floor)
+        for name, gradient in expected.items()
     }
 
 

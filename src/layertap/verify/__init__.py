@@ -1,1 +1,1 @@
-"""How close a model's numbers are to transformers': the comparison behind `layertap verify`, and its certificate."""
+"""Compare a model's outputs with those of transformers, for `layertap verify` and its certificate."""

@@ -1,6 +1,6 @@
-"""What a verification found: figures, bounds and verdicts, as data and as JSON.
+"""Results of a verification - figures, bounds and verdicts - as data and as JSON.
 
-Nothing in it depends on when or where it was made, so that the same files give the same certificate.
+A certificate does not depend on when or where it was made, so the same files give the same certificate.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from layertap.verify.measure import HALF_COSINE, HIGH_FACTOR, INT8_COSINE, OWN_ERROR_FACTOR, Difference
 
 FORMAT = 1
-"""Number of the JSON layout."""
+"""Version number of the JSON layout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Setup:
     """One way to run a model.
 
     Attributes:
-        backend: by its name.
+        backend: name of the backend, "torch" or "native".
         device: "cpu" or "cuda:N".
         precision: "float32", "float32-high", "bfloat16", "float16" or "int8".
     """
@@ -31,13 +31,13 @@ class Setup:
     precision: str
 
     @property
-    def own_precision(self) -> str:
-        """The nearest that transformers has."""
+    def reference_precision(self) -> str:
+        """Precision of transformers that this one is compared with: the same, or the nearest that it has."""
         return {"float32-high": "float32", "int8": "bfloat16"}.get(self.precision, self.precision)
 
     @property
     def same_bits(self) -> bool:
-        """A text has the same bits in every batch: the native backend's promise."""
+        """Whether a text must have the same bits in every batch, as the native backend promises."""
         return self.backend == "native"
 
     def __str__(self) -> str:
@@ -45,20 +45,20 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """How far one output is from what it should be.
+class Figures:
+    """Distance of an output from the expected one.
 
     Attributes:
-        error_over_rms: largest |error| over RMS, infinity where something is not finite.
-        cosine: smallest cosine of two rows.
+        error_over_rms: largest |error| over RMS; infinity if a value is not finite.
+        cosine: smallest cosine of an actual and an expected row.
     """
 
     error_over_rms: float
     cosine: float
 
     @classmethod
-    def of(cls, difference: Difference) -> Finding:
-        """The figures of a difference, rounded as the certificate has them."""
+    def of(cls, difference: Difference) -> Figures:
+        """Rounds the figures of a difference as the certificate shows them."""
         error = difference.error_over_rms
         return cls(
             error_over_rms=float(f"{error:.3g}") if math.isfinite(error) else math.inf,
@@ -66,7 +66,7 @@ class Finding:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """JSON has no infinity: null."""
+        """Returns the JSON object of the figures; an infinite error is null."""
         finite = math.isfinite(self.error_over_rms)
         return {"error_over_rms": self.error_over_rms if finite else None, "cosine": self.cosine}
 
@@ -77,75 +77,75 @@ class Output:
 
     Attributes:
         name: "hidden_states[i]", "hidden_states[L].unnormed" or "pooler_output".
-        found: layertap against transformers in float64.
-        own: transformers in the same precision, or the nearest it has, against itself in float64.
+        layertap: layertap against transformers in float64.
+        transformers: transformers in the setup's `reference_precision` against itself in float64.
     """
 
     name: str
-    found: Finding
-    own: Finding
+    layertap: Figures
+    transformers: Figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetupResult:
-    """What one way to run the model gave.
+    """Figures and verdict of one way to run the model.
 
     Attributes:
-        setup: which.
-        instruction_set: of the backend's kernels.
-        outputs: states in order, the last one before the final norm where there is such a norm, then the pooler's
-            output where it can be compared.
-        alone: all outputs of texts run one at a time, against the same texts packed together.
-        shuffled: the same in another order and other batches, against packed together.
-        base_bound: the bound on errors in float32 for the model's depth.
+        setup: the backend, device and precision.
+        instruction_set: instruction set of the backend's kernels.
+        outputs: hidden states in order, then the last one before the final norm and the pooler's output, for models
+            that have them.
+        alone: all outputs of texts run one at a time, against those of the texts packed together.
+        shuffled: all outputs of the texts in another order and other batches, against those packed together.
+        base_bound: bound on errors in float32 for the model's depth.
     """
 
     setup: Setup
     instruction_set: str
     outputs: tuple[Output, ...]
-    alone: Finding
-    shuffled: Finding
+    alone: Figures
+    shuffled: Figures
     base_bound: float
 
     @property
     def is_exact(self) -> bool:
-        """The bound is on errors; below float32 it is on cosines."""
-        return self.setup.own_precision == "float32"
+        """Whether the bound is on errors, as in float32; below float32 it is on cosines."""
+        return self.setup.reference_precision == "float32"
 
     @property
     def bound(self) -> float:
         """Largest error over RMS in float32 and float32-high, or smallest cosine in other precisions."""
         if not self.is_exact:
             return INT8_COSINE if self.setup.precision == "int8" else HALF_COSINE
-        own = max((output.own.error_over_rms for output in self.outputs), default=0.0)
+        own = max((output.transformers.error_over_rms for output in self.outputs), default=0.0)
         # An oracle that is not finite itself allows nothing.
         bound = max(self.base_bound, OWN_ERROR_FACTOR * own) if math.isfinite(own) else self.base_bound
         return bound * HIGH_FACTOR if self.setup.precision == "float32-high" else bound
 
-    def allows(self, finding: Finding) -> bool:
-        """Whether figures of an output are within the bound."""
+    def allows(self, finding: Figures) -> bool:
+        """Tells whether the figures of an output are within the bound."""
         if self.is_exact:
             return finding.error_over_rms <= self.bound
         return math.isfinite(finding.error_over_rms) and finding.cosine >= self.bound
 
-    def allows_apart(self, finding: Finding) -> bool:
-        """Whether a text may differ so much from itself in another batch."""
+    def allows_apart(self, finding: Figures) -> bool:
+        """Tells whether a text may differ this much from itself in another batch."""
         return finding.error_over_rms == 0 if self.setup.same_bits else self.allows(finding)
 
     @property
     def failures(self) -> tuple[str, ...]:
-        """Names of the figures beyond the bound: of outputs, "alone" and "shuffled"."""
-        found = [output.name for output in self.outputs if not self.allows(output.found)]
+        """Names of the figures beyond the bound: names of outputs, "alone" and "shuffled"."""
+        names = [output.name for output in self.outputs if not self.allows(output.layertap)]
         apart = {"alone": self.alone, "shuffled": self.shuffled}
-        return (*found, *(name for name, finding in apart.items() if not self.allows_apart(finding)))
+        return (*names, *(name for name, finding in apart.items() if not self.allows_apart(finding)))
 
     @property
     def passed(self) -> bool:
-        """Every figure is within the bound."""
+        """Whether every figure is within the bound."""
         return not self.failures
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns the JSON object of the result, with a verdict for each figure."""
         measured = "largest error over RMS" if self.is_exact else "smallest cosine"
         return {
             "backend": self.setup.backend,
@@ -156,9 +156,9 @@ class SetupResult:
             "outputs": [
                 {
                     "name": output.name,
-                    **output.found.as_json(),
-                    "transformers": output.own.as_json(),
-                    "passed": self.allows(output.found),
+                    **output.layertap.as_json(),
+                    "transformers": output.transformers.as_json(),
+                    "passed": self.allows(output.layertap),
                 }
                 for output in self.outputs
             ],
@@ -170,14 +170,14 @@ class SetupResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TextFacts:
-    """What the model was run on.
+    """Facts about the texts that the model was run on.
 
     Attributes:
         source: "built-in", or the name of the user's file.
-        sha256: of the texts.
-        lengths: tokens of each, special tokens included, after the limit.
-        max_length: the limit in this run.
-        different_ids: texts (by number) whose ids are not those of transformers' tokenizer, or None: it could not be
+        sha256: hash of the texts.
+        lengths: tokens of each text after truncation, special tokens included.
+        max_length: limit in tokens in this run.
+        different_ids: numbers of the texts for which transformers' tokenizer gives other ids; None if it could not be
             loaded.
     """
 
@@ -188,7 +188,7 @@ class TextFacts:
     different_ids: tuple[int, ...] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns the JSON object of the facts."""
         return {
             "source": self.source,
             "sha256": self.sha256,
@@ -204,20 +204,20 @@ class TextFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """A whole verification.
+    """Certificate of a whole verification.
 
     Attributes:
-        model: name or hub id.
-        commit: of the hub, or None.
-        architecture: the family.
-        reference_class: of transformers.
-        versions: library -> version.
-        sha256: file of the model -> hash.
-        pooler: "trained", "untrained", "absent" (not in the files), or "none": the architecture has none.
-        last_normed: the number of the one hidden state that comes out of a final norm, or None: there is no such norm.
-        max_length: the model's own limit in tokens.
-        texts: what was run.
-        results: one a setup.
+        model: name of the folder, or hub id.
+        commit: commit on the hub, or None.
+        architecture: name of the family.
+        reference_class: name of the model class in transformers.
+        versions: version of each library.
+        sha256: hash of each file of the model.
+        pooler: "trained", "untrained", "absent" (not in the files) or "none" (the architecture has no pooler).
+        last_normed: index of the hidden state that is the output of a final norm, or None if there is no such norm.
+        max_length: limit of the model in tokens.
+        texts: facts about the texts.
+        results: one result for each setup.
     """
 
     model: str
@@ -234,11 +234,11 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """The same ids, and every figure within its bound."""
+        """Whether all token ids are equal and every figure is within its bound."""
         return not self.texts.different_ids and all(result.passed for result in self.results)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns the JSON object of the certificate."""
         return {
             "format": FORMAT,
             "passed": self.passed,
@@ -256,5 +256,5 @@ class Certificate:
         }
 
     def to_json(self) -> str:
-        """The certificate's text; the same findings give the same text."""
+        """Formats the certificate as JSON; equal results give equal text."""
         return json.dumps(self.as_json(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

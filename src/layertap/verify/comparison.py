@@ -1,7 +1,7 @@
-"""Runs a model with layertap and with transformers on the same ids, and compares all that comes out.
+"""Run a model with layertap and with transformers on the same texts, and compare all outputs.
 
-The measure is transformers in float64; beside layertap's error against it stands transformers' own in the precision
-at hand, or in the nearest that it has.
+Both are measured against transformers in float64: layertap in the precision at hand, and transformers in the same
+precision or the nearest that it has.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from layertap.engine.options import Precision, Runtime, Semantics
 from layertap.errors import BackendError, CheckpointError, OptionError
 from layertap.records import Array, Ragged
 from layertap.text.encoded import EncodedText
-from layertap.verify.certificate import Certificate, Finding, Output, Setup, SetupResult, TextFacts
+from layertap.verify.certificate import Certificate, Figures, Output, Setup, SetupResult, TextFacts
 from layertap.verify.measure import Difference, float32_bound
 from layertap.verify.reference import IntRows, Outputs, Reference, quiet_transformers, require_transformers
 from layertap.verify.texts import built_in_texts, hash_of
@@ -36,24 +36,24 @@ LONGEST = 1024
 """Default limit in tokens for models that take more: attention in float64 is slow."""
 
 TOKENS_AT_ONCE = 4096
-"""Texts are compared in groups of about so many tokens, which bounds the memory for states."""
+"""Tokens of a group of texts that are compared at a time, which bounds the memory for hidden states."""
 
 SMALL_BATCH = 64
-"""Tokens a batch at least for shuffled texts: fewer than usual, so that other texts share a batch."""
+"""Smallest token budget of a batch of shuffled texts, low so that a text shares its batch with other texts."""
 
 SHUFFLING = 0
 POOLER = ("pooler.",)
 
-Say = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Texts:
-    """Texts to run, and where they are from.
+    """Texts to run a model on, and their source.
 
     Attributes:
-        source: "built-in", or the name of a file.
-        texts: N of them; None: the built-in ones.
+        source: "built-in", or the name of the user's file.
+        texts: the texts; None for the built-in ones.
     """
 
     source: str = "built-in"
@@ -65,16 +65,16 @@ def available_setups(
     precisions: Sequence[str] | None = None,
     backends: Sequence[str] | None = None,
 ) -> list[Setup]:
-    """Every backend, device and precision there is here.
+    """Lists the setups of this machine: every backend with its devices and precisions.
 
     Args:
-        devices: only these, or None: all.
-        precisions: only these, or None: all that a backend has on a device.
-        backends: only these, or None: all.
+        devices: names of the devices to include; None for all.
+        precisions: precisions to include; None for all that a backend has on a device.
+        backends: names of the backends to include; None for all.
 
     Raises:
-        BackendError: torch is not installed, or a backend that is named.
-        OptionError: a device that is not here, a precision that no backend has.
+        BackendError: torch or a named backend is not installed.
+        OptionError: this machine does not have a device, or no included backend has a precision.
     """
     require_torch()
     here = {backend.name: backend for backend in installed()}
@@ -84,26 +84,26 @@ def available_setups(
     unknown = [device for device in devices or () if device not in names]
     if unknown:
         raise OptionError(f"--device {unknown[0]}: this machine has {', '.join(dict.fromkeys(names.values()))}")
-    found: dict[Setup, None] = {}
+    setups: dict[Setup, None] = {}
     for backend in here.values() if backends is None else [here[name] for name in backends]:
         for device in backend.devices if devices is None else [names[device] for device in devices]:
             if device not in backend.devices:
                 continue
             has = row_of("torch", "cuda").precisions if device != "cpu" else backend.precisions
-            found |= {
+            setups |= {
                 Setup(backend=backend.name, device=device, precision=precision): None
                 for precision in (has if precisions is None else precisions)
                 if precision in has
             }
-    missing = [precision for precision in precisions or () if precision not in {setup.precision for setup in found}]
+    missing = [precision for precision in precisions or () if precision not in {setup.precision for setup in setups}]
     if missing:
-        raise OptionError(f"--precision {missing[0]}: what is compared here does not have it")
-    return list(found)
+        raise OptionError(f"--precision {missing[0]}: no backend and device that is compared here has it")
+    return list(setups)
 
 
 def runnable(opened: OpenedModel, setups: Sequence[Setup]) -> tuple[list[Setup], dict[str, str]]:
-    """The setups that run this model, and of the other ones their backends -> why they do not."""
-    found, refused = [], {}
+    """Separates the setups that can run a model from the backends that cannot, and gives the reason of each."""
+    able, refused = [], {}
     for setup in setups:
         try:
             choose(
@@ -112,12 +112,12 @@ def runnable(opened: OpenedModel, setups: Sequence[Setup]) -> tuple[list[Setup],
         except BackendError as refusal:
             refused[setup.backend] = str(refusal)
         else:
-            found.append(setup)
-    return found, refused
+            able.append(setup)
+    return able, refused
 
 
 def _names(devices: Iterable[str]) -> dict[str, str]:
-    """What a device may be called -> its name: `cuda` is the first of its kind."""
+    """Maps the accepted spellings of devices to their names: `cuda` is the first device of its kind."""
     first = {device.partition(":")[0]: device for device in reversed(list(devices))}
     return first | {device: device for device in devices}
 
@@ -130,23 +130,23 @@ def verify(
     max_length: int | None = None,
     reference_folder: Path | None = None,
     threads: int | None = None,
-    say: Say = lambda _: None,
+    on_step: OnStep = lambda _: None,
 ) -> Certificate:
-    """Compares every hidden state, before and after a final norm, and the pooler with transformers'.
+    """Compares every hidden state, before and after a final norm, and the pooler's output with transformers.
 
     Args:
-        opened: the model.
-        setups: how to run it; each is compared.
-        texts: what to run it on; None: built-in texts.
-        max_length: tokens a text at most; None: the model's limit, `LONGEST` where that is higher.
-        reference_folder: where transformers loads the model from; None: the same folder.
-        threads: of native runs; None: a thread a core.
-        say: called with what is done next.
+        opened: the opened model.
+        setups: ways to run the model; each is compared.
+        texts: texts to run the model on; None for the built-in ones.
+        max_length: maximum number of tokens of a text; None for the model's limit, but at most `LONGEST`.
+        reference_folder: folder that transformers loads the model from; None for the model's own folder.
+        threads: number of threads of native runs; None for one per core.
+        on_step: called before each step with its description.
 
     Raises:
         BackendError: transformers or torch is not installed.
-        CheckpointError: transformers cannot load the model, or its outputs have other shapes.
-        OptionError: a limit that the model does not have, or a setup that is not here.
+        CheckpointError: transformers cannot load the model, or gives outputs of other shapes.
+        OptionError: the model does not have this limit, or this machine does not have a setup.
     """
     versions = _versions()
     semantics = Semantics(max_length=max_length)
@@ -156,7 +156,7 @@ def verify(
     chosen = _texts(opened, texts or Texts(), limit)
     checkpoint, spec = opened.files.checkpoint, opened.files.spec
     folder = reference_folder or checkpoint.folder
-    say("loading it with transformers")
+    on_step("loading the model with transformers")
     reference = Reference.load(
         folder,
         without=POOLER if opened.files.pooler == "absent" else (),
@@ -164,21 +164,21 @@ def verify(
     )
     encoded = [text.limited(limit) for text in opened.tokenizer.encode(chosen)]
     comparisons = [_Comparison(opened, setup, limit, threads) for setup in setups]
-    own = {(setup.own_precision, setup.device): _Own(reference, setup) for setup in setups}
+    references = {(setup.reference_precision, setup.device): _ReferenceError(reference, setup) for setup in setups}
     exact = reference.copy("float64")
     done = 0
     for group in groups(encoded, TOKENS_AT_ONCE):
-        say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in float64")
+        on_step(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in float64")
         ids = [text.input_ids for text in encoded[done : done + len(group)]]
         expected = exact.outputs(ids)
-        for (precision, _), by_itself in own.items():
-            say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in {precision}")
-            by_itself.take(ids, expected)
+        for (precision, _), reference_error in references.items():
+            on_step(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: transformers in {precision}")
+            reference_error.add(ids, expected)
         for comparison in comparisons:
-            say(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: {comparison.setup}")
-            comparison.take(chosen[done : done + len(group)], expected)
+            on_step(f"texts {done + 1} to {done + len(group)} of {len(chosen)}: {comparison.setup}")
+            comparison.add(chosen[done : done + len(group)], expected)
         done += len(group)
-    say("comparing token ids")
+    on_step("comparing token ids")
     identity = ModelIdentity.of(opened.files)
     return Certificate(
         model=identity.name,
@@ -198,14 +198,14 @@ def verify(
             different_ids=different_ids(folder, chosen, encoded, limit),
         ),
         results=tuple(
-            comparison.result(own[comparison.setup.own_precision, comparison.setup.device].differences)
+            comparison.result(references[comparison.setup.reference_precision, comparison.setup.device].differences)
             for comparison in comparisons
         ),
     )
 
 
 def _final_norm(opened: OpenedModel) -> str | None:
-    """The name of the final norm in the class of transformers, where the model has one."""
+    """Returns the name of the final norm in the class of transformers, or None if the model has none."""
     if not opened.files.spec.final_norm:
         return None
     return to_stored("encoder.final_norm.weight", opened.files.architecture.class_rules).removesuffix(".weight")
@@ -222,12 +222,12 @@ def _texts(opened: OpenedModel, texts: Texts, limit: int) -> list[str]:
     if texts.texts is None:
         return built_in_texts(lambda text: len(opened.tokenizer.encode([text])[0]), limit)
     if not texts.texts:
-        raise OptionError(f"{texts.source}: it holds no text to compare on")
+        raise OptionError(f"{texts.source}: contains no text; give a file of at least one text")
     return list(texts.texts)
 
 
 def groups(encoded: Sequence[EncodedText], max_tokens: int) -> Iterator[Sequence[EncodedText]]:
-    """Consecutive texts of together at most `max_tokens` tokens; a longer text is a group of its own."""
+    """Groups consecutive texts with at most `max_tokens` tokens together; a longer text is a group of its own."""
     begin = tokens = 0
     for end, text in enumerate(encoded):
         if end > begin and tokens + len(text) > max_tokens:
@@ -241,7 +241,10 @@ def groups(encoded: Sequence[EncodedText], max_tokens: int) -> Iterator[Sequence
 def different_ids(
     folder: Path, texts: Sequence[str], encoded: Sequence[EncodedText], max_length: int
 ) -> tuple[int, ...] | None:
-    """Numbers of the texts that transformers' tokenizer gives other ids, or None: it cannot be loaded from there."""
+    """Returns the numbers of the texts for which transformers' tokenizer gives other ids.
+
+    None if transformers cannot load a tokenizer from the folder.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -250,24 +253,24 @@ def different_ids(
             # Lone surrogates are U+FFFD to layertap, and an error to transformers.
             clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
             expected = tokenizer(clean, truncation=True, max_length=max_length)["input_ids"]
-    except Exception:  # whatever it makes of a folder that it does not understand; the certificate says so
+    except Exception:  # transformers raises errors of any kind for tokenizers that it does not know
         return None
     pairs = zip(encoded, expected, strict=True)
-    return tuple(i for i, (found, ids) in enumerate(pairs) if found.input_ids.tolist() != list(ids))
+    return tuple(i for i, (text, ids) in enumerate(pairs) if text.input_ids.tolist() != list(ids))
 
 
-class _Own:
-    """How far transformers is from itself in float64, in another precision: of each state, and of the pooler."""
+class _ReferenceError:
+    """Error of transformers in one precision against itself in float64, for each output."""
 
     def __init__(self, reference: Reference, setup: Setup) -> None:
-        self._reference = reference.copy(setup.own_precision, setup.device)
+        self._reference = reference.copy(setup.reference_precision, setup.device)
         self.differences: list[Difference] = []
 
-    def take(self, ids: IntRows, exact: Outputs) -> None:
-        """Runs one group of texts."""
-        found, expected = _all_arrays(self._reference.outputs(ids)), _all_arrays(exact)
+    def add(self, ids: IntRows, exact: Outputs) -> None:
+        """Runs one group of texts and adds its errors."""
+        actual, expected = _all_arrays(self._reference.outputs(ids)), _all_arrays(exact)
         self.differences = self.differences or [Difference() for _ in expected]
-        _add(self.differences, found, expected)
+        _add(self.differences, actual, expected)
 
 
 def _all_arrays(outputs: Outputs) -> list[Array]:
@@ -276,7 +279,7 @@ def _all_arrays(outputs: Outputs) -> list[Array]:
 
 
 class _Comparison:
-    """Everything about one setup; figures grow with each group of texts."""
+    """Comparison of one setup with transformers, a group of texts at a time."""
 
     def __init__(self, opened: OpenedModel, setup: Setup, limit: int, threads: int | None) -> None:
         self.setup = setup
@@ -310,8 +313,8 @@ class _Comparison:
         self._differences = [Difference() for _ in self._names]
         self._apart = {"alone": Difference(), "shuffled": Difference()}
 
-    def take(self, texts: Sequence[str], exact: Outputs) -> None:
-        """Runs one group of texts; `exact` is what transformers gives in float64."""
+    def add(self, texts: Sequence[str], exact: Outputs) -> None:
+        """Runs one group of texts and adds its errors; `exact` are the outputs of transformers in float64."""
         order = np.random.default_rng(SHUFFLING).permutation(len(texts))
         packed = self._run(self._packed, texts, order=np.arange(len(texts)))
         arrangements = {
@@ -319,32 +322,32 @@ class _Comparison:
             "shuffled": self._run(self._shuffled, texts, order=order),
         }
         expected = self._arrays(exact)
-        for found in (packed, *arrangements.values()):
-            _add(self._differences, found, expected)
-        for name, found in arrangements.items():
-            for one, other in zip(found, packed, strict=True):
+        for actual in (packed, *arrangements.values()):
+            _add(self._differences, actual, expected)
+        for name, actual in arrangements.items():
+            for one, other in zip(actual, packed, strict=True):
                 self._apart[name].add(one / _rms(other), other / _rms(other))
 
     def _run(self, extractor: Extractor, texts: Sequence[str], order: npt.NDArray[np.int64]) -> list[Array]:
-        """Every output of the texts run in this order, put back into their own: states [T, H], pooler [N, H]."""
-        found = extractor.extract([texts[i] for i in order], self._features)
-        assert isinstance(found, dict)
-        states, place = found["states"], np.argsort(order)
+        """Runs the texts in this order and returns every output in input order: states [T, H], pooler [N, H]."""
+        features = extractor.extract([texts[i] for i in order], self._features)
+        assert isinstance(features, dict)
+        states, place = features["states"], np.argsort(order)
         assert isinstance(states, Ragged)
         by_layer = np.concatenate([states[int(i)] for i in place], axis=1)
         outputs: list[Array] = list(by_layer)
         if "unnormed" in self._features:
-            unnormed = found["unnormed"]
+            unnormed = features["unnormed"]
             assert isinstance(unnormed, Ragged)
             outputs.append(np.concatenate([unnormed[int(i)] for i in place]))
         if "pooler" in self._features:
-            pooled = found["pooler"]
+            pooled = features["pooler"]
             assert isinstance(pooled, np.ndarray)
             outputs.append(pooled[place])
         return outputs
 
     def _arrays(self, outputs: Outputs) -> list[Array]:
-        """The outputs of transformers in the order of ours."""
+        """Returns the outputs of transformers in the order of `_names`."""
         arrays: list[Array] = list(outputs.states)
         if outputs.unnormed is not None:
             arrays.append(outputs.unnormed)
@@ -353,26 +356,30 @@ class _Comparison:
         return arrays
 
     def result(self, own: Sequence[Difference]) -> SetupResult:
-        """The figures of all groups; `own` are those of transformers, which may be one output more: the pooler's."""
+        """Returns the figures of all groups.
+
+        Args:
+            own: the errors of transformers; it may have one output more, the pooler's.
+        """
         return SetupResult(
             setup=self.setup,
             instruction_set=self._packed.backend.instruction_set,
             outputs=tuple(
-                Output(name=name, found=Finding.of(found), own=Finding.of(of_itself))
-                for name, found, of_itself in zip(self._names, self._differences, own, strict=False)
+                Output(name=name, layertap=Figures.of(difference), transformers=Figures.of(reference))
+                for name, difference, reference in zip(self._names, self._differences, own, strict=False)
             ),
-            alone=Finding.of(self._apart["alone"]),
-            shuffled=Finding.of(self._apart["shuffled"]),
+            alone=Figures.of(self._apart["alone"]),
+            shuffled=Figures.of(self._apart["shuffled"]),
             base_bound=float32_bound(self._layers),
         )
 
 
-def _add(differences: Sequence[Difference], found: Sequence[Array], expected: Sequence[Array]) -> None:
-    if [array.shape for array in found] != [array.shape for array in expected]:
+def _add(differences: Sequence[Difference], actual: Sequence[Array], expected: Sequence[Array]) -> None:
+    if [array.shape for array in actual] != [array.shape for array in expected]:
         raise CheckpointError(
-            f"layertap gives {_shapes(found)} and transformers {_shapes(expected)}: they do not load the same model"
+            f"layertap gives {_shapes(actual)} and transformers {_shapes(expected)}: they do not load the same model"
         )
-    for difference, one, other in zip(differences, found, expected, strict=True):
+    for difference, one, other in zip(differences, actual, expected, strict=True):
         difference.add(one, other)
 
 

@@ -1,7 +1,7 @@
-"""What "the same numbers" means: two figures, and their bounds.
+"""Define the two figures by which outputs are compared, and their bounds.
 
-Largest |error| over the RMS of what is expected (a hidden state's values spread over orders of magnitude, so that
-errors relative to single values say little), and the smallest cosine of rows.
+The figures are the largest |error| over the RMS of the expected values, and the smallest cosine of rows. Errors
+relative to single values would say little, since the values of a hidden state spread over orders of magnitude.
 """
 
 from __future__ import annotations
@@ -14,31 +14,33 @@ import numpy.typing as npt
 FLOAT32_ERROR = 2e-5
 FLOAT32_ERROR_DEEP = 1e-4
 DEEP_LAYERS = 24
-"""From so many blocks on, rounding errors add up to `FLOAT32_ERROR_DEEP`."""
+"""Number of blocks from which on rounding errors add up to `FLOAT32_ERROR_DEEP`."""
 
 OWN_ERROR_FACTOR = 1.5
-"""Trained weights can be far worse conditioned than random ones: beyond the bounds above, this many times the error
-that transformers itself has in float32 is allowed, both measured against float64."""
+"""Multiple of transformers' own error in float32 that is allowed beyond the bounds above.
+
+Both errors are measured against float64. Trained weights can be far worse conditioned than random ones.
+"""
 
 HIGH_FACTOR = 25
-"""In float32-high errors may be so many times those of float32."""
+"""Multiple of the bound in float32 that errors may have in float32-high."""
 
 HALF_COSINE = 0.999
-"""Smallest cosine in bfloat16 and float16."""
+"""Smallest cosine allowed in bfloat16 and float16."""
 
 INT8_COSINE = 0.99
-"""Smallest cosine in int8: of single tokens; means over the tokens of a text are closer."""
+"""Smallest cosine of a single token allowed in int8; means over the tokens of a text are closer."""
 
 FloatArray = npt.NDArray[np.floating]
 
 
 def float32_bound(num_hidden_layers: int) -> float:
-    """Largest |error| over RMS in float32 for a model of so many blocks."""
+    """Returns the largest allowed |error| over RMS in float32 for a model of so many blocks."""
     return FLOAT32_ERROR_DEEP if num_hidden_layers >= DEEP_LAYERS else FLOAT32_ERROR
 
 
 class Difference:
-    """Largest error over RMS and smallest cosine of two arrays that come in parts."""
+    """Largest |error| over RMS and smallest cosine of two arrays that come in parts."""
 
     def __init__(self) -> None:
         self._largest = 0.0
@@ -47,18 +49,18 @@ class Difference:
         self._cosine = math.inf
 
     @classmethod
-    def of(cls, found: FloatArray, expected: FloatArray) -> Difference:
-        """The difference of two arrays [N, H]."""
+    def of(cls, actual: FloatArray, expected: FloatArray) -> Difference:
+        """Computes the difference of two arrays [N, H]."""
         difference = cls()
-        difference.add(found, expected)
+        difference.add(actual, expected)
         return difference
 
-    def add(self, found: FloatArray, expected: FloatArray) -> None:
-        """Takes N more rows of both: [N, H] of any floating dtype; N may be 0."""
-        assert found.shape == expected.shape, (found.shape, expected.shape)
-        if not found.size:
+    def add(self, actual: FloatArray, expected: FloatArray) -> None:
+        """Adds N rows of both arrays, [N, H] of any floating dtype; N may be 0."""
+        assert actual.shape == expected.shape, (actual.shape, expected.shape)
+        if not actual.size:
             return
-        one, other = found.astype(np.float64), expected.astype(np.float64)
+        one, other = actual.astype(np.float64), expected.astype(np.float64)
         # np.maximum and np.minimum hand NaN on; max and min would lose it.
         self._largest = float(np.maximum(self._largest, np.abs(one - other).max()))
         self._squares += float(np.square(other).sum())
@@ -73,7 +75,7 @@ class Difference:
 
     @property
     def error_over_rms(self) -> float:
-        """Largest |error| over the RMS of what was expected; infinity where something is not finite."""
+        """Largest |error| over the RMS of the expected values; infinity if a value is not finite."""
         if not self._count:
             return 0.0
         rms = math.sqrt(self._squares / self._count)
@@ -83,7 +85,7 @@ class Difference:
 
     @property
     def cosine(self) -> float:
-        """Smallest cosine of two rows; -1 where something is not finite."""
+        """Smallest cosine of an actual and an expected row; -1 if a value is not finite."""
         if not self._count:
             return 1.0
         return -1.0 if math.isnan(self._cosine) else min(self._cosine, 1.0)

@@ -1,4 +1,4 @@
-"""The oracle: a model of transformers, run on one sequence at a time."""
+"""Run a model of transformers, the reference of all comparisons, on one sequence at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from layertap.errors import BackendError, CheckpointError
 
 OLDEST = (5, 23)
-"""Before it, `hidden_states[-1]` of families with a final norm was the state before that norm."""
+"""Oldest version to compare with: before it, `hidden_states[-1]` was the state before a final norm."""
 
 IntRows = Sequence[npt.NDArray[np.integer]]
 Float32 = npt.NDArray[np.float32]
@@ -26,12 +26,12 @@ Float64 = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Outputs:
-    """What a model gives for B sequences of T tokens in all, laid end to end.
+    """Outputs of a model for B sequences of T tokens in all, laid end to end.
 
     Attributes:
         states: L + 1 arrays float64 [T, H].
-        pooled: float64 [B, H], or None: the model has no pooler.
-        unnormed: float64 [T, H], state L as it is before the final norm, or None: it was not asked for.
+        pooled: float64 [B, H]; None if the model has no pooler.
+        unnormed: float64 [T, H], hidden state L before the final norm; None if it was not requested.
     """
 
     states: list[Float64]
@@ -40,16 +40,16 @@ class Outputs:
 
 
 def require_transformers() -> str:
-    """The version of transformers that is installed.
+    """Returns the version of transformers, which must be installed and recent enough.
 
     Raises:
-        BackendError: none is, or one that is too old.
+        BackendError: transformers is not installed, or too old.
     """
     advice = "pip install 'layertap[verify]'"
     try:
         version = metadata.version("transformers")
     except metadata.PackageNotFoundError:
-        raise BackendError(f"transformers is not installed, and it is what to compare with: {advice}") from None
+        raise BackendError(f"transformers, which models are compared with, is not installed: {advice}") from None
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
         raise BackendError(
@@ -61,7 +61,7 @@ def require_transformers() -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Keeps transformers from drawing progress bars and giving advice while it is entered."""
+    """Suppresses progress bars and advice of transformers inside the context."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -80,7 +80,7 @@ class Reference:
 
     Attributes:
         module: the `PreTrainedModel`.
-        final_norm: the name of the module after its last block whose input is wanted, or None.
+        final_norm: name of the norm after the last block whose input `outputs` includes, or None.
     """
 
     def __init__(self, module: Any, final_norm: str | None = None) -> None:
@@ -89,15 +89,15 @@ class Reference:
 
     @classmethod
     def load(cls, folder: Path, *, without: tuple[str, ...] = (), final_norm: str | None = None) -> Reference:
-        """Loads a folder with transformers' `AutoModel`, in float32 and from nowhere else; runs no code of the folder.
+        """Loads a folder with transformers' `AutoModel`, in float32, without network access or code from the folder.
 
         Args:
             folder: a checkpoint.
-            without: beginnings of weights' names that the checkpoint need not have (the pooler's).
-            final_norm: as in the class.
+            without: prefixes of names of weights that the checkpoint need not have (the pooler's).
+            final_norm: name of the norm after the last block, or None.
 
         Raises:
-            CheckpointError: transformers cannot load it, or fills weights in that it does not find there.
+            CheckpointError: transformers cannot load the folder, or initialises weights that the folder lacks.
         """
         import torch
         from transformers import AutoModel
@@ -111,7 +111,7 @@ class Reference:
                     trust_remote_code=False,
                     output_loading_info=True,
                 )
-        except Exception as error:  # whatever it makes of a folder that it does not understand
+        except Exception as error:  # transformers raises errors of any kind for folders that it cannot load
             first = str(error).strip().splitlines()[:1]
             raise CheckpointError(
                 f"{folder}: transformers cannot load it, so there is nothing to compare with: "
@@ -126,30 +126,30 @@ class Reference:
         return cls(module, final_norm)
 
     def copy(self, precision: str, device: str = "cpu") -> Reference:
-        """The same model again: "float64", "float32", "bfloat16" or "float16", on a device of its own."""
+        """Copies the model in another precision, "float64", "float32", "bfloat16" or "float16", to a device."""
         import torch
 
         module = copy.deepcopy(self.module).to(device=device, dtype=getattr(torch, precision))
         return Reference(module, self.final_norm)
 
     def outputs(self, sequences: IntRows, token_types: IntRows | None = None) -> Outputs:
-        """Every hidden state, the input of `final_norm` and `pooler_output`, one sequence at a time.
+        """Computes every hidden state, the input of `final_norm` and `pooler_output`.
 
-        No padding has a say in them.
+        Sequences run one at a time, so that no output depends on padding.
 
         Args:
             sequences: B arrays of token ids.
-            token_types: B arrays beside them, or None: what the model takes where none are given.
+            token_types: B arrays of token types; None for the model's default.
         """
         parts: list[list[Float64]] = []
         pooled: list[Float64] = []
         unnormed: list[Float64] = []
         for i in range(len(sequences)):
             with self._before_final_norm(unnormed):
-                found = self._run(sequences, token_types, i, output_hidden_states=True)
-            parts.append([state[0].double().cpu().numpy() for state in found.hidden_states])
-            if getattr(found, "pooler_output", None) is not None:
-                pooled.append(found.pooler_output[0].double().cpu().numpy())
+                outputs = self._run(sequences, token_types, i, output_hidden_states=True)
+            parts.append([state[0].double().cpu().numpy() for state in outputs.hidden_states])
+            if getattr(outputs, "pooler_output", None) is not None:
+                pooled.append(outputs.pooler_output[0].double().cpu().numpy())
         return Outputs(
             states=[np.concatenate(layer) for layer in zip(*parts, strict=True)],
             pooled=np.stack(pooled) if pooled else None,
@@ -158,7 +158,7 @@ class Reference:
 
     @contextmanager
     def _before_final_norm(self, taken: list[Float64]) -> Iterator[None]:
-        """While it is entered, what goes into the final norm is put into the list."""
+        """Appends the input of the final norm to the list inside the context."""
         if self.final_norm is None:
             yield
             return
@@ -173,17 +173,17 @@ class Reference:
             handle.remove()
 
     def attentions(self, sequences: IntRows, token_types: IntRows | None = None) -> list[list[Float32]]:
-        """Attention probabilities of its eager attention: for each sequence L arrays float32 [A, t, t]."""
+        """Computes the probabilities of eager attention: for each sequence L arrays float32 [A, t, t]."""
         usual = self.module.config._attn_implementation
         self.module.set_attn_implementation("eager")
         try:
             runs = (self._run(sequences, token_types, i, output_attentions=True) for i in range(len(sequences)))
-            return [[layer[0].float().cpu().numpy() for layer in found.attentions] for found in runs]
+            return [[layer[0].float().cpu().numpy() for layer in outputs.attentions] for outputs in runs]
         finally:
             self.module.set_attn_implementation(usual)
 
     def _run(self, sequences: IntRows, token_types: IntRows | None, i: int, **asked: bool) -> Any:
-        """What transformers gives for sequence i."""
+        """Runs the model on sequence i and returns its output object."""
         import torch
 
         row = self._row(sequences[i])

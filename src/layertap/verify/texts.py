@@ -1,4 +1,4 @@
-"""The texts that a model is verified on where the user names none."""
+"""Provide the texts that a model is verified on by default."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from importlib import resources
 
 
 def built_in_texts(count_tokens: Callable[[str], int], max_length: int) -> list[str]:
-    """Texts in many languages and of many kinds, an empty one first, one beyond `max_length` tokens last.
+    """Returns texts in many languages and of many kinds, the first empty, the last longer than the limit.
 
     Args:
-        count_tokens: tokens of a text, special tokens included.
-        max_length: the limit.
+        count_tokens: function that counts the tokens of a text, special tokens included.
+        max_length: limit of the model in tokens.
     """
     stored: dict[str, str] = json.loads(resources.files("layertap.verify").joinpath("texts.json").read_text("utf-8"))
     texts = list(stored.values())
-    # Without the special tokens that are typed in one of them.
+    # The long text leaves out the one with typed special tokens, which would be many.
     everything = " ".join(text for name, text in stored.items() if name != "typed special tokens")
     copies = max_length // max(1, count_tokens(everything) - count_tokens("")) + 1
     longest = " ".join([everything] * copies)
@@ -25,5 +25,5 @@ def built_in_texts(count_tokens: Callable[[str], int], max_length: int) -> list[
 
 
 def hash_of(texts: Sequence[str]) -> str:
-    """Hexadecimal sha256 of the texts as a JSON list, so that a certificate says which ones it stands for."""
+    """Hashes the texts as a JSON list (hexadecimal sha256), to identify them in a certificate."""
     return sha256(json.dumps(texts).encode("ascii")).hexdigest()
