@@ -213,7 +213,9 @@ def test_several_groups_find_what_one_finds(folder, certificate, monkeypatch):
     found = verify(opened(folder), [FLOAT32])
     assert found.passed
     own = [output.transformers for output in found.results[0].outputs]
-    assert own == [output.transformers for output in certificate.results[0].outputs], "transformers runs each text alone"
+    assert own == [output.transformers for output in certificate.results[0].outputs], (
+        "transformers runs each text alone"
+    )
 
 
 def test_built_in_texts(folder):
