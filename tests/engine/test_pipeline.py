@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -294,3 +295,44 @@ def test_an_overflowing_checkpoint_is_refused_end_to_end(tmp_path, make_checkpoi
         extractor.extract("the film", "hidden_states[2].max")
     kept = Extractor.from_pretrained(folder, non_finite="keep").extract("the film", "hidden_states[2].max")
     assert not np.isfinite(kept).all()
+
+
+def test_preparing_and_running_are_two_steps(make_pipeline, echo, random_texts, assert_same):
+    """Prepared texts run in any parts, in any order, and give what the stream gives."""
+    pipeline = make_pipeline({"tokens": "hidden_states[1]", "mean": "hidden_states[2].mean"}, batch_tokens=30)
+    records = records_of(random_texts(400))
+    streamed, summary = run(pipeline, records)
+    echo.batches.clear()
+    chunks = list(pipeline.prepare(records))
+    assert echo.batches == []
+    assert [len(chunk) for chunk in chunks] == [len(batch) for batch in streamed]
+    assert len(chunks) > 1
+    counted = []
+    for chunk, expected in reversed(list(zip(chunks, streamed, strict=True))):
+        whole = pipeline.run_chunk(chunk, lambda *counts: counted.append(counts))
+        assert list(whole.records) == list(expected.records)
+        assert_same(dict(whole.features), dict(expected.features), 0)
+        middle = len(chunk) // 2
+        for part, begin in ((chunk[:middle], 0), (chunk[middle:], middle)):
+            half = pipeline.run_chunk(part)
+            assert list(half.records) == list(expected.records)[begin : begin + len(part)]
+            for row in range(len(part)):
+                assert_same(half.features["tokens"][row], expected.features["tokens"][begin + row], 0)
+    assert sum(records for records, _ in counted) == summary.records == 400
+    assert sum(tokens for _, tokens in counted) == summary.tokens
+
+
+def test_chunks_run_in_several_threads(extractor, random_texts, assert_same):
+    """As a server's workers do: one pipeline, chunks from all sides, each with its own results."""
+    pipeline = replace(
+        extractor._pipeline(extractor.plan(["hidden_states[2]", "last_hidden_state.mean"])), batch_tokens=40
+    )
+    records = records_of(random_texts(300))
+    streamed, _ = run(pipeline, records)
+    chunks = list(pipeline.prepare(records))
+    assert len(chunks) >= 4
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(pipeline.run_chunk, chunks * 4))
+    for one, other in zip(found, streamed * 4, strict=True):
+        assert list(one.records) == list(other.records)
+        assert_same(dict(one.features), dict(other.features), 1e-6)

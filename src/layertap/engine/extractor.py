@@ -31,9 +31,7 @@ from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
 from layertap.engine.results import Collected, collect
 from layertap.engine.streaming import ProgressCallback, Stream
-from layertap.engine.texts import Text as Text
-from layertap.engine.texts import as_records as as_records
-from layertap.engine.texts import check_iterable
+from layertap.engine.texts import Text, as_records, check_iterable
 from layertap.engine.units import UnitFinder
 from layertap.engine.wording import Wordings, lengths_of
 from layertap.errors import OptionError
@@ -341,10 +339,12 @@ class Extractor:
         )
         offsets = finder.words or finder.spans or "token_offsets" in names or self.semantics.long == "window"
         wordings = Wordings(inputs=plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased, offsets=offsets)
+        cut = self.semantics.long == "truncate" and self.semantics.truncate_side == "right"
         return Pipeline(
             plan=plan,
             spec=self.files.spec,
             preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
+            prompt_rows=tuple(wordings.prompt_rows(number, cut=cut) for number in range(len(plan.inputs))),
             details=Details(names=names, tokenizer=self.tokenizer, shown=wordings.shown),
             backend=self.backend,
             batch_tokens=self.runtime.batch_tokens or self.backend.batch_tokens,

@@ -17,18 +17,17 @@ import numpy.typing as npt
 from layertap.backends.base import Backend
 from layertap.engine.batching import PlannedText, batches_of, pack_texts, unit_rows
 from layertap.engine.details import Details
+from layertap.engine.finite import check_capture, check_features
 from layertap.engine.forecast import Forecast, result_bytes
 from layertap.engine.parts import run_in_parts
-from layertap.engine.preparing import Preparation, PreparedText, label
+from layertap.engine.preparing import Preparation, PreparedText
 from layertap.engine.segments import segments_of
-from layertap.engine.streaming import ProgressCallback as ProgressCallback
+from layertap.engine.streaming import ProgressCallback
 from layertap.engine.summary import RunSummary
-from layertap.errors import NonFiniteError
 from layertap.features.plan import Plan
-from layertap.features.program import Capture, SegmentKind
 from layertap.features.vectors import finish, unit_counts
 from layertap.models.spec import EncoderSpec
-from layertap.packing import PackedBatch, Segments
+from layertap.packing import PackedBatch
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 CHUNK_BATCHES = 16
@@ -40,21 +39,23 @@ CHUNK_RESULT_BYTES = 128 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pipeline:
-    """Runs one plan over streams of records.
+    """One plan over records: `run` is the whole stream, `prepare` and `run_chunk` are its two steps.
 
     Attributes:
-        plan: what to compute.
-        spec: the encoder.
-        preparation: records -> ids.
-        details: what is said of tokens and words beside the features.
-        backend: runs programs.
-        batch_tokens: packed tokens a batch at most.
-        keep_non_finite: hand NaN and infinity over instead of raising.
+        plan: the plan to run.
+        spec: numbers of the encoder.
+        preparation: conversion of records to ids.
+        prompt_rows: for each of the plan's inputs, the rows that its prompt takes of every text.
+        details: columns about tokens and words beside the features.
+        backend: backend that runs programs.
+        batch_tokens: token budget of a batch.
+        keep_non_finite: whether NaN and infinity are returned instead of refused.
     """
 
     plan: Plan
     spec: EncoderSpec
     preparation: Preparation
+    prompt_rows: tuple[int, ...]
     details: Details
     backend: Backend
     batch_tokens: int
@@ -89,39 +90,79 @@ class Pipeline:
     def run(
         self, records: Iterable[Record], summary: RunSummary, on_progress: ProgressCallback | None = None
     ) -> Iterator[FeatureBatch]:
-        """Yields the features of the records, in their order, a chunk at a time.
+        """Yield the features of records in their order, a chunk at a time: `prepare`, then `run_chunk`.
 
         Raises:
-            InputError: a record that cannot be had as asked.
+            InputError: a record that does not fit the plan (for example, one without spans, or a text over the limit
+                where that is an error).
             NonFiniteError: NaN or infinity in a result, naming the first records.
         """
-        wordings, cutting = self.preparation.wordings, self.preparation.cutting
-        cut = cutting.long == "truncate" and cutting.truncate_side == "right"
         limits = [self.preparation.cutting.size(seen.max_length) for seen in self.plan.inputs]
-        prompt_rows = [wordings.prompt_rows(number, cut=cut) for number in range(len(self.plan.inputs))]
-        for chunk in self._chunks(self.preparation.prepare(records)):
-            chunk_records = [text.record for text in chunk]
-            summary.count_texts(chunk, limits)
-            results = ChunkResults(len(chunk), self.plan.schemas)
-            planned = [part for i, text in enumerate(chunk) for part in text.planned(i)]
-            waiting = np.bincount([part.index for part in planned], minlength=len(chunk))
-            for texts in batches_of(planned, batch_tokens=self.batch_tokens):
-                batch = self._run_batch(texts, chunk_records, results, prompt_rows[min(texts[0].inputs)])
-                summary.tokens += batch.num_tokens
-                np.subtract.at(waiting, batch.record_index, 1)
-                finished = int((waiting[batch.record_index] == 0).sum())
-                summary.records += finished
-                if on_progress is not None:
-                    on_progress(finished, batch.num_tokens)
-            features = results.features()
-            if not self.keep_non_finite:
-                refuse_non_finite(chunk_records, features)
-            yield FeatureBatch(records=chunk_records, features=features | self.details.of(chunk))
 
-    def _run_batch(
-        self, texts: Sequence[PlannedText], records: Sequence[Record], results: ChunkResults, prompt_rows: int
-    ) -> PackedBatch:
+        def count(finished: int, tokens: int) -> None:
+            summary.records += finished
+            summary.tokens += tokens
+            if on_progress is not None:
+                on_progress(finished, tokens)
+
+        for chunk in self.prepare(records):
+            summary.count_texts(chunk, limits)
+            yield self.run_chunk(chunk, count)
+
+    def prepare(self, records: Iterable[Record]) -> Iterator[list[PreparedText]]:
+        """Yield records as texts ready to run, in chunks of bounded size; nothing is computed by the backend.
+
+        A chunk holds enough texts to fill batches with nearly equal lengths, and its results stay within
+        `CHUNK_RESULT_BYTES`, unless a single text has more. Any part of a chunk can be run by itself.
+
+        Raises:
+            InputError: a record that does not fit the plan.
+        """
+        max_tokens = self.batch_tokens * CHUNK_BATCHES
+        chunk: list[PreparedText] = []
+        tokens = held = 0
+        for text in self.preparation.prepare(records):
+            length = text.num_tokens
+            own_bytes = result_bytes(self.schemas, text.longest)
+            if chunk and (tokens + length > max_tokens or held + own_bytes > CHUNK_RESULT_BYTES):
+                yield chunk
+                chunk, tokens, held = [], 0, 0
+            chunk.append(text)
+            tokens += length
+            held += own_bytes
+        if chunk:
+            yield chunk
+
+    def run_chunk(self, texts: Sequence[PreparedText], on_batch: ProgressCallback | None = None) -> FeatureBatch:
+        """Compute the features of prepared texts. May be called by several threads at once.
+
+        Args:
+            texts: texts from `prepare`: a chunk, a part of one, or texts of several.
+            on_batch: called after every packed batch with the records finished by it and the tokens run.
+
+        Returns:
+            The texts' records in their order, with their features and details.
+
+        Raises:
+            NonFiniteError: NaN or infinity in a result, naming the first records.
+        """
+        records = [text.record for text in texts]
+        results = ChunkResults(len(texts), self.plan.schemas)
+        planned = [part for i, text in enumerate(texts) for part in text.planned(i)]
+        waiting = np.bincount([part.index for part in planned], minlength=len(texts))
+        for together in batches_of(planned, batch_tokens=self.batch_tokens):
+            batch = self._run_batch(together, records, results)
+            np.subtract.at(waiting, batch.record_index, 1)
+            if on_batch is not None:
+                on_batch(int((waiting[batch.record_index] == 0).sum()), batch.num_tokens)
+        features = results.features()
+        if not self.keep_non_finite:
+            check_features(records, features)
+        return FeatureBatch(records=records, features=features | self.details.of(texts))
+
+    def _run_batch(self, texts: Sequence[PlannedText], records: Sequence[Record], results: ChunkResults) -> PackedBatch:
         inputs = texts[0].inputs
+        prompt_rows = self.prompt_rows[min(inputs)]
         batch = pack_texts(
             texts,
             position_ids=self.spec.positions.position_ids,
@@ -135,28 +176,12 @@ class Pipeline:
             captures = run_in_parts(self.backend, program, batch, segments, batch_tokens=self.batch_tokens)
             if not self.keep_non_finite:
                 for capture, values in captures.items():
-                    refuse_non_finite_capture(capture, values, batch, segments, records)
+                    check_capture(capture, values, batch, segments, records)
             for name in self.plan.features_of(inputs):
                 if all(c in captures for reading in self.plan.readings[name] for c in reading.captures):
                     counts = unit_counts(self.plan, name, segments)
                     results.put(finish(self.plan, name, captures, segments), batch.record_index, counts)
         return batch
-
-    def _chunks(self, texts: Iterable[PreparedText]) -> Iterator[list[PreparedText]]:
-        max_tokens = self.batch_tokens * CHUNK_BATCHES
-        chunk: list[PreparedText] = []
-        tokens = held = 0
-        for text in texts:
-            length = text.num_tokens
-            own_bytes = result_bytes(self.schemas, text.longest)
-            if chunk and (tokens + length > max_tokens or held + own_bytes > CHUNK_RESULT_BYTES):
-                yield chunk
-                chunk, tokens, held = [], 0, 0
-            chunk.append(text)
-            tokens += length
-            held += own_bytes
-        if chunk:
-            yield chunk
 
 
 class ChunkResults:
@@ -205,46 +230,3 @@ class ChunkResults:
         maps = self._rows[schema.name]
         lengths = np.array([math.isqrt(len(own) // math.prod(schema.shape)) for own in maps], dtype=np.int64)
         return AttentionMaps(np.concatenate(maps), lengths, schema.shape)
-
-
-def refuse_non_finite_capture(
-    capture: Capture,
-    values: Array,
-    batch: PackedBatch,
-    segments: dict[SegmentKind, Segments],
-    records: Sequence[Record],
-) -> None:
-    """Raises `NonFiniteError` if the model itself gave NaN or infinity: stored as bits it would not show."""
-    if np.isfinite(values).all():
-        return
-    if capture.attention is not None:
-        squares = np.square(batch.lengths.astype(np.int64))
-        ends = np.cumsum(squares) * (len(values) // int(squares.sum()))
-        texts = np.searchsorted(ends, np.flatnonzero(~np.isfinite(values)), side="right")
-        layer = capture.layers[0] - 1
-        raise _non_finite(f"attentions[{layer}]", [records[i] for i in np.unique(batch.record_index[texts])])
-    rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
-    if capture.segments is None:
-        sequences = np.searchsorted(batch.cu_seqlens, rows, side="right") - 1
-        texts = np.searchsorted(batch.sequences, sequences, side="right") - 1
-    else:
-        owners = segments[capture.segments].texts
-        texts = rows if owners is None else np.searchsorted(owners, rows, side="right") - 1
-    layers = ", ".join(map(str, capture.layers))
-    raise _non_finite(f"hidden_states[{layers}]", [records[i] for i in np.unique(batch.record_index[texts])])
-
-
-def refuse_non_finite(records: Sequence[Record], features: dict[str, Feature]) -> None:
-    """Raises `NonFiniteError` if a floating-point result holds NaN or infinity, as float16 does beyond 65,504."""
-    for name, result in features.items():
-        values = result.values if isinstance(result, Ragged | AttentionMaps) else result
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise _non_finite(name, [records[i] for i in range(len(records)) if not np.isfinite(result[i]).all()])
-
-
-def _non_finite(what: str, bad: Sequence[Record]) -> NonFiniteError:
-    named = ", ".join(map(label, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
-    return NonFiniteError(
-        f"{what}: NaN or infinity in the result of record {named}; a wider precision may help, "
-        "non_finite='keep' (--non-finite keep) hands it over as it is"
-    )
