@@ -320,7 +320,7 @@ def test_files_of_others(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=rf"{name}: {reason}.*; expected a whole Parquet, safetensors, npz or npy"):
             layertap.open(tmp_path / name)
-    with pytest.raises(InputError, match=r"none: no such file"):
+    with pytest.raises(InputError, match=r"none: cannot be read: no such file"):
         layertap.open(tmp_path / "none")
     with pytest.raises(InputError, match=r"this is a directory"):
         layertap.open(tmp_path)
@@ -415,6 +415,6 @@ def test_ten_records_of_a_hundred_thousand_cost_ten_records(tmp_path: Path, writ
     done = subprocess.run([sys.executable, "-c", READ_TEN, small, large], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     memory, read = map(int, done.stdout.split())
-    # Parquet: ten row groups of 8 MiB pass, few stay.
+    # Parquet: ten row groups of 8 MiB pass, few stay. Else all ids, which in npz take 32 bytes each.
     assert memory < (80 if ending == "parquet" else 24) * MEGABYTE
-    assert read < (100 if ending == "parquet" else 2) * MEGABYTE
+    assert read < (100 if ending == "parquet" else 4) * MEGABYTE

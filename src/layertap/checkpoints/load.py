@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -27,6 +28,7 @@ from layertap.models.key_rules import KeyRule, SplitRule
 from layertap.models.registry import architecture_of
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import Architecture, EncoderSpec
+from layertap.stored_file import StoredBytes, StoredFile
 from layertap.tensors import FLOAT_BITS, TensorView
 
 PoolerState: TypeAlias = Literal["trained", "untrained", "absent"]
@@ -115,13 +117,15 @@ class ModelFiles:
             fault = self._fault(name)
             if fault is not None:
                 raise WeightsError(fault)
-            stored = self.tensors[name]
-            if not stored.view.is_finite():
+        stored = self.tensors[name]
+        view = stored.view.loaded()
+        if name not in self._checked:
+            if not view.is_finite():
                 raise WeightsError(
                     f"{stored.file}: {stored.key}: expected finite float32 values, found NaN or infinity"
                 )
             self._checked.add(name)
-        return self.tensors[name].view
+        return view
 
     def _fault(self, name: str) -> str | None:
         """What is wrong with a weight as far as headers tell."""
@@ -166,7 +170,7 @@ class ModelFiles:
     @property
     def num_bytes(self) -> int:
         """Bytes of this model's weights in the files."""
-        return sum(stored.view.buffer.nbytes for stored in self.tensors.values())
+        return sum(stored.view.nbytes for stored in self.tensors.values())
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
@@ -174,25 +178,34 @@ class ModelFiles:
         return tuple(sorted({stored.file for stored in self.tensors.values()}))
 
     def hashes(self) -> dict[str, str]:
-        """File name -> hexadecimal sha256, of every file that results depend on.
+        """Return file name -> hexadecimal sha256, of every file that results depend on.
 
-        Weights, `config.json`, the tokenizer's files, and those that say what `sentence_embedding` is. Read
-        once, on the first call.
+        These are the weights, `config.json`, the tokenizer's files, and those that say what `sentence_embedding` is.
+        Each is hashed once, on the first call.
+
+        Raises:
+            CheckpointError: a file changed after it was opened; its hash would not be that of what was read.
         """
         if not self._hashes:
-            known = self.checkpoint.sha256
-            self._hashes.update({name: known.get(name) or sha256(path) for name, path in self._hashed_files()})
+            known, opened = self.checkpoint.sha256, self._opened_files()
+            for path in self.weight_files:
+                file = opened.get(path)
+                self._hashes[path.name] = known.get(path.name) or (sha256(path) if file is None else file.sha256())
+            for name in self._described_by():
+                self._hashes[name] = known.get(name) or self.checkpoint.hash_of(name)
         return dict(self._hashes)
 
-    def _hashed_files(self) -> Iterator[tuple[str, Path]]:
-        for file in self.weight_files:
-            yield file.name, file
+    def _opened_files(self) -> dict[Path, StoredFile]:
+        """Return the safetensors files, which stay open; a pickle file was read into memory whole."""
+        stored = {tensor.file: tensor.view.data for tensor in self.tensors.values()}
+        return {path: data.file for path, data in stored.items() if isinstance(data, StoredBytes)}
+
+    def _described_by(self) -> list[str]:
+        """Return the names of the files beside the weights that results depend on."""
         tokenizer = next((files for files in TOKENIZER_SETS if self.checkpoint.file(files[0])), ())
         sentence = self.sentence_embedding.files if self.sentence_embedding is not None else ()
-        for name in ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer)):
-            path = self.checkpoint.file(name)
-            if path is not None:
-                yield name, path
+        names = ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer))
+        return [name for name in names if self.checkpoint.file(name) is not None]
 
 
 def open_model(
@@ -210,6 +223,8 @@ def open_model(
         WeightsError: no weights, damaged files, or keys and blocks that are not this architecture's.
         BackendError: a pickle file, and nothing that reads it.
     """
+    for name in chain.from_iterable(TOKENIZER_SETS):
+        checkpoint.file(name)  # remembers its state, before the tokenizer is read
     config = _read_config(checkpoint)
     reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
     architecture = architecture_of(reader)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
+import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,8 +20,9 @@ from layertap.checkpoints.tensors import (
     no_weights,
     shard_files,
 )
-from layertap.errors import ModelNotFoundError, OptionError, WeightsError
+from layertap.errors import CheckpointError, ModelNotFoundError, OptionError, WeightsError
 from layertap.files import FOLDER, settle
+from layertap.stored_file import FileState, StoredFile
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_NAMES = (DEFAULT_MODEL, DEFAULT_MODEL.partition("/")[2])
@@ -76,17 +77,46 @@ class Checkpoint:
     folder: Path
     commit: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    _states: dict[Path, FileState] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def file(self, name: str) -> Path | None:
-        """The path of a file by its name in the folder (`1_Pooling/config.json`), or None if it is not there."""
+        """Return the path of a file by its name in the folder (`1_Pooling/config.json`), or None if there is none.
+
+        The file's state is remembered at the first call, for `hash_of`.
+
+        Raises:
+            ModelNotFoundError: the name is there and is neither a file nor a folder: a named pipe, a device.
+        """
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
             return None
         path = self.folder / name
         try:
-            return path if path.is_file() else None
-        except OSError:  # a name too long for the file system
+            status = path.stat()
+        except (OSError, ValueError):  # absent, a name too long for the file system, or one with a NUL character
             return None
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelNotFoundError(f"{path}: expected a regular file, found a named pipe, a socket or a device")
+        self._states.setdefault(path, FileState.of(status))
+        return path
+
+    def hash_of(self, name: str) -> str:
+        """Hexadecimal sha256 of a file that `file` found; of the very content that was there then.
+
+        Raises:
+            CheckpointError: the file was changed or replaced since, so that the hash would be of something else than
+                what was read.
+        """
+        path = self.folder / name
+        opened = StoredFile(path, error=CheckpointError)
+        difference = self._states[path].difference(opened.state)
+        if difference is not None:
+            raise CheckpointError(f"{path}: it changed after it was read: {difference}; open the model again")
+        digest = opened.sha256()
+        opened.close()
+        return digest
 
 
 def stored_files(model: str | os.PathLike[str] | None) -> list[Path]:
@@ -180,8 +210,10 @@ def _looks_like_a_path(name: str) -> bool:
 
 def sha256(path: Path) -> str:
     """Hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    file = StoredFile(path, error=CheckpointError)
+    digest = file.sha256()
+    file.close()
+    return digest
 
 
 def _installed_package() -> Checkpoint | str | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias, overload
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 
@@ -56,9 +57,9 @@ class FeatureColumn:
                 return self._read(begin, max(begin, end))
             return self._take(range(begin, end, step))
         if isinstance(index, int | np.integer):
-            i = place_of(int(index), self._length)
+            i = place_of(index, self._length)
             return np.asarray(self._read(i, i + 1)[0])
-        return self._take([place_of(int(i), self._length) for i in index])
+        return self._take([place_of(i, self._length) for i in index])
 
     def __iter__(self) -> Iterator[Array]:
         for block in self.blocks():
@@ -104,11 +105,19 @@ class FeatureColumn:
         return join(self.schema, [self._read(i, i + 1) for i in places])
 
 
-def place_of(index: int, length: int) -> int:
-    """A record's place from the beginning; IndexError where there is no such record."""
-    place = index + length if index < 0 else index
+def place_of(index: Any, length: int) -> int:
+    """Return a record's place counted from the beginning.
+
+    Raises:
+        IndexError: there is no such record.
+        TypeError: the index is not a whole number; a mask of bools is none.
+    """
+    if isinstance(index, bool | np.bool_):
+        raise TypeError("records are taken by their numbers, not by a mask; use numpy.flatnonzero(mask)")
+    whole = operator.index(index)
+    place = whole + length if whole < 0 else whole
     if not 0 <= place < length:
-        raise IndexError(f"record {index} of {length}")
+        raise IndexError(f"record {whole} of {length}")
     return place
 
 

@@ -12,13 +12,13 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.readers.source import open_raw
 from layertap.data.store.column import FeatureColumn, place_of
 from layertap.data.store.ids import Ids
-from layertap.data.store.storage import Storage, unreadable
+from layertap.data.store.storage import FOREIGN_ERRORS, Storage, unreadable
 from layertap.errors import InputError, UsageError
 from layertap.files import read_settled
 from layertap.records import Array, FeatureSchema
+from layertap.stored_file import StoredFile
 
 SCALE = ".scale"
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
@@ -63,7 +63,10 @@ class FeatureFile:
         """
         if self._ids is None:
             raise UsageError(f"{self.path} has no ids; take records by their number, file[i]")
-        places = self._ids.places(id)
+        try:
+            places = self._ids.places(id)
+        except TypeError:
+            raise UsageError(f"{self.path}: an id is a str or an int, not {type(id).__name__}") from None
         if not places:
             raise KeyError(f"{self.path}: there is no record with the id {id!r}")
         if len(places) > 1:
@@ -84,7 +87,7 @@ class FeatureFile:
         if isinstance(key, str):
             return self._column(key)
         if not isinstance(key, slice):
-            key = place_of(int(key), len(self))
+            key = place_of(key, len(self))
         return {name: self._column(name)[key] for name in self.features}
 
     def __iter__(self) -> Iterator[dict[str, Array]]:
@@ -132,36 +135,43 @@ class FeatureFile:
 def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap.open`, as gzip.open
     """Opens a file of features that layertap wrote: Parquet, safetensors, npz or npy, told by its first bytes.
 
-    safetensors, npz and npy are mapped, so that a record costs its own bytes; Parquet is read a row group (8 MiB) at a
-    time, which is quick in order and slow at random places.
+    Of safetensors, npz and npy a record costs its own bytes; Parquet is read a row group (8 MiB) at a time, which is
+    quick in order and slow at random places. The file is held open and may be read from several threads. If it is
+    written to or truncated meanwhile, the next read raises `InputError`; if another file is renamed over it, reads go
+    on in the old one.
 
     Raises:
         InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
     """
+    place = Path(path)
     # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
-    place = Path(os.path.realpath(path))
+    return read_settled(Path(os.path.realpath(place)), lambda: _open(place))
+
+
+def _open(path: Path) -> FeatureFile:
+    file = StoredFile(path, error=InputError)
     try:
-        return read_settled(place, lambda: FeatureFile(_storage(Path(path))))
-    except InputError:
+        return FeatureFile(_storage(path, file))
+    except BaseException as error:
+        file.close()
+        if isinstance(error, FOREIGN_ERRORS) and not isinstance(error, InputError):
+            raise unreadable(path, f"it is damaged ({error})") from None
         raise
-    except (ValueError, TypeError, LookupError, OverflowError) as error:
-        raise unreadable(Path(path), f"it is damaged ({error})") from None
 
 
-def _storage(path: Path) -> Storage:
+def _storage(path: Path, file: StoredFile) -> Storage:
     from layertap.data.store import arrays
     from layertap.data.store.parquet import ParquetStorage
 
-    with open_raw(path) as file:
-        head = file.read(LONGEST_MAGIC)
-        if head.startswith(b"PAR1"):
-            return ParquetStorage(path)
-        if head.startswith(b"PK\x03\x04"):
-            return arrays.open_npz(path, file)
-        if head.startswith(b"\x93NUMPY"):
-            return arrays.open_npy(path, file)
-        if head[8:] == b"{":
-            return arrays.open_safetensors(path, file)
+    head = bytes(file.read(0, min(LONGEST_MAGIC, file.size)))
+    if head.startswith(b"PAR1"):
+        return ParquetStorage(path, file)
+    if head.startswith(b"PK\x03\x04"):
+        return arrays.open_npz(path, file)
+    if head.startswith(b"\x93NUMPY"):
+        return arrays.open_npy(path, file)
+    if head[8:] == b"{":
+        return arrays.open_safetensors(path, file)
     if path.suffix.lower() in JSONL_SUFFIXES:
         raise unreadable(path, "JSONL has its records at no known places; read it line by line with json.loads")
     raise unreadable(path, "the file is empty" if not head else f"it begins with {head[:4]!r}, as none of them does")

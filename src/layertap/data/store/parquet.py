@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from layertap.data.slices import cut, join
-from layertap.data.store.storage import Storage, feature_dtype, maps_of, unreadable
+from layertap.data.store.storage import (
+    FOREIGN_ERRORS,
+    Storage,
+    feature_dtype,
+    maps_of,
+    parse_provenance,
+    unreadable,
+)
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.parquet import METADATA_KEY, SHAPE
 from layertap.errors import InputError
 from layertap.records import Feature, FeatureSchema, Ragged
+from layertap.stored_file import StoredFile, StoredFileStream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,20 +36,24 @@ CACHE_BYTES = 16 << 20
 class ParquetStorage(Storage):
     """Features of a Parquet file; what is asked for is read with the row group it stands in, of that column."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: StoredFile) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         self.path = path
+        self._stored = file
+        self._lock = Lock()  # a reader of Parquet is of one thread at a time
         try:
-            self._file = pq.ParquetFile(path, pre_buffer=False)
-        except (pa.ArrowException, OSError) as error:
+            self._file = pq.ParquetFile(pa.PythonFile(StoredFileStream(file), mode="r"), pre_buffer=False)
+        except InputError:
+            raise
+        except (pa.ArrowException, *FOREIGN_ERRORS) as error:
             raise unreadable(path, f"it is truncated or damaged ({error})") from None
         self._schema = self._file.schema_arrow
         provenance = (self._schema.metadata or {}).get(METADATA_KEY)
         if provenance is None or ROW not in self._schema.names:
             raise unreadable(path, "a Parquet file of someone else: its metadata has no 'layertap'")
-        self.provenance = json.loads(provenance)
+        self.provenance = parse_provenance(path, provenance)
         metadata = self._file.metadata
         self.num_records = metadata.num_rows
         counts = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
@@ -75,9 +87,10 @@ class ParquetStorage(Storage):
         return max(1, self.num_records // max(1, len(self._ends) - 1))
 
     def close(self) -> None:
-        """Lets the file go."""
-        self._cache.clear()
-        self._file.close()
+        """Close the file."""
+        with self._lock:
+            self._cache.clear()
+            self._stored.close()
 
     def _groups(self, begin: int, end: int) -> list[tuple[int, int, int]]:
         """The row groups that hold records `begin:end`, and which of each."""
@@ -105,23 +118,31 @@ class ParquetStorage(Storage):
         return Ragged(array, column.offsets.to_numpy().astype(np.int64)) if schema.ragged else array
 
     def _column(self, group: int, name: str) -> pa.Array:
+        """Return a column of a row group; the last few are kept."""
+        key = (group, name)
+        with self._lock:
+            self._stored.check()
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+            column = self._cache[key] = self._read_column(group, name)
+            while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
+                self._cache.popitem(last=False)
+            return column
+
+    def _read_column(self, group: int, name: str) -> pa.Array:
         import pyarrow as pa
 
-        key = (group, name)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
         try:
             # The whole path: a name alone would bring every column whose name goes on after it with a dot.
             table = self._file.read_row_group(group, columns=self._leaves[name])
-        except (pa.ArrowException, OSError, ValueError) as error:
-            if self._file.closed:
-                raise InputError(f"{self.path}: this file was closed; open it again") from None
+            column = table.column(table.schema.get_field_index(name)).combine_chunks()
+        except InputError:
+            raise
+        except (pa.ArrowException, *FOREIGN_ERRORS) as error:
             raise unreadable(self.path, f"it is damaged in row group {group} ({error})") from None
-        column = table.column(table.schema.get_field_index(name)).combine_chunks()
-        self._cache[key] = column
-        while len(self._cache) > 1 and sum(kept.nbytes for kept in self._cache.values()) > CACHE_BYTES:
-            self._cache.popitem(last=False)
+        if len(column) != self._ends[group + 1] - self._ends[group]:
+            raise unreadable(self.path, f"it is damaged in row group {group}: {name!r} has {len(column)} records there")
         return column
 
     def _feature_schemas(self) -> list[FeatureSchema]:

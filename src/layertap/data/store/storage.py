@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,9 @@ from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragge
 
 BLOCK_BYTES = 8 << 20
 """About what is read at once where many records are wanted."""
+
+FOREIGN_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, EOFError, OSError, MemoryError)
+"""Errors that numpy, zipfile and pyarrow raise on damaged bytes."""
 
 Dtype = Literal["float32", "float16", "int8", "uint8", "int32", "bool", "str"]
 
@@ -83,7 +87,7 @@ class Storage(ABC):
             yield
         except InputError:
             raise
-        except (ValueError, IndexError, OverflowError) as error:
+        except FOREIGN_ERRORS as error:
             raise unreadable(self.path, f"{what!r} is damaged ({error})") from None
 
 
@@ -107,6 +111,18 @@ def _is_whole(feature: Feature, count: int) -> bool:
         size = np.square(feature.lengths.astype(np.float64)).sum() * math.prod(feature.leading)
         return bool((feature.lengths >= 0).all() and size == len(feature.values))
     return True
+
+
+def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
+    """Parse the JSON object that a file holds as its provenance."""
+    try:
+        provenance = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise unreadable(path, f"its provenance is not JSON ({reason})") from None
+    if not isinstance(provenance, dict):
+        raise unreadable(path, "its provenance is not a JSON object")
+    return provenance
 
 
 def unreadable(path: Path, reason: str) -> InputError:
