@@ -36,13 +36,13 @@ _ANY_FLAG = (None, True, False)
 MODEL_LOADING: Table = MappingProxyType(
     {
         **_HUB,
-        "low_cpu_mem_usage": (_ANY_FLAG, "weights are always read from a memory map"),
+        "low_cpu_mem_usage": (_ANY_FLAG, "weights are read one by one as they are needed"),
         "attn_implementation": (
             (None, "eager", "sdpa"),
             "attention runs on packed sequences with the kernel that fits the device; leave it out",
         ),
         "weights_only": ((None, True), "nothing but weights is ever read from a pickled file"),
-        "disable_mmap": ((None, False), "weights are always read from a memory map"),
+        "disable_mmap": (_ANY_FLAG, "weights are never mapped into memory"),
         "state_dict": ((None,), "build the model from its config and call load_state_dict"),
         "ignore_mismatched_sizes": ((None, False), "weights of another shape are never replaced by random ones"),
         "output_loading_info": ((None, False), "a weight that is missing or of another shape is an error here"),
