@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from itertools import pairwise
 from pathlib import Path
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from layertap.data.store.storage import (
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.parquet import METADATA_KEY, SHAPE
 from layertap.errors import InputError
+from layertap.locks import ForkSafeLock
 from layertap.records import Feature, FeatureSchema, Ragged
 from layertap.stored_file import StoredFile
 
@@ -42,7 +42,7 @@ class ParquetStorage(Storage):
 
         self.path = path
         self._stored = file
-        self._lock = Lock()  # a reader of Parquet is of one thread at a time
+        self._lock = ForkSafeLock()  # Arrow's reader is not made for several threads
         try:
             # Arrow opens the path a second time: its own reader needs half the memory of one over a Python stream.
             self._file = pq.ParquetFile(path, pre_buffer=False)
