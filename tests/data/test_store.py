@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import subprocess
@@ -325,6 +326,13 @@ def test_files_of_others(tmp_path: Path) -> None:
         layertap.open(tmp_path / "none")
     with pytest.raises(InputError, match=r"this is a directory"):
         layertap.open(tmp_path)
+    with pytest.raises(InputError, match=r"its name holds a NUL character"):
+        layertap.open(tmp_path / "a\0b")
+    with pytest.raises(InputError, match=r"its name is too long"):
+        layertap.open(tmp_path / ("a" * 300))
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"this is a named pipe"):
+        layertap.open(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize("ending", [*FORMATS, "npy"])

@@ -144,6 +144,8 @@ def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap
         InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
     """
     place = Path(path)
+    if "\0" in str(place):
+        raise InputError(f"{str(place)!r}: cannot be read: its name holds a NUL character")
     # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
     return read_settled(Path(os.path.realpath(place)), lambda: _open(place))
 
