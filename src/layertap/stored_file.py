@@ -233,11 +233,11 @@ class StoredFileStream(io.RawIOBase):
         self._place = 0
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True: the stream can be read."""
         return True
 
     def seekable(self) -> bool:
-        """Return True."""
+        """Return True: the position can be moved."""
         return True
 
     def tell(self) -> int:
