@@ -52,6 +52,10 @@ class Record:
         return cls(row=row, text=" ".join(words), id=id, columns=columns or {}, words=tuple(words))
 
 
+STRING_BYTES = 10
+"""Approximate size of a string among the details: a token or word of six bytes, and where it ends."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSchema:
     """What a feature's array will look like, known before anything runs.
@@ -70,6 +74,18 @@ class FeatureSchema:
     shape: tuple[int, ...]
     ragged: bool
     maps: bool = False
+
+    def value_bytes(self, *, records: float, values: float, squares: float) -> float:
+        """Return the bytes that the values of some records take; where each record's values end is not counted.
+
+        Args:
+            records: number of records.
+            values: number of tokens, words or spans, where there is a value for each of them.
+            squares: sum of the squares of the records' tokens, for attentions.
+        """
+        size = STRING_BYTES if self.dtype == "str" else np.dtype(self.dtype).itemsize
+        count = squares if self.maps else values if self.ragged else records
+        return size * math.prod(self.shape) * count
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from layertap.data import WRITE_FORMATS
-from layertap.data.forecast import check_space, feature_bytes, output_bytes, space_needed
+from layertap.data.forecast import check_space, feature_bytes, space_needed
 from layertap.errors import OptionError, OutputError
 from layertap.files import StagedOutput
 from layertap.records import AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
@@ -56,7 +56,8 @@ def forecast(batch: FeatureBatch, schemas: Schemas) -> int:
     tokens = batch.features["tokens"]
     assert isinstance(tokens, Ragged)
     lengths = np.diff(tokens.offsets)
-    return output_bytes(schemas, records=len(batch), tokens=int(lengths.sum()), squares=int(np.square(lengths).sum()))
+    counts = {"records": len(batch), "values": int(lengths.sum()), "squares": int(np.square(lengths).sum())}
+    return sum(feature_bytes(schema, **counts) for schema in schemas)
 
 
 @pytest.mark.parametrize("ending", ["safetensors", "npz", "parquet"])
@@ -72,19 +73,18 @@ def test_files_are_as_large_as_forecast(tmp_path: Path, batch: FeatureBatch, wri
     assert expected <= path.stat().st_size <= expected + rows + names
 
 
-def test_units_other_than_tokens() -> None:
+def test_bytes_of_each_kind_of_feature() -> None:
+    counts = {"records": 10, "values": 700, "squares": 5000.5}
     one = FeatureSchema(name="w", dtype="int8", shape=(2, 384), ragged=True)
     scale = FeatureSchema(name="w.scale", dtype="float32", shape=(2,), ragged=True)
     texts = FeatureSchema(name="word_texts", dtype="str", shape=(), ragged=True)
-    counts = {"records": 10, "tokens": 1000, "words": 700, "spans": 30}
-    assert output_bytes([one, scale], **counts) == 1000 * (768 + 8) + 2 * 80
-    assert output_bytes([one, scale], units={"w": "word"}, **counts) == 700 * (768 + 8) + 2 * 80
-    assert output_bytes([one], units={"w": "span"}, **counts) == 30 * 768 + 80
-    assert output_bytes([texts], **counts) == 700 * 10 + 80
     maps = FeatureSchema(name="a", dtype="float32", shape=(12,), ragged=False, maps=True)
-    assert output_bytes([maps], squares=5000.5, **counts) == 12 * 4 * 5000 + 24 + 10 * 32
     dense = FeatureSchema(name="d", dtype="float16", shape=(384,), ragged=False)
-    assert output_bytes([dense], **counts) == feature_bytes(dense, records=10, values=0, squares=0) == 7680
+    assert feature_bytes(one, **counts) == 700 * 768 + 80
+    assert feature_bytes(scale, **counts) == 700 * 8 + 80
+    assert feature_bytes(texts, **counts) == 700 * 10 + 80
+    assert feature_bytes(maps, **counts) == 12 * 4 * 5000 + 24 + 10 * 32
+    assert feature_bytes(dense, **counts) == 7680
 
 
 @pytest.mark.parametrize("ending", sorted(WRITE_FORMATS))
@@ -138,12 +138,12 @@ def test_a_disk_too_small_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     missing = tmp_path / "a" / "b" / "o.parquet"
     check_space(missing, 3_000_000_000)
     assert asked == [tmp_path]
-    with pytest.raises(OutputError, match=r"o\.parquet: about 3\.0 GB are needed, and 3\.0 GB are free in .*; write"):
+    with pytest.raises(OutputError, match=r"o\.parquet: about 3\.00 GB are needed, and 3\.00 GB are free in .*; write"):
         check_space(missing, 3_000_000_001)
-    with pytest.raises(OutputError, match=r"about 4\.0 GB are needed \(its temporary .* the output alone 2\.0 GB\)"):
+    with pytest.raises(OutputError, match=r"about 4\.00 GB are needed \(its temporary .* the output alone 2\.00 GB\)"):
         check_space(tmp_path / "o.npz", 2_000_000_000)
     check_space(tmp_path / "o.npz", 2_000_000_000, largest_bytes=900_000_000)
-    with pytest.raises(OutputError, match=r"about 5\.0 GB are needed"):
+    with pytest.raises(OutputError, match=r"about 5\.00 GB are needed"):
         check_space(tmp_path / "o.odd", 2_000_000_000, format="jsonl")
     with pytest.raises(OptionError, match="the name does not say the format"):
         check_space(tmp_path / "o.odd", 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from layertap.cli.units import aligned, counted
 from layertap.verify.certificate import Certificate, Figures, SetupResult
 from layertap.verify.measure import OWN_ERROR_FACTOR
+from layertap.words import aligned, counted
 
 RIGHT_ALIGNED = 4
 FAILURES_SHOWN = 3
@@ -99,23 +99,11 @@ def _table(result: SetupResult) -> list[str]:
         for name, finding in (("alone - packed", result.alone), ("shuffled - packed", result.shuffled))
     ]
     verdict = "passed" if result.passed else "FAILED"
-    return [f"{where}: {verdict}, {bound}", *_right_aligned(rows)]
+    return [f"{where}: {verdict}, {bound}", *aligned(rows, right=range(1, RIGHT_ALIGNED + 1))]
 
 
 def _mark(allowed: bool) -> str:
     return "" if allowed else "FAILED"
-
-
-def _right_aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  "
-        + "  ".join(
-            cell.rjust(width) if 1 <= i <= RIGHT_ALIGNED else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 def _figures(finding: Figures) -> tuple[str, str]:

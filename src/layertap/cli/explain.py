@@ -18,7 +18,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_backend_options, what_runs
-from layertap.cli.units import counted
+from layertap.words import counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands

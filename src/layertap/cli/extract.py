@@ -28,8 +28,9 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.units import bytes_of, counted
+from layertap.cli.units import bytes_of
 from layertap.errors import OptionError, OutputError
+from layertap.words import counted
 
 if TYPE_CHECKING:
     import pyarrow as pa

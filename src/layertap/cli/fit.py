@@ -23,8 +23,9 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.units import aligned, bytes_of, counted
+from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
+from layertap.words import aligned, counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands

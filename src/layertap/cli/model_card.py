@@ -8,7 +8,6 @@ from textwrap import wrap
 from typing import Any
 
 from layertap.backends.facts import BackendFacts
-from layertap.cli.units import aligned, counted, in_bytes
 from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Semantics
 from layertap.features.plan import make_plan
@@ -17,6 +16,7 @@ from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts
 from layertap.features.sources import sentence_embedding
 from layertap.text.tokenizer import TextTokenizer
+from layertap.words import aligned, counted, in_bytes
 
 WIDTH = 100
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}

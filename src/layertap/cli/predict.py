@@ -21,8 +21,9 @@ from layertap.cli.extract import (
 )
 from layertap.cli.options import PRECISIONS, RULES, add_command, add_long_options, add_model_options
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.units import aligned, in_shape
+from layertap.cli.units import in_shape
 from layertap.errors import InputError, ModelNotFoundError, OptionError
+from layertap.words import aligned
 
 if TYPE_CHECKING:
     from layertap.cli.extract import Job

@@ -26,8 +26,8 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of
-from layertap.cli.units import aligned
 from layertap.errors import BackendError, OptionError
+from layertap.words import aligned
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -59,6 +59,7 @@ SHARED = (
     "window",
     "overlap",
 )
+
 """Options that `extract` has, too, and that change its results."""
 DEFAULTS = {"precision": "float32", "long": "truncate", "truncate_side": "right", "untrained_pooler": "refuse"}
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layertap.cli.units import a_second, aligned, counted, in_bytes, in_shape
+from layertap.cli.units import in_shape
 from layertap.engine.extractor import Extractor
 from layertap.engine.summary import RunSummary
+from layertap.words import aligned, counted, in_bytes, per_second
 
 
 def report(
@@ -48,7 +49,7 @@ def report(
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if skipped:
         rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))
-    rate = f", {a_second(run.records, running)} texts/s, {a_second(run.tokens, running)} tokens/s"
+    rate = f", {per_second(run.records, running)} texts/s, {per_second(run.tokens, running)} tokens/s"
     rows.append(("time", f"{running:.1f} s{rate if run.records else ''}; {starting:.1f} s before that to start"))
     rows.append(("output", "standard output" if output is None else f"{output}, {in_bytes(output.stat().st_size)}"))
     return aligned(rows, indent="")

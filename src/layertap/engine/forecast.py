@@ -9,8 +9,8 @@ import numpy as np
 
 from layertap.data.forecast import feature_bytes
 from layertap.errors import OptionError
-from layertap.features.explain import in_bytes
 from layertap.records import FeatureSchema
+from layertap.words import in_bytes
 
 MAX_OUTPUT_BYTES = 8 << 30
 """Results larger than this are asked for by accident more often than not."""

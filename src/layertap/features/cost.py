@@ -21,7 +21,6 @@ from layertap.records import FeatureSchema
 
 TEMPLATE_TOKENS = 2  # of nearly every template, a first and a last
 STATE_BYTES = 4  # captures are float32, whatever the precision
-ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1, "uint8": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,14 +193,9 @@ def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
 
 
 def schema_bytes(schema: FeatureSchema, plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> float:
-    """Bytes of one result array a text; words and spans count as one a token."""
-    size = ITEM_BYTES[schema.dtype]
-    for length in schema.shape:
-        size *= length
-    if not (schema.ragged or schema.maps):
-        return size
+    """Return the bytes of one result array for a text; words and spans count as one for each token."""
     name = schema.name if schema.name in plan.features else schema.name.removesuffix(".scale")
     limit = plan.inputs[plan.input_of[name]].max_length
-    power = 2 if schema.maps else 1
     seen = counts if facts.windows is not None else [min(n, limit) for n in counts]
-    return size * sum(n**power for n in seen) / len(counts)
+    values, squares = (sum(n**power for n in seen) / len(counts) for power in (1, 2))
+    return schema.value_bytes(records=1, values=values, squares=squares)

@@ -11,6 +11,7 @@ from layertap.features.program import Capture, Program
 from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts
 from layertap.records import FeatureSchema
+from layertap.words import aligned, in_bytes, scaled
 
 MEANING = {
     "stop": "no block above the highest layer needed",
@@ -66,7 +67,7 @@ def _features(plan: Plan) -> list[str]:
             rows.append((schema.name, _type(plan, schema), limit, "" if text == schema.name else f"= {text}"))
         else:
             rows.append((schema.name, _type(plan, schema), "", ""))
-    return ["features", *_table(rows), ""]
+    return ["features", *aligned(rows), ""]
 
 
 def _type(plan: Plan, schema: FeatureSchema) -> str:
@@ -98,7 +99,7 @@ def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
         ("rows at the top", top),
         ("captures", f"{len(program.captures)}, held only while their layer is there"),
     ]
-    return [*titles, *_table(facts), *(f"    {line}" for line in _captures(program)), ""]
+    return [*titles, *aligned(facts), *(f"    {line}" for line in _captures(program)), ""]
 
 
 def _captures(program: Program) -> list[str]:
@@ -111,7 +112,7 @@ def _captures(program: Program) -> list[str]:
         layers = sorted({layer for capture in captures for layer in capture.layers})
         word = "layer" if captures[0].attention is None else "block"
         lines.append((f"{word}{'' if len(layers) == 1 else 's'} {_spans(layers)}", what))
-    return [line.strip() if len(lines) == 1 else line[2:] for line in _table(lines)]
+    return [line.strip() if len(lines) == 1 else line[2:] for line in aligned(lines)]
 
 
 def _what(capture: Capture) -> str:
@@ -163,7 +164,7 @@ def _costs(plan: Plan, facts: ModelFacts, cost: Cost, counts: Sequence[float], n
         rows.append((schema.name, f"{in_bytes(size)} a text", _total(in_bytes, size, num_records)))
     if len(plan.schemas) > 1:
         rows.append(("all features", f"{in_bytes(cost.result)} a text", _total(in_bytes, cost.result, num_records)))
-    return ["estimates", *_table(rows), ""]
+    return ["estimates", *aligned(rows), ""]
 
 
 def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
@@ -176,7 +177,7 @@ def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
         parts = [_flop(saved.flop)] if saved.flop >= 0.5 else []
         parts += [f"{in_bytes(saved.handed_over)} handed over"] if saved.handed_over >= 0.5 else []
         rows.append((rule, MEANING[rule], f"saves {' and '.join(parts)} a text" if parts else "nothing to save here"))
-    return ["rules", *_table(rows)]
+    return ["rules", *aligned(rows)]
 
 
 def _total(form: Callable[[float], str], value: float, num_records: int | None) -> str:
@@ -188,25 +189,4 @@ def _total(form: Callable[[float], str], value: float, num_records: int | None) 
 
 
 def _flop(value: float) -> str:
-    return _scaled(value, 1000, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
-
-
-def in_bytes(value: float) -> str:
-    """`999 bytes`, `17.2 MB`; thousands, not 1,024s."""
-    return _scaled(value, 1000, ("bytes", "kB", "MB", "GB", "TB", "PB"))
-
-
-def _scaled(value: float, step: int, units: Sequence[str]) -> str:
-    power = 0
-    while value >= 999.5 and power < len(units) - 1:
-        value, power = value / step, power + 1
-    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:,.{digits}f} {units[power]}"
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows indented by two, columns aligned by the widest entry."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    return scaled(value, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP"))
