@@ -230,11 +230,11 @@ def _job(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Job:
     first, folders = asked[0], [_named_folder(text)[1] for text in options.heads]
     if options.model is not None:
         return checked_job(options, first.semantics, heads=folders)
-    job = checked_job(options, first.semantics, first.model.name, folders)
+    job = checked_job(options, first.semantics, first.reference.name, folders)
     reference = replace(
         job.reference,
-        revision=options.revision or first.model.revision,
-        allow_pickle=options.allow_pickle or first.model.is_pickled,
+        revision=options.revision or first.reference.revision,
+        allow_pickle=options.allow_pickle or first.reference.allow_pickle,
     )
     return replace(job, reference=reference)
 
@@ -262,7 +262,7 @@ def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequenc
         error.add_note(f"head {asked[0].name!r} was fitted on it; --model says where it is now")
         raise
     for head in asked:
-        head.model.check(opened, head.name)
+        head.check_model(opened.files)
     return opened, asked
 
 

@@ -46,6 +46,9 @@ class ModelIdentity:
             sha256=files.hashes(),
         )
 
+    def __str__(self) -> str:
+        return self.location + (f" at commit {self.commit}" if self.commit else "")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Provenance(Mapping[str, Any]):

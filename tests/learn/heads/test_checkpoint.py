@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import numpy as np
@@ -13,8 +14,9 @@ pytest.importorskip("transformers", reason="transformers, the oracle, is not ins
 import torch
 import transformers
 
-from layertap import Extractor
+from layertap import Extractor, Rules
 from layertap.cli.main import main
+from layertap.engine.options import ClassifierOptions, Semantics, names_of
 from layertap.errors import InputError, LayertapError, OptionError, UsageError
 from layertap.learn import Classifier
 from layertap.learn.heads.predictions import LabelSet
@@ -346,3 +348,14 @@ def test_an_extractor_that_refuses_the_pooler_is_refused(family_model, tmp_path)
     head = Classifier.from_pretrained(folder).head  # trained on the pooler as it is
     with pytest.raises(OptionError, match="the head takes the output of the pooler as it is stored"):
         Predictor(Extractor.from_pretrained(folder), [head])
+
+
+def test_a_classifier_takes_the_options_of_the_table(family_model, tmp_path):
+    folder = family_model(tmp_path / "m", "BERT", SEQUENCE, id2label=MOODS)
+    parameters = inspect.signature(Classifier.from_pretrained).parameters
+    assert set(parameters) == {"model", "name", *names_of(ClassifierOptions)}
+    classifier = Classifier.from_pretrained(folder, rules=Rules.without("stop"), max_length=8)
+    assert classifier.extractor.runtime.rules == Rules.without("stop")
+    assert classifier.extractor.semantics == Semantics(max_length=8, untrained_pooler="use")
+    with pytest.raises(OptionError, match="no option 'untrained_pooler' here"):
+        Classifier.from_pretrained(folder, untrained_pooler="refuse")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -17,7 +18,8 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from layertap import Extractor
+from layertap import Extractor, Rules
+from layertap.engine.options import HeadOptions, Runtime, names_of
 from layertap.errors import CheckpointError, FeatureError, InputError, OptionError, UsageError
 from layertap.learn import Head, fit_head
 from layertap.learn.heads.predictor import Predictor
@@ -104,6 +106,17 @@ def test_a_head_that_cannot_be_written_leaves_nothing(head, tmp_path, monkeypatc
         head.save(tmp_path / "h", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["h"]
     assert (tmp_path / "h/head.json").read_bytes() == before
+
+
+def test_the_extractor_of_a_head_takes_the_options_of_the_table(head):
+    parameters = inspect.signature(head.extractor).parameters
+    assert set(parameters) == {"model", *names_of(HeadOptions)}
+    rules = Rules.without("stop")
+    assert head.extractor(rules=rules, batch_tokens=64).runtime == Runtime(rules=rules, batch_tokens=64)
+    with pytest.raises(OptionError, match="no option 'batch_token' here; did you mean 'batch_tokens'"):
+        head.extractor(batch_token=64)
+    with pytest.raises(OptionError, match="no option 'precision' here"):
+        head.extractor(precision="bfloat16")
 
 
 def test_damaged_heads_are_refused(head, tmp_path):

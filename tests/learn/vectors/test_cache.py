@@ -24,7 +24,7 @@ from layertap.errors import OutputError
 from layertap.files.staging import Staging
 from layertap.learn import TextFeatures
 from layertap.learn.vectors import sweep
-from layertap.learn.vectors.cache import Shelf, key_of
+from layertap.learn.vectors.cache import CacheKey, text_hash
 
 TEXTS = [f"the film number {i} was {'good' if i % 2 else 'bad'}" for i in range(30)]
 LABELS = np.array([i % 2 for i in range(30)])
@@ -159,7 +159,7 @@ def test_damaged_files_are_said_and_computed_anew(model, tmp_path, runs, damage)
     features.transform(TEXTS)
     larger = max(shards(tmp_path), key=lambda path: path.stat().st_size)
     damage(larger)
-    with pytest.warns(UserWarning, match=rf"{larger.name} is damaged \(.+\); its texts are computed anew"):
+    with pytest.warns(UserWarning, match=rf"{larger.name} is damaged \(.+\); its vectors are extracted again"):
         after = features.transform(TEXTS[:20])
     assert runs.sequences == 50
     np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
@@ -168,10 +168,10 @@ def test_damaged_files_are_said_and_computed_anew(model, tmp_path, runs, damage)
 
 
 def test_vectors_of_another_width_are_damage(tmp_path):
-    shelf = Shelf(cache=tmp_path, identity={"feature": "f"}, width=3)
-    shelf.write([key_of("a")], np.ones((1, 3), dtype=np.float32))
+    key = CacheKey(cache=tmp_path, identity={"feature": "f"}, width=3)
+    key.write([text_hash("a")], np.ones((1, 3), dtype=np.float32))
     with pytest.warns(UserWarning, match=r"\[1, 3\], not \[\*, 4\]"):
-        _, found = Shelf(cache=tmp_path, identity={"feature": "f"}, width=4).read([key_of("a")], repair=True)
+        _, found = CacheKey(cache=tmp_path, identity={"feature": "f"}, width=4).read([text_hash("a")], repair=True)
     assert not found.any()
 
 
@@ -212,8 +212,8 @@ def test_files_of_killed_processes_are_swept_away(model, tmp_path):
 
 def test_a_process_killed_while_it_extracts_frees_the_lock(model, tmp_path):
     code = (
-        "import os, sys\nfrom layertap.learn.vectors.cache import turn\nfrom pathlib import Path\n"
-        "with turn(Path(sys.argv[1])):\n    os._exit(9)"
+        "import os, sys\nfrom layertap.learn.vectors.cache import cache_lock\nfrom pathlib import Path\n"
+        "with cache_lock(Path(sys.argv[1])):\n    os._exit(9)"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "src")}
     assert subprocess.run([sys.executable, "-c", code, tmp_path], env=environment).returncode == 9

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +21,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from layertap import Extractor, hidden_states, last_hidden_state
+from layertap import Extractor, Rules, hidden_states, last_hidden_state
+from layertap.engine.options import OPTIONS, ExtractorOptions, names_of
 from layertap.errors import FeatureError, FeatureSyntaxError, InputError, ModelNotFoundError, OptionError, UsageError
 from layertap.learn import TextFeatures
 
@@ -101,7 +104,7 @@ def test_no_text_gives_no_row(model):
         (["a", 3], InputError, "text 1 is 3 of type int; every text must be a str"),
         ([["a", "b"]], InputError, "text 0 is a list of 2"),
         (np.array([b"bytes"]), InputError, "text 0 is .*bytes"),
-        (np.array([["a", "b"]]), UsageError, "X is a ndarray with 2 columns; expected .*: select it"),
+        (np.array([["a", "b"]]), UsageError, "X is a ndarray with 2 columns; expected .*: select the column"),
         (np.zeros((2, 2, 2)), UsageError, r"of shape \[2, 2, 2\]"),
         (np.array("text"), UsageError, r"of shape \[\]"),
     ],
@@ -128,18 +131,18 @@ def test_missing_texts_of_frames_are_refused(model):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"feature": "hidden_states[1]"}, FeatureError, r"a vector a token.*as in hidden_states\[1\].mean"),
-        ({"feature": "last_hidden_state.words(mean)"}, FeatureError, "a vector a token, word or span"),
-        ({"feature": "hidden_states[:].mean"}, FeatureError, "gives 4 vectors a text; one is needed"),
+        ({"feature": "hidden_states[1]"}, FeatureError, r"a vector per token.*as in hidden_states\[1\].mean"),
+        ({"feature": "last_hidden_state.words(mean)"}, FeatureError, "a vector per token, word or span"),
+        ({"feature": "hidden_states[:].mean"}, FeatureError, "gives 4 vectors per text; one is needed"),
         ({"feature": "last_hidden_state.mean.astype(int8)"}, FeatureError, "gives int8 codes"),
         ({"feature": "last_hidden_state.mean.astype(binary)"}, FeatureError, "gives uint8 codes"),
         ({"feature": "hidden_states[9].mean"}, FeatureError, "9"),
         ({"feature": "last_hidden_state.men"}, FeatureSyntaxError, "mean"),
         ({"feature": 4}, OptionError, "feature is of type int; expected a feature"),
-        ({"sweep": LAYERS}, OptionError, "sweep goes with cache"),
-        ({"sweep": LAYERS[0], "cache": "c"}, OptionError, "sweep is a str; it takes a list"),
+        ({"sweep": LAYERS}, OptionError, "sweep needs a cache"),
+        ({"sweep": LAYERS[0], "cache": "c"}, OptionError, "sweep is of type str; expected a list"),
         ({"sweep": [None], "cache": "c"}, OptionError, "sweep is of type NoneType"),
-        ({"sweep": ["hidden_states[1]"], "cache": "c"}, FeatureError, "a vector a token"),
+        ({"sweep": ["hidden_states[1]"], "cache": "c"}, FeatureError, "a vector per token"),
         ({"precision": "float64"}, OptionError, "precision"),
         ({"model": "/no/such/folder"}, ModelNotFoundError, "folder"),
     ],
@@ -257,3 +260,19 @@ def test_a_search_over_expressions(model, tmp_path):
     pipeline = make_pipeline(TextFeatures(model=model, cache=tmp_path, sweep=layers), LogisticRegression())
     search = GridSearchCV(pipeline, {"textfeatures__feature": layers}, cv=2).fit(TEXTS, LABELS)
     assert search.best_params_["textfeatures__feature"] in layers
+
+
+def test_every_option_of_an_extractor_is_a_parameter():
+    parameters = dict(inspect.signature(TextFeatures).parameters)
+    own = {"feature", "model", "cache", "sweep", "progress"}
+    assert set(parameters) - own == set(names_of(ExtractorOptions)) - {"non_finite"}
+    for name in set(parameters) - own:
+        assert parameters[name].default == (None if name == "rules" else OPTIONS[name].default), name
+    documented = re.findall(r"\w+", inspect.getdoc(TextFeatures) or "")
+    assert set(parameters) <= set(documented)
+
+
+def test_savings_of_the_plan_can_be_switched_off(model, expected):
+    plain = TextFeatures(LAYERS[1], model=model, rules=Rules.without("stop", "capture"))
+    np.testing.assert_allclose(plain.transform(TEXTS), expected[LAYERS[1]], rtol=1e-5, atol=1e-6)
+    assert plain._extractor().runtime.rules == Rules.without("stop", "capture")

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.engine.extractor import Extractor
+from layertap.engine.identity import ModelIdentity
 from layertap.engine.progress import progress_on
 from layertap.engine.texts import Text, as_records
 from layertap.engine.units import UnitFinder
@@ -22,7 +23,7 @@ from layertap.learn.fitting.linear import Examples, Fitted, Float32, Training, f
 from layertap.learn.fitting.mix import Mix, learnt_mix
 from layertap.learn.fitting.task import Bools, ClassWeight, FitOptions, Task, checked_task, drawn_apart
 from layertap.learn.heads.base import canonical, check_feature, default_feature
-from layertap.learn.heads.head import FittedModel, Head
+from layertap.learn.heads.head import Head
 from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labels import Part
 from layertap.learn.metrics import Scores, class_scores, entity_scores
@@ -186,7 +187,7 @@ def _head(
         weight=weight,
         bias=bias,
         mix=None if mix is None else mix.factors.astype(np.float32),
-        model=FittedModel.of(extractor),
+        model=ModelIdentity.of(extractor.files),
         semantics=extractor.semantics,
         options=stated,
         metrics={},

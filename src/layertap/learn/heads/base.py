@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
-import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import FeatureError
 from layertap.features.parse import parse
+from layertap.learn.arrays import Float32Array
 from layertap.learn.labels import TaskKind
 from layertap.learn.tags import Scheme
 from layertap.records import FeatureSchema
@@ -16,8 +16,6 @@ from layertap.records import FeatureSchema
 if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor
     from layertap.features.plan import Plan
-
-Float32Array: TypeAlias = npt.NDArray[np.float32]
 
 Answer: TypeAlias = Literal["label", "labels", "number"]
 """Kind of output of a head: exactly one of its labels, any number of them, or a number."""

@@ -15,7 +15,8 @@ from layertap.checkpoints.load import ModelFiles, stored_tensors
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError, OptionError, UnsupportedModelError, WeightsError
 from layertap.features.vectors import activate, dense, layer_norm
-from layertap.learn.heads.base import Answer, Float32Array
+from layertap.learn.arrays import Float32Array
+from layertap.learn.heads.base import Answer
 from layertap.learn.heads.families import CLASS_ENDS, FamilyHead, config_of, head_of, stated_task
 from layertap.learn.labels import TaskKind
 from layertap.learn.tags import Scheme, scheme_of

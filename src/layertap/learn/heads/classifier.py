@@ -23,7 +23,7 @@ from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text
 from layertap.errors import UsageError
 from layertap.features.naming import Features
-from layertap.learn.heads.base import Float32Array
+from layertap.learn.arrays import Float32Array
 from layertap.learn.heads.checkpoint import CheckpointHead
 from layertap.learn.heads.predictions import LIKELY
 from layertap.learn.heads.predictor import Predictor
@@ -63,18 +63,16 @@ class Classifier:
     @classmethod
     @shown_in_help(ClassifierOptions)
     def from_pretrained(
-        cls,
-        model: str | os.PathLike[str],
-        *,
-        name: str | None = None,
-        **options: Unpack[ClassifierOptions],
+        cls, model: str | os.PathLike[str], *, name: str | None = None, **options: Unpack[ClassifierOptions]
     ) -> Classifier:
         """Open a checkpoint of a `ForSequenceClassification` or `ForTokenClassification` class of transformers.
 
         Args:
             model: folder or hub id.
             name: name of the results in `stream`; None stands for the last part of the name of the model.
-            options: options of `Extractor.from_pretrained`, all but `untrained_pooler` and `non_finite`.
+            **options: revision, cache_dir, local_files_only, allow_pickle, precision, max_length, long, truncate_side,
+                window, overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens and rules, as in
+                `Extractor.from_pretrained`. The pooler is always used as it is stored.
 
         Raises:
             ModelNotFoundError: no such folder or hub id.
@@ -82,14 +80,14 @@ class Classifier:
             WeightsError: the checkpoint has no head, or a damaged one.
             ConfigError: labels that do not fit the head.
             BackendError: no installed backend can run the model.
-            OptionError: an unknown option, or one whose value is out of range.
+            OptionError: an unknown option, or one out of range.
         """
         reference, semantics, runtime = split_options(model, options, ClassifierOptions)
-        semantics = replace(semantics, untrained_pooler="use")  # the head was trained on the pooler as it is
+        # The head was trained on the pooler as it is.
+        semantics = replace(semantics, untrained_pooler="use")
         opened = open_reference(reference)
-        head = CheckpointHead.of(
-            opened.files, name or default_name(opened.files.checkpoint.name), allow_pickle=reference.allow_pickle
-        )
+        own_name = name or default_name(opened.files.checkpoint.name)
+        head = CheckpointHead.of(opened.files, own_name, allow_pickle=reference.allow_pickle)
         return cls(Extractor.of(opened, semantics, runtime), head)
 
     @property

@@ -12,65 +12,19 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from layertap.checkpoints.load import ModelFiles
 from layertap.engine.extractor import Extractor
 from layertap.engine.identity import ModelIdentity
-from layertap.engine.opening import OpenedModel, open_reference
-from layertap.engine.options import HeadOptions, Semantics, shown_in_help, split_options
+from layertap.engine.opening import open_reference
+from layertap.engine.options import HeadOptions, ModelReference, Semantics, shown_in_help, split_options
 from layertap.engine.texts import Text
 from layertap.errors import LayertapError, OptionError
-from layertap.learn.heads.base import Answer, Float32Array, canonical
+from layertap.learn.arrays import Float32Array
+from layertap.learn.heads.base import Answer, canonical
 from layertap.learn.heads.files import ARRAYS_FILE, JSON_FILE, damaged, read_head, write_head
 from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labels import TaskKind
 from layertap.learn.tags import SCHEMES, Scheme
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FittedModel:
-    """The model whose features a head was fitted on.
-
-    Attributes:
-        name: folder or hub id that opens the model.
-        revision: commit on the hub, or None for a folder.
-        architecture: name of the architecture.
-        sha256: mapping from file name to hash, of weights, config and tokenizer.
-    """
-
-    name: str
-    revision: str | None
-    architecture: str
-    sha256: Mapping[str, str]
-
-    @classmethod
-    def of(cls, opened: OpenedModel | Extractor) -> FittedModel:
-        """Describe an open model."""
-        model = ModelIdentity.of(opened.files)
-        return cls(
-            name=model.location, revision=model.commit, architecture=model.architecture, sha256=dict(model.sha256)
-        )
-
-    @property
-    def is_pickled(self) -> bool:
-        """Whether the weights were read from `pytorch_model.bin`, which needs `allow_pickle`."""
-        return any(name.startswith("pytorch_model") and name.endswith(".bin") for name in self.sha256)
-
-    def __str__(self) -> str:
-        return self.name + (f" at commit {self.revision}" if self.revision else "")
-
-    def check(self, opened: OpenedModel | Extractor, head: str) -> None:
-        """Refuse another model, or another commit of the same one.
-
-        Raises:
-            OptionError: a file differs, or is missing.
-        """
-        given = FittedModel.of(opened)
-        wrong = [name for name, digest in self.sha256.items() if given.sha256.get(name) != digest]
-        if wrong:
-            what = f"{wrong[0]} differs" if wrong[0] in given.sha256 else f"there is no {wrong[0]}"
-            raise OptionError(
-                f"head {head!r} was fitted on {self}, and the model given is {given}: {what}; name the model that the "
-                "head was fitted on (--model), or fit the head again"
-            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,7 +57,7 @@ class Head:
     weight: Float32Array
     bias: Float32Array
     mix: Float32Array | None
-    model: FittedModel
+    model: ModelIdentity
     semantics: Semantics
     options: Mapping[str, Any]
     metrics: Mapping[str, Any]
@@ -138,7 +92,12 @@ class Head:
             "scheme": self.scheme,
             "feature": self.feature,
             "labels": list(self.labels),
-            "model": asdict(self.model),
+            "model": {
+                "name": self.model.location,
+                "revision": self.model.commit,
+                "architecture": self.model.architecture,
+                "sha256": dict(self.model.sha256),
+            },
             "semantics": asdict(self.semantics),
             "options": self.options,
             "metrics": self.metrics,
@@ -147,27 +106,25 @@ class Head:
         write_head(Path(folder), stated, arrays, overwrite=overwrite)
 
     @shown_in_help(HeadOptions)
-    def extractor(
-        self,
-        model: str | os.PathLike[str] | None = None,
-        **options: Unpack[HeadOptions],
-    ) -> Extractor:
+    def extractor(self, model: str | os.PathLike[str] | None = None, **options: Unpack[HeadOptions]) -> Extractor:
         """Open the model that the head was fitted on, with the options that its features depend on.
 
         Args:
             model: where the model is now; None opens it where it was.
-            options: options of `Extractor.from_pretrained` that say where the model is and how it runs. Where
-                `allow_pickle` is not among them, a `pytorch_model.bin` is read if the head was fitted on one.
+            **options: cache_dir, local_files_only, allow_pickle, backend, device, threads, instruction_set,
+                batch_tokens and rules, as in `Extractor.from_pretrained`. `allow_pickle` is on if the head was fitted
+                on a `pytorch_model.bin`, unless it is given.
 
         Raises:
-            OptionError: the model, or its commit, is not the one that the head was fitted on.
+            OptionError: the model, or its commit, is not the one that the head was fitted on; an unknown option, or
+                one out of range.
         """
-        name = self.model.name if model is None else model
-        given = HeadOptions(allow_pickle=self.model.is_pickled) | options
-        reference, _, runtime = split_options(name, given, HeadOptions)
-        reference = replace(reference, revision=self.model.revision if model is None else None)
+        options.setdefault("allow_pickle", self.reference.allow_pickle)
+        reference, _, runtime = split_options(self.reference.name if model is None else model, options, HeadOptions)
+        if model is None:
+            reference = replace(reference, revision=self.reference.revision)
         opened = open_reference(reference)
-        self.model.check(opened, self.name)
+        self.check_model(opened.files)
         return Extractor.of(opened, self.semantics, runtime)
 
     def predict(
@@ -218,13 +175,35 @@ class Head:
         arrays = [self.weight, self.bias, *([] if self.mix is None else [self.mix])]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
 
+    @property
+    def reference(self) -> ModelReference:
+        """Reference that opens the model where it was when the head was fitted."""
+        # Only `allow_pickle` reads such a file, so it was on.
+        pickled = any(name.startswith("pytorch_model") and name.endswith(".bin") for name in self.model.sha256)
+        return ModelReference(name=self.model.location, revision=self.model.commit, allow_pickle=pickled)
+
+    def check_model(self, files: ModelFiles) -> None:
+        """Refuse another model, or another commit of the same one, than the head was fitted on.
+
+        Raises:
+            OptionError: a file differs, or is missing.
+        """
+        given = ModelIdentity.of(files)
+        wrong = [name for name, digest in self.model.sha256.items() if given.sha256.get(name) != digest]
+        if wrong:
+            what = f"{wrong[0]} differs" if wrong[0] in given.sha256 else f"there is no {wrong[0]}"
+            raise OptionError(
+                f"head {self.name!r} was fitted on {self.model}, and the model given is {given}: {what}; name the "
+                "model that the head was fitted on (--model), or fit the head again"
+            )
+
     def check(self, extractor: Extractor) -> None:
         """Refuse an extractor of another model, or with other options, than the head was fitted with.
 
         Raises:
             OptionError: the files of the model or an option differ.
         """
-        self.model.check(extractor, self.name)
+        self.check_model(extractor.files)
         fitted, given = asdict(self.semantics), asdict(extractor.semantics)
         option = next((name for name in fitted if fitted[name] != given[name]), None)
         if option is not None:
@@ -245,9 +224,6 @@ def _from_values(stated: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any
         raise ValueError(f"task {stated['task']!r} with scheme {stated['scheme']!r}")
     if not isinstance(stated["labels"], list) or len(set(map(str, stated["labels"]))) < len(stated["labels"]):
         raise ValueError("labels: expected a list of different strings")
-    model = FittedModel(**stated["model"])
-    if not (isinstance(model.name, str) and isinstance(model.sha256, dict)):
-        raise ValueError("model: expected a name and the hashes of its files")
     return Head(
         name=str(stated["name"]),
         task=stated["task"],
@@ -257,10 +233,24 @@ def _from_values(stated: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any
         weight=arrays["weight"],
         bias=arrays["bias"],
         mix=arrays.get("mix"),
-        model=model,
+        model=_model(**stated["model"]),
         semantics=Semantics(**stated["semantics"]),
         options=dict(stated["options"]),
         metrics=dict(stated["metrics"]),
+    )
+
+
+def _model(*, name: object, revision: str | None, architecture: str, sha256: object) -> ModelIdentity:
+    """Build the identity of a model from the values of `head.json`."""
+    if not (isinstance(name, str) and isinstance(sha256, dict)):
+        raise ValueError("model: expected a name and the hashes of its files")
+    place = Path(name)
+    return ModelIdentity(
+        name=place.name if place.is_absolute() else name,
+        location=name,
+        commit=revision,
+        architecture=architecture,
+        sha256=sha256,
     )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.engine.units import UnitFinder
-from layertap.learn.heads.base import Float32Array, PredictionHead, marks_entities
+from layertap.learn.arrays import Float32Array
+from layertap.learn.heads.base import PredictionHead, marks_entities
 from layertap.learn.tags import entities
 from layertap.records import Feature, Ragged, Record
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from layertap.learn.arrays import Float32Array
 from layertap.learn.metrics import Floats
-from layertap.learn.vectors.cache import FloatArray
 
 
-def similarity(layers: Sequence[FloatArray]) -> Floats:
+def similarity(layers: Sequence[Float32Array]) -> Floats:
     """Linear CKA between each two sets of vectors of the same texts (Kornblith et al. 2019).
 
     Args:
@@ -27,7 +27,7 @@ def similarity(layers: Sequence[FloatArray]) -> Floats:
     return alike
 
 
-def projection(vectors: FloatArray, *, how: str, seed: int) -> Floats:
+def projection(vectors: Float32Array, *, how: str, seed: int) -> Floats:
     """float64 [N, 2]: standardised vectors on a plane, by `pca` or `tsne` (started from it)."""
     centred = (vectors - vectors.mean(axis=0, dtype=np.float64)).astype(np.float64)
     deviation = centred.std(axis=0)

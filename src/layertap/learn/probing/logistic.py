@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layertap.learn.arrays import Float32Array
 from layertap.learn.metrics import Classes
 from layertap.learn.probing.bootstrap import Rows
-from layertap.learn.vectors.cache import FloatArray
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C of the L2 penalty that are tried, as scikit-learn has them."""
@@ -50,7 +50,7 @@ class Fitted:
 
 
 def probe_split(
-    vectors: FloatArray, classes: Classes, split: Split, measure: Callable[[Rows, Classes], float]
+    vectors: Float32Array, classes: Classes, split: Split, measure: Callable[[Rows, Classes], float]
 ) -> Fitted:
     """Chooses C, fits, predicts.
 
@@ -68,14 +68,14 @@ def probe_split(
     return Fitted(predicted=predicted, strength=STRENGTHS[best], validation=values[best])
 
 
-def probe_control(vectors: FloatArray, classes: Classes, split: Split, strength: float) -> Classes:
+def probe_control(vectors: Float32Array, classes: Classes, split: Split, strength: float) -> Classes:
     """Predicts other labels for the same rows, with a C that was chosen before."""
     (predicted,) = _predictions(vectors, classes, fit=split.train, wanted=split.test, strengths=[strength])
     return predicted
 
 
 def _predictions(
-    vectors: FloatArray, classes: Classes, *, fit: Rows, wanted: Rows, strengths: Sequence[float]
+    vectors: Float32Array, classes: Classes, *, fit: Rows, wanted: Rows, strengths: Sequence[float]
 ) -> list[Classes]:
     """Classes of the wanted rows, for each C in its turn."""
     from sklearn.exceptions import ConvergenceWarning
@@ -87,8 +87,8 @@ def _predictions(
     # A number that is the same everywhere tells nothing.
     scale = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
 
-    def standardised(rows: FloatArray) -> FloatArray:
-        scaled: FloatArray = ((rows - mean) * scale).astype(np.float32)
+    def standardised(rows: Float32Array) -> Float32Array:
+        scaled: Float32Array = ((rows - mean) * scale).astype(np.float32)
         return scaled
 
     train, test = standardised(known), standardised(vectors[wanted])

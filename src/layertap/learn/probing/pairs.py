@@ -11,12 +11,12 @@ import numpy as np
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError
 from layertap.features.expr import Expr
+from layertap.learn.arrays import Float32Array
 from layertap.learn.labels import numbers_of
 from layertap.learn.metrics import Classes, Floats
 from layertap.learn.probing.bootstrap import correlated, shuffled
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
-from layertap.learn.vectors.cache import FloatArray
 from layertap.learn.vectors.sweep import sweep
 from layertap.records import Record
 
@@ -169,7 +169,7 @@ def _row(feature: Expr, cosines: Floats, pairs: Pairs, metrics: Sequence[str], s
     )
 
 
-def _cosines(vectors: FloatArray, places: Classes) -> Floats:
+def _cosines(vectors: Float32Array, places: Classes) -> Floats:
     """float64 [N] of vectors [T, H] at places [N, 2]; 0 where one is all zeros."""
     one, other = (vectors[places[:, side]].astype(np.float64) for side in (0, 1))
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)

@@ -9,13 +9,13 @@ import numpy as np
 
 from layertap.engine.extractor import Extractor
 from layertap.features.expr import Expr
+from layertap.learn.arrays import Float32Array
 from layertap.learn.metrics import Classes
 from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.logistic import probe_control, probe_split
 from layertap.learn.probing.splits import Examples
-from layertap.learn.vectors.cache import FloatArray
 from layertap.learn.vectors.sweep import sweep, sweep_words
 
 
@@ -98,7 +98,7 @@ def probe(
 
 
 def _probed(
-    feature: Expr, vectors: FloatArray, examples: Examples, control: Gold, *, metrics: Sequence[str], seed: int
+    feature: Expr, vectors: Float32Array, examples: Examples, control: Gold, *, metrics: Sequence[str], seed: int
 ) -> tuple[Row, Classes]:
     """A feature's row, and the predictions of the tested rows."""
     gold, tested = examples.gold, examples.tested

@@ -1,11 +1,12 @@
-"""Vectors on disk, kept by text: what has been extracted once is read back.
+"""Vectors on disk by text: whatever has been extracted once is read back.
 
-    FOLDER/<hash of the feature's identity>/identity.json
-                                           /<hash of its bytes>.safetensors: texts uint8 [N, 16], vectors float32 [N, H]
+    FOLDER/<hash of the identity of the feature>/identity.json
+                                                /<hash of its bytes>.safetensors: texts uint8 [N, 16],
+                                                                                  vectors float32 [N, H]
 
-An identity is what results depend on: the canonical feature, hashes of weights, config and tokenizer, options. Files
-appear whole (written beside and renamed), never change, and hold a checksum; one that is damaged is removed, said so,
-and computed anew. Writers take turns (`Shelf.lock`), readers wait for nobody.
+The identity is everything that the vectors depend on: the canonical feature, hashes of weights, config and tokenizer,
+and options. Files appear whole, never change, and hold a checksum; a damaged file is removed with a warning, and its
+vectors are extracted again. Writers hold the lock of the cache (`cache_lock`), readers wait for nobody.
 """
 
 from __future__ import annotations
@@ -25,28 +26,27 @@ import numpy.typing as npt
 
 from layertap.errors import OutputError
 from layertap.files import make_folder, reason, remove_file, remove_leftovers, write_file
+from layertap.learn.arrays import BoolArray, Float32Array
 
-FloatArray = npt.NDArray[np.float32]
-
-KEY_BYTES = 16
+HASH_BYTES = 16
 SUFFIX = ".safetensors"
 
 
-def key_of(text: str) -> bytes:
-    """What a text is kept under: 16 bytes of a hash."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
+def text_hash(text: str) -> bytes:
+    """Return the hash of 16 bytes by which the vector of a text is found."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
 
 
 class DamagedFileError(Exception):
-    """A file of the cache that does not hold what was written; never leaves this module."""
+    """A file of the cache does not hold what was written; raised and caught in this module only."""
 
 
 @contextmanager
-def turn(folder: Path) -> Iterator[None]:
-    """Makes the cache's folder where it is absent, and holds its lock: one process or thread computes at a time.
+def cache_lock(folder: Path) -> Iterator[None]:
+    """Create the folder of a cache if it is absent, and hold its lock: one process or thread extracts at a time.
 
     Raises:
-        OutputError: a folder that cannot be made or written.
+        OutputError: the folder cannot be created or written.
     """
     from filelock import FileLock
 
@@ -63,13 +63,13 @@ def turn(folder: Path) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shelf:
-    """The cached vectors of one feature.
+class CacheKey:
+    """Key of the vectors of one feature in a cache.
 
     Attributes:
-        cache: the folder of the whole cache.
-        identity: what the vectors depend on; JSON.
-        width: H, numbers a vector.
+        cache: folder of the whole cache.
+        identity: everything that the vectors depend on, as JSON values.
+        width: H, size of a vector.
     """
 
     cache: Path
@@ -78,49 +78,49 @@ class Shelf:
 
     @property
     def folder(self) -> Path:
-        """Where the feature's files are."""
+        """Folder of the files of the feature."""
         text = json.dumps(self.identity, sort_keys=True)
         return self.cache / hashlib.sha256(text.encode()).hexdigest()[:32]
 
-    def read(self, keys: Sequence[bytes], *, repair: bool = False) -> tuple[FloatArray, npt.NDArray[np.bool_]]:
-        """Looks vectors up.
+    def read(self, hashes: Sequence[bytes], *, repair: bool = False) -> tuple[Float32Array, BoolArray]:
+        """Look up the vectors of N texts.
 
         Args:
-            keys: of the texts, N.
+            hashes: hashes of the texts.
             repair: remove damaged files, with a warning; only while the lock is held.
 
         Returns:
-            float32 [N, H], and bool [N]: which were there; rows that were not are undefined.
+            Vectors, float32 [N, H], and bool [N], whether each of them is in the cache; the others are undefined.
         """
-        found = np.zeros(len(keys), dtype=bool)
-        vectors: FloatArray = np.empty((len(keys), self.width), dtype=np.float32)
+        known = np.zeros(len(hashes), dtype=bool)
+        vectors: Float32Array = np.empty((len(hashes), self.width), dtype=np.float32)
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            if found.all():
+            if known.all():
                 break
             try:
                 stored, rows = _load(path, self.width)
             except DamagedFileError as damage:
                 if repair:
                     remove_file(path)
-                    warnings.warn(f"{path} is damaged ({damage}); its texts are computed anew", stacklevel=2)
+                    warnings.warn(f"{path} is damaged ({damage}); its vectors are extracted again", stacklevel=2)
                 continue
-            place = {
-                stored[begin : begin + KEY_BYTES]: begin // KEY_BYTES for begin in range(0, len(stored), KEY_BYTES)
+            row_of = {
+                stored[begin : begin + HASH_BYTES]: begin // HASH_BYTES for begin in range(0, len(stored), HASH_BYTES)
             }
-            here = np.array([-1 if done else place.get(key, -1) for key, done in zip(keys, found, strict=True)])
-            vectors[here >= 0] = rows[here[here >= 0]]
-            found |= here >= 0
-        return vectors, found
+            row = np.array([-1 if done else row_of.get(own, -1) for own, done in zip(hashes, known, strict=True)])
+            vectors[row >= 0] = rows[row[row >= 0]]
+            known |= row >= 0
+        return vectors, known
 
-    def write(self, keys: Sequence[bytes], vectors: FloatArray) -> None:
-        """Adds vectors [N, H] as one file, which appears whole or not at all; the lock must be held.
+    def write(self, hashes: Sequence[bytes], vectors: Float32Array) -> None:
+        """Add vectors, float32 [N, H], as one file, which appears whole or not at all; the lock must be held.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the file cannot be written.
         """
         from safetensors.numpy import save
 
-        texts = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(-1, KEY_BYTES)
+        texts = np.frombuffer(b"".join(hashes), dtype=np.uint8).reshape(-1, HASH_BYTES)
         arrays: dict[str, npt.NDArray[Any]] = {
             "texts": texts,
             "vectors": np.ascontiguousarray(vectors, dtype=np.float32),
@@ -135,8 +135,8 @@ class Shelf:
         )
 
 
-def _load(path: Path, width: int) -> tuple[bytes, FloatArray]:
-    """The keys of a file, end to end, and its vectors."""
+def _load(path: Path, width: int) -> tuple[bytes, Float32Array]:
+    """Return the hashes of a file, end to end, and its vectors."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -146,9 +146,9 @@ def _load(path: Path, width: int) -> tuple[bytes, FloatArray]:
     except (SafetensorError, OSError) as error:
         raise DamagedFileError(str(error)) from None
     if checksum != _checksum(arrays):
-        raise DamagedFileError("its checksum is another")
+        raise DamagedFileError("its checksum differs")
     if arrays["vectors"].shape != (len(arrays["texts"]), width):
-        raise DamagedFileError(f"its vectors are {list(arrays['vectors'].shape)}, not [*, {width}]")
+        raise DamagedFileError(f"its vectors have the shape {list(arrays['vectors'].shape)}, not [*, {width}]")
     return arrays["texts"].tobytes(), arrays["vectors"]
 
 

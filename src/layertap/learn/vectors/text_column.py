@@ -1,4 +1,4 @@
-"""A column of texts, in whatever container people of scikit-learn hold one."""
+"""A column of texts in any of the containers that users of scikit-learn pass."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ EXPECTED = "expected a list, array or Series of texts, or a frame of one column"
 
 
 def texts_of(column: Any) -> list[str]:
-    """The texts of a list, a numpy array, a pandas or polars Series, or a frame or array of one column.
+    """Return the texts of a list, a numpy array, a pandas or polars Series, or a frame or array of one column.
 
     Raises:
-        UsageError: a single text, a mapping, several columns.
-        InputError: an item that is missing or no text; names its position, counted from 0.
+        UsageError: the argument is a single text, a mapping, or has several columns.
+        InputError: an item is missing or not a text; the message names its position, counted from 0.
     """
     items = _items(column)
     for row, item in enumerate(items):
@@ -26,13 +26,15 @@ def texts_of(column: Any) -> list[str]:
 
 def _items(column: Any) -> list[Any]:
     if isinstance(column, str | bytes):
-        raise UsageError(f"X is one {type(column).__name__}, {column[:40]!r}; {EXPECTED}; for one text write [text]")
+        raise UsageError(
+            f"X is one {type(column).__name__}, {column[:40]!r}; {EXPECTED}; for a single text write [text]"
+        )
     shape = getattr(column, "shape", None)
     if isinstance(shape, tuple) and len(shape) != 1:
         column = _only_column(column, shape)
     if isinstance(column, Mapping | Set) or not isinstance(column, Iterable):
         raise UsageError(f"X is of type {type(column).__name__}; {EXPECTED}")
-    as_list = getattr(column, "to_pylist", None)  # pyarrow: its items are no str before
+    as_list = getattr(column, "to_pylist", None)  # pyarrow: iteration gives scalars, not str
     return list(as_list()) if callable(as_list) else list(column)
 
 
@@ -40,7 +42,7 @@ def _only_column(table: Any, shape: tuple[int, ...]) -> Any:
     if len(shape) != 2 or shape[1] != 1:
         what = f"of shape {list(shape)}" if len(shape) != 2 else f"with {shape[1]} columns"
         raise UsageError(
-            f"X is a {type(table).__name__} {what}; {EXPECTED}: select it, as X['text'], or name it in a "
+            f"X is a {type(table).__name__} {what}; {EXPECTED}: select the column, as in X['text'], or name it in a "
             "ColumnTransformer"
         )
     if hasattr(table, "columns"):
@@ -50,7 +52,7 @@ def _only_column(table: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _described(item: object) -> str:
-    # NaN and pandas' NA are what missing texts become in a column of objects.
+    # NaN and pandas' NA stand for missing texts in a column of objects.
     if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
         return f"missing ({item})"
     if isinstance(item, list | tuple):

@@ -6,70 +6,84 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin, _clone_parametrized
 
-from layertap.backends.facts import BackendName, Precision
 from layertap.engine.extractor import Extractor
+from layertap.engine.options import (
+    BackendName,
+    ExtractorOptions,
+    LongTexts,
+    Precision,
+    Side,
+    UntrainedPooler,
+    names_of,
+)
 from layertap.errors import OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature
 from layertap.features.parse import parse_named
-from layertap.learn.vectors.cache import FloatArray
+from layertap.features.rules import Rules
+from layertap.learn.arrays import Float32Array
 from layertap.learn.vectors.sweep import cached, extracted, width_of
 from layertap.learn.vectors.text_column import texts_of
 
+# NaN and infinity are always refused: estimators refuse them, and a cache must not hold them.
+MODEL_OPTIONS = tuple(name for name in names_of(ExtractorOptions) if name != "non_finite")
+"""Options of an extractor that are parameters of `TextFeatures`."""
 
-class OpenModel:
-    """The extractor that an estimator and its clones share; opened when first needed, left out of pickles."""
+
+class SharedExtractor:
+    """Extractor that an estimator shares with its clones; opened when it is first needed, and left out of pickles."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._options: dict[str, Any] = {}
         self._extractor: Extractor | None = None
 
-    def of(self, model: str | os.PathLike[str] | None, options: dict[str, Any]) -> Extractor:
-        """The extractor of these options; another one than before takes its place."""
-        asked = {"model": model} | options
+    def opened(self, model: str | os.PathLike[str] | None, options: dict[str, Any]) -> Extractor:
+        """Return the extractor with these options; it replaces one that was opened with others."""
+        requested = {"model": model} | options
         with self._lock:
-            if self._extractor is None or asked != self._options:
-                self._extractor, self._options = Extractor.from_pretrained(model, **options), asked
+            if self._extractor is None or requested != self._options:
+                self._extractor, self._options = Extractor.from_pretrained(model, **options), requested
             return self._extractor
 
 
 class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
-    """Texts in, one vector a text out: float32 [N, H].
+    """Transform texts into one vector each: float32 [N, H].
 
-    For pipelines, `ColumnTransformer` and searches over `feature`. It learns nothing from data: `fit` checks its
-    parameters, and `transform` may be called without it. Takes lists, arrays and Series of str, and frames of one
-    column. Clones share the opened model; pickles hold its name, not its weights.
+    For pipelines, `ColumnTransformer` and searches over `feature`. The transformer learns nothing from data: `fit`
+    checks its parameters, and `transform` may be called without it. It takes lists, arrays and Series of str, and
+    frames of one column. Clones share the open model; pickles hold its name, not its weights.
 
-    With `cache`, vectors are kept on disk by text, so that folds, clones, processes and later runs read them; with
-    `sweep` beside it, the first transform extracts all features of the sweep in one pass:
+    With `cache`, vectors are kept on disk by text, so that folds, clones, processes and later runs read them. With
+    `sweep` in addition, the first transform extracts all features of the sweep in one pass:
 
         layers = [f"hidden_states[{i}].mean" for i in range(7)]
         pipeline = make_pipeline(TextFeatures(cache="cache", sweep=layers), LogisticRegression())
         GridSearchCV(pipeline, {"textfeatures__feature": layers}).fit(texts, labels)
 
     Args:
-        feature: text or expression, with one vector a text; None: `sentence_embedding` where the model's folder
-            declares it, else `last_hidden_state.mean`.
-        model: a folder, a hub id, or None: all-MiniLM-L6-v2, as `Extractor.from_pretrained` has it.
-        cache: a folder for vectors, made if absent; None: every transform extracts. Several processes may use it at
-            once. It is keyed by what results depend on (hashes of weights, config and tokenizer, feature, options), so
-            it may serve several models, and nothing in it gets stale; delete the folder to free its room.
-        sweep: features to extract together; goes with `cache`. `feature` need not be among them.
-        revision, cache_dir, local_files_only, allow_pickle: where the model comes from; `cache_dir` is the hub's cache.
-        precision, max_length, untrained_pooler, long, truncate_side, window, overlap, word_pattern, backend, device,
-            threads, instruction_set, batch_tokens: as `Extractor.from_pretrained` has them.
+        feature: text or expression of a feature with one vector per text; None stands for `sentence_embedding` if the
+            folder of the model declares it, else `last_hidden_state.mean`.
+        model: folder, hub id, or None for all-MiniLM-L6-v2, as in `Extractor.from_pretrained`.
+        cache: folder of the cache, created if absent; None extracts on every transform. Several processes may use one
+            folder at once. Vectors are keyed by everything that they depend on (hashes of weights, config and
+            tokenizer, feature, options), so that one folder serves any number of models and never becomes stale; to
+            free the space, delete the folder.
+        sweep: features to extract together; needs `cache`. `feature` need not be one of them.
+        revision, cache_dir, local_files_only, allow_pickle, precision, max_length, untrained_pooler, long,
+            truncate_side, window, overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens,
+            rules: as in `Extractor.from_pretrained`; `cache_dir` is the cache folder of the hub.
         progress: draw a progress bar on standard error while extracting.
 
     Attributes:
-        n_features_out_: H.
-        feature_: the feature's canonical text.
+        n_features_out_: H, size of the vectors.
+        feature_: canonical text of the feature.
     """
 
     def __init__(
@@ -85,9 +99,9 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         allow_pickle: bool = False,
         precision: Precision = "float32",
         max_length: int | None = None,
-        untrained_pooler: Literal["refuse", "use"] = "refuse",
-        long: Literal["truncate", "window", "error"] = "truncate",
-        truncate_side: Literal["right", "left"] = "right",
+        untrained_pooler: UntrainedPooler = "refuse",
+        long: LongTexts = "truncate",
+        truncate_side: Side = "right",
         window: int | None = None,
         overlap: int | None = None,
         word_pattern: str | None = None,
@@ -96,6 +110,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         threads: int | None = None,
         instruction_set: str | None = None,
         batch_tokens: int | None = None,
+        rules: Rules | None = None,
         progress: bool = False,
     ) -> None:
         self.feature = feature
@@ -119,21 +134,22 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.threads = threads
         self.instruction_set = instruction_set
         self.batch_tokens = batch_tokens
+        self.rules = rules
         self.progress = progress
 
     def fit(self, X: Any, y: Any = None) -> Self:  # noqa: ARG002 - scikit-learn passes it
-        """Checks the parameters and the texts; nothing is extracted.
+        """Check the parameters and the texts; nothing is extracted.
 
         Args:
             X: N texts: a list, array or Series of str, or a frame of one column.
             y: ignored.
 
         Raises:
-            UsageError: a feature without one vector a text, parameters that do not go together, an `X` that is no
-                column of texts.
-            InputError: a text that is missing or none.
+            UsageError: a feature without one vector per text, parameters that do not go together, or an `X` that is
+                not a column of texts.
+            InputError: an item that is missing or not a text.
         """
-        sweep = self._features()
+        sweep = self._sweep()
         texts_of(X)
         extractor = self._extractor()
         for other in sweep:
@@ -143,34 +159,34 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.feature_ = str(feature)
         return self
 
-    def transform(self, X: Any) -> FloatArray:
-        """The vectors of N texts.
+    def transform(self, X: Any) -> Float32Array:
+        """Compute the vectors of N texts.
 
         Args:
-            X: as in `fit`.
+            X: N texts, as in `fit`.
 
         Returns:
-            float32 [N, H], or what `set_output` asks for.
+            float32 [N, H], or the container that `set_output` asks for.
 
         Raises:
             UsageError, InputError: as in `fit`.
             NonFiniteError: NaN or infinity in a result.
             OutputError: a cache that cannot be written.
         """
-        sweep = self._features()
+        sweep = self._sweep()
         texts = texts_of(X)
         extractor = self._extractor()
         feature = self._named_feature(extractor)[1]
-        features = list(dict.fromkeys([feature, *sweep]))
         if self.cache is None:
-            return extracted(extractor, texts, features, progress=self.progress)
+            return extracted(extractor, texts, feature, progress=self.progress)
+        features = list(dict.fromkeys([feature, *sweep]))
         return cached(extractor, texts, features, Path(self.cache), progress=self.progress)
 
     def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[np.object_]:  # noqa: ARG002 - as above
-        """Names of the H columns: the feature's name (its canonical text where it has none) and their number.
+        """Return the names of the H columns: the name of the feature (else its canonical text) and a number.
 
         Args:
-            input_features: ignored; texts have no columns to carry.
+            input_features: ignored; a column of texts has no names to carry over.
         """
         extractor = self._extractor()
         name, feature = self._named_feature(extractor)
@@ -189,7 +205,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def __sklearn_clone__(self) -> Self:
         clone: Self = _clone_parametrized(self)
-        # Opening a model takes time; a search makes dozens of clones.
+        # Opening a model takes time, and a search makes dozens of clones.
         clone._opened = self._shared()
         return clone
 
@@ -197,45 +213,23 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         state: dict[str, Any] = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_opened"}
 
-    def _shared(self) -> OpenModel:
-        # Made late: scikit-learn wants constructors to store parameters and nothing else.
-        shared: OpenModel = self.__dict__.setdefault("_opened", OpenModel())
+    def _shared(self) -> SharedExtractor:
+        # Not in the constructor: scikit-learn wants constructors to store parameters and nothing else.
+        shared: SharedExtractor = self.__dict__.setdefault("_opened", SharedExtractor())
         return shared
 
     def _extractor(self) -> Extractor:
-        return self._shared().of(
-            self.model,
-            {
-                "revision": self.revision,
-                "cache_dir": self.cache_dir,
-                "local_files_only": self.local_files_only,
-                "allow_pickle": self.allow_pickle,
-                "precision": self.precision,
-                "max_length": self.max_length,
-                "untrained_pooler": self.untrained_pooler,
-                "long": self.long,
-                "truncate_side": self.truncate_side,
-                "window": self.window,
-                "overlap": self.overlap,
-                "word_pattern": self.word_pattern,
-                "backend": self.backend,
-                "device": self.device,
-                "threads": self.threads,
-                "instruction_set": self.instruction_set,
-                "batch_tokens": self.batch_tokens,
-            },
-        )
+        return self._shared().opened(self.model, {name: getattr(self, name) for name in MODEL_OPTIONS})
 
-    def _features(self) -> list[Expr]:
-        """The sweep's features; what can be refused without a model is."""
+    def _sweep(self) -> list[Expr]:
+        """Return the features of the sweep, or refuse one that can be refused without a model."""
         if self.sweep is None:
             return []
         if not isinstance(self.sweep, list | tuple):
-            raise OptionError(f"sweep is a {type(self.sweep).__name__}; it takes a list of features")
+            raise OptionError(f"sweep is of type {type(self.sweep).__name__}; expected a list of features")
         if self.cache is None:
             raise OptionError(
-                "sweep goes with cache: a folder that keeps what one pass extracts, as in TextFeatures(cache='cache', "
-                "sweep=[...])"
+                "sweep needs a cache, which keeps the vectors of one pass: TextFeatures(cache='cache', sweep=[...])"
             )
         return [one_feature(feature, "sweep")[1] for feature in self.sweep]
 
@@ -246,15 +240,15 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         return one_feature(self.feature, "feature")
 
 
-def one_feature(feature: object, what: str) -> tuple[str, Expr]:
-    """Name and expression of a feature given as text or expression.
+def one_feature(feature: object, parameter: str) -> tuple[str, Expr]:
+    """Return the name and the expression of a feature given as text or expression.
 
     Raises:
-        UsageError: it is neither, or does not parse.
+        UsageError: the value is neither, or the text does not parse.
     """
     if not isinstance(feature, str | Expr):
         raise OptionError(
-            f"{what} is of type {type(feature).__name__}; expected a feature: a text such as 'last_hidden_state.mean', "
-            "or an expression"
+            f"{parameter} is of type {type(feature).__name__}; expected a feature: a text such as "
+            "'last_hidden_state.mean', or an expression"
         )
     return parse_named(feature) if isinstance(feature, str) else (str(feature), feature)
