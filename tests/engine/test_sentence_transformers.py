@@ -14,6 +14,7 @@ from layertap import concat, last_hidden_state, sentence_embedding
 from layertap.engine.extractor import Extractor
 from layertap.errors import FeatureError
 from layertap.features.rules import Rules
+from tests.selection import slow_except
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peer's own
 torch = pytest.importorskip("torch")
@@ -36,7 +37,7 @@ ACTIVATIONS = ("Identity", "Tanh", "ReLU", "GELU", "Sigmoid", "SiLU")
 Encoder = Callable[..., Path]
 
 
-@pytest.fixture(scope="module", params=["bert", "roberta"])
+@pytest.fixture(scope="module", params=slow_except(["bert", "roberta"], "bert"))
 def encoder(request, tmp_path_factory, make_checkpoint) -> Path:
     return make_checkpoint(tmp_path_factory.mktemp(request.param) / "encoder", request.param)
 

@@ -19,6 +19,7 @@ from tokenizers import pre_tokenizers
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 from layertap.text.words import rows_of_words, rows_under, whitespace_words
+from tests.selection import slow_except
 
 TOKENIZERS = ("bert-base-uncased", "bert-base-multilingual-cased", "roberta-base", "ModernBERT", "unigram of XLM-R")
 LANGUAGES = ("en", "de", "ru", "ar", "hi", "zh")
@@ -117,7 +118,7 @@ def chinese(shared_data: Path) -> list[tuple[str, Ranges]]:
     return treebank(shared_data / "ud_chinese_gsdsimp")
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", slow_except(TOKENIZERS, "roberta-base"))
 def test_every_gold_word_of_english_ewt_has_its_tokens(
     real_tokenizers: dict[str, TextTokenizer], english: list[tuple[str, Ranges]], name: str
 ) -> None:
@@ -155,7 +156,7 @@ def paragraphs(path: Path) -> list[tuple[str, Ranges]]:
     return items
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", slow_except(TOKENIZERS, "unigram of XLM-R"))
 def test_every_answer_of_xquad_is_covered_by_its_tokens(
     real_tokenizers: dict[str, TextTokenizer], shared_data: Path, name: str
 ) -> None:

@@ -15,6 +15,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from layertap.text import tokenizer as room
 from layertap.text.pieces import joined, may_be_cut, pieces_of
 from layertap.text.tokenizer import TextTokenizer
+from tests.selection import slow_except
 
 ODD = [
     "\n",
@@ -77,7 +78,7 @@ def test_any_text_in_pieces_with_real_vocabularies(
     assert_same_in_pieces(real_tokenizers[name], text, size)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", slow_except(REAL, "bert-base-multilingual-cased"))
 def test_novels_in_pieces(real_tokenizers: dict[str, TextTokenizer], shared_data: Path, name: str) -> None:
     for path in sorted((shared_data / "novels_en").glob("*.txt"))[:2]:
         assert_same_in_pieces(real_tokenizers[name], path.read_text(encoding="utf-8")[:200_000], 1_000)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.text.tokenizer import TextTokenizer
+from tests.selection import slow_except
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="written against transformers 5's classes")
 
@@ -597,8 +598,12 @@ def pieces_of(path: Path) -> list[tuple[str, float]]:
 @needs_shared
 @pytest.mark.parametrize(
     "settings_",
-    [{}, {"do_lower_case": False}, {"keep_accents": True}, {"do_lower_case": False, "keep_accents": True}],
-    ids=["default", "cased", "accents", "both"],
+    [
+        pytest.param({}, id="default"),
+        pytest.param({"do_lower_case": False}, id="cased", marks=pytest.mark.slow),
+        pytest.param({"keep_accents": True}, id="accents", marks=pytest.mark.slow),
+        pytest.param({"do_lower_case": False, "keep_accents": True}, id="both", marks=pytest.mark.slow),
+    ],
 )
 def test_a_vocabulary_like_that_of_albert(tmp_path: Path, real_texts: list[str], settings_: Mapping[str, Any]) -> None:
     """The 30,000 first pieces of a real SentencePiece model, with its normalization table, as a converter writes it."""
@@ -636,7 +641,7 @@ def test_a_vocabulary_like_that_of_deberta(tmp_path: Path, real_texts: list[str]
 
 
 @needs_shared
-@pytest.mark.parametrize("model_type", ["xlm-roberta", "camembert"])
+@pytest.mark.parametrize("model_type", slow_except(["xlm-roberta", "camembert"], "xlm-roberta"))
 def test_a_vocabulary_like_that_of_xlm_roberta(tmp_path: Path, real_texts: list[str], model_type: str) -> None:
     with zipfile.ZipFile(SHARED / "tokenizers/xlm-roberta-base-pieces/pos.dict.utf8.zip") as archive:
         lines = archive.read("pos.dict.utf8").decode("utf-8").splitlines()

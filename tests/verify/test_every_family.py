@@ -14,6 +14,7 @@ from layertap.engine.options import ModelReference  # noqa: E402
 from layertap.verify import comparison  # noqa: E402
 from layertap.verify.comparison import Texts, available_setups, runnable, verify  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
+from tests.selection import slow_except  # noqa: E402
 from tests.tiny_models import save_model, wordpiece_tokenizer  # noqa: E402
 
 LONG = "some film about the river and the bank, " * 9
@@ -38,7 +39,10 @@ def saved(row, folder, values, *, scale=1.0):
     )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+USUAL = ("BERT", "ALBERT", "MPNet", "MegatronBERT", "ModernBERT", "NomicBERT", "DeBERTa-v2")
+
+
+@pytest.mark.parametrize("row", slow_except(ROWS, *USUAL))
 def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     opened = saved(row, tmp_path, row.small)
     setups, refused = runnable(opened, available_setups(["cpu"]))

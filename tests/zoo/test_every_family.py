@@ -25,6 +25,7 @@ from layertap.checkpoints.load import POOLER, ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import CheckpointError, ConfigError, WeightsError
 from tests.conformance.test_families import ROWS
+from tests.selection import slow_except
 from tests.tiny_models import save_model, wordpiece_tokenizer
 from tests.zoo.test_fuzz import mutated, ours, spec_of
 
@@ -36,7 +37,10 @@ IMPOSSIBLE: list[Any] = [-1, 10**400, "16", [16], {}, float("nan")]
 Arrays = dict[str, np.ndarray]
 
 
-@pytest.fixture(scope="module", params=ROWS, ids=[row.name for row in ROWS])
+USUAL = ("RoBERTa", "DistilBERT", "ALBERT, groups", "ModernBERT", "GTE", "DeBERTa-v2")
+
+
+@pytest.fixture(scope="module", params=slow_except(ROWS, *USUAL))
 def row(request: pytest.FixtureRequest) -> Any:
     return request.param
 

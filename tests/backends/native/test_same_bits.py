@@ -14,7 +14,7 @@ from layertap.engine.segments import segments_of
 from layertap.features.program import Capture, Program
 from tests.tiny_models import random_model, save_model
 
-COMPOSITIONS = {"some": 100, "many": 2000}
+COMPOSITIONS = {"few": 25, "some": 100, "many": 2000}
 """Random batches for each of `CASES`; `many` is over 10,000 in all where AVX-512 is."""
 
 LENGTHS = (1, 2, 3, 7, 15, 16, 17, 31, 33, 64)
@@ -98,7 +98,9 @@ def results_of(backend, model, sequences, captures, *, few_rows=False):
     return [{capture: of(capture, i) for capture in captures} for i in range(len(sequences))]
 
 
-@pytest.mark.parametrize("how_many", ["some", pytest.param("many", marks=pytest.mark.real_size)])
+@pytest.mark.parametrize(
+    "how_many", ["few", pytest.param("some", marks=pytest.mark.slow), pytest.param("many", marks=pytest.mark.real_size)]
+)
 @pytest.mark.parametrize(("family", "instruction_set", "precision"), CASES)
 def test_same_bits_in_every_batch(family, instruction_set, precision, how_many, make_family, report):
     model = make_family(family)

@@ -24,7 +24,9 @@ from layertap.learn.finetuning import run as run_module
 from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.heads.families import FAMILIES as HEADS
 from tests.learn.conftest import FAMILIES
+from tests.selection import slow_except
 
+USUAL = ("BERT", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa v3", "ModernBERT mean")
 TEXTS = ["a good film", "hello", "the dull story of a great actor, who said hello to the world", "", "bank of money"]
 WORDS = [text.split() for text in TEXTS]
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"
@@ -111,7 +113,7 @@ def data(number, seed=0, *, words=False):
     return LabelledTexts(texts=[" ".join(text) for text in texts], labels=labels)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL))
 @pytest.mark.parametrize("words", [False, True])
 def test_what_is_trained_has_the_same_logits_in_transformers(family_model, tmp_path, family, words):
     start = family_model(tmp_path / "start", family, "Model")
@@ -128,7 +130,7 @@ def test_what_is_trained_has_the_same_logits_in_transformers(family_model, tmp_p
     assert load_file(found.folder / "model.safetensors").keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL))
 @pytest.mark.parametrize("words", [False, True])
 def test_gradients_of_a_step_are_those_of_transformers(family_model, tmp_path, monkeypatch, family, words):
     prefix = FAMILIES[family][0]

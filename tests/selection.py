@@ -1,0 +1,24 @@
+"""Choose which parameters of a test run by default, and which wait for the marker `slow`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+
+def slow_except(items: Iterable[Any], *usual: object) -> list[Any]:
+    """Mark all parameters but the usual ones as `slow`.
+
+    Args:
+        items: parameters; those with an attribute `name` go by it.
+        usual: parameters, or their names, that also run by default.
+    """
+    named = {getattr(item, "name", item): item for item in items}
+    unknown = set(usual) - set(named)
+    assert not unknown, f"{unknown} are not among {list(named)}"
+    return [
+        pytest.param(item, id=str(name), marks=() if name in usual else pytest.mark.slow)
+        for name, item in named.items()
+    ]
