@@ -101,7 +101,7 @@ def test_the_whole_language_works_without_torch(tmp_path, make_checkpoint):
         + """
 from pathlib import Path
 import layertap
-from layertap.engine.opening import open_reference, plan_features
+from layertap.engine.opening import open_reference
 from layertap.engine.options import ModelReference, Semantics
 from layertap.features.explain import explain
 
@@ -109,7 +109,7 @@ reference = ModelReference(name=sys.argv[1], revision=None, cache_dir=None, loca
 opened = open_reference(reference)
 facts = opened.facts(Semantics())
 feature = layertap.parse("hidden_states[-2:].layer_mean.mean")
-plan = plan_features([feature, "pooler_output"], facts, opened.tokenizer, layertap.Rules(), Semantics())
+plan = opened.plan([feature, "pooler_output"], Semantics())
 assert [schema.shape for schema in plan.schemas] == [(32,), (32,)]
 assert "blocks" in explain(plan, facts, lengths=64, num_records=None, precision="float32")
 assert len(opened.tokenizer.encode(["the film"])[0]) == 4

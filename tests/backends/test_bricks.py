@@ -16,7 +16,7 @@ from layertap.backends.torch import attention, maps  # noqa: E402 - needs torch
 from layertap.backends.torch.attention import Layout, attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
-from layertap.backends.torch.reach import Rotary  # noqa: E402
+from layertap.backends.torch.positions import Rotary  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402
 from layertap.models.positions import Disentangled, PlainPositions, PositionTable, RelativeBias  # noqa: E402

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.engine.batching import PlannedText, batches_of, own_rows, pack_texts, unit_rows
-from layertap.engine.cutting import Cutting
+from layertap.engine.length_policy import LengthPolicy
 from layertap.engine.segments import segments_of
-from layertap.engine.units import RecordUnits
 from layertap.features.schema import WindowSize
 from layertap.models.positions import PositionTable
 from layertap.text.encoded import EncodedText
+from layertap.text.units import RecordUnits
 
 CLS, SEP = 90, 91
 POSITIONS = PositionTable(rows=99)
@@ -28,9 +28,11 @@ def encoded(number: int, length: int) -> EncodedText:
     return EncodedText(input_ids=ids, content=(1, 1 + length))
 
 
-def planned(text: EncodedText, index: int, cutting: Cutting, limit: int, units=None, inputs=(0,)) -> PlannedText:
+def planned(
+    text: EncodedText, index: int, length_policy: LengthPolicy, limit: int, units=None, inputs=(0,)
+) -> PlannedText:
     edges = np.ones(len(text) - 1, dtype=bool)
-    return PlannedText(index=index, cut=cutting.cut(text, limit, edges), units=units, inputs=frozenset(inputs))
+    return PlannedText(index=index, cut=length_policy.cut(text, limit, edges), units=units, inputs=frozenset(inputs))
 
 
 def packed(texts, **more):
@@ -42,12 +44,14 @@ LENGTHS = st.lists(st.integers(0, 12), max_size=12)
 
 @st.composite
 def plans(draw, least: int = 0) -> list[PlannedText]:
-    cutting = draw(
-        st.sampled_from([Cutting(), Cutting(long="window"), Cutting(long="window", window=WindowSize(overlap=0))])
+    length_policy = draw(
+        st.sampled_from(
+            [LengthPolicy(), LengthPolicy(long="window"), LengthPolicy(long="window", window=WindowSize(overlap=0))]
+        )
     )
     limit = draw(st.integers(3, 16))
     lengths = draw(st.lists(st.integers(0, 40), min_size=least, max_size=8))
-    return [planned(encoded(i, n), i, cutting, limit) for i, n in enumerate(lengths)]
+    return [planned(encoded(i, n), i, length_policy, limit) for i, n in enumerate(lengths)]
 
 
 @given(plans(), st.lists(st.sampled_from([(0,), (1,), (0, 1)]), min_size=8, max_size=8), st.integers(1, 60))
@@ -104,8 +108,8 @@ def rows_of(segments, s: int) -> list[int]:
 )
 def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
     overlap = data.draw(st.integers(0, limit - 3))
-    cutting = Cutting(long="window", window=WindowSize(overlap=overlap))
-    batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
+    length_policy = LengthPolicy(long="window", window=WindowSize(overlap=overlap))
+    batch = packed([planned(numbered(n), i, length_policy, limit) for i, n in enumerate(lengths)])
     prompt_rows = data.draw(st.integers(0, 30))
     kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
     for n, length in enumerate(lengths):
@@ -127,8 +131,8 @@ def test_a_text_in_windows_has_the_rows_of_one_sequence(lengths, limit, data):
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(4, 16), st.integers(1, 30))
 def test_what_is_left_of_a_text_is_counted_from_its_beginning(lengths, limit, prompt_rows):
-    cutting = Cutting(truncate_side="left")
-    batch = packed([planned(numbered(n), i, cutting, limit) for i, n in enumerate(lengths)])
+    length_policy = LengthPolicy(truncate_side="left")
+    batch = packed([planned(numbered(n), i, length_policy, limit) for i, n in enumerate(lengths)])
     kinds = {kind: segments_of(batch, kind, prompt_rows=prompt_rows) for kind in BY_TEXT}
     for n, length in enumerate(lengths):
         own = list(range(max(0, length - limit + 2), length))
@@ -143,9 +147,13 @@ def test_what_is_left_of_a_text_is_counted_from_its_beginning(lengths, limit, pr
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=5), st.integers(4, 16), st.data())
 def test_units_are_the_rows_of_their_tokens(lengths, limit, data):
-    cutting = data.draw(
+    length_policy = data.draw(
         st.sampled_from(
-            [Cutting(), Cutting(truncate_side="left"), Cutting(long="window", window=WindowSize(overlap=limit // 4))]
+            [
+                LengthPolicy(),
+                LengthPolicy(truncate_side="left"),
+                LengthPolicy(long="window", window=WindowSize(overlap=limit // 4)),
+            ]
         )
     )
     texts, ranges = [], []
@@ -153,7 +161,7 @@ def test_units_are_the_rows_of_their_tokens(lengths, limit, data):
         pair = st.tuples(st.integers(0, n), st.integers(0, n)).map(sorted)
         found = np.array(data.draw(st.lists(pair, max_size=6)), dtype=np.int32).reshape(-1, 2)
         ranges.append(found)
-        texts.append(planned(numbered(n), i, cutting, limit, units=RecordUnits(words=found, spans=found[::-1])))
+        texts.append(planned(numbered(n), i, length_policy, limit, units=RecordUnits(words=found, spans=found[::-1])))
     batch = packed(texts)
     units = unit_rows(texts)
     for kind in ("words", "spans"):
@@ -177,7 +185,7 @@ def test_pairs_leave_out_what_stands_between():
         pair_content=(4, 7),
         token_type_ids=np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.int32),
     )
-    texts = [planned(text, 0, Cutting(), 20), planned(numbered(2), 1, Cutting(), 20)]
+    texts = [planned(text, 0, LengthPolicy(), 20), planned(numbered(2), 1, LengthPolicy(), 20)]
     batch = pack_texts(texts, position_ids=POSITIONS.position_ids, token_types=True, cls_index=0)
     assert batch.token_type_ids.tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]
     content = segments_of(batch, "content")
@@ -189,13 +197,13 @@ def test_pairs_leave_out_what_stands_between():
 
 
 def test_own_rows_of_a_single_sequence():
-    (only,) = own_rows(Cutting(truncate_side="left").cut(numbered(30), 10, None))
+    (only,) = own_rows(LengthPolicy(truncate_side="left").cut(numbered(30), 10, None))
     assert only == (0, 10)
 
 
 def test_no_cls_is_an_invariant():
     batch = pack_texts(
-        [planned(encoded(0, 2), 0, Cutting(), 9)],
+        [planned(encoded(0, 2), 0, LengthPolicy(), 9)],
         position_ids=POSITIONS.position_ids,
         token_types=False,
         cls_index=None,

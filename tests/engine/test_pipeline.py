@@ -138,7 +138,7 @@ def test_a_chunk_is_bounded_in_bytes_of_results(make_pipeline, monkeypatch):
 def test_texts_are_handed_to_the_tokenizer_together_up_to_a_bound(make_pipeline, monkeypatch):
     asked = []
     pipeline = make_pipeline("last_hidden_state.mean")
-    kind = type(pipeline.preparation.wordings.tokenizer)
+    kind = type(pipeline.preparation.variants.tokenizer)
     encode = kind.encode
     monkeypatch.setattr(
         kind,
@@ -252,8 +252,8 @@ def test_float16_that_overflows_is_refused(make_pipeline, extractor, echo):
 def test_a_text_without_a_single_token_is_refused(make_pipeline, extractor):
     bare = replace(extractor.tokenizer, backend=without_template(extractor), prefix=(), suffix=(), cls_index=None)
     pipeline = make_pipeline("last_hidden_state.mean")
-    wordings = replace(pipeline.preparation.wordings, tokenizer=bare)
-    pipeline = replace(pipeline, preparation=replace(pipeline.preparation, wordings=wordings))
+    variants = replace(pipeline.preparation.variants, tokenizer=bare)
+    pipeline = replace(pipeline, preparation=replace(pipeline.preparation, variants=variants))
     assert len(run(pipeline, records_of(["the film"]))[0]) == 1
     with pytest.raises(InputError, match="record row 1: its text has no token"):
         run(pipeline, records_of(["the film", ""]))

@@ -59,9 +59,9 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
-    from layertap.engine.opening import open_reference, plan_features
+    from layertap.engine.opening import open_reference
     from layertap.engine.options import Runtime
-    from layertap.engine.wording import lengths_of
+    from layertap.engine.variants import lengths_of
     from layertap.features.explain import explain
 
     features, semantics, rules = features_of(options), semantics_of(options), rules_of(options)
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     sample, num_records, source = _sample(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
-    plan = plan_features(features, facts, opened.tokenizer, rules, semantics)
+    plan = opened.plan(features, semantics, rules)
     lengths = lengths_of(opened.tokenizer, sample) if sample else ASSUMED_TOKENS
     print(
         explain(

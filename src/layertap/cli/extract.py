@@ -177,7 +177,7 @@ class Job:
 def run(options: argparse.Namespace) -> None:
     """Runs the command: what can be checked comes first, then the model, then the work."""
     from layertap.data.survey import count_records
-    from layertap.engine.opening import open_reference, plan_features
+    from layertap.engine.opening import open_reference
 
     started = time.perf_counter()
     job = checked_job(options)
@@ -187,7 +187,7 @@ def run(options: argparse.Namespace) -> None:
         with uncollected():
             opened = open_reference(job.reference)
             # Before the backend is loaded, which takes a second: does the model have these features?
-            plan_features(job.features, opened.facts(job.semantics), opened.tokenizer, job.runtime.rules, job.semantics)
+            opened.plan(job.features, job.semantics, job.runtime.rules)
             extractor = extractor_of(opened, job.semantics, job.runtime)
         check_size(job, extractor, reader, num_records)
         ready = time.perf_counter()
@@ -323,7 +323,7 @@ def check_size(job: Job, extractor: Extractor | Predictor, reader: Reader, num_r
     """
     from layertap.data.survey import survey
     from layertap.engine.forecast import MAX_OUTPUT_BYTES, Forecast
-    from layertap.engine.wording import lengths_of
+    from layertap.engine.variants import lengths_of
 
     if not reader.can_be_reread:
         return

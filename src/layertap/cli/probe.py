@@ -332,8 +332,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _examples(request: Request) -> Examples:
-    from layertap.engine.units import UnitFinder
     from layertap.learn.probing.splits import MAX_WORDS, cross_validation, given_split, read_part
+    from layertap.text.units import UnitFinder
 
     options = request.options
     most = options.max_words or MAX_WORDS

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layertap.engine.cutting import CutText
+from layertap.engine.length_policy import CutText
 from layertap.engine.segments import UnitRows
-from layertap.engine.units import RecordUnits
 from layertap.features.program import SegmentKind
 from layertap.packing import IntArray, PackedBatch, pack
 from layertap.text.encoded import EncodedText
+from layertap.text.units import RecordUnits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

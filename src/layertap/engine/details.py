@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from layertap.engine.preparing import PreparedText
-from layertap.engine.units import given_chars
-from layertap.engine.wording import Shown
+from layertap.engine.variants import Shown
 from layertap.errors import OptionError
 from layertap.packing import IntArray, simple_segments
 from layertap.records import Array, Feature, FeatureSchema, Ragged
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.units import given_chars
 
 TOKEN_DETAILS = ("token_ids", "token_offsets", "token_special", "token_words", "token_strings")
 WORD_DETAILS = ("word_offsets", "word_texts")
@@ -30,7 +30,7 @@ _DTYPES: dict[str, Literal["bool", "str"]] = {"token_special": "bool", "token_st
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Details:
-    """Details of texts as one input of the plan sees them (`Wordings.shown`).
+    """Details of texts as one input of the plan sees them (`InputVariants.shown`).
 
     Attributes:
         names: which, in output order.

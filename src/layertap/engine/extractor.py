@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from layertap.backends.base import Backend
 from layertap.backends.choice import BackendSelection, choose, open_backend
 from layertap.backends.facts import BackendName, Precision
-from layertap.engine.cutting import Cutting
 from layertap.engine.details import WITH_WORDS, Details, checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
 from layertap.engine.identity import ModelIdentity, Provenance
-from layertap.engine.opening import OpenedModel, open_reference, plan_features
+from layertap.engine.length_policy import LengthPolicy
+from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import (
     ExtractorOptions,
     LongTexts,
@@ -32,8 +32,7 @@ from layertap.engine.progress import progress_on
 from layertap.engine.results import Collected, collect
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text, as_records, check_iterable
-from layertap.engine.units import UnitFinder
-from layertap.engine.wording import Wordings, lengths_of
+from layertap.engine.variants import InputVariants, lengths_of
 from layertap.errors import OptionError
 from layertap.features.explain import explain
 from layertap.features.expr import Expr
@@ -41,6 +40,7 @@ from layertap.features.naming import Features
 from layertap.features.plan import Plan
 from layertap.features.rules import Rules
 from layertap.records import Feature, FeatureSchema
+from layertap.text.units import UnitFinder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -81,6 +81,7 @@ class Extractor:
         semantics: Semantics,
         runtime: Runtime,
     ) -> None:
+        self._opened = opened
         self.reference = opened.reference
         self.files = opened.files
         self.tokenizer = opened.tokenizer
@@ -280,7 +281,7 @@ class Extractor:
         return plan
 
     def _planned(self, features: Features | None) -> Plan:
-        return plan_features(features, self.facts, self.tokenizer, self.runtime.rules, self.semantics)
+        return self._opened.plan(features, self.semantics, self.runtime.rules)
 
     def explain(
         self,
@@ -338,14 +339,16 @@ class Extractor:
             pattern=self.semantics.compiled_word_pattern(),
         )
         offsets = finder.words or finder.spans or "token_offsets" in names or self.semantics.long == "window"
-        wordings = Wordings(inputs=plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased, offsets=offsets)
+        variants = InputVariants(
+            inputs=plan.inputs, tokenizer=self.tokenizer, lowercased=self.lowercased, offsets=offsets
+        )
         cut = self.semantics.long == "truncate" and self.semantics.truncate_side == "right"
         return Pipeline(
             plan=plan,
             spec=self.files.spec,
-            preparation=Preparation(wordings=wordings, cutting=Cutting.of(self.semantics), finder=finder),
-            prompt_rows=tuple(wordings.prompt_rows(number, cut=cut) for number in range(len(plan.inputs))),
-            details=Details(names=names, tokenizer=self.tokenizer, shown=wordings.shown),
+            preparation=Preparation(variants=variants, length_policy=LengthPolicy.of(self.semantics), finder=finder),
+            prompt_rows=tuple(variants.prompt_rows(number, cut=cut) for number in range(len(plan.inputs))),
+            details=Details(names=names, tokenizer=self.tokenizer, shown=variants.shown),
             backend=self.backend,
             batch_tokens=self.runtime.batch_tokens or self.backend.batch_tokens,
             keep_non_finite=self.semantics.non_finite == "keep",

@@ -1,4 +1,4 @@
-"""Opening a model short of running it: its files, its tokenizer, and what the feature language may ask of it."""
+"""Opening a model up to the point where weights are read: its files, its tokenizer, plans of features."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from layertap.backends.base import pickle_reader
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
-from layertap.engine.cutting import Cutting
+from layertap.engine.length_policy import LengthPolicy
 from layertap.engine.options import ModelReference, Semantics
 from layertap.errors import OptionError
 from layertap.features.naming import Features, named
@@ -20,19 +20,21 @@ from layertap.models.config import ConfigReader
 from layertap.models.positions import PositionTable
 from layertap.text.tokenizer import TextTokenizer
 
-INSANE_LENGTH = 10**9
-"""Tokenizers without a limit of their own state one above this (transformers writes 1e30)."""
+NO_LIMIT = 10**9
+"""Lengths from here on mean that a tokenizer has no limit of its own (transformers writes 1e30)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpenedModel:
-    """A model's files and tokenizer, checked against each other; no weight is read and no backend needed.
+    """Files and tokenizer of a model, checked against each other; no weight is read and no backend needed.
 
     Attributes:
-        reference: which model; a branch or tag of the hub has become the commit it stands for.
+        reference: which model; a branch or tag of the hub has become the commit it stands for, a folder's path is
+            absolute.
         files: the checkpoint.
-        tokenizer: text -> ids.
-        lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
+        tokenizer: tokenizer of the model.
+        lowercased: the tokenizer with lower-casing before every other step, where the model's `sentence_embedding`
+            asks for it.
     """
 
     reference: ModelReference
@@ -42,17 +44,17 @@ class OpenedModel:
 
     @property
     def limits(self) -> Mapping[str, int]:
-        """What limits a text -> tokens, special tokens included; the smallest counts."""
+        """Limits of a text in tokens, special tokens included, by what states them; the smallest one counts."""
         positions = self.files.spec.positions
         name = "position table" if isinstance(positions, PositionTable) else "max_position_embeddings"
         limits = {name: positions.max_length}
         stated = self.tokenizer.settings.get("model_max_length")
-        if isinstance(stated, int) and self.tokenizer.num_special_tokens < stated < INSANE_LENGTH:
+        if isinstance(stated, int) and self.tokenizer.num_special_tokens < stated < NO_LIMIT:
             limits["tokenizer_config.json"] = stated
         return limits
 
     def facts(self, semantics: Semantics) -> ModelFacts:
-        """What the feature language needs to know."""
+        """Return what the feature language needs to know of the model and the options."""
         return ModelFacts(
             spec=self.files.spec,
             has_cls=self.tokenizer.cls_index is not None,
@@ -66,14 +68,41 @@ class OpenedModel:
             else None,
         )
 
+    def plan(self, features: Features | None, semantics: Semantics, rules: Rules | None = None) -> Plan:
+        """Plan the computation of features, or refuse features that the model or the options cannot give.
+
+        Args:
+            features: features as in `Extractor.extract`; None: the model's default.
+            semantics: options that change results.
+            rules: savings to make; None: all.
+
+        Raises:
+            UsageError: a feature that does not parse, or that this model does not have; a limit without room for a
+                text.
+            UntrainedPoolerError: a pooler that is absent, or untrained without the user's consent.
+            OptionError: a window or an overlap that does not fit a limit.
+        """
+        facts = self.facts(semantics)
+        plan = make_plan(named(features, facts), facts, rules=rules)
+        maps = next((schema.name for schema in plan.schemas if schema.maps), None)
+        if maps is not None and semantics.long == "window":
+            raise OptionError(
+                f"{maps}: attentions of windows are not defined, since tokens of two windows never attend to each "
+                "other; leave out long='window' (--long window), or the attentions"
+            )
+        length_policy = LengthPolicy.of(semantics)
+        for seen in plan.inputs:
+            length_policy.check(seen.max_length, self.tokenizer.num_special_tokens)
+        return plan
+
 
 def open_reference(reference: ModelReference) -> OpenedModel:
-    """Finds a model's files and opens them.
+    """Find the files of a model and open them.
 
     Raises:
-        ModelNotFoundError: no such folder, package or hub id.
-        CheckpointError: files that cannot be used, or a tokenizer that does not fit the model.
-        BackendError: a pickle file, and no torch to read it.
+        ModelNotFoundError: there is no such folder, package or hub id.
+        CheckpointError: a file cannot be used, or the tokenizer does not fit the model.
+        BackendError: the weights are a pickle file, and torch is not installed to read it.
     """
     checkpoint = locate(
         reference.name,
@@ -107,30 +136,3 @@ def _tokenizer_class(files: ModelFiles) -> str | None:
     raise ConfigReader(files.config, file=str(files.checkpoint.folder / "config.json")).fail(
         "tokenizer_class", "a name or null"
     )
-
-
-def plan_features(
-    features: Features | None,
-    facts: ModelFacts,
-    tokenizer: TextTokenizer,
-    rules: Rules,
-    semantics: Semantics,
-) -> Plan:
-    """What would run for these features; refuses what the model or the options cannot give.
-
-    Raises:
-        UsageError: a feature that does not parse, or that this model does not have; a limit without room for a text.
-        UntrainedPoolerError: a pooler that is absent, or untrained without the user's consent.
-        OptionError: a window or an overlap that does not fit a limit.
-    """
-    plan = make_plan(named(features, facts), facts, rules=rules)
-    maps = next((schema.name for schema in plan.schemas if schema.maps), None)
-    if maps is not None and semantics.long == "window":
-        raise OptionError(
-            f"{maps}: attentions of windows are not defined, since tokens of two windows never attend to each other; "
-            "leave out long='window' (--long window), or the attentions"
-        )
-    cutting = Cutting.of(semantics)
-    for seen in plan.inputs:
-        cutting.check(seen.max_length, tokenizer.num_special_tokens)
-    return plan

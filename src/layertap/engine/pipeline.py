@@ -72,7 +72,7 @@ class Pipeline:
         Raises:
             OptionError: they would.
         """
-        if self.preparation.cutting.long != "window":
+        if self.preparation.length_policy.long != "window":
             longest = max(seen.max_length for seen in self.plan.inputs)
             if result_bytes(self.schemas, longest) * len(records) <= limit:
                 return
@@ -97,7 +97,7 @@ class Pipeline:
                 where that is an error).
             NonFiniteError: NaN or infinity in a result, naming the first records.
         """
-        limits = [self.preparation.cutting.size(seen.max_length) for seen in self.plan.inputs]
+        limits = [self.preparation.length_policy.size(seen.max_length) for seen in self.plan.inputs]
 
         def count(finished: int, tokens: int) -> None:
             summary.records += finished
@@ -167,7 +167,7 @@ class Pipeline:
             texts,
             position_ids=self.spec.positions.position_ids,
             token_types=self.spec.type_vocab_size > 1,
-            cls_index=self.preparation.wordings.tokenizer.cls_index,
+            cls_index=self.preparation.variants.tokenizer.cls_index,
         )
         units = unit_rows(texts)
         for program in self.plan.programs(inputs):

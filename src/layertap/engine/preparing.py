@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.engine.batching import PlannedText
-from layertap.engine.cutting import CutText, Cutting, TooLongError
-from layertap.engine.units import RecordUnits, UnitFinder, edges_of
-from layertap.engine.wording import Shown, Wordings
+from layertap.engine.length_policy import CutText, LengthPolicy, TooLongError
+from layertap.engine.variants import InputVariants, Shown
 from layertap.errors import InputError
 from layertap.features.plan import Input
 from layertap.records import Record
 from layertap.text.encoded import EncodedText
+from layertap.text.units import RecordUnits, UnitFinder, edges_of
 
 TEXTS_AT_ONCE = 256
 """Texts handed to the tokenizer together."""
@@ -30,7 +30,7 @@ class PreparedText:
 
     Attributes:
         record: as it came.
-        texts: its tokens in each wording, without a limit.
+        texts: its tokens in each variant, without a limit.
         units: its words and spans, or None: neither is wanted.
         cuts: index into `Plan.inputs` -> its sequences; inputs that see the same ids have the same object.
         shown: which of these inputs units are of.
@@ -66,13 +66,13 @@ class Preparation:
     """How records become texts.
 
     Attributes:
-        wordings: how the plan's inputs word them.
-        cutting: what becomes of long ones.
+        variants: how the plan's inputs word them.
+        length_policy: what becomes of long ones.
         finder: which words and spans are wanted.
     """
 
-    wordings: Wordings
-    cutting: Cutting
+    variants: InputVariants
+    length_policy: LengthPolicy
     finder: UnitFinder
 
     def prepare(self, records: Iterable[Record]) -> Iterator[PreparedText]:
@@ -81,12 +81,12 @@ class Preparation:
         Raises:
             InputError: a record that the wanted units or the limit do not allow, or without any token.
         """
-        groups = list(self.wordings.groups.values())
-        shown = self.wordings.shown
+        groups = list(self.variants.groups.values())
+        shown = self.variants.shown
         for chunk in _chunks(records):
             for record in chunk:
                 self._check(record)
-            for record, texts in zip(chunk, self.wordings.encode(chunk), strict=True):
+            for record, texts in zip(chunk, self.variants.encode(chunk), strict=True):
                 try:
                     yield self._prepared(record, texts, groups, shown)
                 except TooLongError as error:
@@ -103,7 +103,7 @@ class Preparation:
                 )
             by_size: dict[int, CutText] = {}
             for number, seen in inputs.items():
-                size = min(self.cutting.size(seen.max_length), len(text))
+                size = min(self.length_policy.size(seen.max_length), len(text))
                 if size not in by_size:
                     by_size[size] = self._cut(record, text, seen)
                 cuts[number] = by_size[size]
@@ -113,9 +113,9 @@ class Preparation:
 
     def _cut(self, record: Record, text: EncodedText, seen: Input) -> CutText:
         edges: npt.NDArray[np.bool_] | None = None
-        if self.cutting.long == "window" and len(text) > self.cutting.size(seen.max_length):
+        if self.length_policy.long == "window" and len(text) > self.length_policy.size(seen.max_length):
             edges = edges_of(record, text, self.finder, prompt=seen.prompt)
-        return self.cutting.cut(text, seen.max_length, edges)
+        return self.length_policy.cut(text, seen.max_length, edges)
 
     def _check(self, record: Record) -> None:
         try:

@@ -76,7 +76,7 @@ def runs(inputs: tuple[Input, ...], counts: Sequence[float], windows: WindowSize
     """
     found: dict[frozenset[int], list[tuple[float, ...]]] = {}
     for count in counts:
-        cut = [(given.wording, sequences_of(count, given.max_length, windows)) for given in inputs]
+        cut = [(given.variant, sequences_of(count, given.max_length, windows)) for given in inputs]
         for seen in dict.fromkeys(cut):
             group = frozenset(i for i, other in enumerate(cut) if other == seen)
             found.setdefault(group, []).append(seen[1])

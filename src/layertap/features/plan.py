@@ -17,7 +17,7 @@ from layertap.records import FeatureSchema
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wording:
+class InputVariant:
     """How a text is worded for the tokenizer: after a prompt, in lower case. See `Input`."""
 
     prompt: str = ""
@@ -39,9 +39,9 @@ class Input:
     lowercase: bool = False
 
     @property
-    def wording(self) -> Wording:
+    def variant(self) -> InputVariant:
         """What is tokenised, whatever the limit."""
-        return Wording(prompt=self.prompt, lowercase=self.lowercase)
+        return InputVariant(prompt=self.prompt, lowercase=self.lowercase)
 
     def __str__(self) -> str:
         after = f" after the prompt {self.prompt!r}" if self.prompt else ""
@@ -173,9 +173,9 @@ def input_of(expr: Expr, facts: ModelFacts) -> Input:
             limit = facts.limit(spec.max_length)
             given = Input(max_length=limit, prompt=prompt_of(source, spec), lowercase=spec.lowercase)
         seen.setdefault(given, source)
-    if len({given.wording for given in seen}) > 1:
-        wordings = " and ".join(f"{source} {given}" for given, source in seen.items())
-        raise FeatureError(f"{expr}: its parts see different texts ({wordings}); ask for them as features of their own")
+    if len({given.variant for given in seen}) > 1:
+        variants = " and ".join(f"{source} {given}" for given, source in seen.items())
+        raise FeatureError(f"{expr}: its parts see different texts ({variants}); ask for them as features of their own")
     if len(seen) > 1:
         limits = " and ".join(f"{source} {given.max_length}" for given, source in seen.items())
         raise FeatureError(

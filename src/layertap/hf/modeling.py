@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from layertap.backends.torch.encoder import Encoder, PackedTensors
-from layertap.backends.torch.reach import Reach
+from layertap.backends.torch.positions import AttentionPositions
 from layertap.errors import OptionError
 from layertap.files import staged_folder
 from layertap.hf.config import (
@@ -315,10 +315,10 @@ class PreTrainedModel(nn.Module):
         """(i, `hidden_states[i]` [T, H]) for i in 0..L."""
         hidden_TH = self._embed(batch)
         yield 0, hidden_TH
-        reach = Reach(layout=batch.layout)
+        positions = AttentionPositions(layout=batch.layout)
         for i, block in enumerate(self._blocks(), start=1):
             # a batch without any attended cell has no sequence to run: all its states are the empty [0, H]
-            hidden_TH = block(hidden_TH, reach) if batch.layout.lengths else hidden_TH
+            hidden_TH = block(hidden_TH, positions) if batch.layout.lengths else hidden_TH
             yield i, hidden_TH
 
     def _pool(self, cells: Cells, last_TH: Tensor) -> Tensor | AbsentPooler | None:

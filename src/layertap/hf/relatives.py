@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from layertap.backends.torch.encoder import Block, Encoder, PackedTensors
-from layertap.backends.torch.reach import Reach
+from layertap.backends.torch.positions import AttentionPositions
 from layertap.checkpoints.keys import to_stored
 from layertap.hf.config import AlbertConfig, DistilBertConfig, ElectraConfig
 from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
@@ -45,9 +45,9 @@ class Renamed(nn.Module):
                 owner = getattr(owner, each)
             owner.add_module(name, part)
 
-    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
+    def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
         """[T, H]."""
-        after_TH: Tensor = self._block(hidden_TH, reach)
+        after_TH: Tensor = self._block(hidden_TH, positions)
         return after_TH
 
     def train(self, mode: bool = True) -> Self:

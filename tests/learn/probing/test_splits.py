@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
-from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
 from layertap.learn.probing.splits import cross_validation, given_split, read_part
 from layertap.records import Record
+from layertap.text.units import UnitFinder
 
 FINDER = UnitFinder(words=True)
 

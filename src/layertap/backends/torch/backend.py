@@ -34,7 +34,7 @@ from layertap.backends.torch.encoder import (
 )
 from layertap.backends.torch.fused import FusedBlock, onednn_works
 from layertap.backends.torch.maps import Maps
-from layertap.backends.torch.reach import Reach, RelativeBias, Watch
+from layertap.backends.torch.positions import AttentionPositions, RelativeBias, Watch
 from layertap.backends.torch.weights import to_tensor
 from layertap.errors import BackendError, OptionError
 from layertap.features.program import Capture, Program, SegmentKind
@@ -97,7 +97,7 @@ class TorchBackend(Backend):
         self._embeddings: Embeddings | None = None
         self._relative: RelativeBias | DistanceTable | None = None
         self._conv: Convolution | None = None
-        self._blocks: list[Callable[[Tensor, Reach], Tensor]] = []
+        self._blocks: list[Callable[[Tensor, AttentionPositions], Tensor]] = []
         self._final_norm: nn.Module | None = None
         self._pooler: Pooler | None = None
 
@@ -209,7 +209,7 @@ class TorchBackend(Backend):
                 self._conv = self._load(lambda spec: _there(convolution(spec)), "encoder.conv.")
             return self._conv
 
-    def _load_block(self, index: int) -> Callable[[Tensor, Reach], Tensor]:
+    def _load_block(self, index: int) -> Callable[[Tensor, AttentionPositions], Tensor]:
         relative = self._load_relative()
         distances = relative if isinstance(relative, DistanceTable) else None
         with self._lock:

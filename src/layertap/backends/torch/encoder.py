@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.disentangled import Convolution, DistanceTable
-from layertap.backends.torch.reach import Reach, Reaches, RelativeBias, Watch
+from layertap.backends.torch.positions import AttentionPositions, LayerPositions, RelativeBias, Watch
 from layertap.models.positions import Disentangled, PositionTable
 from layertap.models.positions import RelativeBias as RelativeBiasSpec
 from layertap.models.spec import Activation, EncoderSpec
@@ -159,10 +159,10 @@ class SelfAttention(nn.Module):
         query_RH = project_query(dropped_RH) if project_query and self.relative.position_to_content else None
         return key_RH, query_RH
 
-    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
+    def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
         """[Q, H]: each query row's mix of its own sequence's values."""
-        return reach.with_distances(self.of_distances).attend(
-            self.query(reach.queries(hidden_TH)),
+        return positions.with_distances(self.of_distances).attend(
+            self.query(positions.queries(hidden_TH)),
             self.key(hidden_TH),
             self.value(hidden_TH),
             num_heads=self.num_heads,
@@ -195,10 +195,10 @@ class Attention(nn.Module):
         dropout = _stated(spec.attention_output_dropout_prob, spec.hidden_dropout_prob)
         self.output = AddNorm(spec.hidden_size, spec, bias=spec.attention_output_bias, dropout=dropout)
 
-    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
+    def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
         """[Q, H]."""
         normed_TH = hidden_TH if self.LayerNorm is None else self.LayerNorm(hidden_TH)
-        mixed_QH: Tensor = self.output(self.self(normed_TH, reach), reach.queries(hidden_TH))
+        mixed_QH: Tensor = self.output(self.self(normed_TH, positions), positions.queries(hidden_TH))
         return mixed_QH
 
 
@@ -238,9 +238,9 @@ class Block(nn.Module):
         dropout = spec.hidden_dropout_prob if spec.output_dropout else 0.0
         self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias, dropout=dropout)
 
-    def forward(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
-        """[T, H], or [Q, H] where `reach` has only some rows as queries."""
-        mixed_QH: Tensor = self.attention(hidden_TH, reach)
+    def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
+        """[T, H], or [Q, H] where `positions` has only some rows as queries."""
+        mixed_QH: Tensor = self.attention(hidden_TH, positions)
         normed_QH = mixed_QH if self.LayerNorm is None else self.LayerNorm(mixed_QH)
         hidden_QH: Tensor = self.output(self.intermediate(normed_QH), mixed_QH)
         return hidden_QH
@@ -357,7 +357,7 @@ def run_layers(
     batch: PackedTensors,
     *,
     embeddings: Callable[[PackedTensors], Tensor],
-    block: Callable[[int], Callable[[Tensor, Reach], Tensor]],
+    block: Callable[[int], Callable[[Tensor, AttentionPositions], Tensor]],
     relative: RelativeBias | DistanceTable | None,
     conv: Convolution | None,
     stop: int,
@@ -382,10 +382,10 @@ def run_layers(
     if stop == 0 and top_rows is not None:
         hidden_TH = hidden_TH[torch.as_tensor(top_rows, dtype=torch.int64, device=hidden_TH.device)]
     yield 0, hidden_TH
-    reaches = Reaches(spec, batch.layout, batch.position_ids, relative)
+    layer_positions = LayerPositions(spec, batch.layout, batch.position_ids, relative)
     for i in range(1, stop + 1):
-        reach = reaches.of(i - 1, top_rows if i == stop else None, watches.get(i))
-        hidden_TH = block(spec.block_of(i - 1))(hidden_TH, reach)
+        positions = layer_positions.of(i - 1, top_rows if i == stop else None, watches.get(i))
+        hidden_TH = block(spec.block_of(i - 1))(hidden_TH, positions)
         if i == 1 and conv is not None:
-            hidden_TH = conv(embedded_TH, hidden_TH, reach.layout)
+            hidden_TH = conv(embedded_TH, hidden_TH, positions.layout)
         yield i, hidden_TH

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from layertap.backends.torch.blocks import by_rows, pieces
 from layertap.backends.torch.disentangled import DistanceTable
 from layertap.backends.torch.encoder import ACTIVATIONS, Block
-from layertap.backends.torch.reach import Reach
+from layertap.backends.torch.positions import AttentionPositions
 from layertap.models.spec import Activation, EncoderSpec
 
 # activation -> the name and algorithm under which oneDNN knows it
@@ -113,14 +113,14 @@ class FusedBlock:
         # Keys and queries of distances [R, H], the same for every batch.
         self.of_distances = (None, None) if distances is None else self._project(distances(), block, onednn)
 
-    def __call__(self, hidden_TH: Tensor, reach: Reach) -> Tensor:
+    def __call__(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
         """As `Block.forward`."""
         normed_TH = self.norm_before_attention(hidden_TH)
         key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
-        query_QH = by_rows(self.query, reach.queries(normed_TH))
-        reach = reach.with_distances(lambda _: self.of_distances)
-        context_QH = reach.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
-        return by_rows(self._after_attention, context_QH, reach.queries(hidden_TH))
+        query_QH = by_rows(self.query, positions.queries(normed_TH))
+        positions = positions.with_distances(lambda _: self.of_distances)
+        context_QH = positions.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
+        return by_rows(self._after_attention, context_QH, positions.queries(hidden_TH))
 
     def _project(self, vectors_RH: Tensor, block: Block, onednn: bool) -> tuple[Tensor | None, Tensor | None]:
         """Project vectors of distances to keys and queries, as far as scores have terms for them."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from layertap.backends.torch.attention import Run
-from layertap.backends.torch.reach import Reach
+from layertap.backends.torch.positions import AttentionPositions
 from layertap.features.program import Capture
 
 PIECE_BYTES = 16 << 20
@@ -40,9 +40,9 @@ class Maps:
             capture: [self._together.index(head) for head in heads] for capture, heads in self._heads.items()
         }
 
-    def __call__(self, query_TH: Tensor, key_TG: Tensor, reach: Reach) -> None:
-        """Takes the maps of every sequence; a `reach.Watch`."""
-        lengths = reach.layout.lengths
+    def __call__(self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions) -> None:
+        """Takes the maps of every sequence; a `positions.Watch`."""
+        lengths = positions.layout.lengths
         assert len(query_TH) == len(key_TG) == sum(lengths), "maps need every token as a query"
         squares = sum(length * length for length in lengths)
         for capture, heads in self._heads.items():
@@ -50,31 +50,35 @@ class Maps:
             self.results[capture] = torch.empty(maps * squares, dtype=torch.float32)
         begin = filled = 0
         for length in lengths:
-            self._take(query_TH, key_TG, reach, Run(begin, begin, 1, length, length), filled)
+            self._take(query_TH, key_TG, positions, Run(begin, begin, 1, length, length), filled)
             begin += length
             filled += length * length
 
-    def _take(self, query_TH: Tensor, key_TG: Tensor, reach: Reach, run: Run, filled: int) -> None:
+    def _take(self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions, run: Run, filled: int) -> None:
         """One sequence; `filled` is how many numbers a map the sequences before it have."""
         places = {}
         for capture, heads in self._heads.items():
             maps = len(heads) if capture.attention == "heads" else 1
             flat = self.results[capture][maps * filled : maps * (filled + run.length**2)]
             places[capture] = flat.view(maps, run.length, run.length)
-        for part, share_hqt in self._shares(query_TH, key_TG, reach, run):
+        for part, share_hqt in self._shares(query_TH, key_TG, positions, run):
             for capture, where in self._where.items():
                 own_hqt = share_hqt if len(where) == len(share_hqt) and where == sorted(where) else share_hqt[where]
                 places[capture][:, part] = own_hqt.mean(0, keepdim=True) if capture.attention == "mean" else own_hqt
 
-    def _shares(self, query_TH: Tensor, key_TG: Tensor, reach: Reach, run: Run) -> Iterator[tuple[slice, Tensor]]:
+    def _shares(
+        self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions, run: Run
+    ) -> Iterator[tuple[slice, Tensor]]:
         """(queries, their probabilities [h, q, t]) of one sequence, in bounded pieces."""
         length = run.length
         rows = slice(run.begin, run.begin + length)
         query_AtD = query_TH[rows].view(length, self.num_heads, -1).transpose(0, 1)
         key_KtD = key_TG[rows].view(length, -1, query_AtD.shape[2]).transpose(0, 1)
         key_AtD = key_KtD.repeat_interleave(self.num_heads // len(key_KtD), dim=0)
-        bias_Att = None if reach.bias is None else reach.bias(run, query_AtD[None].float(), key_AtD[None].float())[0]
-        scale = query_AtD.shape[2] ** -0.5 if reach.scale is None else reach.scale
+        bias_Att = (
+            None if positions.bias is None else positions.bias(run, query_AtD[None].float(), key_AtD[None].float())[0]
+        )
+        scale = query_AtD.shape[2] ** -0.5 if positions.scale is None else positions.scale
         key_hDt = key_AtD[self._together].float().transpose(1, 2)
         step = max(1, PIECE_BYTES // (len(self._together) * length * 4))
         for first in range(0, length, step):
@@ -82,8 +86,8 @@ class Maps:
             scores_hqt = query_AtD[self._together, part].float() @ key_hDt * scale
             if bias_Att is not None:
                 scores_hqt += bias_Att[self._together, part].float()
-            if reach.window is not None:
-                positions = torch.arange(length, device=scores_hqt.device)
-                far_qt = (positions[part, None] - positions).abs() > reach.window
+            if positions.window is not None:
+                tokens = torch.arange(length, device=scores_hqt.device)
+                far_qt = (tokens[part, None] - tokens).abs() > positions.window
                 scores_hqt.masked_fill_(far_qt, float("-inf"))
             yield part, torch.softmax(scores_hqt, -1)

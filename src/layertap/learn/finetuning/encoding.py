@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.engine.options import Semantics
-from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
 from layertap.learn.fitting.fit import counter
 from layertap.learn.labels import Part
@@ -19,6 +18,7 @@ from layertap.learn.tags import Scheme, in_scheme
 from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.units import UnitFinder
 
 TEXTS_AT_ONCE = 1024
 LABEL = "label"

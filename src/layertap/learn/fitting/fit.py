@@ -16,7 +16,6 @@ from layertap.engine.extractor import Extractor
 from layertap.engine.identity import ModelIdentity
 from layertap.engine.progress import progress_on
 from layertap.engine.texts import Text, as_records
-from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, UsageError
 from layertap.learn.fitting.buffers import MEMORY_BYTES, VectorSpace, vector_space
 from layertap.learn.fitting.linear import Examples, Fitted, Float32, Training, fit_linear
@@ -29,6 +28,7 @@ from layertap.learn.labels import Part
 from layertap.learn.metrics import Scores, class_scores, entity_scores
 from layertap.learn.tags import Scheme, in_scheme
 from layertap.records import FeatureSchema, Ragged, Record
+from layertap.text.units import UnitFinder
 
 FEATURE = "v"
 LABEL = "label"

@@ -10,11 +10,11 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from layertap.engine.units import UnitFinder
 from layertap.learn.arrays import Float32Array
 from layertap.learn.heads.base import PredictionHead, marks_entities
 from layertap.learn.tags import entities
 from layertap.records import Feature, Ragged, Record
+from layertap.text.units import UnitFinder
 
 LIKELY = 0.5
 """Probability above which a head that gives any number of labels gives a label."""

@@ -12,7 +12,6 @@ from layertap.engine.identity import Provenance
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text
-from layertap.engine.units import UnitFinder
 from layertap.errors import OptionError, UsageError
 from layertap.features.expr import Expr
 from layertap.features.naming import Features, named
@@ -22,6 +21,7 @@ from layertap.learn.heads.base import PredictionHead, check_feature, marks_entit
 from layertap.learn.heads.predictions import HeadPredictions, LabelSet, Prediction, TextPrediction
 from layertap.records import Feature, FeatureBatch, FeatureSchema, Ragged, Record
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.units import UnitFinder
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from layertap.engine.units import UnitFinder
 from layertap.errors import InputError, OptionError
 from layertap.learn.labels import Part, check_known, check_learnable, check_same_task, listed
 from layertap.learn.metrics import METRICS, Classes
@@ -18,6 +17,7 @@ from layertap.learn.probing.bootstrap import ENTITY_F1, Gold, Rows
 from layertap.learn.probing.logistic import Split
 from layertap.learn.tags import mark_entities
 from layertap.records import Record
+from layertap.text.units import UnitFinder
 
 VALIDATION_SHARE = 0.2
 MAX_WORDS = 20_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layertap.features.plan import Input, Wording
+from layertap.features.plan import Input, InputVariant
 from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
@@ -13,7 +13,7 @@ from layertap.text.tokenizer import TextTokenizer
 
 def lengths_of(tokenizer: TextTokenizer, records: Sequence[Record]) -> list[int]:
     """Tokens of each record, special tokens included and nothing cut."""
-    plain = Wordings(inputs=(Input(max_length=1),), tokenizer=tokenizer, lowercased=None)
+    plain = InputVariants(inputs=(Input(max_length=1),), tokenizer=tokenizer, lowercased=None)
     return [len(text) for (text,) in plain.encode(records)]
 
 
@@ -23,7 +23,7 @@ class Shown:
 
     Attributes:
         number: its index in `Plan.inputs`.
-        place: which of the texts that `Wordings.encode` gives for a record is its wording.
+        place: which of the texts that `InputVariants.encode` gives for a record is its variant.
         shift: characters of its prompt.
     """
 
@@ -33,8 +33,8 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Wordings:
-    """The different wordings among a plan's inputs, each tokenised once a text.
+class InputVariants:
+    """The different variants among a plan's inputs, each tokenised once a text.
 
     Attributes:
         inputs: those of the plan.
@@ -49,16 +49,16 @@ class Wordings:
     offsets: bool = False
 
     @property
-    def groups(self) -> dict[Wording, dict[int, Input]]:
-        """Wording -> the inputs that see it, by their index."""
-        found: dict[Wording, dict[int, Input]] = {}
+    def groups(self) -> dict[InputVariant, dict[int, Input]]:
+        """InputVariant -> the inputs that see it, by their index."""
+        found: dict[InputVariant, dict[int, Input]] = {}
         for number, seen in enumerate(self.inputs):
-            found.setdefault(seen.wording, {})[number] = seen
+            found.setdefault(seen.variant, {})[number] = seen
         return found
 
     def encode(self, records: Sequence[Record]) -> list[tuple[EncodedText, ...]]:
-        """One tuple a record: its ids in each wording, in the order of `groups`; no limit."""
-        return list(zip(*(self._encode(wording, records) for wording in self.groups), strict=True))
+        """One tuple a record: its ids in each variant, in the order of `groups`; no limit."""
+        return list(zip(*(self._encode(variant, records) for variant in self.groups), strict=True))
 
     def prompt_rows(self, number: int, *, cut: bool) -> int:
         """Rows that an input's prompt takes of every text, with what the template puts before it.
@@ -70,7 +70,7 @@ class Wordings:
         seen = self.inputs[number]
         if not seen.prompt:
             return 0
-        tokenizer = self._tokenizer(seen.wording)
+        tokenizer = self._tokenizer(seen.variant)
         prompt = tokenizer.encode([seen.prompt])[0]
         ids = (prompt.limited(seen.max_length) if cut else prompt).input_ids
         return len(ids) - int(int(ids[-1]) in tokenizer.special_ids)
@@ -87,17 +87,17 @@ class Wordings:
         )
         return Shown(
             number=number,
-            place=list(self.groups).index(inputs[number].wording),
+            place=list(self.groups).index(inputs[number].variant),
             shift=len(inputs[number].prompt),
         )
 
-    def _encode(self, wording: Wording, records: Sequence[Record]) -> list[EncodedText]:
+    def _encode(self, variant: InputVariant, records: Sequence[Record]) -> list[EncodedText]:
         """Given words are tokenised one by one, but after a prompt: there they are a text with spaces between."""
-        tokenizer = self._tokenizer(wording)
-        given = [] if wording.prompt else [i for i, record in enumerate(records) if record.words is not None]
+        tokenizer = self._tokenizer(variant)
+        given = [] if variant.prompt else [i for i, record in enumerate(records) if record.words is not None]
         if len(given) == len(records):
             return tokenizer.encode_words([record.words or () for record in records])
-        texts = [wording.prompt + record.text for record in records] if wording.prompt else [r.text for r in records]
+        texts = [variant.prompt + record.text for record in records] if variant.prompt else [r.text for r in records]
         paired = any(record.pair is not None for record in records)
         pairs = [record.pair for record in records] if paired else None
         encoded = tokenizer.encode(texts, pairs, offsets=self.offsets)
@@ -107,8 +107,8 @@ class Wordings:
                 encoded[i] = text
         return encoded
 
-    def _tokenizer(self, wording: Wording) -> TextTokenizer:
-        if not wording.lowercase:
+    def _tokenizer(self, variant: InputVariant) -> TextTokenizer:
+        if not variant.lowercase:
             return self.tokenizer
         assert self.lowercased is not None, "made where the folder asks for lower case"
         return self.lowercased

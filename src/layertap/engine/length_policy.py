@@ -39,7 +39,7 @@ class CutText:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cutting:
+class LengthPolicy:
     """What becomes of texts over the limit; see `Semantics` for the options."""
 
     long: Literal["truncate", "window", "error"] = "truncate"
@@ -47,7 +47,7 @@ class Cutting:
     window: WindowSize = field(default_factory=WindowSize)
 
     @classmethod
-    def of(cls, semantics: Semantics) -> Cutting:
+    def of(cls, semantics: Semantics) -> LengthPolicy:
         """As the options say."""
         return cls(
             long=semantics.long,

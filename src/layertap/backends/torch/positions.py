@@ -65,12 +65,12 @@ class RelativeBias(nn.Module):
         return of_distance_At[:, positions - positions[:, None] + (length - 1)]
 
 
-Watch: TypeAlias = Callable[[Tensor, Tensor, "Reach"], None]
-"""Sees queries [Q, H] and keys [T, G] of a block, rotated where it rotates them, and how they reach each other."""
+Watch: TypeAlias = Callable[[Tensor, Tensor, "AttentionPositions"], None]
+"""Sees queries [Q, H] and keys [T, G] of a block, rotated where it rotates them, and the positions of both."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reach:
+class AttentionPositions:
     """What a block's attention needs to know beside hidden states.
 
     Attributes:
@@ -93,7 +93,7 @@ class Reach:
     distances: Distances | None = None
     scale: float | None = None
 
-    def with_distances(self, project: Callable[[Tensor], tuple[Tensor | None, Tensor | None]]) -> Reach:
+    def with_distances(self, project: Callable[[Tensor], tuple[Tensor | None, Tensor | None]]) -> AttentionPositions:
         """The same with the bias of one block, where the encoder has vectors of distances.
 
         Args:
@@ -146,8 +146,8 @@ class Reach:
         )
 
 
-class Reaches:
-    """`Reach` of every layer for one batch; what layers share is computed once.
+class LayerPositions:
+    """`AttentionPositions` of every layer for one batch; what layers share is computed once.
 
     Args:
         spec: the encoder.
@@ -169,11 +169,13 @@ class Reaches:
         )
         self._rotary: dict[float, Rotary] = {}
 
-    def of(self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None) -> Reach:
+    def of(
+        self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None
+    ) -> AttentionPositions:
         """Of layer 0..L-1; with only the rows `kept` (int32 [Q], ascending) as queries, unless None."""
         layout = self.layout if kept is None else self.layout.with_queries(kept)
         device = self.position_ids.device
-        return Reach(
+        return AttentionPositions(
             layout=layout,
             rows=None if kept is None else torch.as_tensor(kept, dtype=torch.int64, device=device),
             rotary=self._rotary_of(self.spec.theta_of(layer)),
