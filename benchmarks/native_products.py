@@ -129,7 +129,7 @@ def measure(native: Any, instruction_set: str, name: str, rows: int, *, rounds: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure the instruction sets asked for."""
-    from layertap.backends.native import _native as native
+    import layertap.backends.native._native_testing as native
 
     offered = [name for name in native.instruction_sets() if name in _PEAK_FLAGS]
     parser = argparse.ArgumentParser(prog="python -m benchmarks native-products", description=__doc__)

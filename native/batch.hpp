@@ -1,4 +1,4 @@
-// What a run is given: sequences laid end to end, segments, captures. Shape letters: B sequences, T packed tokens,
+// The request of a run: sequences laid end to end, segments, captures. Shape letters: B sequences, T packed tokens,
 // S segments, R row ranges, H hidden size.
 #pragma once
 
@@ -35,21 +35,22 @@ enum class Maps : std::uint8_t { none, heads, mean };
 
 // See `layertap.features.program.Capture`.
 struct Capture {
-  std::vector<int> layers;     // ascending
+  std::vector<int> layers;  // ascending
   bool fold_is_max = false;
   std::vector<float> weights;  // one a layer, or empty
   int segments = -1;           // index into the run's segments; -1: every row
   Reduce reduce = Reduce::none;
   bool pooler = false;
-  bool unnormed = false;       // of the last state, what it is before the final norm
+  bool unnormed = false;  // of the last state, what it is before the final norm
   Maps maps = Maps::none;
-  std::vector<int> heads;      // of maps; all of them spelled out
-  float* out = nullptr;        // [S, H], [T, H]; maps: [t, t] or [heads, t, t] of each sequence, end to end
+  std::vector<int> heads;   // of maps; empty: all heads
+  float* out = nullptr;     // [S, H], [T, H]; maps: [t, t] or [heads, t, t] of each sequence, end to end
+  std::int64_t floats = 0;  // size of `out`
 };
 
 struct Program {
   int stop = 0;
-  std::optional<Ints> top_rows;  // ascending, at least one: the rows needed of state `stop`
+  std::optional<Ints> top_rows;  // ascending: the rows needed of state `stop`
   std::vector<Capture> captures;
   std::vector<Segments> segments;
 };

@@ -14,14 +14,14 @@ bool is_of_states(const Capture& capture) { return capture.maps == Maps::none &&
 const float* row_of(const States& states, std::int64_t row) {
   if (states.kept == nullptr) return states.data + row * states.stride;
   const std::int32_t* end = states.kept + states.rows;
-  const std::int32_t* found = std::lower_bound(states.kept, end, row);
-  return found != end && *found == row ? states.data + (found - states.kept) * states.stride : nullptr;
+  const std::int32_t* at = std::lower_bound(states.kept, end, row);
+  return at != end && *at == row ? states.data + (at - states.kept) * states.stride : nullptr;
 }
 
 }  // namespace
 
-Collector::Collector(const Kernels& kernels, const Program& program, const Cut& cut, std::int64_t hidden)
-    : kernels_(kernels), program_(program), cut_(cut), hidden_(hidden) {
+Collector::Collector(const Kernels& kernels, const Program& program, const WorkPartition& partition, std::int64_t hidden)
+    : kernels_(kernels), program_(program), partition_(partition), hidden_(hidden) {
   for (const Capture& capture : program.captures) {
     if (capture.pooler) pooler_ = &capture;
     if (is_of_states(capture) && folds(capture)) ++folding_;
@@ -29,7 +29,7 @@ Collector::Collector(const Kernels& kernels, const Program& program, const Cut& 
 }
 
 const Collector::Own& Collector::segments_of(const Capture& capture, std::size_t shard) const {
-  return cut_.segments[static_cast<std::size_t>(capture.segments)][shard];
+  return partition_.segments[static_cast<std::size_t>(capture.segments)][shard];
 }
 
 bool Collector::wants_normed(int layer) const {
@@ -41,7 +41,7 @@ bool Collector::wants_normed(int layer) const {
 void Collector::take(int layer, std::optional<bool> unnormed, const States& states, std::size_t shard, float* all_folds,
                      std::int64_t begin, std::int64_t end) const {
   const std::int64_t stride = padded(hidden_);
-  const std::int64_t shard_rows = cut_.shards[shard].rows();
+  const std::int64_t shard_rows = partition_.shards[shard].rows();
   float* next_fold = all_folds;
   for (const Capture& capture : program_.captures) {
     if (!is_of_states(capture)) continue;
@@ -76,7 +76,7 @@ void Collector::take(int layer, std::optional<bool> unnormed, const States& stat
 
 void Collector::reduce(const Capture& capture, const States& states, std::size_t shard, std::int64_t begin,
                        std::int64_t end) const {
-  const std::int64_t row_begin = cut_.shards[shard].row_begin;
+  const std::int64_t row_begin = partition_.shards[shard].row_begin;
   if (capture.reduce == Reduce::none) {
     for (std::int64_t i = 0; i < states.rows; ++i) {
       const std::int64_t row = row_begin + (states.kept == nullptr ? i : states.kept[i]);
@@ -125,7 +125,7 @@ std::int64_t Collector::pooler_rows(std::size_t shard) const {
 
 void Collector::take_pooler_rows(const States& states, std::size_t shard, float* rows, std::int64_t begin,
                                  std::int64_t end) const {
-  const std::int64_t row_begin = cut_.shards[shard].row_begin;
+  const std::int64_t row_begin = partition_.shards[shard].row_begin;
   for (const std::int32_t segment : segments_of(*pooler_, shard)) {
     reduce_segment(*pooler_, states, row_begin, segment, rows, begin, end);
     rows += padded(hidden_);

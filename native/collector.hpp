@@ -9,7 +9,7 @@
 #include "batch.hpp"
 #include "buffer.hpp"
 #include "kernels.hpp"
-#include "shards.hpp"
+#include "partition.hpp"
 
 namespace layertap {
 
@@ -23,7 +23,7 @@ struct States {
 
 class Collector {
  public:
-  Collector(const Kernels& kernels, const Program& program, const Cut& cut, std::int64_t hidden);
+  Collector(const Kernels& kernels, const Program& program, const WorkPartition& partition, std::int64_t hidden);
 
   // Floats that one team needs for captures that fold, for shards of up to `rows` rows.
   std::size_t fold_floats(std::int64_t rows) const { return folding_ * static_cast<std::size_t>(rows * padded(hidden_)); }
@@ -52,7 +52,7 @@ class Collector {
 
   const Kernels& kernels_;
   const Program& program_;
-  const Cut& cut_;
+  const WorkPartition& partition_;
   std::int64_t hidden_;
   std::size_t folding_ = 0;
   const Capture* pooler_ = nullptr;

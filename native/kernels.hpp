@@ -9,18 +9,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "formats.hpp"
+
 namespace layertap {
-
-using bfloat16 = std::uint16_t;  // the upper half of a float32
-
-// How the factors of a product are held. Sums are float32 (int8: int32, scaled to float32 at the end).
-enum class Format : std::uint8_t {
-  float32,
-  bfloat16,
-  int8,    // weights int8, one scale a column; activations uint8, one scale and one zero point a row
-  split2,  // a float32 as the sum of two bfloat16: three products
-  split3,  // ... of three: six products, as good as float32
-};
 
 enum class Activation : std::uint8_t { none, gelu, gelu_tanh, relu, silu, tanh };
 
@@ -33,15 +24,15 @@ enum class Function : std::uint8_t {
 // the real ones are zero. Rows may be read (never written) up to a multiple of 16.
 constexpr std::int64_t padding = 64;
 
-constexpr std::int64_t padded(std::int64_t columns) { return (columns + padding - 1) / padding * padding; }
+LAYERTAP_INLINE std::int64_t padded(std::int64_t columns) { return (columns + padding - 1) / padding * padding; }
 
 // Activations [M, K], as products read them.
 struct Operand {
-  void* data;                // float, bfloat16 or uint8 [parts, M, stride]
-  std::int64_t stride;       // elements from row to row
-  std::int64_t part_stride;  // elements from part to part (split2, split3)
-  float* scales;             // int8: [M], value = scale * (stored - zero)
-  float* zeros = nullptr;    // int8: [M], need not be whole numbers
+  void* data = nullptr;          // float, bfloat16 or uint8 [parts, M, stride]
+  std::int64_t stride = 0;       // elements from row to row
+  std::int64_t part_stride = 0;  // elements from part to part (split2, split3)
+  float* scales = nullptr;       // int8: [M], value = scale * (stored - zero)
+  float* zeros = nullptr;        // int8: [M], need not be whole numbers
 };
 
 // Weights [N, K], rearranged for products by `Kernels::pack`.
@@ -57,13 +48,13 @@ struct PackedMatrix {
 
 // What happens to a product's sums before they are stored: out = activation(sum + bias) * factors + residual.
 struct Epilogue {
-  const float* bias;      // [padded(N)] or null
-  Activation activation;
-  const float* residual;  // [M, residual_stride] or null; may be `out`
-  std::int64_t residual_stride;
-  void* out;              // [M, out_stride], float or bfloat16; all columns of the panels are written
-  std::int64_t out_stride;
-  bool out_is_bfloat16;
+  const float* bias = nullptr;  // [padded(N)] or null
+  Activation activation = Activation::none;
+  const float* residual = nullptr;  // [M, residual_stride] or null; may be `out`
+  std::int64_t residual_stride = 0;
+  void* out = nullptr;  // [M, out_stride], float or bfloat16; all columns of the panels are written
+  std::int64_t out_stride = 0;
+  bool out_is_bfloat16 = false;
   const void* factors = nullptr;  // [M, out_stride] of the same type as `out`, or null; may be `out`
 };
 

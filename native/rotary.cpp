@@ -16,7 +16,7 @@ std::shared_ptr<const Angles> Rotary::angles(std::int64_t places) {
   more->sines.reserve(more->cosines.capacity());
   for (std::int64_t place = 0; place < more->places; ++place) {
     for (const float frequency : frequencies_) {
-      // rounded to float32, as where models are trained: far out the rounding is larger than that of all else
+      // rounded to float32 as in training: at distant places this rounding outweighs all others
       const float angle = static_cast<float>(place) * frequency;
       more->cosines.push_back(static_cast<float>(std::cos(static_cast<double>(angle))));
       more->sines.push_back(static_cast<float>(std::sin(static_cast<double>(angle))));

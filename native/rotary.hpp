@@ -1,4 +1,4 @@
-// Angles of rotary positions: what turns queries and keys by where they stand.
+// Angles of rotary positions, by which queries and keys are rotated according to their places.
 #pragma once
 
 #include <cstdint>
@@ -9,19 +9,19 @@
 
 namespace layertap {
 
-// Of places 0, 1, 2, ...: [places, D/2] each.
+// Cosines and sines of the angles of places 0, 1, 2, ...: [places, D/2] each.
 struct Angles {
   std::vector<float> cosines, sines;
   std::int64_t places = 0;
 };
 
-// One set of frequencies, and the angles of as many places as have been asked for.
+// One set of frequencies, and the angles of as many places as any run has asked for. Safe to use from several threads.
 class Rotary {
  public:
-  // `frequencies` [D/2]: radians from a place to the next.
+  // `frequencies` [D/2]: radians from one place to the next.
   explicit Rotary(std::vector<float> frequencies) : frequencies_(std::move(frequencies)) {}
 
-  // Of at least so many places. They stay as they are while someone holds them. Any thread may ask.
+  // Angles of at least `places` places. They never change; a longer table replaces them for later callers.
   std::shared_ptr<const Angles> angles(std::int64_t places);
 
  private:

@@ -1,4 +1,4 @@
-// The attention half of `ShardRun`: every sequence to itself, head by head.
+// The attention half of `ShardRun`: each sequence on its own, head by head.
 #include <algorithm>
 #include <cmath>
 
@@ -8,32 +8,29 @@ namespace layertap {
 
 void ShardRun::rotate(int rotary) {
   if (rotary < 0) return;
-  const Angles& angles = *angles_[static_cast<std::size_t>(rotary)];
-  const bool bf16 = encoder_.attention_bfloat16_;
-  const auto turn = [&](const Buffer& buffer, std::int64_t row, std::int64_t column, std::int64_t stride, std::int64_t rows,
-                        std::int64_t heads, const std::int32_t* places, std::int64_t first_place) {
-    char* begin = buffer.as<char>() + (row * stride + column) * (bf16 ? 2 : 4);
-    kernels_.rotate({begin, bf16, stride, rows, heads, shape_.head_size(), angles.cosines.data(), angles.sines.data(), places,
-                     first_place});
+  const Angles& angles = *context_.angles[static_cast<std::size_t>(rotary)];
+  // turns `heads` heads of `rows` rows from the one at `begin` on
+  const auto turn = [&](const Rows& all, void* begin, std::int64_t rows, std::int64_t heads, const std::int32_t* places,
+                        std::int64_t first_place) {
+    kernels_.rotate({begin, all.is_bfloat16(), all.stride, rows, heads, shape_.head_size(), angles.cosines.data(),
+                     angles.sines.data(), places, first_place});
   };
   const Part own = own_rows(rows_);
-  const Shard& shard = cut_.shards[shard_];
+  const Shard& shard = context_.partition.shards[shard_];
   for (std::int64_t sequence = shard.sequence_begin; sequence < shard.sequence_end; ++sequence) {
     const std::int64_t first = batch_.cu_seqlens[static_cast<std::size_t>(sequence)] - row_begin_;
     const std::int64_t begin = std::max(first, own.begin);
     const std::int64_t end = std::min(batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] - row_begin_, own.end);
     if (begin >= end) continue;
-    const auto turn_heads = [&](std::int64_t column, std::int64_t heads) {
-      turn(work_.query_key_value, begin, column, qkv_stride_, end - begin, heads, nullptr, begin - first);
-    };
-    if (!is_kept_) turn_heads(0, shape_.num_attention_heads);
-    turn_heads(stride_, shape_.num_key_value_heads);
+    const Rows& rows = work_.query_key_value.rows();
+    if (!is_kept_) turn(rows, rows.at(begin, 0), end - begin, shape_.num_attention_heads, nullptr, begin - first);
+    turn(rows, rows.at(begin, stride_), end - begin, shape_.num_key_value_heads, nullptr, begin - first);
   }
   if (is_kept_) {
-    const Part kept = own_rows(active_);
+    const Part kept = own_rows(hidden_.rows);
+    const Rows& rows = work_.kept_queries.rows();
     if (kept.begin < kept.end)
-      turn(work_.kept_queries, kept.begin, 0, stride_, kept.end - kept.begin, shape_.num_attention_heads,
-           query_rows_.data() + kept.begin, 0);
+      turn(rows, rows.at(kept.begin, 0), kept.end - kept.begin, shape_.num_attention_heads, query_rows_.data() + kept.begin, 0);
   }
   team_.meet();
 }
@@ -45,10 +42,10 @@ bool ShardRun::wants_maps(int layer) const {
 }
 
 void ShardRun::attend(int layer) {
-  const Shard& shard = cut_.shards[shard_];
+  const Shard& shard = context_.partition.shards[shard_];
   const std::int64_t sequences = shard.sequence_end - shard.sequence_begin;
   const std::int64_t heads = shape_.num_attention_heads;
-  // a mean over heads is summed in their order, so by one member
+  // a mean over heads is summed in their order, so one member computes all of them
   const bool by_head = team_.size() > 1 && !wants_maps(layer);
   const Part own = part_of(by_head ? sequences * heads : sequences, 1, rank_, team_.size());
   for (std::int64_t i = own.begin; i < own.end; ++i) {
@@ -64,7 +61,7 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
   const auto s = static_cast<std::size_t>(sequence);
   const std::int64_t begin = batch_.cu_seqlens[s] - row_begin_;
   const std::int64_t end = batch_.cu_seqlens[s + 1] - row_begin_;
-  // rows of the states under way that are this sequence's
+  // the rows under way that belong to this sequence
   std::int64_t active_begin = begin;
   std::int64_t active_end = end;
   if (is_kept_) {
@@ -72,37 +69,36 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
     active_end = std::lower_bound(kept_.begin(), kept_.end(), end) - kept_.begin();
   }
   if (active_begin == active_end) return;
-  const std::int64_t element = encoder_.attention_bfloat16_ ? 2 : 4;
-  const auto at = [&](const Buffer& buffer, std::int64_t offset) { return buffer.as<char>() + offset * element; };
-  const std::int64_t window = encoder_.layers_[static_cast<std::size_t>(layer)].window;
+  const Rows& projected = work_.query_key_value.rows();
+  const Rows& queries = is_kept_ ? work_.kept_queries.rows() : projected;
+  const Rows& context = work_.context.rows();
+  const std::int64_t window = model_.layer(layer).window;
   const std::int64_t sharing = shape_.num_attention_heads / shape_.num_key_value_heads;
+  const DistanceBias* bias = model_.distance_bias.get();
   float* map = wants_maps(layer) ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
   AttentionHead task{};
-  task.is_bfloat16 = encoder_.attention_bfloat16_;
-  task.query_stride = is_kept_ ? stride_ : qkv_stride_;
-  task.stride = qkv_stride_;
+  task.is_bfloat16 = projected.is_bfloat16();
+  task.query_stride = queries.stride;
+  task.stride = projected.stride;
   task.num_queries = active_end - active_begin;
   task.num_keys = end - begin;
   task.head_size = shape_.head_size();
-  const Block& block = encoder_.blocks_[static_cast<std::size_t>(encoder_.layers_[static_cast<std::size_t>(layer)].block)];
+  const Block& block = model_.block_of(layer);
   const std::int64_t terms = 1 + (block.distance_keys.empty() ? 0 : 1) + (block.distance_queries.empty() ? 0 : 1);
   task.scale = 1.0F / std::sqrt(static_cast<float>(shape_.head_size() * terms));
-  task.out_stride = stride_;
+  task.out_stride = context.stride;
   task.query_rows = is_kept_ ? query_rows_.data() + active_begin : nullptr;
   task.probabilities = map;
   for (std::int64_t head = head_begin; head < head_end; ++head) {
     const std::int64_t column = head * task.head_size;
-    task.queries = at(is_kept_ ? work_.kept_queries : work_.query_key_value, active_begin * task.query_stride + column);
-    const std::int64_t key_column = head / sharing * task.head_size;
-    task.keys = at(work_.query_key_value, begin * task.stride + stride_ + key_column);
-    task.values = at(work_.query_key_value, begin * task.stride + stride_ + key_value_stride_ + key_column);
-    task.out = at(work_.context, active_begin * stride_ + column);
-    if (encoder_.longest_ > 0) {
-      const std::int64_t longest = encoder_.longest_;
-      // of a sequence as long as may be, the middle part
-      task.distance_bias = encoder_.distance_bias_.as<float>() + head * (2 * longest - 1) + (longest - task.num_keys);
-    }
-    if (columns_ != nullptr) meet_distances(task, block, head);
+    const std::int64_t key_column = stride_ + head / sharing * task.head_size;
+    task.queries = queries.at(active_begin, column);
+    task.keys = projected.at(begin, key_column);
+    task.values = projected.at(begin, key_value_stride_ + key_column);
+    task.out = context.at(active_begin, column);
+    // a sequence shorter than the longest takes the middle part
+    if (bias != nullptr) task.distance_bias = bias->values.as<float>() + head * (2 * bias->longest - 1) + (bias->longest - task.num_keys);
+    if (model_.distances != nullptr) multiply_distances(task, block, head);
     if (window > 0 && window < task.num_keys - 1) {
       attend_near(task, window, map);
     } else {
@@ -112,20 +108,20 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
   }
 }
 
-void ShardRun::meet_distances(AttentionHead& task, const Block& block, std::int64_t head) {
+void ShardRun::multiply_distances(AttentionHead& task, const Block& block, std::int64_t head) {
   const auto member = static_cast<std::size_t>(rank_);
   const auto own = static_cast<std::size_t>(head);
-  task.distance_columns = columns_->of_zero();
-  task.distance_stride = spread(encoder_.distances_->columns());
+  task.distance_columns = model_.distance_columns->of_zero();
+  task.distance_stride = work_.query_distances[member].rows().stride;
   const auto place = [&](std::int64_t query) { return task.query_rows == nullptr ? query : task.query_rows[query]; };
-  // as far as these queries and keys are from each other
+  // only the panels of distances that occur between these queries and keys
   const std::int64_t panel_begin = task.distance_columns[-place(task.num_queries - 1)] / kernels_.panel;
   const std::int64_t panel_end = task.distance_columns[task.num_keys - 1 - place(0)] / kernels_.panel + 1;
-  const auto multiply = [&](const void* rows, std::int64_t stride, std::int64_t count, const Matrix& heads, const Buffer& out) {
-    // kernels read through `Operand` only
-    product({const_cast<void*>(rows), stride, 0, nullptr}, 0, count, heads, panel_begin, panel_end,
-            {nullptr, Activation::none, nullptr, 0, out.as<void>(), task.distance_stride, false});
-    return out.as<const float>();
+  const auto multiply = [&](const void* rows, std::int64_t stride, std::int64_t count, const Matrix& heads, const RowBuffer& out) {
+    // kernels only read through `Operand`
+    product({.data = const_cast<void*>(rows), .stride = stride}, count, heads, panel_begin, panel_end,
+            {.out = out.rows().data, .out_stride = task.distance_stride});
+    return out.floats();
   };
   if (!block.distance_keys.empty())
     task.query_distances = multiply(task.queries, task.query_stride, task.num_queries, block.distance_keys[own], work_.query_distances[member]);
@@ -137,7 +133,7 @@ void ShardRun::attend_near(AttentionHead task, std::int64_t window, float* map) 
   const AttentionHead all = task;
   const std::int64_t element = all.is_bfloat16 ? 2 : 4;
   const auto moved = [element](const void* rows, std::int64_t count) { return static_cast<const char*>(rows) + count * element; };
-  // the query from which places of at least `place` are
+  // the first query whose place is `place` or more
   const auto query_at = [&](std::int64_t place) -> std::int64_t {
     if (all.query_rows == nullptr) return std::min(place, all.num_queries);
     return std::lower_bound(all.query_rows, all.query_rows + all.num_queries, place) - all.query_rows;
@@ -170,13 +166,14 @@ void ShardRun::take_map(const float* map, std::int64_t sequence, std::int64_t he
   const std::int64_t size = length * length;
   for (const Capture& capture : program_.captures) {
     if (capture.maps == Maps::none || capture.layers.front() != layer + 1) continue;
-    const auto heads = static_cast<std::int64_t>(capture.heads.size());
+    const bool all_heads = capture.heads.empty();
+    const std::int64_t heads = all_heads ? shape_.num_attention_heads : static_cast<std::int64_t>(capture.heads.size());
     for (std::int64_t i = 0; i < heads; ++i) {
-      if (capture.heads[static_cast<std::size_t>(i)] != head) continue;
+      if ((all_heads ? i : capture.heads[static_cast<std::size_t>(i)]) != head) continue;
       if (capture.maps == Maps::heads) {
-        std::copy_n(map, size, capture.out + cut_.squares[s] * heads + i * size);
+        std::copy_n(map, size, capture.out + context_.partition.squares[s] * heads + i * size);
       } else {
-        kernels_.add_row(capture.out + cut_.squares[s], map, 1.0F / static_cast<float>(heads), size);
+        kernels_.add_row(capture.out + context_.partition.squares[s], map, 1.0F / static_cast<float>(heads), size);
       }
     }
   }

@@ -6,109 +6,36 @@ namespace layertap {
 
 namespace {
 
-// Rows of the feed-forward that go through both its products together: their inner columns stay in the cache.
-std::int64_t inner_rows(const Shape& shape, Format format) {
-  constexpr std::int64_t cache_bytes = 768 << 10;
-  const std::int64_t row_bytes = spread(shape.intermediate_size) * (format == Format::bfloat16 ? 2 : 4);
-  return std::clamp(cache_bytes / row_bytes / 16 * 16, std::int64_t{48}, std::int64_t{256});
-}
-
-std::int64_t element_bytes(Format format) {
-  return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2;
-}
-
 Operand from_row(Operand operand, Format format, std::int64_t row) {
-  operand.data = static_cast<char*>(operand.data) + row * operand.stride * element_bytes(format);
+  operand.data = static_cast<char*>(operand.data) + row * operand.stride * value_bytes(format);
   if (operand.scales != nullptr) operand.scales += row;
   if (operand.zeros != nullptr) operand.zeros += row;
   return operand;
 }
 
+// Rows as an operand of products in their own format.
+Operand operand_in_place(const Rows& rows) { return {.data = rows.data, .stride = rows.stride}; }
+
 }  // namespace
 
-ShardRun::ShardRun(const Encoder& encoder, const Batch& batch, const Program& program,
-                   const std::vector<std::shared_ptr<const Angles>>& angles, const DistanceColumns* columns, const Cut& cut,
-                   const Collector& collector, Workspace& workspace, Team& team, StageSeconds& seconds)
-    : encoder_(encoder),
-      kernels_(encoder.kernels_),
-      shape_(encoder.shape_),
-      batch_(batch),
-      program_(program),
-      angles_(angles),
-      columns_(columns),
-      cut_(cut),
-      collector_(collector),
+ShardRun::ShardRun(const RunContext& context, Workspace& workspace, ThreadTeam& team, StageSeconds& seconds, bool asks)
+    : context_(context),
+      model_(context.model),
+      kernels_(context.model.kernels),
+      shape_(context.model.shape),
+      batch_(context.batch),
+      program_(context.program),
       work_(workspace),
       team_(team),
+      asks_(asks),
       seconds_(seconds),
-      stride_(padded(encoder.shape_.hidden_size)),
-      key_value_stride_(padded(encoder.shape_.key_value_size())),
-      qkv_stride_(stride_ + 2 * key_value_stride_) {
-  // the only memory that a run takes on its way, so take it before anyone waits
-  if (program.top_rows) {
+      stride_(padded(shape_.hidden_size)),
+      key_value_stride_(padded(shape_.key_value_size())) {
+  // the only memory that a run takes on its way, so it is taken before any thread waits
+  if (program_.top_rows) {
     kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
     query_rows_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
   }
-}
-
-std::unique_ptr<Workspace> ShardRun::make_workspace(const Encoder& encoder, const Needs& needs) {
-  const Shape& shape = encoder.shape_;
-  const Format format = encoder.format_;
-  const std::int64_t h = padded(shape.hidden_size);
-  const std::int64_t rows = (needs.rows + 15) / 16 * 16;
-  const auto buffer = [](std::int64_t count, std::int64_t columns, std::size_t element) {
-    return Buffer(static_cast<std::size_t>(count * columns) * element);
-  };
-  const auto operand = [&](std::int64_t count, std::int64_t columns) {
-    return format == Format::float32 ? OperandBuffer() : OperandBuffer(format, count, columns);
-  };
-  const std::size_t attention_element = encoder.attention_bfloat16_ ? sizeof(bfloat16) : sizeof(float);
-  auto w = std::make_unique<Workspace>();
-  w->made_for = needs;
-  if (encoder.embeddings_.projection != nullptr) {
-    w->tables = buffer(rows, padded(shape.embedding_size), sizeof(float));
-    w->projected = operand(rows, shape.embedding_size);
-  }
-  w->hidden = buffer(rows, h, sizeof(float));
-  w->kept = buffer(rows, h, sizeof(float));
-  if (shape.is_pre_norm) {
-    w->normed = buffer(rows, h, sizeof(float));
-    w->kept_normed = buffer(rows, h, sizeof(float));
-  }
-  w->input = operand(rows, shape.hidden_size);
-  w->kept_input = operand(rows, shape.hidden_size);
-  // products of one sequence's rows with distances read whole tiles from wherever it begins
-  const std::int64_t attention_rows = rows + (encoder.distances_ == nullptr ? 0 : 16);
-  w->query_key_value = buffer(attention_rows, h + 2 * padded(shape.key_value_size()), attention_element);
-  w->kept_queries = buffer(attention_rows, h, attention_element);
-  w->context = buffer(rows, h, attention_element);
-  if (encoder.attention_bfloat16_ && format != Format::bfloat16) w->wide = buffer(rows, h, sizeof(float));
-  if (format != Format::bfloat16) w->context_operand = operand(rows, shape.hidden_size);
-  const std::int64_t block = inner_rows(shape, format);
-  w->inner = buffer(block, spread(shape.intermediate_size), format == Format::bfloat16 ? sizeof(bfloat16) : sizeof(float));
-  if (format != Format::bfloat16) w->inner_operand = operand(block, shape.intermediate_size);
-  w->folds = Buffer(needs.fold_floats * sizeof(float));
-  if (needs.pooled > 0) {
-    const std::int64_t pooled = (needs.pooled + 15) / 16 * 16;
-    w->pooler_rows = buffer(pooled, h, sizeof(float));
-    w->pooled_rows = buffer(pooled, h, sizeof(float));
-    w->pooler_operand = operand(pooled, shape.hidden_size);
-  }
-  const std::size_t scratch =
-      std::max(encoder.kernels_.product_scratch(std::max({shape.hidden_size, shape.intermediate_size, shape.embedding_size})),
-               encoder.kernels_.attention_scratch(needs.longest, shape.head_size()));
-  for (int i = 0; i < needs.members; ++i) {
-    w->scratch.emplace_back(scratch);
-    if (encoder.distances_ != nullptr) {
-      const std::int64_t columns = spread(encoder.distances_->columns());
-      w->query_distances.push_back(buffer(needs.longest, columns, sizeof(float)));
-      w->key_distances.push_back(buffer(needs.longest, columns, sizeof(float)));
-    }
-    if (!needs.maps) continue;
-    w->maps.push_back(buffer(needs.longest, needs.longest, sizeof(float)));
-    w->near_maps.push_back(buffer(near_queries, needs.longest, sizeof(float)));
-  }
-  return w;
 }
 
 void ShardRun::count(Stage stage) {
@@ -117,92 +44,119 @@ void ShardRun::count(Stage stage) {
   since_ = now;
 }
 
-void ShardRun::product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
-                       std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue) {
-  if (row_begin >= row_end || panel_begin >= panel_end) return;
-  kernels_.product(a, row_begin, row_end, w.packed(), panel_begin, panel_end, epilogue,
+void ShardRun::product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
+                       const Epilogue& epilogue) {
+  if (rows <= 0 || panel_begin >= panel_end) return;
+  kernels_.product(a, 0, rows, w.packed(), panel_begin, panel_end, epilogue,
                    work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
 }
 
-void ShardRun::shared_product(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const Matrix& w,
-                              std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue) {
+void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin,
+                              std::int64_t panel_end, const Epilogue& epilogue) {
   const Part own = part_of(panel_end - panel_begin, 1, rank_, team_.size());
-  product(a, row_begin, row_end, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
+  product(a, rows, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
 }
 
-Operand ShardRun::operand_of(float* in, std::int64_t stride, std::int64_t rows, std::int64_t columns, const OperandBuffer& buffer) {
-  if (encoder_.format_ == Format::float32) return {in, stride, 0, nullptr};
-  const Part own = own_rows(rows);
+void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, const Epilogue& epilogue) {
+  shared_product(a, rows, w, 0, w.panels(), epilogue);
+}
+
+Operand ShardRun::operand_of(const Rows& in, std::int64_t columns, const OperandBuffer& buffer) {
+  if (model_.format == Format::float32) return operand_in_place(in);
+  const Part own = own_rows(in.rows);
   if (own.begin < own.end)
-    kernels_.to_operand(in + own.begin * stride, stride, own.end - own.begin, columns, encoder_.format_,
-                        from_row(buffer.operand(), encoder_.format_, own.begin));
+    kernels_.to_operand(in.from(own.begin).floats(), in.stride, own.end - own.begin, columns, model_.format,
+                        from_row(buffer.operand(), model_.format, own.begin));
   return buffer.operand();
 }
 
+bool ShardRun::run(std::size_t shard) {
+  begin(shard);
+  return run_layers(0);
+}
+
+bool ShardRun::run_from(const ThreadTeam::Entry& entry) {
+  rank_ = entry.rank;
+  enter(entry.place.shard);
+  return run_layers(entry.place.layer);
+}
+
+bool ShardRun::run_layers(int first) {
+  for (int layer = first; layer < program_.stop; ++layer) {
+    // asked before a meeting and read after it, so that all members of a team read the same answer
+    if (asks_) context_.cancellation.ask();
+    if (rank_ == 0) team_.admit({shard_, layer});
+    team_.meet();
+    if (context_.cancellation.is_stopped()) return false;
+    run_layer(layer);
+  }
+  finish();
+  return true;
+}
+
 void ShardRun::begin(std::size_t shard) {
-  come_to(shard);
+  enter(shard);
   team_.meet();  // the shard before is done
   embed();
   count(Stage::embeddings);
   collect(0);
 }
 
-void ShardRun::come_to(std::size_t shard) {
+void ShardRun::enter(std::size_t shard) {
   since_ = std::chrono::steady_clock::now();
-  const Shard& own = cut_.shards[shard];
+  const Shard& own = context_.partition.shards[shard];
   shard_ = shard;
   row_begin_ = own.row_begin;
   rows_ = own.rows();
-  active_ = rows_;
-  hidden_ = work_.hidden.as<float>();
+  hidden_ = work_.hidden.rows();
+  hidden_.rows = rows_;
   is_kept_ = false;
-  input_ = encoder_.format_ == Format::float32 ? Operand{hidden_, stride_, 0, nullptr} : work_.input.operand();
+  input_ = model_.format == Format::float32 ? operand_in_place(hidden_) : work_.input.operand();
 }
 
 void ShardRun::embed() {
-  const Embeddings& embeddings = encoder_.embeddings_;
+  const Embeddings& embeddings = *model_.embeddings;
   const Part own = own_rows(rows_);
-  const bool is_projected = embeddings.projection != nullptr;
   const std::int64_t columns = shape_.embedding_size;
-  const std::int64_t stride = padded(columns);
-  const bool norm_first = embeddings.norm.is_there() && !shape_.projection_first;
-  float* out = (is_projected ? work_.tables.as<float>() : hidden_) + own.begin * stride;
+  const bool norm_first = embeddings.norm.exists() && !shape_.projection_first;
+  Rows tables = embeddings.projection ? work_.tables.rows() : hidden_;
+  tables.rows = rows_;
   const std::int64_t rows = own.end - own.begin;
   const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
   if (rows > 0) {
-    const EmbeddingRows in{embeddings.words, embeddings.types, embeddings.positions,
-                           ids(batch_.input_ids), ids(batch_.token_type_ids), ids(batch_.position_ids)};
-    kernels_.embed(in, rows, columns, out, stride);
-    if (norm_first) kernels_.normalize(out, stride, rows, columns, row_norm(embeddings.norm, shape_), out, stride, nullptr, 0);
+    float* out = tables.from(own.begin).floats();
+    kernels_.embed({embeddings.words, embeddings.types, embeddings.positions, ids(batch_.input_ids), ids(batch_.token_type_ids),
+                    ids(batch_.position_ids)},
+                   rows, columns, out, tables.stride);
+    if (norm_first)
+      kernels_.normalize(out, tables.stride, rows, columns, row_norm(embeddings.norm, shape_), out, tables.stride, nullptr, 0);
   }
-  if (is_projected) {
-    const Operand tables = operand_of(work_.tables.as<float>(), stride, rows_, columns, work_.projected);
+  if (embeddings.projection) {
+    const Operand input = operand_of(tables, columns, work_.projected);
     team_.meet();
-    const Matrix& projection = *embeddings.projection;
-    shared_product(tables, 0, rows_, projection, 0, projection.panels(),
-                   {projection.bias(), Activation::none, nullptr, 0, hidden_, stride_, false});
+    shared_product(input, rows_, *embeddings.projection,
+                   {.bias = embeddings.projection->bias(), .out = hidden_.data, .out_stride = hidden_.stride});
     team_.meet();
   }
-  if (embeddings.norm.is_there() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, rows_, nullptr);
-  if (!shape_.is_pre_norm) operand_of(hidden_, stride_, rows_, shape_.hidden_size, work_.input);
+  if (embeddings.norm.exists() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, nullptr);
+  if (!shape_.is_pre_norm) operand_of(hidden_, shape_.hidden_size, work_.input);
   team_.meet();
 }
 
 void ShardRun::run_layer(int layer) {
-  const Block& block = encoder_.blocks_[static_cast<std::size_t>(encoder_.layers_[static_cast<std::size_t>(layer)].block)];
-  run_attention(block, layer);
-  run_feed_forward(block);
+  run_attention(layer);
+  run_feed_forward(model_.block_of(layer));
   collect(layer + 1);
 }
 
-// The rows of the shard that the program needs of state `stop`.
+// Finds the rows of the shard that the program needs of state `stop`.
 void ShardRun::keep_rows() {
   const Ints top = *program_.top_rows;
   const auto begin = std::lower_bound(top.begin(), top.end(), row_begin_);
   const auto end = std::lower_bound(begin, top.end(), row_begin_ + rows_);
   kept_.clear();
   query_rows_.clear();
-  std::int64_t sequence = cut_.shards[shard_].sequence_begin;
+  std::int64_t sequence = context_.partition.shards[shard_].sequence_begin;
   for (auto row = begin; row != end; ++row) {
     kept_.push_back(static_cast<std::int32_t>(*row - row_begin_));
     while (batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] <= *row) ++sequence;
@@ -213,69 +167,82 @@ void ShardRun::keep_rows() {
 
 void ShardRun::run_kept_queries(const Block& block) {
   // gathered, so that what follows sees neighbouring rows
-  const auto count = static_cast<std::int64_t>(kept_.size());
-  const Part own = own_rows(count);
-  float* kept = work_.kept.as<float>();
+  Rows kept = work_.kept.rows();
+  kept.rows = static_cast<std::int64_t>(kept_.size());
+  const Part own = own_rows(kept.rows);
   for (std::int64_t i = own.begin; i < own.end; ++i)
-    std::copy_n(hidden_ + kept_[static_cast<std::size_t>(i)] * stride_, stride_, kept + i * stride_);
-  float* normed = kept;
-  if (shape_.is_pre_norm && block.attention_norm.is_there()) {
-    normed = work_.kept_normed.as<float>();
-    normalize(block.attention_norm, kept, normed, count, nullptr);
+    std::copy_n(hidden_.from(kept_[static_cast<std::size_t>(i)]).floats(), stride_, kept.from(i).floats());
+  Rows normed = kept;
+  if (shape_.is_pre_norm && block.attention_norm.exists()) {
+    normed.data = work_.kept_normed.rows().data;
+    normalize(block.attention_norm, kept, normed, nullptr);
   }
-  const Operand input = operand_of(normed, stride_, count, shape_.hidden_size, work_.kept_input);
+  const Operand input = operand_of(normed, shape_.hidden_size, work_.kept_input);
   team_.meet();
-  const Matrix& qkv = block.query_key_value;
-  shared_product(input, 0, count, qkv, 0, stride_ / kernels_.panel,
-                 {qkv.bias(), Activation::none, nullptr, 0, work_.kept_queries.as<void>(), stride_, encoder_.attention_bfloat16_});
+  const Rows& out = work_.kept_queries.rows();
+  shared_product(input, kept.rows, block.query_key_value, 0, stride_ / kernels_.panel,
+                 {.bias = block.query_key_value.bias(),
+                  .out = out.data,
+                  .out_stride = out.stride,
+                  .out_is_bfloat16 = out.is_bfloat16()});
   hidden_ = kept;
-  active_ = count;
 }
 
-void ShardRun::run_attention(const Block& block, int layer) {
-  const bool bf16 = encoder_.attention_bfloat16_;
+void ShardRun::run_attention(int layer) {
+  const Block& block = model_.block_of(layer);
   const bool prune = program_.top_rows && layer + 1 == program_.stop;
   const Matrix& qkv = block.query_key_value;
   if (shape_.is_pre_norm) normalize_before(block.attention_norm);
-  // where rows are pruned: keys and values of all, queries of those kept
-  shared_product(input_, 0, rows_, qkv, prune ? stride_ / kernels_.panel : 0, qkv.panels(),
-                 {qkv.bias(), Activation::none, nullptr, 0, work_.query_key_value.as<void>(), qkv_stride_, bf16});
+  const Rows& projected = work_.query_key_value.rows();
+  // where rows are pruned: keys and values of all rows, queries of those that are kept
+  shared_product(
+      input_, rows_, qkv, prune ? stride_ / kernels_.panel : 0, qkv.panels(),
+      {.bias = qkv.bias(), .out = projected.data, .out_stride = projected.stride, .out_is_bfloat16 = projected.is_bfloat16()});
   if (prune) {
     keep_rows();
     run_kept_queries(block);
   }
   team_.meet();
-  rotate(encoder_.layers_[static_cast<std::size_t>(layer)].rotary);
+  rotate(model_.layer(layer).rotary);
   count(Stage::query_key_value);
 
   attend(layer);
-  Operand context{work_.context.as<void>(), stride_, 0, nullptr};
-  if (encoder_.format_ != Format::bfloat16) {
-    float* wide = bf16 ? work_.wide.as<float>() : work_.context.as<float>();
+  Rows attended = work_.context.rows();
+  attended.rows = hidden_.rows;
+  Operand context = operand_in_place(attended);
+  if (model_.format != Format::bfloat16) {
     // attention was shared out by heads, this is by rows
-    if (encoder_.format_ != Format::float32) team_.meet();
-    const Part own = own_rows(active_);
-    if (bf16 && own.begin < own.end)
-      kernels_.widen(work_.context.as<bfloat16>() + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size,
-                     wide + own.begin * stride_, stride_);
-    context = operand_of(wide, stride_, active_, shape_.hidden_size, work_.context_operand);
+    if (model_.format != Format::float32) team_.meet();
+    if (attended.is_bfloat16()) {
+      Rows wide = work_.wide.rows();
+      wide.rows = attended.rows;
+      const Part own = own_rows(wide.rows);
+      if (own.begin < own.end)
+        kernels_.widen(static_cast<const bfloat16*>(attended.from(own.begin).data), attended.stride, own.end - own.begin,
+                       shape_.hidden_size, wide.from(own.begin).floats(), wide.stride);
+      attended = wide;
+    }
+    context = operand_of(attended, shape_.hidden_size, work_.context_operand);
   }
   team_.meet();
   count(Stage::attention);
 
-  const Matrix& dense = block.attention_output;
-  shared_product(context, 0, active_, dense, 0, dense.panels(),
-                 {dense.bias(), Activation::none, hidden_, stride_, hidden_, stride_, false});
+  shared_product(context, hidden_.rows, block.attention_output,
+                 {.bias = block.attention_output.bias(),
+                  .residual = hidden_.floats(),
+                  .residual_stride = hidden_.stride,
+                  .out = hidden_.data,
+                  .out_stride = hidden_.stride});
   team_.meet();
   count(Stage::attention_output);
   if (!shape_.is_pre_norm) normalize_after(block.attention_norm);
 }
 
-void ShardRun::add_column_apart(const Block& block, float* inner, std::int64_t inner_stride, float* hidden, std::int64_t rows) {
-  const Part own = own_rows(rows);
+void ShardRun::add_outlier_column(const Block& block, const Rows& inner, const Rows& hidden) {
+  const Part own = own_rows(inner.rows);
   for (std::int64_t i = own.begin; i < own.end; ++i) {
-    float& value = inner[i * inner_stride + block.apart];
-    kernels_.add_row(hidden + i * stride_, block.apart_weights.data(), value, stride_);
+    float& value = inner.from(i).floats()[block.outlier_column];
+    kernels_.add_row(hidden.from(i).floats(), block.outlier_weights.data(), value, stride_);
     value = 0;
   }
 }
@@ -283,88 +250,92 @@ void ShardRun::add_column_apart(const Block& block, float* inner, std::int64_t i
 void ShardRun::run_feed_forward(const Block& block) {
   const Matrix& up = block.intermediate;
   const Matrix& down = block.output;
-  const Format format = encoder_.format_;
-  const std::int64_t inner_stride = spread(shape_.intermediate_size);
-  const std::int64_t block_rows = inner_rows(shape_, format);
+  const Format format = model_.format;
+  const std::int64_t some = inner_rows(model_);
   if (shape_.is_pre_norm) normalize_before(block.feed_forward_norm);
-  for (std::int64_t begin = 0; begin < active_; begin += block_rows) {
-    const std::int64_t rows = std::min(block_rows, active_ - begin);
+  for (std::int64_t begin = 0; begin < hidden_.rows; begin += some) {
+    Rows hidden = hidden_.from(begin);
+    hidden.rows = std::min(some, hidden.rows);
+    Rows inner = work_.inner.rows();
+    inner.rows = hidden.rows;
     const Operand input = from_row(input_, format, begin);
-    Epilogue widened{up.bias(), shape_.hidden_act, nullptr, 0, work_.inner.as<void>(), inner_stride, format == Format::bfloat16};
+    Epilogue epilogue{.bias = up.bias(),
+                      .activation = shape_.hidden_act,
+                      .out = inner.data,
+                      .out_stride = inner.stride,
+                      .out_is_bfloat16 = inner.is_bfloat16()};
     if (block.gate) {
-      // the same columns of both are this member's
-      Epilogue gates = widened;
+      // this member computes the same columns of both
+      Epilogue gates = epilogue;
       gates.bias = block.gate->bias();
-      shared_product(input, 0, rows, *block.gate, 0, up.panels(), gates);
-      widened.activation = Activation::none;
-      widened.factors = widened.out;
+      shared_product(input, hidden.rows, *block.gate, gates);
+      epilogue.activation = Activation::none;
+      epilogue.factors = epilogue.out;
     }
-    shared_product(input, 0, rows, up, 0, up.panels(), widened);
+    shared_product(input, hidden.rows, up, epilogue);
     team_.meet();
-    Operand inner{work_.inner.as<void>(), inner_stride, 0, nullptr};
+    Operand activated = operand_in_place(inner);
     if (format != Format::bfloat16 && format != Format::float32) {
-      if (block.apart >= 0) add_column_apart(block, work_.inner.as<float>(), inner_stride, hidden_ + begin * stride_, rows);
-      inner = operand_of(work_.inner.as<float>(), inner_stride, rows, shape_.intermediate_size, work_.inner_operand);
+      if (block.outlier_column >= 0) add_outlier_column(block, inner, hidden);
+      activated = operand_of(inner, shape_.intermediate_size, work_.inner_operand);
       team_.meet();
     }
     count(Stage::intermediate);
-    float* out = hidden_ + begin * stride_;
-    shared_product(inner, 0, rows, down, 0, down.panels(), {down.bias(), Activation::none, out, stride_, out, stride_, false});
+    shared_product(activated, hidden.rows, down,
+                   {.bias = down.bias(),
+                    .residual = hidden.floats(),
+                    .residual_stride = hidden.stride,
+                    .out = hidden.data,
+                    .out_stride = hidden.stride});
     team_.meet();
     count(Stage::output);
   }
   if (!shape_.is_pre_norm) normalize_after(block.feed_forward_norm);
 }
 
-void ShardRun::normalize(const Norm& norm, const float* in, float* out, std::int64_t rows, const OperandBuffer* rounded) {
-  const Part own = own_rows(rows);
+void ShardRun::normalize(const Norm& norm, const Rows& in, const Rows& out, const OperandBuffer* rounded) {
+  const Part own = own_rows(in.rows);
   if (own.begin >= own.end) return;
-  bfloat16* halves = nullptr;
-  std::int64_t halves_stride = 0;
-  if (rounded != nullptr) {
-    const Operand input = from_row(rounded->operand(), Format::bfloat16, own.begin);
-    halves = static_cast<bfloat16*>(input.data);
-    halves_stride = input.stride;
-  }
-  kernels_.normalize(in + own.begin * stride_, stride_, own.end - own.begin, shape_.hidden_size, row_norm(norm, shape_),
-                     out + own.begin * stride_, stride_, halves, halves_stride);
+  Operand halves;
+  if (rounded != nullptr) halves = from_row(rounded->operand(), Format::bfloat16, own.begin);
+  kernels_.normalize(in.from(own.begin).floats(), in.stride, own.end - own.begin, shape_.hidden_size, row_norm(norm, shape_),
+                     out.from(own.begin).floats(), out.stride, static_cast<bfloat16*>(halves.data), halves.stride);
 }
 
-// The states themselves are normed.
 void ShardRun::normalize_after(const Norm& norm) {
-  const bool rounds = encoder_.format_ == Format::bfloat16;
-  normalize(norm, hidden_, hidden_, active_, rounds ? &work_.input : nullptr);
-  input_ = rounds ? work_.input.operand() : operand_of(hidden_, stride_, active_, shape_.hidden_size, work_.input);
+  const bool rounds = model_.format == Format::bfloat16;
+  normalize(norm, hidden_, hidden_, rounds ? &work_.input : nullptr);
+  input_ = rounds ? work_.input.operand() : operand_of(hidden_, shape_.hidden_size, work_.input);
   team_.meet();
   count(Stage::norms);
 }
 
-// What the next product reads is normed, the states stay as they are.
 void ShardRun::normalize_before(const Norm& norm) {
-  const bool rounds = encoder_.format_ == Format::bfloat16 && norm.is_there();
-  float* normed = norm.is_there() ? work_.normed.as<float>() : hidden_;
-  if (norm.is_there()) normalize(norm, hidden_, normed, active_, rounds ? &work_.input : nullptr);
-  input_ = rounds ? work_.input.operand() : operand_of(normed, stride_, active_, shape_.hidden_size, work_.input);
+  const bool rounds = model_.format == Format::bfloat16 && norm.exists();
+  Rows normed = hidden_;
+  if (norm.exists()) {
+    normed.data = work_.normed.rows().data;
+    normalize(norm, hidden_, normed, rounds ? &work_.input : nullptr);
+  }
+  input_ = rounds ? work_.input.operand() : operand_of(normed, shape_.hidden_size, work_.input);
   team_.meet();
   count(Stage::norms);
 }
 
 void ShardRun::take(int state, std::optional<bool> unnormed) {
-  const Part own = part_of(shape_.hidden_size, 16, rank_, team_.size());
-  collector_.take(state, unnormed, {hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_,
-                  work_.folds.as<float>(), own.begin, own.end);
+  const Part own = own_columns();
+  context_.collector.take(state, unnormed, states(), shard_, work_.folds.as<float>(), own.begin, own.end);
   // what comes next writes what this reads
   team_.meet();
 }
 
 void ShardRun::collect(int state) {
-  const Norm& final_norm = encoder_.final_norm_;
-  if (!final_norm.is_there() || state != static_cast<int>(encoder_.layers_.size())) {
+  if (model_.final_norm == nullptr || state != static_cast<int>(model_.layers.size())) {
     take(state, std::nullopt);
   } else {
     take(state, true);
-    if (collector_.wants_normed(state)) {
-      normalize(final_norm, hidden_, hidden_, active_, nullptr);
+    if (context_.collector.wants_normed(state)) {
+      normalize(*model_.final_norm, hidden_, hidden_, nullptr);
       team_.meet();
       take(state, false);
     }
@@ -373,19 +344,20 @@ void ShardRun::collect(int state) {
 }
 
 void ShardRun::finish() {
-  if (!collector_.wants_pooler()) return;
-  const Part columns = part_of(shape_.hidden_size, 16, rank_, team_.size());
-  const std::int64_t rows = collector_.pooler_rows(shard_);
-  collector_.take_pooler_rows({hidden_, stride_, active_, is_kept_ ? kept_.data() : nullptr}, shard_, work_.pooler_rows.as<float>(),
-                              columns.begin, columns.end);
+  const Collector& collector = context_.collector;
+  if (!collector.wants_pooler()) return;
+  const Part columns = own_columns();
+  Rows first = work_.pooler_rows.rows();
+  first.rows = collector.pooler_rows(shard_);
+  collector.take_pooler_rows(states(), shard_, first.floats(), columns.begin, columns.end);
   team_.meet();
-  const Operand input = operand_of(work_.pooler_rows.as<float>(), stride_, rows, shape_.hidden_size, work_.pooler_operand);
+  const Operand input = operand_of(first, shape_.hidden_size, work_.pooler_operand);
   team_.meet();
-  const Matrix& pooler = *encoder_.pooler_;
-  shared_product(input, 0, rows, pooler, 0, pooler.panels(),
-                 {pooler.bias(), Activation::tanh, nullptr, 0, work_.pooled_rows.as<void>(), stride_, false});
+  const Rows& pooled = work_.pooled_rows.rows();
+  shared_product(input, first.rows, *model_.pooler,
+                 {.bias = model_.pooler->bias(), .activation = Activation::tanh, .out = pooled.data, .out_stride = pooled.stride});
   team_.meet();
-  collector_.put_pooled(work_.pooled_rows.as<float>(), stride_, shard_, columns.begin, columns.end);
+  collector.put_pooled(pooled.floats(), pooled.stride, shard_, columns.begin, columns.end);
   team_.meet();
   count(Stage::captures);
 }

@@ -3,21 +3,18 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
-#include <stdexcept>
-
 #include "bindings.hpp"
-#include "kernels.hpp"
+#include "names.hpp"
 
 namespace {
 
-// Of an encoder, by the names that users give them; the ones that any instruction set has come first.
+// Names of the precisions that an instruction set offers; those that all offer come first.
 std::vector<std::string> precisions(const std::string& instruction_set) {
-  const layertap::Kernels* kernels = layertap::kernels_of(instruction_set.c_str());
-  if (kernels == nullptr) throw std::invalid_argument("this machine has no instruction set '" + instruction_set + "'");
-  std::vector<std::string> found = {"float32", "float32-high"};
-  if (kernels->has_bfloat16) found.emplace_back("bfloat16");
-  if (kernels->has_int8) found.emplace_back("int8");
-  return found;
+  const layertap::Kernels& kernels = layertap::kernels_named(instruction_set);
+  std::vector<std::string> names = {"float32", "float32-high"};
+  if (kernels.has_bfloat16) names.emplace_back("bfloat16");
+  if (kernels.has_int8) names.emplace_back("int8");
+  return names;
 }
 
 std::string compiler() {

@@ -31,6 +31,12 @@ inline Floats quotient(Floats a, Floats b) {
   const __m512 first_try = _mm512_mul_ps(a.v, inverse);
   return {_mm512_fmadd_ps(_mm512_fnmadd_ps(first_try, b.v, a.v), inverse, first_try)};
 }
+// relu(x), but NaN for -inf: what -inf times 0 is in x Phi(x). One instruction, by the class of each number.
+inline Floats positive_part(Floats x) {
+  // a response for each class from the lowest digit up: quiet NaN, signalling NaN, 0 and 1 as they are (1; 2: made quiet),
+  // NaN for -inf (3), inf as it is, 0 for what is negative (8), and positive numbers as they are
+  return {_mm512_fixupimm_ps(x.v, x.v, _mm512_set1_epi32(0x18131121), 0)};
+}
 // 1 / x within 2^-14.
 inline Floats rough_inverse(Floats x) { return {_mm512_rcp14_ps(x.v)}; }
 
@@ -52,6 +58,8 @@ inline Floats with_sign(Floats x, Floats sign) {
   return {_mm256_or_ps(_mm256_andnot_ps(bit, x.v), _mm256_and_ps(bit, sign.v))};
 }
 inline Floats quotient(Floats a, Floats b) { return a / b; }
+// As for AVX-512.
+inline Floats positive_part(Floats x) { return x - min(x, zero()); }
 
 #endif
 
@@ -128,17 +136,13 @@ inline Floats tanh(Floats x) {
   return with_sign(e / (e + all(2.0F)), x);
 }
 
-// x / (1 + e^-x).
-inline Floats silu(Floats x) {
-  const Floats low = max(all(-110.0F), x);  // so that -inf gives -0
-  return low / (all(1.0F) + exp(zero() - low));
-}
+// x / (1 + e^-x); -inf gives NaN, as -inf times 0 does, and so do the functions below.
+inline Floats silu(Floats x) { return x / (all(1.0F) + exp(zero() - x)); }
 
 // x / 2 (1 + tanh(y)) = x / (1 + e^(-2 y)), y = sqrt(2 / pi) (x + 0.044715 x^3).
 inline Floats gelu_tanh(Floats x) {
-  const Floats low = max(all(-12.0F), x);  // so that -inf gives -0
-  const Floats minus_2y = low * fma(low * low, all(-0.0713548163F), all(-1.59576912F));
-  return low / (all(1.0F) + exp(minus_2y));
+  const Floats minus_2y = x * fma(x * x, all(-0.0713548163F), all(-1.59576912F));
+  return x / (all(1.0F) + exp(minus_2y));
 }
 
 // x Phi(x), Phi the normal distribution function. With t = |x|, Phi(-t) = e^(-t^2 / 2) R(t), and R (half of the scaled
@@ -167,7 +171,7 @@ inline Floats gelu(Floats x) {
   below = fma(below, t, all(1.20554721F));
   below = fma(below, t, all(1.67645121F));
   below = fma(below, t, all(1.0F));
-  return relu(x) - scale(quotient(t * above * p, below), n);
+  return positive_part(x) - scale(quotient(t * above * p, below), n);
 }
 
 #if defined(__AVX512F__)
@@ -192,7 +196,7 @@ alignas(64) constexpr float tail_3[16] = {
 
 // gelu to 2^-10 of the result; below -4.5 a constant -1.5e-5. Eleven instructions.
 inline Floats gelu_rounded(Floats x) {
-  // |x|, at most just below 4.5 (for NaN too: relu hands that on)
+  // |x|, at most just below 4.5 (for NaN too: the positive part hands that on)
   const __m512 t = _mm512_range_ps(x.v, _mm512_set1_ps(4.4999995F), 0b1010);
   // floor(t * 16 / 4.5) in the low bits, where a permutation looks for its index
   const __m512i part = _mm512_castps_si512(
@@ -201,18 +205,16 @@ inline Floats gelu_rounded(Floats x) {
   p = _mm512_fmadd_ps(p, t, _mm512_permutexvar_ps(part, _mm512_load_ps(tail_2)));
   p = _mm512_fmadd_ps(p, t, _mm512_permutexvar_ps(part, _mm512_load_ps(tail_1)));
   p = _mm512_fmadd_ps(p, t, _mm512_permutexvar_ps(part, _mm512_load_ps(tail_0)));
-  return {_mm512_fnmadd_ps(p, t, relu(x).v)};
+  return {_mm512_fnmadd_ps(p, t, positive_part(x).v)};
 }
 
 inline Floats silu_rounded(Floats x) {
-  const Floats low = max(all(-110.0F), x);
-  return low * rough_inverse(all(1.0F) + exp2_rounded(low * all(-log2_of_e)));
+  return x * rough_inverse(all(1.0F) + exp2_rounded(x * all(-log2_of_e)));
 }
 
 inline Floats gelu_tanh_rounded(Floats x) {
-  const Floats low = max(all(-12.0F), x);
-  const Floats minus_2y = low * fma(low * low, all(-0.0713548163F * log2_of_e), all(-1.59576912F * log2_of_e));
-  return low * rough_inverse(all(1.0F) + exp2_rounded(minus_2y));
+  const Floats minus_2y = x * fma(x * x, all(-0.0713548163F * log2_of_e), all(-1.59576912F * log2_of_e));
+  return x * rough_inverse(all(1.0F) + exp2_rounded(minus_2y));
 }
 
 #else

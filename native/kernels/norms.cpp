@@ -10,6 +10,13 @@ struct Moments {
   float by;
 };
 
+// 1 / sqrt(mean_square + eps). NaN where the sum of squares has overflowed: its reciprocal, 0, would turn the row into
+// zeros or the bias, a finite result that is wrong.
+float inverse_root(double mean_square, float eps) {
+  if (!(mean_square < static_cast<double>(__builtin_inff()))) return __builtin_nanf("");
+  return static_cast<float>(1.0 / __builtin_sqrt(mean_square + static_cast<double>(eps)));
+}
+
 // In two passes, and the second sees how far the first was off: the sum of all differences to the mean, which would be 0.
 Moments moments(const float* row, std::int64_t columns, float eps) {
   constexpr int chains = 4;  // sums under way at once, as an addition takes 3 or 4 cycles
@@ -34,8 +41,7 @@ Moments moments(const float* row, std::int64_t columns, float eps) {
   const double more = static_cast<double>(sum((off[0] + off[1]) + (off[2] + off[3]))) / static_cast<double>(columns);
   const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
   const double variance = square / static_cast<double>(columns) - more * more;
-  const double by = 1.0 / __builtin_sqrt((variance < 0.0 ? 0.0 : variance) + static_cast<double>(eps));
-  return {static_cast<float>(static_cast<double>(rough) + more), static_cast<float>(by)};
+  return {static_cast<float>(static_cast<double>(rough) + more), inverse_root(variance < 0.0 ? 0.0 : variance, eps)};
 }
 
 // The same without a mean: the root of the mean square (Zhang and Sennrich 2019).
@@ -48,8 +54,7 @@ Moments root_mean_square(const float* row, std::int64_t columns, float eps) {
     for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width));
   each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, load(row + c, lanes)); });
   const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
-  const double by = 1.0 / __builtin_sqrt(square / static_cast<double>(columns) + static_cast<double>(eps));
-  return {0.0F, static_cast<float>(by)};
+  return {0.0F, inverse_root(square / static_cast<double>(columns), eps)};
 }
 
 template <bool has_bias, bool has_rounded>

@@ -332,13 +332,12 @@ std::size_t product_tiles_scratch() { return static_cast<std::size_t>((group_blo
 
 void product_tiles(const Operand& a, std::int64_t row_begin, std::int64_t row_end, const PackedMatrix& w,
                    std::int64_t panel_begin, std::int64_t panel_end, const Epilogue& epilogue, void* scratch) {
-  const std::int64_t value_bytes = w.format == Format::int8 ? 1 : 2;
   const Product p = {
       a,
       w,
       epilogue,
-      a.stride * value_bytes,
-      a.part_stride * value_bytes,
+      a.stride * value_bytes(w.format),
+      a.part_stride * value_bytes(w.format),
       padded_groups(w.format, w.inner) / tile_groups,
       static_cast<const char*>(w.data) + packed_bytes(w.format, w.rows, w.inner),
   };

@@ -15,11 +15,6 @@ constexpr std::int64_t group_size(Format format) {
   return format == Format::float32 ? 1 : format == Format::int8 ? 4 : 2;
 }
 
-// Matrices that a weight is the sum of.
-constexpr std::int64_t parts_of(Format format) {
-  return format == Format::split2 ? 2 : format == Format::split3 ? 3 : 1;
-}
-
 constexpr std::int64_t groups_of(Format format, std::int64_t inner) {
   return (inner + group_size(format) - 1) / group_size(format);
 }

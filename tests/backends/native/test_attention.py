@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+native = pytest.importorskip(
+    "layertap.backends.native._native_testing", reason="the native kernels are not built for tests"
+)
 
 FORMATS = [(name, "float32") for name in native.instruction_sets()]
 FORMATS += [(name, "bfloat16") for name in native.instruction_sets() if name in ("avx512_bf16", "amx", "amx_emulated")]

@@ -116,6 +116,7 @@ def test_a_run_before_its_weights_is_refused():
         ({"layers": [(0, -1, -1)]}, "layers"),
         ({"layers": [(0, 0, 0)]}, "layers"),
         ({"frequencies": [[1.0, 0.5]]}, "frequencies"),
+        ({"precision": "bfloat16", "instruction_set": "avx2"}, "no products in bfloat16"),
     ],
 )
 def test_models_that_are_none_are_refused(change, why):
@@ -126,24 +127,60 @@ def test_models_that_are_none_are_refused(change, why):
 def test_vectors_of_distances_that_fit_nothing_are_refused():
     h = NUMBERS["hidden_size"]
 
-    def give(encoder, rows=8, columns=h, norm=None):
-        encoder.set_distances(vectors=np.zeros((rows, columns), np.float32), norm_weight=norm, norm_bias=None)
+    def load(encoder, rows=8, columns=h, norm=None, **others):
+        encoder.load_embeddings(
+            words=(np.zeros((9, h), np.float32), "F32"),
+            distance_vectors=np.zeros((rows, columns), np.float32),
+            distance_norm=None if norm is None else (norm, None),
+            **others,
+        )
 
     for bad in ({"rows": 7}, {"rows": 0}, {"columns": h + 1}):
         with pytest.raises(ValueError, match="vectors of distances"):
-            give(_native.Encoder(**NUMBERS), **bad)
+            load(_native.Encoder(**NUMBERS), **bad)
     with pytest.raises(ValueError, match="norm"):
-        give(_native.Encoder(**NUMBERS), norm=np.ones(h + 1, np.float32))
-    with pytest.raises(ValueError, match="nor windows"):
-        give(_native.Encoder(**(NUMBERS | {"layers": [(0, 4, -1)]})))
+        load(_native.Encoder(**NUMBERS), norm=np.ones(h + 1, np.float32))
+    with pytest.raises(ValueError, match="or windows"):
+        load(_native.Encoder(**(NUMBERS | {"layers": [(0, 4, -1)]})))
+    with pytest.raises(ValueError, match="with a bias by distance"):
+        load(_native.Encoder(**NUMBERS), distance_bias=np.zeros((4, 3), np.float32))
     encoder = _native.Encoder(**NUMBERS)
     with pytest.raises(ValueError, match="after their vectors"):
         encoder.reach_distances(np.zeros(3, np.int32))
-    give(encoder)
+    load(encoder)
     for bad in ([0, 1], [2, 1, 0], [-1, 0, 1], [6, 7, 8], []):
         with pytest.raises(ValueError, match="distances"):
             encoder.reach_distances(np.array(bad, np.int32))
     encoder.reach_distances(np.array([3, 4, 5], np.int32))
+
+
+def test_embeddings_are_loaded_once_and_before_the_blocks():
+    """Runs rely on them, and on how much memory they take, from the first run on."""
+    h, f = NUMBERS["hidden_size"], NUMBERS["intermediate_size"]
+    sizes = {"query": (h, h), "key": (h, h), "value": (h, h), "attention_output": (h, h)}
+    dense = {name: (np.zeros(size, np.float32), None) for name, size in sizes.items()}
+    dense |= {"intermediate": (np.zeros((f, h), np.float32), None), "output": (np.zeros((h, f), np.float32), None)}
+    norm = (np.ones(h, np.float32), None)
+    words = (np.zeros((9, h), np.float32), "F32")
+    encoder = _native.Encoder(**NUMBERS)
+    with pytest.raises(ValueError, match="before the blocks"):
+        encoder.add_block(**dense, attention_norm=norm, feed_forward_norm=norm)
+    encoder.load_embeddings(words=words)
+    with pytest.raises(ValueError, match="loaded already"):
+        encoder.load_embeddings(words=words, projection=(np.zeros((h, h), np.float32), None))
+    for wrong, why in (
+        ({"gate": dense["intermediate"]}, "gate"),
+        ({"query": dense["output"]}, "shape"),
+        ({"key": (dense["key"][0], np.zeros(h - 1, np.float32))}, "bias"),
+        ({"attention_norm": None}, "norm of the block"),
+        ({"attention_norm": (np.ones(h - 1, np.float32), None)}, "norm"),
+        ({"distance_keys": dense["key"]}, "distances"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            encoder.add_block(**(dense | {"attention_norm": norm, "feed_forward_norm": norm} | wrong))
+    assert encoder.bytes == 0
+    encoder.add_block(**dense, attention_norm=norm, feed_forward_norm=norm)
+    assert encoder.bytes > 0
 
 
 def test_arrays_that_lie_apart_or_crooked(model):

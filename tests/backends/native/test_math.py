@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 
-native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+native = pytest.importorskip(
+    "layertap.backends.native._native_testing", reason="the native kernels are not built for tests"
+)
 
 instruction_sets = pytest.mark.parametrize("instruction_set", native.instruction_sets())
 
@@ -118,7 +120,10 @@ def test_special_values(instruction_set, function):
             assert top == np.inf
     else:
         assert top == (1 if function == "tanh" else np.inf)
-        assert bottom == (-1 if function == "tanh" else pytest.approx(0, abs=2e-5))
+        if function in ("tanh", "relu"):
+            assert bottom == (-1 if function == "tanh" else 0)
+        else:  # -inf times 0, as in torch: a finite result would hide the overflow
+            assert np.isnan(bottom)
         assert zero == 0
         assert minus_zero == 0
 
@@ -145,9 +150,9 @@ def test_same_bits_in_every_lane(instruction_set, function):
 
 def test_refused():
     x = np.zeros(4, dtype=np.float32)
-    with pytest.raises(ValueError, match="not on this processor: mmx"):
+    with pytest.raises(ValueError, match="no instruction set 'mmx'"):
         native.evaluate("mmx", "exp", x, x)
-    with pytest.raises(ValueError, match="no such function: log"):
+    with pytest.raises(ValueError, match="function 'log' does not exist"):
         native.evaluate("avx2", "log", x, x)
     with pytest.raises(ValueError, match="same length"):
         native.evaluate("avx2", "exp", x, x[:3].copy())

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+native = pytest.importorskip(
+    "layertap.backends.native._native_testing", reason="the native kernels are not built for tests"
+)
 
 WITH_TILES = [name for name in native.instruction_sets() if name.startswith("amx")]
 with_tiles = pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import pytest
 
 from tests.selection import slow_except
 
-native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+native = pytest.importorskip(
+    "layertap.backends.native._native_testing", reason="the native kernels are not built for tests"
+)
 
 VALUE = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8}  # bfloat16 travels as uint16
 OF_VECTORS = {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
+native = pytest.importorskip(
+    "layertap.backends.native._native_testing", reason="the native kernels are not built for tests"
+)
 
 instruction_sets = pytest.mark.parametrize("instruction_set", native.instruction_sets())
 
@@ -102,6 +104,22 @@ def test_layer_norm_of_what_is_not_finite_or_all_the_same(instruction_set):
     assert np.isnan(out[1:3, :100]).all()
     assert not out[:, 100:].any()
     assert np.abs(out[3, :100] - 1).max() < 0.1
+
+
+@instruction_sets
+@pytest.mark.parametrize("rms", [False, True])
+@pytest.mark.parametrize("has_bias", [False, True])
+@pytest.mark.parametrize("columns", [1, 100, 768])
+def test_norms_whose_squares_overflow_are_nan_and_not_zero(instruction_set, rms, has_bias, columns):
+    rows = normal(3, columns)
+    rows[1] = np.where(np.arange(columns) % 2, 1e25, -1e25)
+    rows[2, columns // 2] = 3e38
+    ones = np.ones(columns, dtype=np.float32)
+    out, rounded = norm(instruction_set, rows, ones, ones if has_bias else None, rms=rms)
+    overflows = [1, 2] if columns > 1 or rms else []  # a single column is its own mean
+    assert np.isfinite(out[0, :columns]).all()
+    assert np.isnan(out[overflows, :columns]).all()
+    assert np.isnan(from_bfloat16(rounded[overflows, :columns])).all()
 
 
 @instruction_sets
@@ -296,7 +314,7 @@ def test_refused():
         native.normalize("avx2", rows, 70, weight[:69].copy(), None, 1e-5, False, out, None)
     with pytest.raises(ValueError, match="out"):
         native.normalize("avx2", rows, 70, weight, None, 1e-5, False, out[:, :100].copy(), None)
-    with pytest.raises(ValueError, match="no such format"):
+    with pytest.raises(ValueError, match="format 'int4' does not exist"):
         native.to_operand("avx2", rows, 70, "int4", out[None], None)
     with pytest.raises(ValueError, match="steps"):
         native.to_operand("avx2", rows, 70, "int8", out[None].astype(np.uint8), None)

@@ -1,6 +1,6 @@
-"""`NativeBackend`: programs over packed batches on the kernels in `native/`.
+"""`NativeBackend`: runs programs over packed batches on the kernels in `native/`.
 
-Python's part is to load blocks as programs reach them and to lay out what a run needs; the C++ checks all of it again.
+Python loads blocks as programs reach them and lays out the arrays of a run; the C++ checks all of them again.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from layertap.tensors import TensorView
 
 
 class NativeBackend(Backend):
-    """Runs one model's programs on this machine's processor.
+    """Runs the programs of one model on the processor of this machine.
 
-    The same text gives the same bits in every batch, with every other feature beside it, on any number of threads.
+    A text gives the same bits in every batch, with every other feature beside it, and on any number of threads. Several
+    Python threads may share one backend: a run sees only parts of the model that are completely loaded.
 
     Args:
-        spec: what to run; one that `supports` has nothing against.
-        weights: canonical names -> their stored tensors, checked; called as blocks are first reached.
-        precision: "float32", "float32-high", "bfloat16" or "int8"; one that the instruction set has.
-        threads: of a run.
-        instruction_set: one of `_native.instruction_sets()`.
+        spec: The model; `supports` must have no objection to it.
+        weights: Gives stored tensors, checked, for canonical names; called when a program first reaches a block.
+        precision: "float32", "float32-high", "bfloat16" or "int8"; the instruction set must offer it.
+        threads: Number of threads of one run.
+        instruction_set: One of `_native.instruction_sets()`.
     """
 
     name = "native"
@@ -48,10 +49,9 @@ class NativeBackend(Backend):
         self._lock = Lock()
         self._blocks = 0
         self._has_embeddings = False
-        self._tables: dict[str, tuple[npt.NDArray[Any], str]] = {}
         self._has_final_norm = False
         self._has_pooler = False
-        self._reached = 0  # tokens of the longest sequence whose distances are there
+        self._reached = 0  # tokens of the longest sequence whose distances are known
         thetas = sorted(set(spec.rotary_thetas))
         self._encoder = _native.Encoder(
             instruction_set=instruction_set,
@@ -93,20 +93,20 @@ class NativeBackend(Backend):
             cu_seqlens=batch.cu_seqlens,
             stop=program.stop,
             top_rows=rows_needed(program, segments, batch.num_tokens),
-            captures=[_as_tuple(capture, kinds, results[capture]) for capture in program.captures],
-            segments=[_as_arrays(segments[kind]) for kind in kinds],
+            captures=[_native_capture(capture, kinds, results[capture]) for capture in program.captures],
+            segments=[_native_segments(segments[kind]) for kind in kinds],
             threads=self.threads,
         )
         return results
 
     def stage_seconds(self) -> dict[str, float]:
-        """Seconds that all runs so far spent in each stage, threads added up."""
+        """Return the seconds that all runs so far spent in each stage, summed over threads."""
         seconds: dict[str, float] = self._encoder.stage_seconds()
         return seconds
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of the weights that are loaded, the embedding tables aside, which stay in their file."""
+        """Size in bytes of the loaded weights without the embedding tables, which stay in their file."""
         size: int = self._encoder.bytes
         return size
 
@@ -128,17 +128,16 @@ class NativeBackend(Backend):
                 self._load_block(self._blocks)
                 self._blocks += 1
             if self.spec.final_norm and program.stop == self.spec.num_hidden_layers and not self._has_final_norm:
-                found = self._floats("encoder.final_norm.", ("weight", "bias"))
-                self._encoder.set_final_norm(found["weight"], found.get("bias"))
+                self._encoder.set_final_norm(_pair(self._floats("encoder.final_norm.", ("weight", "bias")), ""))
                 self._has_final_norm = True
             if any(capture.pooler for capture in program.captures) and not self._has_pooler:
-                found = self._floats("pooler.", ("dense.weight", "dense.bias"))
-                self._encoder.set_pooler(found["dense.weight"], found.get("dense.bias"))
+                pooler = self._floats("pooler.dense.", ("weight", "bias"))
+                self._encoder.set_pooler((pooler["weight"], pooler.get("bias")))
                 self._has_pooler = True
 
     def _load_embeddings(self) -> None:
         tables = {
-            name: self._weights([key])[key]
+            name: _stored(self._weights([key])[key])
             for name, key in (
                 ("words", "embeddings.word_embeddings.weight"),
                 ("positions", "embeddings.position_embeddings.weight"),
@@ -146,42 +145,31 @@ class NativeBackend(Backend):
             )
             if key in self.spec.parameters()
         }
-        stored = {name: _stored(view) for name, view in tables.items()}
-        self._tables = stored  # the encoder reads them where they lie
         small = self._floats(
             "embeddings.", ("LayerNorm.weight", "LayerNorm.bias", "projection.weight", "projection.bias")
         )
-        self._encoder.set_embeddings(
-            words=stored["words"][0],
-            words_type=stored["words"][1],
-            positions=stored.get("positions", (None, ""))[0],
-            positions_type=stored.get("positions", (None, "F32"))[1],
-            types=stored.get("types", (None, ""))[0],
-            types_type=stored.get("types", (None, "F32"))[1],
-            norm_weight=small.get("LayerNorm.weight"),
-            norm_bias=small.get("LayerNorm.bias"),
-            projection=small.get("projection.weight"),
-            projection_bias=small.get("projection.bias"),
+        self._encoder.load_embeddings(
+            **tables, norm=_pair(small, "LayerNorm."), projection=_pair(small, "projection."), **self._relative()
         )
-        self._load_relative()
 
-    def _load_relative(self) -> None:
+    def _relative(self) -> dict[str, Any]:
+        """Return the arguments of `load_embeddings` that describe relative positions."""
         relative = self.spec.relative
         if isinstance(relative, Disentangled):
-            found = self._floats("encoder.", ("rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"))
-            self._encoder.set_distances(
-                vectors=found["rel_embeddings.weight"],
-                norm_weight=found.get("LayerNorm.weight"),
-                norm_bias=found.get("LayerNorm.bias"),
-            )
-        elif relative is not None:
-            longest = self.spec.positions.max_length
-            table = self._floats("encoder.relative_attention_bias.", ("weight",))["weight"]
-            buckets = relative.buckets_of(np.arange(1 - longest, longest))
-            self._encoder.set_distance_bias(np.ascontiguousarray(table[buckets].T))
+            vectors = self._floats("encoder.", ("rel_embeddings.weight", "LayerNorm.weight", "LayerNorm.bias"))
+            return {
+                "distance_vectors": vectors["rel_embeddings.weight"],
+                "distance_norm": _pair(vectors, "LayerNorm."),
+            }
+        if relative is None:
+            return {}
+        longest = self.spec.positions.max_length
+        table = self._floats("encoder.relative_attention_bias.", ("weight",))["weight"]
+        buckets = relative.buckets_of(np.arange(1 - longest, longest))
+        return {"distance_bias": np.ascontiguousarray(table[buckets].T)}
 
     def _reach(self, longest: int) -> None:
-        """Sequences of so many tokens can be run: their distances are known."""
+        """Make the distances within sequences of `longest` tokens known to the encoder."""
         if not isinstance(self.spec.relative, Disentangled):
             return
         with self._lock:
@@ -193,79 +181,73 @@ class NativeBackend(Backend):
             self._reached = reached
 
     def _load_block(self, block: int) -> None:
-        dense = [
-            "attention.self.query",
-            "attention.self.key",
-            "attention.self.value",
-            "attention.output.dense",
-            "intermediate.dense",
-            "output.dense",
-        ]
-        if self.spec.gated:
-            dense.append("intermediate.gate")
         before = self.spec.norm_position == "pre"
-        norms = ("attention.LayerNorm", "LayerNorm") if before else ("attention.output.LayerNorm", "output.LayerNorm")
-        names = [f"{name}.{part}" for name in (*dense, *norms) for part in ("weight", "bias")]
-        keys, queries = self._projections_of_distances()
-        own = [f"{name}.{part}" for name in (keys, queries) if name for part in ("weight", "bias")]
-        found = self._floats(f"encoder.layer.{block}.", list(dict.fromkeys(names + own)))
+        keys, queries = self._distance_projections()
+        names = {
+            "query": "attention.self.query",
+            "key": "attention.self.key",
+            "value": "attention.self.value",
+            "attention_output": "attention.output.dense",
+            "intermediate": "intermediate.dense",
+            "output": "output.dense",
+            "gate": "intermediate.gate" if self.spec.gated else None,
+            "attention_norm": "attention.LayerNorm" if before else "attention.output.LayerNorm",
+            "feed_forward_norm": "LayerNorm" if before else "output.LayerNorm",
+            "distance_keys": keys,
+            "distance_queries": queries,
+        }
+        own = dict.fromkeys(f"{name}.{part}" for name in names.values() if name for part in ("weight", "bias"))
+        arrays = self._floats(f"encoder.layer.{block}.", list(own))
+        parts: dict[str, Any] = {part: _pair(arrays, f"{name}.") for part, name in names.items()}
+        self._encoder.add_block(**parts)
 
-        def projection(name: str | None) -> tuple[FloatArray, FloatArray | None] | None:
-            return None if name is None else (found[f"{name}.weight"], found.get(f"{name}.bias"))
-
-        self._encoder.add_block(
-            weights=[found[f"{name}.weight"] for name in dense],
-            biases=[found.get(f"{name}.bias") for name in dense],
-            norms=[found.get(f"{name}.{part}") for name in norms for part in ("weight", "bias")],
-            distance_keys=projection(keys),
-            distance_queries=projection(queries),
-        )
-
-    def _projections_of_distances(self) -> tuple[str | None, str | None]:
-        """Which dense layers of a block make keys and queries of distances."""
+    def _distance_projections(self) -> tuple[str | None, str | None]:
+        """Return the names of the dense layers that make keys and queries of distances, or None for absent terms."""
         relative = self.spec.relative
         if not isinstance(relative, Disentangled):
             return None, None
         names = ("key", "query") if relative.shared_projections else ("pos_key_proj", "pos_query_proj")
         terms = (relative.content_to_position, relative.position_to_content)
         keys, queries = (
-            f"attention.self.{name}" if is_there else None for name, is_there in zip(names, terms, strict=True)
+            f"attention.self.{name}" if has_term else None for name, has_term in zip(names, terms, strict=True)
         )
         return keys, queries
 
     def _floats(self, prefix: str, names: tuple[str, ...] | list[str]) -> dict[str, FloatArray]:
-        """Those of the weights that the spec has, by their names after the prefix, as contiguous float32."""
+        """Return the weights that the spec has, keyed by their names after the prefix, as contiguous float32."""
         parameters = self.spec.parameters()
         wanted = [name for name in names if prefix + name in parameters]
         views = self._weights([prefix + name for name in wanted])
         return {name: np.ascontiguousarray(views[prefix + name].to_float32()) for name in wanted}
 
 
+def _pair(arrays: Mapping[str, FloatArray], prefix: str) -> tuple[FloatArray, FloatArray | None] | None:
+    """Return the weight and the bias, or None, of a dense layer or a norm; None if the model has no such part."""
+    weight = arrays.get(f"{prefix}weight")
+    return None if weight is None else (weight, arrays.get(f"{prefix}bias"))
+
+
 def _stored(view: TensorView) -> tuple[npt.NDArray[Any], str]:
-    """A table as it lies in its file, and its dtype's name; float64, which kernels do not read, as float32."""
+    """Return a table as it lies in its file, and its dtype's name; float64, which kernels do not read, as float32."""
     if view.dtype in ("BF16", "F16"):
         return np.require(np.frombuffer(view.buffer, dtype="<u2").reshape(view.shape), requirements="A"), view.dtype
     return view.to_float32(), "F32"
 
 
-def _as_tuple(capture: Capture, kinds: list[SegmentKind], out: FloatArray) -> tuple[object, ...]:
-    return (
-        list(capture.layers),
-        capture.fold,
-        None if capture.weights is None else list(capture.weights),
-        -1 if capture.segments is None else kinds.index(capture.segments),
-        capture.reduce,
-        capture.pooler,
-        capture.unnormed,
-        capture.attention,
-        None if capture.heads is None else list(capture.heads),
-        out,
+def _native_capture(capture: Capture, kinds: list[SegmentKind], out: FloatArray) -> _native.Capture:
+    return _native.Capture(
+        layers=capture.layers,
+        fold=capture.fold,
+        weights=capture.weights,
+        segments=None if capture.segments is None else kinds.index(capture.segments),
+        reduce=capture.reduce,
+        pooler=capture.pooler,
+        unnormed=capture.unnormed,
+        attention=capture.attention,
+        heads=capture.heads,
+        out=out,
     )
 
 
-def _as_arrays(segments: Segments) -> tuple[object, ...]:
-    def ints(values: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-        return np.ascontiguousarray(values, dtype=np.int32)
-
-    weights = None if segments.weights is None else np.ascontiguousarray(segments.weights, dtype=np.float32)
-    return ints(segments.begin), ints(segments.end), ints(segments.offsets), weights
+def _native_segments(segments: Segments) -> _native.Segments:
+    return _native.Segments(begin=segments.begin, end=segments.end, offsets=segments.offsets, weights=segments.weights)

@@ -11,7 +11,8 @@
 #include <string>
 #include <vector>
 
-#include "bindings.hpp"
+#include "names.hpp"
+#include "testing.hpp"
 
 namespace nb = nanobind;
 

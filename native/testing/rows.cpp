@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 
-#include "bindings.hpp"
-#include "kernels.hpp"
+#include "names.hpp"
+#include "testing.hpp"
 
 namespace nb = nanobind;
 
@@ -18,7 +18,7 @@ namespace {
 template <class T, std::size_t dimensions>
 using Array = nb::ndarray<T, nb::ndim<dimensions>, nb::c_contig, nb::device::cpu>;
 using Vector = Array<const float, 1>;
-using Rows = Array<const float, 2>;
+using FloatRows = Array<const float, 2>;
 using Ids = Array<const std::int32_t, 1>;
 using AnyRows = nb::ndarray<nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using AnyParts = nb::ndarray<nb::ndim<3>, nb::c_contig, nb::device::cpu>;
@@ -38,7 +38,7 @@ void check_columns(std::int64_t columns, std::int64_t in_stride) {
   if (columns < 1 || columns > in_stride) refuse("columns: from 1 to those of `in`");
 }
 
-void normalize(const std::string& instruction_set, const Rows& in, std::int64_t columns, const Vector& weight,
+void normalize(const std::string& instruction_set, const FloatRows& in, std::int64_t columns, const Vector& weight,
                const std::optional<Vector>& bias, float eps, bool by_root_mean_square, const Array<float, 2>& out,
                const std::optional<Array<std::uint16_t, 2>>& rounded) {
   const Kernels& kernels = kernels_named(instruction_set);
@@ -52,8 +52,8 @@ void normalize(const std::string& instruction_set, const Rows& in, std::int64_t 
 }
 
 // rows: float32, or uint16 for bfloat16; heads of twice the columns that cosines and sines have, from column 0 on.
-void rotate(const std::string& instruction_set, const AnyRows& rows, std::int64_t num_heads, const Rows& cosines,
-            const Rows& sines, const std::optional<Ids>& places, std::int64_t first_place) {
+void rotate(const std::string& instruction_set, const AnyRows& rows, std::int64_t num_heads, const FloatRows& cosines,
+            const FloatRows& sines, const std::optional<Ids>& places, std::int64_t first_place) {
   const Kernels& kernels = kernels_named(instruction_set);
   const std::int64_t half = size(cosines, 1);
   if (rows.itemsize() != 4 && rows.itemsize() != 2) refuse("rows: float32, or 16 bits wide");
@@ -68,32 +68,19 @@ void rotate(const std::string& instruction_set, const AnyRows& rows, std::int64_
                   sines.data(), places ? places->data() : nullptr, first_place});
 }
 
-struct FormatRow {
-  const char* name;
-  Format format;
-  std::int64_t parts;
-  std::size_t element;
-};
-
-constexpr FormatRow formats[] = {
-    {"float32", Format::float32, 1, 4}, {"bfloat16", Format::bfloat16, 1, 2}, {"int8", Format::int8, 1, 1},
-    {"split2", Format::split2, 2, 2},   {"split3", Format::split3, 3, 2},
-};
-
-void to_operand(const std::string& instruction_set, const Rows& in, std::int64_t columns, const std::string& format,
+void to_operand(const std::string& instruction_set, const FloatRows& in, std::int64_t columns, const std::string& format,
                 const AnyParts& out, const std::optional<Array<float, 2>>& steps) {
   const Kernels& kernels = kernels_named(instruction_set);
-  const auto* row = std::find_if(std::begin(formats), std::end(formats), [&](const FormatRow& f) { return format == f.name; });
-  if (row == std::end(formats)) refuse("no such format");
+  const Format own = format_named(format);
   check_columns(columns, size(in, 1));
   check_out(size(in, 0), columns, size(out, 1), size(out, 2));
-  if (size(out, 0) != row->parts || out.itemsize() != row->element) refuse("out: not as the format has it");
-  if ((row->format == Format::int8) != steps.has_value()) refuse("steps: for int8, and for it alone");
+  if (size(out, 0) != parts_of(own) || static_cast<std::int64_t>(out.itemsize()) != value_bytes(own)) refuse("out: not as the format has it");
+  if ((own == Format::int8) != steps.has_value()) refuse("steps: for int8, and for it alone");
   if (steps && (size(*steps, 0) != 2 || size(*steps, 1) != size(in, 0))) refuse("steps: a scale and a zero point a row");
   float* scales = steps ? steps->data() : nullptr;
   float* zeros = steps ? scales + size(in, 0) : nullptr;
   const Operand operand{out.data(), size(out, 2), size(out, 1) * size(out, 2), scales, zeros};
-  kernels.to_operand(in.data(), size(in, 1), size(in, 0), columns, row->format, operand);
+  kernels.to_operand(in.data(), size(in, 1), size(in, 0), columns, own, operand);
 }
 
 void widen(const std::string& instruction_set, const Array<const std::uint16_t, 2>& in, std::int64_t columns,

@@ -8,8 +8,8 @@
 #include <optional>
 #include <stdexcept>
 
-#include "bindings.hpp"
-#include "kernels.hpp"
+#include "names.hpp"
+#include "testing.hpp"
 
 // For tests and benchmarks: one product at a time, on arrays that numpy knows. bfloat16 travels as uint16.
 namespace layertap {
@@ -32,41 +32,12 @@ Bytes zeroed(std::size_t size) {
   return bytes;
 }
 
-const Kernels& offered(const std::string& instruction_set) {
-  const Kernels* kernels = kernels_of(instruction_set.c_str());
-  if (kernels == nullptr) throw std::invalid_argument("instruction set not offered here: " + instruction_set);
-  return *kernels;
-}
-
-Format format_of(const Kernels& kernels, const std::string& name) {
-  if (name == "float32") return Format::float32;
-  if (name == "bfloat16" && kernels.has_bfloat16) return Format::bfloat16;
-  if (name == "int8" && kernels.has_int8) return Format::int8;
-  if (name == "split2" && kernels.has_split) return Format::split2;
-  if (name == "split3" && kernels.has_split) return Format::split3;
-  throw std::invalid_argument("not a format of " + std::string(kernels.name) + ": " + name);
-}
-
-Activation activation_of(const std::string& name) {
-  if (name == "none") return Activation::none;
-  if (name == "gelu") return Activation::gelu;
-  if (name == "gelu_tanh") return Activation::gelu_tanh;
-  if (name == "relu") return Activation::relu;
-  if (name == "silu") return Activation::silu;
-  if (name == "tanh") return Activation::tanh;
-  throw std::invalid_argument("not an activation: " + name);
-}
-
-std::size_t value_bytes(Format format) { return format == Format::float32 ? 4 : format == Format::int8 ? 1 : 2; }
-
-std::int64_t parts_of(Format format) { return format == Format::split2 ? 2 : format == Format::split3 ? 3 : 1; }
-
 // Packed weights that Python holds.
 class Packed {
  public:
   Packed(const std::string& instruction_set, const std::string& format, const FloatMatrix& weights)
-      : kernels_(offered(instruction_set)) {
-    matrix_.format = format_of(kernels_, format);
+      : kernels_(kernels_named(instruction_set)) {
+    matrix_.format = product_format_named(kernels_, format);
     matrix_.rows = static_cast<std::int64_t>(weights.shape(0));
     matrix_.inner = static_cast<std::int64_t>(weights.shape(1));
     if (matrix_.rows == 0 || matrix_.inner == 0) throw std::invalid_argument("weights [N, K]: neither may be 0");
@@ -122,7 +93,7 @@ void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c
   const std::int64_t row_bytes = static_cast<std::int64_t>(a.shape(1));
   Operand in = {};
   in.data = const_cast<std::uint8_t*>(a.data());
-  in.stride = row_bytes / static_cast<std::int64_t>(value_bytes(matrix.format));
+  in.stride = row_bytes / value_bytes(matrix.format);
   in.part_stride = rows * in.stride;
   check(in.stride % padding == 0 && in.stride >= matrix.inner, "a: stride a multiple of 64, at least K");
   check(static_cast<std::int64_t>(a.shape(0)) == (rows + 15) / 16 * 16 * parts || parts == 1,
@@ -138,7 +109,7 @@ void product(const Packed& w, nb::ndarray<const std::uint8_t, nb::ndim<2>, nb::c
   check(0 <= row_begin && row_begin <= row_end && row_end <= rows, "rows: within out");
   check(0 <= panel_begin && panel_begin <= panel_end && panel_end <= matrix.panels, "panels: within the matrix");
   Epilogue epilogue = {};
-  epilogue.activation = activation_of(activation);
+  epilogue.activation = activation_named(activation);
   if (bias.has_value()) {
     check(static_cast<std::int64_t>(bias->shape(0)) == padded(matrix.rows), "bias: N, up to a multiple of 64");
     epilogue.bias = bias->data();

@@ -1,21 +1,18 @@
-// The threads that work on one run of sequences together.
+// Threads that work on a run together.
 //
-// A thread may come late: on a machine that others use, a processor that slept can take milliseconds to wake, longer than a
-// short text takes. So the first member begins alone, and others are let in where they can be: at the next layer. Which
-// members there are changes speed only.
+// A thread may come late: on a busy machine, a processor that slept can take milliseconds to wake, longer than a short
+// text takes. So the first member begins alone, and others are admitted at the next layer. Who is there affects speed only.
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
-#include <mutex>
+#include <functional>
 #include <optional>
 #include <thread>
-#include <utility>
 
 namespace layertap {
 
-// A part of [0, count) for each member, in units of `unit`; parts differ by one unit at most.
+// A member's part of [0, count), in units of `unit`; parts differ by one unit at most.
 struct Part {
   std::int64_t begin, end;
 };
@@ -27,9 +24,9 @@ inline Part part_of(std::int64_t count, std::int64_t unit, int rank, int size) {
   return {begin < count ? begin : count, end < count ? end : count};
 }
 
-class Team {
+class ThreadTeam {
  public:
-  // Where a run is: before a layer of a shard.
+  // How far a run has come: before a layer of a shard.
   struct Place {
     std::size_t shard;
     int layer;
@@ -39,10 +36,10 @@ class Team {
     Place place;
   };
 
-  // How many there are by now.
+  // Members admitted so far.
   int size() const { return size_.load(std::memory_order_relaxed); }
 
-  // Returns when every member has called it: what they wrote before is seen after.
+  // Returns when every member has called it: what they wrote before is visible afterwards.
   void meet() {
     if (size() == 1) return;
     const std::uint32_t round = round_.load(std::memory_order_acquire);
@@ -56,13 +53,14 @@ class Team {
       if (spins < patience) {
         __builtin_ia32_pause();
       } else {
-        // A member may be waiting for this core; asleep, because who yields in a loop comes last where others work, too.
+        // Sleep: another member may need this core, and on a busy machine a thread that yields in a loop is scheduled last.
         round_.wait(round, std::memory_order_acquire);
       }
     }
   }
 
-  // By who comes later: waits to be let in, and says where to begin - with a meeting; nothing if the run ended before.
+  // Called by a late thread: waits to be admitted, and returns where to begin (with a meeting), or nothing if the run
+  // has ended.
   std::optional<Entry> join() {
     waiting_.fetch_add(1, std::memory_order_relaxed);
     for (int spins = 0;; ++spins) {
@@ -78,7 +76,7 @@ class Team {
     }
   }
 
-  // By the first member, before a meeting: lets in who waits. They take part in that meeting.
+  // Called by the first member before a meeting: admits the threads that wait. They take part in that meeting.
   void admit(Place place) {
     const int count = waiting_.exchange(0, std::memory_order_relaxed);
     if (count == 0) return;
@@ -88,7 +86,7 @@ class Team {
     tickets_.store(count, std::memory_order_release);
   }
 
-  // By the first member: nobody is let in any more.
+  // Called by the first member: no thread is admitted from now on.
   void close() { closed_.store(true, std::memory_order_relaxed); }
 
  private:
@@ -98,35 +96,13 @@ class Team {
   std::atomic<std::uint32_t> round_{0};
   std::atomic<int> waiting_{0}, tickets_{0};
   std::atomic<bool> closed_{false};
-  Place place_{};  // with `first_rank_`: written before tickets are, read by who has one
+  Place place_{};  // written with `first_rank_` before tickets are issued, read by threads that hold one
   int first_rank_ = 0;
 };
 
-// Threads that help with something while it lasts. Who comes when it is over goes away, and is not waited for.
-class Helpers {
- public:
-  bool enter() {
-    const std::lock_guard guard(lock_);
-    if (is_over_) return false;
-    ++inside_;
-    return true;
-  }
-  void leave() {
-    const std::lock_guard guard(lock_);
-    if (--inside_ == 0) empty_.notify_all();
-  }
-  // Returns when all who entered have left.
-  void end() {
-    std::unique_lock guard(lock_);
-    is_over_ = true;
-    empty_.wait(guard, [&] { return inside_ == 0; });
-  }
-
- private:
-  std::mutex lock_;
-  std::condition_variable empty_;
-  int inside_ = 0;
-  bool is_over_ = false;
-};
+// Calls work(0) on this thread and work(1), ..., work(workers - 1) on threads of their own, or on fewer where the process
+// may not start as many. Once work(0) has returned, or thrown, it calls `end`, which must make the others return soon,
+// and waits for those that have begun; a thread that comes later does nothing and is not waited for.
+void run_workers(int workers, const std::function<void(int)>& work, const std::function<void()>& end);
 
 }  // namespace layertap

@@ -1,4 +1,4 @@
-#include "shards.hpp"
+#include "partition.hpp"
 
 #include <algorithm>
 
@@ -6,10 +6,10 @@ namespace layertap {
 
 namespace {
 
-// Fewer rows and weights are read more often than they are used; more, and a shard's states leave the cache.
+// With fewer rows, reading weights takes longer than using them; with more, the states of a shard leave the cache.
 constexpr std::int64_t least_rows = 64;
 constexpr std::int64_t most_rows = 256;
-// Shards a thread, so that the last ones even out.
+// Several shards a thread, so that threads finish at about the same time.
 constexpr std::int64_t shards_a_thread = 4;
 
 struct Extent {
@@ -17,14 +17,14 @@ struct Extent {
 };
 
 Extent extent_of(const Segments& segments, std::int64_t s) {
-  Extent found;
+  Extent extent;
   for (auto r = static_cast<std::size_t>(segments.offsets[static_cast<std::size_t>(s)]);
        r < static_cast<std::size_t>(segments.offsets[static_cast<std::size_t>(s) + 1]); ++r) {
     if (segments.begin[r] >= segments.end[r]) continue;
-    if (found.first < 0 || segments.begin[r] < found.first) found.first = segments.begin[r];
-    found.last = std::max<std::int64_t>(found.last, segments.end[r] - 1);
+    if (extent.first < 0 || segments.begin[r] < extent.first) extent.first = segments.begin[r];
+    extent.last = std::max<std::int64_t>(extent.last, segments.end[r] - 1);
   }
-  return found;
+  return extent;
 }
 
 std::int64_t sequence_of(const Batch& batch, std::int64_t row) {
@@ -32,7 +32,7 @@ std::int64_t sequence_of(const Batch& batch, std::int64_t row) {
   return after - batch.cu_seqlens.begin() - 1;
 }
 
-// The share of the whole that the busiest thread has, times the threads: 1 is even.
+// The busiest thread's share of all rows, times the number of threads: 1 is perfectly even.
 double unevenness(const std::vector<Shard>& shards, std::int64_t tokens, int threads) {
   std::vector<std::int64_t> loads(static_cast<std::size_t>(threads), 0);
   for (const Shard& shard : shards) *std::min_element(loads.begin(), loads.end()) += shard.rows();
@@ -42,7 +42,7 @@ double unevenness(const std::vector<Shard>& shards, std::int64_t tokens, int thr
 
 }  // namespace
 
-Cut cut(const Batch& batch, const Program& program, int threads) {
+WorkPartition partition_work(const Batch& batch, const Program& program, int threads) {
   const std::int64_t sequences = batch.num_sequences();
   const std::int64_t tokens = batch.num_tokens();
   // joined[b]: a segment has rows on both sides of the boundary before sequence b
@@ -56,36 +56,36 @@ Cut cut(const Batch& batch, const Program& program, int threads) {
     }
   }
   const std::int64_t target = std::clamp(tokens / (shards_a_thread * threads), least_rows, most_rows);
-  Cut found{};
-  found.squares.push_back(0);
+  WorkPartition partition;
+  partition.squares.push_back(0);
   for (std::size_t b = 1; b < batch.cu_seqlens.size(); ++b) {
     const std::int64_t length = batch.cu_seqlens[b] - batch.cu_seqlens[b - 1];
-    found.squares.push_back(found.squares.back() + length * length);
+    partition.squares.push_back(partition.squares.back() + length * length);
   }
   std::int64_t begin = 0;
   for (std::int64_t b = 1; b <= sequences; ++b) {
     if (b < sequences && joined[static_cast<std::size_t>(b)] != 0) continue;
-    // where the next sequence, or the next few that are joined, would make it too large
+    // end the shard where the next sequence, or the next few that are joined, would make it too large
     std::int64_t next = b + 1;
     while (next < sequences && joined[static_cast<std::size_t>(next)] != 0) ++next;
     const auto row = [&](std::int64_t sequence) -> std::int64_t { return batch.cu_seqlens[static_cast<std::size_t>(sequence)]; };
     if (b == sequences || row(next) - row(begin) > target) {
-      found.shards.push_back({begin, b, row(begin), row(b)});
+      partition.shards.push_back({begin, b, row(begin), row(b)});
       begin = b;
     }
   }
-  found.together = threads > 1 && unevenness(found.shards, tokens, threads) > 1.35;
+  partition.together = threads > 1 && unevenness(partition.shards, tokens, threads) > 1.35;
   for (const Segments& segments : program.segments) {
-    std::vector<std::vector<std::int32_t>> own(found.shards.size());
+    std::vector<std::vector<std::int32_t>> own(partition.shards.size());
     for (std::int64_t s = 0; s < segments.size(); ++s) {
       const std::int64_t row = std::max<std::int64_t>(extent_of(segments, s).first, 0);
-      const auto after = std::upper_bound(found.shards.begin(), found.shards.end(), row,
+      const auto after = std::upper_bound(partition.shards.begin(), partition.shards.end(), row,
                                           [](std::int64_t value, const Shard& shard) { return value < shard.row_begin; });
-      own[static_cast<std::size_t>(after - found.shards.begin()) - 1].push_back(static_cast<std::int32_t>(s));
+      own[static_cast<std::size_t>(after - partition.shards.begin()) - 1].push_back(static_cast<std::int32_t>(s));
     }
-    found.segments.push_back(std::move(own));
+    partition.segments.push_back(std::move(own));
   }
-  return found;
+  return partition;
 }
 
 }  // namespace layertap
