@@ -114,7 +114,9 @@ class StoredFile:
         self.size = status.st_size
 
     def __del__(self) -> None:
-        self.close()
+        # As the interpreter ends, the functions of `os` may be gone already; the system then closes the descriptor.
+        if getattr(os, "close", None) is not None:
+            self.close()
 
     def close(self) -> None:
         """Close the descriptor; a second call does nothing, and later reads are refused."""
