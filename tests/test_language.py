@@ -56,12 +56,9 @@ UNCONVERTED = (
     "src/layertap/data/slices.py",
     "src/layertap/cli/__init__.py",
     "src/layertap/cli/explain.py",
-    "src/layertap/cli/extract.py",
     "src/layertap/cli/main.py",
     "src/layertap/cli/options.py",
     "src/layertap/cli/predict.py",
-    "src/layertap/cli/running.py",
-    "src/layertap/cli/summary.py",
     "src/layertap/cli/units.py",
     # files
     "src/layertap/data/writers",

@@ -5,7 +5,8 @@
     extractor = Extractor.from_pretrained("sentence-transformers/all-MiniLM-L6-v2")
     vectors = extractor.extract(["one text", "another"], hidden_states[-4:].layer_mean.mean)
 
-Files that `layertap extract` wrote are read back by `layertap.open`, record by record.
+Files are extracted to files by `layertap.extract`, as by the command of this name, and read back by `layertap.open`,
+record by record.
 
 Names are imported when they are first used: `import layertap` loads nothing else.
 """
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         pooler_output,
         sentence_embedding,
     )
+    from layertap.jobs.extract import extract
     from layertap.records import AttentionMaps, Ragged, Record
     from layertap.version import __version__
 
@@ -76,6 +78,7 @@ _HOME = {
     "__version__": "version",
     "attentions": "features.sources",
     "concat": "features.concat",
+    "extract": "jobs.extract",
     "hidden_states": "features.sources",
     "last_hidden_state": "features.sources",
     "open": "data.store",
@@ -110,6 +113,7 @@ __all__ = [
     "__version__",
     "attentions",
     "concat",
+    "extract",
     "hidden_states",
     "last_hidden_state",
     "parse",

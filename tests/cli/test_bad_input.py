@@ -263,7 +263,7 @@ def test_an_error_that_is_not_meant_to_happen(
     def broken(*_: Any) -> None:
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("layertap.data.survey.count_records", broken)
+    monkeypatch.setattr("layertap.jobs.run.count_records", broken)
     asked = ("extract", texts, "-o", output, "-m", model)
     message = refused(1, *asked)
     assert message.splitlines()[0] == "RuntimeError: first line"

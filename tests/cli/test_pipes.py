@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from layertap.data import survey
+from layertap.jobs import run as jobs_run
 from tests.writing import write
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -179,13 +179,13 @@ def rewrite(path: Path) -> None:
 )
 def test_a_file_that_changes_before_the_count_is_told(refused, monkeypatch, model, tmp_path, change, words):
     texts = write(tmp_path / "texts.txt", lines(100))
-    counted = survey.count_records
+    counted = jobs_run.count_records
 
     def count_records(reader):
         change(texts)
         return counted(reader)
 
-    monkeypatch.setattr(survey, "count_records", count_records)
+    monkeypatch.setattr(jobs_run, "count_records", count_records)
     said = refused(1, "extract", texts, "-m", model, "-o", tmp_path / "out.npy", *FEATURE)
     assert f"{texts} changed while it was read: " in said
     assert words in said
@@ -197,14 +197,14 @@ def test_a_file_that_changes_before_the_count_is_told(refused, monkeypatch, mode
 )
 def test_a_file_that_changes_after_the_count_is_told(refused, monkeypatch, model, tmp_path, change, words):
     texts = write(tmp_path / "texts.txt", lines(100))
-    counted = survey.count_records
+    counted = jobs_run.count_records
 
     def count_records(reader):
         count = counted(reader)
         change(texts)
         return count
 
-    monkeypatch.setattr(survey, "count_records", count_records)
+    monkeypatch.setattr(jobs_run, "count_records", count_records)
     said = refused(1, "extract", texts, "-m", model, "-o", tmp_path / "out.npy", *FEATURE)
     assert f"{texts} changed while it was read: " in said
     assert words in said
@@ -213,7 +213,7 @@ def test_a_file_that_changes_after_the_count_is_told(refused, monkeypatch, model
 
 def test_a_file_that_was_counted_otherwise_is_told(refused, monkeypatch, model, tmp_path):
     texts = write(tmp_path / "texts.txt", lines(100))
-    monkeypatch.setattr(survey, "count_records", lambda _: 101)
+    monkeypatch.setattr(jobs_run, "count_records", lambda _: 101)
     said = refused(1, "extract", texts, "-m", model, "-o", tmp_path / "out.npy", *FEATURE)
     assert "it had 101 records before the run and 100 in it" in said
     assert not (tmp_path / "out.npy").exists()

@@ -14,6 +14,7 @@ from layertap.cli.options import (
     limit_tokenizer_threads,
     record_limit_of,
 )
+from layertap.cli.running import silence_downloads
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -138,6 +139,7 @@ def run(options: argparse.Namespace) -> None:
     from layertap.learn.libraries import require_libraries
 
     limit_tokenizer_threads(options.threads)
+    silence_downloads(options)
     training = training_options(options)
     require_torch("fine-tuning needs torch")
     require_libraries("fine-tuning", "sklearn")

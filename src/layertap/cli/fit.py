@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layertap.cli.extract import uncollected
 from layertap.cli.options import (
     add_command,
     add_feature_options,
@@ -22,7 +21,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
-from layertap.cli.running import add_running_options, extractor_of
+from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
 from layertap.words import aligned, counted
@@ -135,6 +134,7 @@ def run(options: argparse.Namespace) -> None:
     refuse_overlap([*sources, *stored_files(options.model)], {"the head": place})
     require_libraries("layertap fit", "sklearn")
     require_backend(runtime.backend)
+    silence_downloads(options)
     train, validation, test = (
         None if source is None else labelled_part(options, source, semantics)
         for source in (options.input, options.validation, options.test)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
@@ -232,7 +232,7 @@ def reference_of(options: argparse.Namespace) -> ModelReference:
     )
 
 
-def semantics_of(options: argparse.Namespace, *, non_finite: Literal["raise", "keep"] = "raise") -> Semantics:
+def semantics_of(options: argparse.Namespace) -> Semantics:
     """What changes results."""
     from layertap.engine.options import Semantics
 
@@ -240,7 +240,7 @@ def semantics_of(options: argparse.Namespace, *, non_finite: Literal["raise", "k
         precision=options.precision,
         max_length=options.max_length,
         untrained_pooler=options.untrained_pooler,
-        non_finite=non_finite,
+        non_finite=getattr(options, "non_finite", "raise"),
         long=options.long,
         truncate_side=options.truncate_side,
         window=options.window,

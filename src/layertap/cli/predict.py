@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.extract import (
-    STANDARD_STREAM,
-    add_output_options,
-    add_reading_options,
-    check_size,
-    checked_job,
-    uncollected,
-    write_output,
+from layertap.cli.options import (
+    PRECISIONS,
+    RULES,
+    add_command,
+    add_long_options,
+    add_model_options,
+    features_of,
+    limit_tokenizer_threads,
+    reference_of,
+    runtime_of,
 )
-from layertap.cli.options import PRECISIONS, RULES, add_command, add_long_options, add_model_options
-from layertap.cli.running import add_running_options, extractor_of
+from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
+from layertap.cli.streaming import add_file_arguments, add_output_options, add_reading_options, job_of
 from layertap.cli.units import in_shape
 from layertap.errors import InputError, ModelNotFoundError, OptionError
 from layertap.words import aligned
 
 if TYPE_CHECKING:
-    from layertap.cli.extract import Job
     from layertap.cli.options import Commands
     from layertap.engine.opening import OpenedModel
-    from layertap.engine.options import Semantics
+    from layertap.engine.options import ModelReference, Semantics
+    from layertap.jobs.job import Job
     from layertap.learn.heads.base import PredictionHead
     from layertap.learn.heads.head import Head
     from layertap.learn.heads.predictor import Predictor
@@ -69,8 +70,7 @@ def add_to(commands: Commands) -> None:
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("input", metavar="INPUT", help="a file, or - for standard input")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file, or - for standard output")
+    add_file_arguments(parser)
     parser.add_argument(
         "--head",
         metavar="HEAD",
@@ -127,46 +127,40 @@ class OwnHead:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
-    from layertap.data.survey import count_records
+    """Run the command: heads and input are checked first, then the model, then the work is done."""
+    from layertap.backends.choice import require_backend
+    from layertap.checkpoints.source import stored_files
+    from layertap.jobs.run import open_job
     from layertap.learn.heads.predictor import Predictor
 
     started = time.perf_counter()
     asked = _asked(options)
-    job = _job(options, asked)
-    with job.source.open() as reader:
-        num_records = count_records(reader)
-        types = reader.column_types
+    limit_tokenizer_threads(options.threads)
+    features, reference, semantics = features_of(options), _reference(options, asked), _semantics(options, asked)
+    runtime = runtime_of(options)
+    require_backend(runtime.backend)
+    silence_downloads(options)
+    folders = [_named_folder(text)[1] for text in options.heads or ()]
+    job = job_of(options, features=features, also_read=[*folders, *map(str, stored_files(reference.name))])
+    with open_job(job) as opened:
         with uncollected():
-            opened, heads = _opened(job, asked)
-            predictor = Predictor(
-                extractor_of(opened, job.semantics, job.runtime), heads, columns=job.format.holds_columns
-            )
-        taken = sorted(types.keys() & predictor.column_types.keys())
+            model, heads = _opened(reference, asked)
+            predictor = Predictor(extractor_of(model, semantics, runtime), heads, columns=job.format.holds_columns)
+        taken = sorted(opened.column_types.keys() & predictor.column_types.keys())
         if taken:
             raise OptionError(
                 f"{taken[0]!r} is the name of a head and of a column of {job.source.name}; name the head otherwise "
                 f"({_renaming(asked, taken[0])}), or name the columns to carry (--columns) without it"
             )
-        check_size(job, predictor, reader, num_records)
+        opened.forecast(predictor)
         ready = time.perf_counter()
-        summary = write_output(job, predictor, reader, num_records, {**types, **predictor.column_types})
-        ended = time.perf_counter()
-        if not job.quiet:
-            from layertap.cli.summary import report
+        summary = opened.run(predictor, progress=not options.quiet)
+    if not options.quiet:
+        from layertap.cli.summary import print_summary
 
-            lines = report(
-                predictor.extractor,
-                job.features,
-                summary,
-                output=None if job.output == STANDARD_STREAM else Path(job.output),
-                skipped=len(reader.errors),
-                error_list=job.error_list,
-                starting=ready - started,
-                running=ended - ready,
-                results=_results(job, predictor),
-            )
-            print("\n".join(lines), file=sys.stderr)
+        running = time.perf_counter() - ready
+        results = _results(job, predictor)
+        print_summary(predictor.extractor, job, summary, starting=ready - started, running=running, results=results)
 
 
 def _asked(options: argparse.Namespace) -> list[Head] | OwnHead:
@@ -224,40 +218,44 @@ def _named_folder(text: str) -> tuple[str, str]:
     return name, folder
 
 
-def _job(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Job:
+def _reference(options: argparse.Namespace, asked: list[Head] | OwnHead) -> ModelReference:
+    """Return the model to open: the one named, or the one on which the heads were fitted."""
+    given = reference_of(options)
     if isinstance(asked, OwnHead):
-        return checked_job(options, _semantics(options), asked.model)
-    first, folders = asked[0], [_named_folder(text)[1] for text in options.heads]
+        return replace(given, name=asked.model)
     if options.model is not None:
-        return checked_job(options, first.semantics, heads=folders)
-    job = checked_job(options, first.semantics, first.reference.name, folders)
-    reference = replace(
-        job.reference,
-        revision=options.revision or first.reference.revision,
-        allow_pickle=options.allow_pickle or first.reference.allow_pickle,
+        return given
+    fitted_on = asked[0].reference
+    return replace(
+        given,
+        name=fitted_on.name,
+        revision=options.revision or fitted_on.revision,
+        allow_pickle=options.allow_pickle or fitted_on.allow_pickle,
     )
-    return replace(job, reference=reference)
 
 
-def _semantics(options: argparse.Namespace) -> Semantics:
+def _semantics(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Semantics:
+    """Return the options with which heads were fitted, or those given for the head that a checkpoint stores."""
     from layertap.engine.options import Semantics
 
+    if not isinstance(asked, OwnHead):
+        return asked[0].semantics
     given = {name: getattr(options, name) for name in FIXED if getattr(options, name) is not None}
     return Semantics(untrained_pooler="use", **given)  # the head was trained on the pooler as it is
 
 
-def _opened(job: Job, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[PredictionHead]]:
+def _opened(reference: ModelReference, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[PredictionHead]]:
     """The model, and the heads, checked against it."""
     from layertap.engine.opening import open_reference
     from layertap.learn.heads.checkpoint import CheckpointHead
     from layertap.learn.heads.classifier import default_name
 
     if isinstance(asked, OwnHead):
-        opened = open_reference(job.reference)
+        opened = open_reference(reference)
         name = asked.name or default_name(asked.model)
-        return opened, [CheckpointHead.of(opened.files, name, allow_pickle=job.reference.allow_pickle)]
+        return opened, [CheckpointHead.of(opened.files, name, allow_pickle=reference.allow_pickle)]
     try:
-        opened = open_reference(job.reference)
+        opened = open_reference(reference)
     except ModelNotFoundError as error:
         error.add_note(f"head {asked[0].name!r} was fitted on it; --model says where it is now")
         raise

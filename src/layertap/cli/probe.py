@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.extract import STANDARD_STREAM
 from layertap.cli.options import (
     add_command,
     add_feature_options,
@@ -25,7 +23,7 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
-from layertap.cli.running import add_running_options, extractor_of
+from layertap.cli.running import add_running_options, extractor_of, silence_downloads
 from layertap.errors import BackendError, OptionError
 from layertap.words import aligned
 
@@ -267,7 +265,7 @@ def _checked(options: argparse.Namespace) -> Request:
     limit_tokenizer_threads(options.threads)
     _require_libraries(options.outputs)
     require_backend(options.backend)
-    if STANDARD_STREAM in (options.input, options.test, options.dev):
+    if "-" in (options.input, options.test, options.dev):
         raise OptionError("DATA, --test and --dev are files; standard input is not read here")
     if options.spans_column is not None:
         raise OptionError("--spans-column: probe takes texts with a label, words with one each, or pairs with a score")
@@ -283,8 +281,7 @@ def _checked(options: argparse.Namespace) -> Request:
         raise OptionError(f"--folds {options.folds}: expected at least 2")
     if options.seed < 0:
         raise OptionError(f"--seed {options.seed}: expected 0 or more")
-    if options.quiet:
-        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    silence_downloads(options)
     outputs = tuple(Path(output) for output in options.outputs)
     for path in outputs:
         if path.suffix not in ENDINGS:

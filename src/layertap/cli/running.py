@@ -1,8 +1,12 @@
-"""What runs a model: the options that say so, and the extractor that comes of them."""
+"""Options for what runs a model, and the extractor that is opened with them."""
 
 from __future__ import annotations
 
 import argparse
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def add_running_options(parser: argparse.ArgumentParser) -> None:
-    """What runs the model, and how much it may take."""
+    """Add options for what runs the model, and for how much memory it may take."""
     group = parser.add_argument_group("running")
     add_backend_options(group)
     group.add_argument(
@@ -30,7 +34,7 @@ def add_running_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_backend_options(group: argparse._ArgumentGroup) -> None:
-    """What runs the model."""
+    """Add options for what runs the model."""
     group.add_argument(
         "--backend",
         choices=BACKENDS,
@@ -51,7 +55,7 @@ def add_backend_options(group: argparse._ArgumentGroup) -> None:
 
 
 def what_runs(opened: OpenedModel, request: BackendRequest) -> str:
-    """What would run the model, in words; where nothing here would: why not."""
+    """Describe what would run the model, or say why nothing on this machine would."""
     from layertap.backends.choice import choose
 
     try:
@@ -62,7 +66,7 @@ def what_runs(opened: OpenedModel, request: BackendRequest) -> str:
 
 
 def extractor_of(opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
-    """The model, ready to run. Threads are the run's own on the native backend; torch's are the process's.
+    """Make the extractor of an open model. Threads belong to the run on the native backend, to the process with torch.
 
     Raises:
         BackendError: nothing here can run it, or not what was asked for.
@@ -81,3 +85,27 @@ def extractor_of(opened: OpenedModel, semantics: Semantics, runtime: Runtime) ->
         set_num_threads(runtime.threads)
         runtime = without
     return Extractor.of(opened, semantics, runtime)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Switch garbage collection off while entered.
+
+    Little of what imports make is garbage, and looking for it takes a tenth of their time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def silence_downloads(options: argparse.Namespace) -> None:
+    """Keep the hub's client from drawing progress bars of its own where `--quiet` is given.
+
+    The client looks at the environment when it is imported, so this comes before a model is opened.
+    """
+    if options.quiet:
+        os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"

@@ -1,42 +1,43 @@
-"""What `layertap extract` says at its end."""
+"""The summary that a command prints when a file has been written."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from layertap.cli.units import in_shape
 from layertap.engine.extractor import Extractor
 from layertap.engine.summary import RunSummary
+from layertap.errors import printable
 from layertap.words import aligned, counted, in_bytes, per_second
 
+if TYPE_CHECKING:
+    from layertap.features.naming import Features
+    from layertap.jobs.job import Job
 
-def report(
+
+def print_summary(
     extractor: Extractor,
-    features: Sequence[str] | None,
+    job: Job,
     run: RunSummary,
     *,
-    output: Path | None,
-    skipped: int,
-    error_list: Path,
     starting: float,
     running: float,
     results: Sequence[str] | None = None,
-) -> list[str]:
-    """Lines for a terminal.
+) -> None:
+    """Print what a run did to standard error.
 
     Args:
-        extractor: what ran.
-        features: as asked for; None: the default.
-        run: counts.
-        output: the file made, or None: standard output.
-        skipped: rows left out.
-        error_list: the file that lists them.
+        extractor: the model that ran.
+        job: what was to be done.
+        run: counts of the run.
         starting: seconds before the first text.
         running: seconds from then to the end.
-        results: what was made, in words; None: the features.
+        results: descriptions of what was made, or None for the features.
     """
-    made = _features(extractor, features) if results is None else results
+    made = _features(extractor, job.features) if results is None else results
     rows = [(("features" if results is None else "results") if i == 0 else "", line) for i, line in enumerate(made)]
     rows.append(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
@@ -47,15 +48,16 @@ def report(
         notes.append(f"texts of up to {asked} tokens were taken; the model was trained on {trained} and fewer")
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
-    if skipped:
-        rows.append(("skipped", f"{counted(skipped, 'row')}, listed in {error_list}"))
+    if run.skipped:
+        rows.append(("skipped", f"{counted(run.skipped, 'row')}, listed in {job.error_list}"))
     rate = f", {per_second(run.records, running)} texts/s, {per_second(run.tokens, running)} tokens/s"
     rows.append(("time", f"{running:.1f} s{rate if run.records else ''}; {starting:.1f} s before that to start"))
-    rows.append(("output", "standard output" if output is None else f"{output}, {in_bytes(output.stat().st_size)}"))
-    return aligned(rows, indent="")
+    size = "" if job.is_streamed else in_bytes(Path(job.output).stat().st_size)
+    rows.append(("output", "standard output" if job.is_streamed else f"{job.output}, {size}"))
+    print("\n".join(map(printable, aligned(rows, indent=""))), file=sys.stderr)
 
 
-def _features(extractor: Extractor, features: Sequence[str] | None) -> list[str]:
+def _features(extractor: Extractor, features: Features | None) -> list[str]:
     plan = extractor.plan(features)
     rows = []
     for schema in plan.schemas:

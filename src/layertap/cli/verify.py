@@ -21,6 +21,7 @@ from layertap.cli.options import (
     record_limit_of,
     reference_of,
 )
+from layertap.cli.running import silence_downloads
 from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def run(options: argparse.Namespace) -> int:
 
     limit_tokenizer_threads(options.threads)
     asked = available_setups(options.device, options.precision, options.backend)
+    silence_downloads(options)
     require_transformers()
     output = None if options.output is None else Path(options.output)
     if output is not None:

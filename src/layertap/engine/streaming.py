@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from layertap.engine.identity import Provenance
+from layertap.engine.options import Semantics
 from layertap.engine.summary import RunSummary
 from layertap.engine.texts import Text
 from layertap.features.naming import Features
@@ -41,6 +42,10 @@ class Streams(Protocol):
     @property
     def tokenizer(self) -> TextTokenizer:
         """Tokenizer of the model."""
+
+    @property
+    def semantics(self) -> Semantics:
+        """Options that change the results."""
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:

@@ -26,6 +26,7 @@ class RunSummary:
         texts_with_surrogates: texts in which lone surrogates became U+FFFD.
         layers_run: blocks run for the deepest feature.
         layers: blocks of the model.
+        skipped: rows of a file that were left out because they could not be read; they are not among the records.
     """
 
     records: int = 0
@@ -43,6 +44,7 @@ class RunSummary:
     texts_with_surrogates: int = 0
     layers_run: int
     layers: int
+    skipped: int = 0
 
     def count_texts(self, texts: Sequence[PreparedText], limits: Sequence[int]) -> None:
         """Counts texts that are about to run; `limits` are those of the plan's inputs, in tokens a sequence."""

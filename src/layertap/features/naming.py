@@ -33,8 +33,19 @@ def named(features: Features | None, facts: ModelFacts) -> dict[str, Expr]:
         FeatureError: nothing named, a name twice, a name that is no identifier, or something that is no feature.
         FeatureSyntaxError: a text that does not parse.
     """
-    if features is None:
-        features = default_feature(facts)
+    return parsed(default_feature(facts) if features is None else features)
+
+
+def parsed(features: Features) -> dict[str, Expr]:
+    """Return names and features in their order, as far as that goes without a model.
+
+    Args:
+        features: as in `named`.
+
+    Raises:
+        FeatureError: nothing named, a name twice, a name that is no identifier, or something that is no feature.
+        FeatureSyntaxError: a text that does not parse.
+    """
     if isinstance(features, str | Expr):
         features = [features]
     if isinstance(features, Mapping):

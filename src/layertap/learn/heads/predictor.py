@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from layertap.engine.extractor import Extractor
 from layertap.engine.identity import Provenance
+from layertap.engine.options import Semantics
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text
@@ -84,6 +85,11 @@ class Predictor:
     def tokenizer(self) -> TextTokenizer:
         """Tokenizer of the extractor."""
         return self.extractor.tokenizer
+
+    @property
+    def semantics(self) -> Semantics:
+        """Options of the extractor that change the results."""
+        return self.extractor.semantics
 
     def plan(self, features: Features | None = None) -> Plan:
         """Return the plan that computes the features asked for and those of the heads."""

@@ -1,0 +1,134 @@
+"""The function `layertap.extract`: features of a file, written to another, in one call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Unpack
+
+from layertap.checkpoints.source import stored_files
+from layertap.data.input import Input, read_options
+from layertap.data.readers.base import OnError
+from layertap.engine.extractor import Extractor
+from layertap.engine.options import ExtractorOptions, shown_in_help, split_options
+from layertap.engine.summary import RunSummary
+from layertap.errors import OptionError
+from layertap.features.naming import Features
+from layertap.jobs.job import Job
+from layertap.jobs.run import open_job
+
+
+@shown_in_help(ExtractorOptions)
+def extract(
+    input: str | os.PathLike[str],  # noqa: A002 - the word of every tool of this kind
+    output: str | os.PathLike[str],
+    features: Features | None = None,
+    *,
+    model: str | os.PathLike[str] | Extractor | None = None,
+    input_format: str | None = None,
+    text_column: str | None = None,
+    words_column: str | None = None,
+    pair_column: str | None = None,
+    spans_column: str | None = None,
+    id_column: str | None = None,
+    columns: Sequence[str] | None = None,
+    on_error: OnError = "raise",
+    max_errors: int | None = None,
+    max_record_bytes: int | None = None,
+    output_format: str | None = None,
+    details: bool | Sequence[str] = False,
+    overwrite: bool = False,
+    max_output_bytes: int | None = None,
+    progress: bool = False,
+    **options: Unpack[ExtractorOptions],
+) -> RunSummary:
+    """Compute features of every text of a file, and write them to another file, as `layertap extract` does.
+
+    The input is read as a stream, so that memory does not depend on its size. The output appears under its name when
+    it is whole, and holds the results in the order of the input; `layertap.open` reads it back. What can be checked
+    without the model is checked first: the output's place, the input's columns and (in files of up to 16 MiB) every
+    row; then, before anything runs, the size of the results.
+
+    Args:
+        input: a txt, JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U file; `-` is standard input.
+        output: a Parquet, safetensors, npy, npz or JSONL file, as its name ends; `-` writes JSONL to standard output.
+        features: a feature (text or expression), several in a list, or a mapping of names to features; None stands
+            for `sentence_embedding` if the model's folder declares it, else for `last_hidden_state.mean`. A feature
+            is a float32 array [N, ...] for N records unless `astype` says otherwise: [N, H], or [N, L, H] with
+            several layers; per token, word or span it is ragged: [T_i, H] or [T_i, L, H] for record i.
+        model: a folder, a Hugging Face hub id, None for all-MiniLM-L6-v2, or an open `Extractor`.
+        input_format: "txt", "jsonl", "csv", "tsv", "parquet", "conll" or "conllu"; None: by the input's ending, txt
+            for standard input.
+        text_column: name of the column with the texts; None stands for `text`.
+        words_column: name of a column with lists of words, which are the text then.
+        pair_column: name of a column with second texts.
+        spans_column: name of a column with character ranges of the text.
+        id_column: name of the column with the ids; None stands for `id` if there is one.
+        columns: names of other columns to carry to the output; None stands for all but the texts.
+        on_error: "raise" stops at the first row that cannot be read, "skip" leaves it out and lists it in
+            `<output>.errors.jsonl`.
+        max_errors: number of rows that "skip" tolerates; None tolerates any number.
+        max_record_bytes: size of the longest record that is read; None stands for 64 MiB.
+        output_format: "parquet", "safetensors", "npy", "npz" or "jsonl"; None: by the output's ending.
+        details: details of tokens and words to write beside the features, names of `layertap.engine.details.NAMES`, or
+            True for all of them.
+        overwrite: whether files that exist may be replaced.
+        max_output_bytes: results that would take more are refused before anything runs; None stands for 8 GiB.
+        progress: whether to show progress on standard error.
+        options: keywords of `Extractor.from_pretrained`: `precision`, `max_length`, `long`, `backend`, `threads`, ...
+            Not allowed if `model` is an `Extractor`, which has its own.
+
+    Returns:
+        Counts of the run: records, tokens, skipped rows, texts that were cut, and what else a reader should know
+        (`RunSummary.notes()`).
+
+    Raises:
+        UsageError: features, columns or options that cannot be, an output that exists or that is an input too, results
+            past `max_output_bytes`.
+        InputError: a row that cannot be read, or an input that changed while it was read.
+        ModelNotFoundError: no such folder, package or hub id.
+        CheckpointError: a model that cannot be used.
+        BackendError: nothing installed here can run the model.
+        NonFiniteError: NaN or infinity in a result.
+        OutputError: the output cannot be written; a file that stood there is as it was.
+    """
+    if isinstance(model, Extractor):
+        if options:
+            raise OptionError(f"{next(iter(options))}: the extractor that `model` is has its own options; leave it out")
+        extractor, folder = model, model.reference.name
+    else:
+        split_options(model, options)  # before the input is read
+        extractor, folder = None, None if model is None else os.fspath(model)
+    source = Input(
+        source=input,
+        format=input_format,
+        options=read_options(
+            text_column=text_column,
+            words_column=words_column,
+            pair_column=pair_column,
+            spans_column=spans_column,
+            id_column=id_column,
+            columns=columns,
+            on_error=on_error,
+            max_errors=max_errors,
+            max_record_bytes=max_record_bytes,
+        ),
+    )
+    job = Job.checked(
+        source,
+        output,
+        output_format_name=output_format,
+        features=features,
+        details=details,
+        overwrite=overwrite,
+        max_output_bytes=max_output_bytes,
+        also_read=stored_files(folder),
+    )
+    with open_job(job) as opened:
+        streams = extractor if extractor is not None else _opened(model, options)
+        opened.forecast(streams)
+        return opened.run(streams, progress=progress)
+
+
+def _opened(model: Any, options: Any) -> Extractor:
+    return Extractor.from_pretrained(model, **options)
