@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measures, prints Markdown and, with ``--save``, keeps it under results/."""
+"""The command ``python -m benchmarks``, which measures and prints Markdown, and saves it with ``--save``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the parts asked for on the models asked for; `learn` and `native-products` are commands of their own."""
+    """Run the requested parts on the requested models; `learn` and `native-products` are separate commands."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["learn"]:
         from benchmarks.learning.command import main as learn
@@ -95,7 +95,7 @@ def _part(word: str) -> str:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """The command that repeats the run, without this machine's folders."""
+    """Format the command that repeats the run, without folders of this machine."""
     words = ["python -m benchmarks", *options.parts]
     for name in ("model", "workload", "rows", "records"):
         value = getattr(options, name)

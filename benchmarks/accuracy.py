@@ -1,4 +1,4 @@
-"""Every hidden state against transformers in float32, token by token, each text alone and unpadded."""
+"""Compare every hidden state with transformers in float32, token by token, each text alone and unpadded."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerAccuracy:
-    """One hidden state over all tokens of all texts.
+    """Accuracy of one hidden state over all tokens of all texts.
 
     Attributes:
         layer: 0 is the embedding output.
-        smallest_cosine: Of a token's vector with the reference's.
+        smallest_cosine: Smallest cosine of a token's vector with the reference's.
         largest_error: Largest absolute difference over the root mean square of this layer.
     """
 
@@ -34,7 +34,7 @@ class LayerAccuracy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccuracyTable:
-    """All hidden states at one precision."""
+    """Accuracy of all hidden states at one precision."""
 
     precision: str
     texts: int
@@ -48,7 +48,7 @@ def measure_accuracy(
     precision: Literal["float32", "bfloat16"],
     say: Callable[[str], None],
 ) -> AccuracyTable:
-    """In a process of its own; ours runs all texts at once, packed, the reference one by one."""
+    """Measure accuracy in a separate process; layertap runs all texts at once, packed, the reference one by one."""
     say(f"accuracy: {precision}")
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         layers = pool.submit(_measure, workload, settings, precision).result()
@@ -67,10 +67,10 @@ def _measure(
     tokenizer = AutoTokenizer.from_pretrained(settings.folder)
     model = AutoModel.from_pretrained(settings.folder, dtype=torch.float32).eval()
     extractor = Extractor.from_pretrained(settings.folder, precision=precision, max_length=settings.max_length)
-    found = extractor.extract(workload.texts, "hidden_states[:]")
-    assert isinstance(found, Ragged)
+    states_of_texts = extractor.extract(workload.texts, "hidden_states[:]")
+    assert isinstance(states_of_texts, Ragged)
     cosines, errors, squares = [], [], []
-    for text, states in zip(workload.texts, found, strict=True):  # [L, T, H]
+    for text, states in zip(workload.texts, states_of_texts, strict=True):  # [L, T, H]
         batch = tokenizer(text, truncation=True, max_length=settings.max_length, return_tensors="pt")
         with torch.inference_mode():
             reference = model(**batch, output_hidden_states=True).hidden_states

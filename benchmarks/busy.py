@@ -1,4 +1,4 @@
-"""How much of the processor others used while we measured: what tells a quiet run from a noisy one."""
+"""Measure how much of the processor other processes used, to tell a quiet run from a noisy one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _STAT = Path("/proc/stat")
 
 
 class OthersMeter:
-    """Started on construction; counts the processor time that neither this process nor ``pids`` used."""
+    """Counter of processor time, from construction on, that neither this process nor ``pids`` used."""
 
     def __init__(self, pids: Sequence[int]) -> None:
         self._pids = tuple(pids)
@@ -21,7 +21,7 @@ class OthersMeter:
         self._own = self._own_seconds()
 
     def share(self) -> float | None:
-        """Share of all cores, since the start, that others used; None where the system does not say."""
+        """Return the share of all cores that other processes used since the start; None if the system does not tell."""
         if not _STAT.is_file():
             return None
         others = (self._busy_seconds() - self._busy) - (self._own_seconds() - self._own)
@@ -45,6 +45,6 @@ class OthersMeter:
             text = Path(f"/proc/{pid}/stat").read_text("ascii", errors="replace")
         except OSError:
             return 0.0
-        # after the name, which may hold blanks: state is field 3, utime field 14, stime field 15
+        # fields after the name, which may contain blanks: state is field 3, utime field 14, stime field 15
         fields = text.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / self._ticks_per_second

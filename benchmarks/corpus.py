@@ -1,4 +1,4 @@
-"""Memory against corpus size: ``layertap extract`` on ever longer files."""
+"""Measure memory against corpus size: ``layertap extract`` on longer and longer files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.workload import read_sentences
 
 SIZES = (1_000, 10_000, 100_000)
 
-# The command as the console script runs it, and then the most memory it had resident.
+# Runs the command as the console script does, and then prints its peak resident memory.
 _COMMAND = """
 import sys
 from benchmarks.worker import peak_memory_bytes
@@ -31,12 +31,12 @@ sys.exit(code)
 
 
 class CorpusFailedError(Exception):
-    """The command failed; the message holds the last line that it printed."""
+    """Raised when the command fails; the message holds the last line that it printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusRun:
-    """One file through the command line."""
+    """Figures of one file extracted by the command line."""
 
     records: int
     seconds: float
@@ -47,7 +47,7 @@ class CorpusRun:
 def measure_corpus(
     data: Path, settings: Settings, *, sizes: Sequence[int], say: Callable[[str], None]
 ) -> list[CorpusRun]:
-    """Sentences of movie reviews, over and over, to Parquet in bfloat16.
+    """Extract sentences of movie reviews, repeated as needed, to Parquet in bfloat16.
 
     Raises:
         CorpusFailedError: The command line failed.
@@ -69,7 +69,7 @@ def _run(source: Path, target: Path, settings: Settings, records: int) -> Corpus
         *["--model", str(settings.folder), "--feature", "v = last_hidden_state.mean", "--precision", "bfloat16"],
     ]
     start = time.perf_counter()
-    root = Path(__file__).parents[1]  # where `benchmarks` is found
+    root = Path(__file__).parents[1]  # the folder that contains `benchmarks`
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     seconds = time.perf_counter() - start
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""The limit row: what the processor could do if nothing but matrix products took time."""
+"""Measure the processor's peak, the limit if only matrix products took time."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _SECONDS = 0.15
 
 
 class LimitUnknownError(Exception):
-    """The peak cannot be measured here; the message says why."""
+    """Raised when the peak cannot be measured on this machine; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peak:
-    """Operations a second of the widest multiply-add instruction, on all threads together."""
+    """Operations per second of the widest multiply-add instruction, on all threads together."""
 
     instruction: str
     operations_per_second: float
 
 
 def build_peak_program(cache: Path, *, flags: Sequence[str] = ("-march=native",)) -> Path:
-    """Compile the register-only loops, for all that this processor has or for what `flags` allow."""
+    """Compile the register-only loops for all instructions of this processor, or for those that `flags` allow."""
     program = cache / "peak"
     command = ["g++", "-O3", *flags, "-std=c++17", "-pthread", str(_SOURCE), "-o", str(program)]
     try:
@@ -37,7 +37,7 @@ def build_peak_program(cache: Path, *, flags: Sequence[str] = ("-march=native",)
 
 
 def measure_peaks(program: Path, threads: int, *, seconds: float = _SECONDS) -> dict[str, Peak]:
-    """The peak of each precision that the processor multiplies in."""
+    """Measure the peak of each precision that the processor multiplies in."""
     command = [str(program), str(threads), str(seconds)]
     try:
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout

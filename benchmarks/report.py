@@ -1,4 +1,4 @@
-"""What was measured, as Markdown."""
+"""Format the measurements as Markdown."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MIB = 1024**2
 
 
 def heading(machine: Machine, date: datetime.date) -> str:
-    """The first lines of a results file."""
+    """Format the first lines of a results file."""
     return "\n".join(
         [
             f"# layertap on {machine.cores} cores of {machine.processor}, {date.isoformat()}",
@@ -42,13 +42,13 @@ def heading(machine: Machine, date: datetime.date) -> str:
 
 
 def run_heading(command: str, versions: dict[str, str], *, rounds: int, threads: int) -> str:
-    """The first lines of what one command measured."""
+    """Format the first lines of the section of one command."""
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     return "\n".join(["## Run", "", f"`{command}`", "", f"{rounds} rounds, {threads} threads. Versions: {listed}."])
 
 
 def speed_section(model: str, table: SpeedTable, *, real_weights: bool) -> str:
-    """One speed table, with the ratios that claims are made of on top."""
+    """Format a speed table, with the ratios that claims use on top."""
     size = f"{table.texts} texts, {table.tokens} tokens (mean {table.tokens / table.texts:.0f})"
     lines = [
         f"### Speed: {model}, {table.workload}",
@@ -110,25 +110,25 @@ def _limit_rows(table: SpeedTable) -> list[list[str]]:
 
 
 def _limit_rate(table: SpeedTable, precision: str) -> float | None:
-    """Texts a second at the processor's peak; None where it was not measured or does not exist."""
+    """Return the texts per second at the processor's peak; None if there is no measured peak."""
     if not table.peaks or precision not in table.peaks[0]:
         return None
     return _peak(table, precision) * table.texts / table.flops
 
 
 def _peak(table: SpeedTable, precision: str) -> float:
-    """The best round: a limit is what the processor can do when nobody disturbs it."""
+    """Return the peak of the best round, since a limit holds for an undisturbed processor."""
     return max(each[precision].operations_per_second for each in table.peaks)
 
 
 def _ours_for(times: RowTimes, table: SpeedTable) -> RowTimes | None:
-    """Our row at the same precision; where there is none, int8 peers are held against our bfloat16."""
+    """Select layertap's row at the same precision; without one, int8 is compared with layertap's bfloat16."""
     ours = {row.precision: row for row in table.rows if row.ours}
     return ours.get(times.precision, ours.get("bfloat16") if times.precision == "int8" else None)
 
 
 def best_peer(table: SpeedTable, precision: str) -> RowTimes | None:
-    """The peer with the shortest median time at a precision."""
+    """Select the other library with the shortest median time at a precision."""
     peers = [row for row in table.rows if not row.ours and row.library != "layertap" and row.precision == precision]
     return min(peers, key=lambda row: median(row.seconds), default=None)
 
@@ -145,7 +145,7 @@ def _claims(table: SpeedTable) -> list[str]:
 
 
 def memory_section(model: str, table: MemoryTable) -> str:
-    """Peak memory of each row."""
+    """Format the peak memory of each row."""
     rows = [[name, f"{peak / _MIB:,.0f}"] for name, peak in table.peak_bytes.items()]
     lines = [
         f"### Peak memory: {model}, {table.workload.name}",
@@ -158,7 +158,7 @@ def memory_section(model: str, table: MemoryTable) -> str:
 
 
 def startup_section(model: str, table: StartupTable) -> str:
-    """Seconds of whole processes."""
+    """Format the seconds of whole processes."""
     rows = [
         [name, f"{median(each):.2f}", f"{min(each):.2f} to {max(each):.2f}"] for name, each in table.seconds.items()
     ]
@@ -173,7 +173,7 @@ def startup_section(model: str, table: StartupTable) -> str:
 
 
 def selection_section(model: str, table: SelectionTable) -> str:
-    """What each feature costs against one mean over the last layer."""
+    """Format the cost of each feature relative to the mean over the last layer."""
     whole = table.seconds[WHOLE]
     rows = [
         [f"`{feature}`", _number(len(table.workload.texts) / median(seconds)), str(ratio_by_round(seconds, whole))]
@@ -189,7 +189,7 @@ def selection_section(model: str, table: SelectionTable) -> str:
 
 
 def stages_section(model: str, workload: str, table: StagesTable) -> str:
-    """The share of the time and of the peak that each stage has."""
+    """Format each stage's share of the time and of the peak."""
     whole = table.seconds * table.threads
     rows = [
         [
@@ -223,7 +223,7 @@ def _share_of_peak(table: StagesTable, operations: int, thread_seconds: float) -
 
 
 def accuracy_section(model: str, table: AccuracyTable) -> str:
-    """Every hidden state against transformers float32."""
+    """Format the accuracy of every hidden state against transformers in float32."""
     rows = [[str(row.layer), f"{row.smallest_cosine:.7f}", f"{row.largest_error:.1e}"] for row in table.layers]
     return "\n".join(
         [
@@ -237,7 +237,7 @@ def accuracy_section(model: str, table: AccuracyTable) -> str:
 
 
 def scores_section(model: str, table: ScoresTable) -> str:
-    """A column a row, since there are fewer of them than of scores."""
+    """Format the scores with one column per row, since there are fewer rows than scores."""
     measured = table.scores[REFERENCE]
     rows = [[name, *(_score(table.scores[row][name]) for row in table.scores)] for name in measured]
     rows += [
@@ -260,7 +260,7 @@ def scores_section(model: str, table: ScoresTable) -> str:
 
 
 def no_scores_section(model: str) -> str:
-    """Of a model with random weights."""
+    """Format the section of a model with random weights, which has no scores."""
     return f"### Scores: {model}\n\nNot measured: with random weights there is nothing to score."
 
 
@@ -269,7 +269,7 @@ def _score(score: Score) -> str:
 
 
 def corpus_section(model: str, runs: Sequence[CorpusRun]) -> str:
-    """Memory against corpus size."""
+    """Format memory against corpus size."""
     base = runs[0].peak_bytes
     rows = [
         [
@@ -293,7 +293,7 @@ def corpus_section(model: str, runs: Sequence[CorpusRun]) -> str:
 
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table; all columns but the first are numbers."""
+    """Format the lines of a table; all columns but the first are numbers."""
     aligned = ["---"] + ["---:"] * (len(columns) - 1)
     return ["| " + " | ".join(cells) + " |" for cells in (columns, aligned, *rows)]
 
@@ -305,5 +305,5 @@ def _failures(failed: dict[str, str]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Three significant digits, thousands separated."""
+    """Format a number with three significant digits and thousands separated."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,10 +1,10 @@
-"""What a precision costs where vectors are used: sentiment of SST-2 by a linear classifier, STS-B by cosines.
+"""Measure the effect of precisions on two tasks: SST-2 with a linear classifier, and STS-B with cosines.
 
-The reference is transformers in float32, in padded batches; the rows are the native engine in each precision that the
-machine has. All embed the same texts, and all classifiers are fitted by the solver of ``layertap fit``. A difference
-to the reference has an interval of a paired bootstrap: both are scored on the same resamples of the test part.
+The reference is transformers in float32, in padded batches; the rows are the native engine in each precision of the
+machine. All rows embed the same texts, and the solver of ``layertap fit`` fits all classifiers. The interval of a
+difference to the reference is a paired bootstrap's: both are scored on the same resamples of the test part.
 
-Shape letters: L layers, N texts, H numbers a vector, R resamples.
+Shape letters: L layers, N texts, H numbers in a vector, R resamples.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SEED = 0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A score, its difference to the reference's, and the middle 95 % of the resampled differences."""
+    """Score of a row, its difference to the reference, and the middle 95 % of the resampled differences."""
 
     value: float
     difference: float
@@ -46,7 +46,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closeness:
-    """Cosines of the vectors of all texts with the reference's."""
+    """Cosines of the vectors of all texts with those of the reference."""
 
     smallest: float
     median: float
@@ -57,11 +57,11 @@ class ScoresTable:
     """Scores of every row.
 
     Attributes:
-        texts: embedded in all, of both tasks.
-        sentences, pairs: of the test parts of SST-2 and STS-B.
-        scores: row -> what is scored -> score.
-        closeness: row -> feature -> cosines.
-        failed: rows that this machine cannot run, and why.
+        texts: number of embedded texts of both tasks.
+        sentences, pairs: sizes of the test parts of SST-2 and STS-B.
+        scores: scores of each row, by the name of the score.
+        closeness: cosines of each row, by feature.
+        failed: rows that this machine cannot run, with the reason.
     """
 
     texts: int
@@ -74,7 +74,7 @@ class ScoresTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Similarity:
-    """Pairs of texts and how alike people find them, 0 to 5."""
+    """Pairs of texts with human judgements of their similarity, 0 to 5."""
 
     first: list[str]
     second: list[str]
@@ -82,10 +82,10 @@ class Similarity:
 
 
 def measure_scores(data: Path, *, threads: int, say: Callable[[str], None]) -> ScoresTable:
-    """On MiniLM, in a process of its own.
+    """Measure the scores of MiniLM in a separate process.
 
     Raises:
-        DataNotFoundError: SST-2 or STS-B is not there.
+        DataNotFoundError: SST-2 or STS-B is missing.
     """
     say("scores")
     sentiment, similarity = read_task("sst2", data), read_similarity(data)
@@ -94,10 +94,10 @@ def measure_scores(data: Path, *, threads: int, say: Callable[[str], None]) -> S
 
 
 def read_similarity(data: Path) -> Similarity:
-    """The test part of STS-B, English.
+    """Read the English test part of STS-B.
 
     Raises:
-        DataNotFoundError: it is not there.
+        DataNotFoundError: the data are missing.
     """
     file = data / "stsb_multi" / "stsb-en-test.csv"
     try:
@@ -110,7 +110,7 @@ def read_similarity(data: Path) -> Similarity:
 
 
 def scores_of_rows(sentiment: LearningTask, similarity: Similarity, threads: int) -> ScoresTable:
-    """Every row in turn. The layer beside the last is the best of the reference on the validation part."""
+    """Score the rows in turn, on the last layer and on the reference's best layer on the validation part."""
     import torch
 
     from benchmarks.learning.layertap_side import LayertapSide
@@ -123,7 +123,7 @@ def scores_of_rows(sentiment: LearningTask, similarity: Similarity, threads: int
     last = len(states) - 1
     best = max(range(last + 1), key=lambda layer: tasks.accuracy_on_dev(states[layer]))
     layers = {"last_hidden_state.mean": last, f"hidden_states[{best}].mean": best}
-    found = {REFERENCE: {feature: states[layer] for feature, layer in layers.items()}}
+    vectors_of = {REFERENCE: {feature: states[layer] for feature, layer in layers.items()}}
     failed = {}
     for precision in PRECISIONS:
         row = f"layertap {precision}"
@@ -133,12 +133,12 @@ def scores_of_rows(sentiment: LearningTask, similarity: Similarity, threads: int
             failed[row] = str(error)
             continue
         states = side.vectors(tasks.texts)
-        found[row] = {feature: states[layer] for feature, layer in layers.items()}
-    return _table(tasks, found, failed)
+        vectors_of[row] = {feature: states[layer] for feature, layer in layers.items()}
+    return _table(tasks, vectors_of, failed)
 
 
 class _Tasks:
-    """Both tasks' texts laid end to end, and what is scored on their vectors [N, H]."""
+    """Texts of both tasks laid end to end, and the scores of their vectors [N, H]."""
 
     def __init__(
         self,
@@ -160,39 +160,39 @@ class _Tasks:
         self._train, self._dev, self._test, self._first, self._second = map(slice, ends[:-1], ends[1:])
 
     def accuracy_on_dev(self, vectors: Vectors) -> float:
-        """Of a classifier fitted on the training part."""
+        """Return the validation accuracy of a classifier fitted on the training part."""
         return float((self._fitted(vectors)(vectors[self._dev]) == self._classes[1]).mean())
 
     def classifiers(self, vectors: Mapping[str, Vectors]) -> dict[str, Classifier]:
-        """One for each feature, fitted on the training part."""
+        """Fit one classifier per feature on the training part."""
         return {feature: self._fitted(each) for feature, each in vectors.items()}
 
     def statistics(
         self, vectors: Mapping[str, Vectors], classifiers: Mapping[str, Mapping[str, Classifier]]
     ) -> dict[str, Statistic]:
-        """What is scored -> how: with each of the sets of classifiers, by a note on what they are fitted on."""
-        found = {}
+        """Build the statistics to score, by name, for each set of classifiers and a note about their training data."""
+        statistics: dict[str, Statistic] = {}
         for feature, each in vectors.items():
             for note, fitted in classifiers.items():
                 right = fitted[feature](each[self._test]) == self._classes[2]
-                found[f"SST-2 accuracy, `{feature}`{note}"] = accuracy(right)
+                statistics[f"SST-2 accuracy, `{feature}`{note}"] = accuracy(right)
         for feature, each in vectors.items():
-            found[f"STS-B Spearman, `{feature}`"] = spearman(
+            statistics[f"STS-B Spearman, `{feature}`"] = spearman(
                 _cosines(each[self._first], each[self._second]), self._scores
             )
-        return found
+        return statistics
 
     def _fitted(self, vectors: Vectors) -> Classifier:
         return self._fit(vectors[self._train], self._classes[0], int(self._classes[0].max()) + 1)
 
 
-def _table(tasks: _Tasks, found: Mapping[str, Mapping[str, Vectors]], failed: dict[str, str]) -> ScoresTable:
-    """From vectors [N, H] of each row and feature."""
-    reference = found[REFERENCE]
-    classifiers = {row: tasks.classifiers(vectors) for row, vectors in found.items()}
+def _table(tasks: _Tasks, vectors_of: Mapping[str, Mapping[str, Vectors]], failed: dict[str, str]) -> ScoresTable:
+    """Build the table from the vectors [N, H] of each row and feature."""
+    reference = vectors_of[REFERENCE]
+    classifiers = {row: tasks.classifiers(vectors) for row, vectors in vectors_of.items()}
     scored = {
         row: tasks.statistics(vectors, {"": classifiers[row], f", fitted on {REFERENCE}": classifiers[REFERENCE]})
-        for row, vectors in found.items()
+        for row, vectors in vectors_of.items()
     }
     return ScoresTable(
         texts=len(tasks.texts),
@@ -204,7 +204,7 @@ def _table(tasks: _Tasks, found: Mapping[str, Mapping[str, Vectors]], failed: di
         },
         closeness={
             row: {feature: closeness(vectors[feature], reference[feature]) for feature in reference}
-            for row, vectors in found.items()
+            for row, vectors in vectors_of.items()
         },
         failed=failed,
     )
@@ -212,11 +212,11 @@ def _table(tasks: _Tasks, found: Mapping[str, Mapping[str, Vectors]], failed: di
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistic:
-    """A score of test items.
+    """A statistic of test items that can be resampled.
 
     Attributes:
-        number: N, of the items.
-        of: float64 [R, N], how often each item is drawn, in; a score of each resample [R] out.
+        number: number N of items.
+        of: function of float64 [R, N], how often each item is drawn, that returns the score of each resample, [R].
     """
 
     number: int
@@ -224,31 +224,31 @@ class Statistic:
 
 
 def accuracy(right: npt.NDArray[np.bool_]) -> Statistic:
-    """The share of right predictions [N]."""
+    """Build the accuracy from whether each prediction [N] is right."""
     return Statistic(number=len(right), of=lambda counts: counts @ right.astype(np.float64) / len(right))
 
 
 def spearman(cosines: Doubles, scores: Doubles) -> Statistic:
-    """The rank correlation of cosines [N] with what people say [N]."""
+    """Build the rank correlation of cosines [N] with human judgements [N]."""
     from layertap.learn.metrics import correlation
 
     return Statistic(number=len(scores), of=lambda counts: correlation("spearman", cosines, scores, counts))
 
 
-def compared(found: Statistic, reference: Statistic) -> Score:
-    """A score against the reference's, on the same resamples of the same items."""
-    assert found.number == reference.number
-    number = found.number
+def compared(statistic: Statistic, reference: Statistic) -> Score:
+    """Compare a score with the reference's on the same resamples of the same items."""
+    assert statistic.number == reference.number
+    number = statistic.number
     once = np.ones((1, number))
-    value, base = float(found.of(once)[0]), float(reference.of(once)[0])
+    value, base = float(statistic.of(once)[0]), float(reference.of(once)[0])
     random = np.random.default_rng(SEED)
     counts = random.multinomial(number, np.full(number, 1 / number), size=RESAMPLES).astype(np.float64)
-    low, high = np.quantile(found.of(counts) - reference.of(counts), (0.025, 0.975))
+    low, high = np.quantile(statistic.of(counts) - reference.of(counts), (0.025, 0.975))
     return Score(value=value, difference=value - base, low=float(low), high=float(high))
 
 
 def closeness(vectors: Vectors, reference: Vectors) -> Closeness:
-    """Of vectors [N, H]."""
+    """Summarise the cosines of vectors [N, H] with those of the reference."""
     cosines = _cosines(vectors, reference)
     return Closeness(smallest=float(cosines.min()), median=float(np.median(cosines)))
 

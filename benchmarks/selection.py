@@ -1,4 +1,4 @@
-"""What asking for less, or for more, costs: layers 1 to L alone, all layers pooled, the first token only, words."""
+"""Measure the cost of features that need less or more: single layers, all layers, the first token only, words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelectionTable:
-    """Seconds of each round for each feature, at one precision."""
+    """Seconds of each round of each feature, at one precision."""
 
     precision: str
     workload: Workload
@@ -41,15 +41,15 @@ def measure_selection(
     words: bool = False,
     say: Callable[[str], None],
 ) -> SelectionTable:
-    """Every feature in turn, all on one extractor, in a process of its own.
+    """Time features in turn, all on one extractor, in a separate process.
 
     Args:
-        workload: what to run.
-        settings: of the run.
-        precision: of the model.
-        rounds: timings a feature.
-        words: features of words, instead of layers and tokens.
-        say: told what is measured.
+        workload: texts to run.
+        settings: settings of the run.
+        precision: precision of the model.
+        rounds: number of timings of each feature.
+        words: whether to time features of words, instead of layers and tokens.
+        say: called with the name of each measurement.
     """
     say(f"{'words' if words else 'selection'}: {precision}")
     layers = read_shape(settings.folder).num_hidden_layers

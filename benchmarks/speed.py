@@ -1,4 +1,4 @@
-"""Texts a second of every row on the same texts, in turn, in one run."""
+"""Measure the texts per second of every row on the same texts, in turn, in one run."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from benchmarks.peers.batches import FloatArray, load_tokenizer, token_ids
 from benchmarks.worker import RowFailedError, Tuned, Worker, find_row, prepare_all
 from benchmarks.workload import Workload
 
-# What a loaded row holds of a model at most: the weights as stored and as packed for its kernels.
+# Copies of the weights that a loaded row holds at most: as stored, and as packed for its kernels.
 _COPIES_OF_WEIGHTS = 2
 
 
 class TooManyRowsError(Exception):
-    """The rows do not fit in memory together; the message says what to do."""
+    """Raised when the rows do not fit in memory together; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far a row's vectors are from the reference's.
+    """Agreement of a row's vectors with those of the reference.
 
     Attributes:
-        smallest_cosine: Over all texts.
+        smallest_cosine: Smallest cosine over all texts.
         largest_error: Largest absolute difference of one number, over the root mean square of the reference.
     """
 
@@ -42,7 +42,7 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowTimes:
-    """One row on one workload: seconds of each round."""
+    """Seconds of each round of one row on one workload."""
 
     row: str
     library: str
@@ -55,19 +55,19 @@ class RowTimes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeedTable:
-    """All rows on one workload.
+    """Figures of all rows on one workload.
 
     Attributes:
-        workload: Its name.
-        description: What its texts are.
-        texts: How many there are.
-        tokens: Tokens in all, special tokens included, as cut at the limit.
+        workload: Name of the workload.
+        description: Description of its texts.
+        texts: Number of texts.
+        tokens: Number of tokens after truncation, special tokens included.
         flops: Floating-point operations of the matrix products that these tokens need.
-        rows: In the order of the table.
-        failed: Rows that do not run here, and why.
+        rows: Times of the rows, in the order of the table.
+        failed: Rows that do not run on this machine, with the reason.
         peaks: The processor's peak for each precision in each round.
-        limit_unknown: Why there are no peaks; empty where there are.
-        others_share: Share of all cores that other processes used meanwhile; None where the system does not say.
+        limit_unknown: Reason why there are no peaks; empty if there are.
+        others_share: Share of all cores that other processes used meanwhile; None if the system does not tell.
     """
 
     workload: str
@@ -84,10 +84,10 @@ class SpeedTable:
 
 def agreement(vectors: FloatArray, reference: FloatArray) -> Agreement:
     """Compare vectors [N, H] with the reference's [N, H]."""
-    found, expected = vectors.astype(np.float64), reference.astype(np.float64)
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    cosines = (found * expected).sum(1) / norms
-    error = np.abs(found - expected).max() / np.sqrt(np.mean(expected**2))
+    actual, expected = vectors.astype(np.float64), reference.astype(np.float64)
+    norms = np.linalg.norm(actual, axis=1) * np.linalg.norm(expected, axis=1)
+    cosines = (actual * expected).sum(1) / norms
+    error = np.abs(actual - expected).max() / np.sqrt(np.mean(expected**2))
     return Agreement(smallest_cosine=float(cosines.min()), largest_error=float(error))
 
 
@@ -99,7 +99,7 @@ def measure_speed(
     rounds: int,
     say: Callable[[str], None],
 ) -> list[SpeedTable]:
-    """Every row on every workload; the reference runs too, whether or not it is asked for."""
+    """Measure every row on every workload; the reference always runs, too."""
     wanted = list(rows)
     if REFERENCE not in [row.name for row in wanted]:
         wanted.append(find_row(REFERENCE))
@@ -115,7 +115,7 @@ def measure_speed(
 
 
 def _check_memory(rows: int, settings: Settings) -> None:
-    """Refuse what would push the machine into swapping, and so measure the disk."""
+    """Refuse a run that would make the machine swap, and so measure the disk."""
     weights = (settings.folder / "model.safetensors").stat().st_size
     needed = rows * _COPIES_OF_WEIGHTS * weights
     there = read_machine().memory_bytes
@@ -148,7 +148,7 @@ def _measure_workload(
         say(f"{workload.name}: round {turn + 1} of {rounds}")
         if program is not None:
             peaks.append(measure_peaks(program, settings.threads))
-        # another row begins each round, so that none is always the one after the same neighbour
+        # rounds begin with another row each, so that no row always follows the same one
         start = turn % len(running)
         for worker in running[start:] + running[:start]:
             name = worker.row.name
@@ -210,5 +210,5 @@ def _with_failed(table: SpeedTable, failed: dict[str, str]) -> SpeedTable:
 
 
 def median_rate(times: RowTimes, amount: int) -> float:
-    """``amount`` (texts or tokens) a second, by the median round."""
+    """Compute ``amount`` (texts or tokens) per second, by the median round."""
     return amount / median(times.seconds)

@@ -1,4 +1,4 @@
-"""Where the native engine's time goes: seconds and share of the processor's peak of each stage of a run."""
+"""Measure each stage of the native engine: seconds, and share of the processor's peak."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ PEAK_OF = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagesTable:
-    """One precision on one workload, all rounds added up.
+    """Figures of one precision on one workload, summed over all rounds.
 
     Attributes:
-        precision: of the products.
-        instruction_set: of the kernels.
-        texts: in a round.
-        seconds: of the rounds, texts in and vectors out.
-        threads: that the engine ran on.
-        stages: stage -> seconds of all threads.
-        operations: stage -> floating-point operations of the matrix products in it; none where it has none.
-        peak: of the processor at this precision, or None: it cannot be measured.
-        rounds: how many.
+        precision: precision of the products.
+        instruction_set: instruction set of the kernels.
+        texts: number of texts in a round.
+        seconds: seconds of the rounds, from texts to vectors.
+        threads: number of threads of the engine.
+        stages: seconds of all threads in each stage.
+        operations: floating-point operations of the matrix products of each stage that has some.
+        peak: peak of the processor at this precision; None if it cannot be measured.
+        rounds: number of rounds.
     """
 
     precision: str
@@ -48,7 +48,7 @@ class StagesTable:
 def measure_stages(
     workload: Workload, settings: Settings, *, precision: str, rounds: int, say: Callable[[str], None]
 ) -> StagesTable:
-    """The mean over tokens of the last state of every text, in a process of its own."""
+    """Time the stages for the mean over tokens of the last state of every text, in a separate process."""
     say(f"stages: {precision}")
     try:
         peak = measure_peaks(build_peak_program(settings.cache), settings.threads).get(PEAK_OF[precision])

@@ -1,4 +1,4 @@
-"""Cold start: whole processes, from the interpreter's start to one text's vector on disk."""
+"""Measure cold starts: whole processes, from the interpreter's start to the vector of one text on disk."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _LAYERTAP_COMMAND = "import sys; from layertap.cli.main import main; sys.exit(ma
 
 
 class StartupFailedError(Exception):
-    """One of the processes failed; the message holds the last line that it printed."""
+    """Raised when a process fails; the message holds the last line that it printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartupTable:
-    """Seconds of each round of each kind of process, and those that failed and why."""
+    """Seconds of each round of each kind of process, and the kinds that failed with the reason."""
 
     seconds: dict[str, tuple[float, ...]]
     failed: dict[str, str]
 
 
 def measure_startup(folder: Path, *, rounds: int, say: Callable[[str], None]) -> StartupTable:
-    """Every kind of process in turn; one round goes before, so that files are in the system's cache."""
+    """Time every kind of process in turn, after one round that brings files into the system's cache."""
     with tempfile.TemporaryDirectory() as scratch:
         commands = _commands(folder, Path(scratch))
         seconds: dict[str, list[float]] = {name: [] for name in commands}
@@ -60,7 +60,7 @@ def measure_startup(folder: Path, *, rounds: int, say: Callable[[str], None]) ->
                 try:
                     taken = _seconds_of(command)
                 except StartupFailedError as error:
-                    # it goes into the report, which names no folder of this machine
+                    # the report names no folder of this machine
                     failed[name] = str(error).replace(scratch, "SCRATCH").replace(str(folder), "MODEL")
                     continue
                 if turn > 0:

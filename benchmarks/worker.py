@@ -1,4 +1,4 @@
-"""One process per row, kept alive and asked in turn, so that no row runs beside another's thread pool."""
+"""Run each row in its own process, kept alive and used in turn, so that thread pools do not compete."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from benchmarks.peers.batches import FloatArray
 from benchmarks.peers.row import Embed
 from benchmarks.workload import Workload
 
-# Threads of a pool that has just finished spin for up to 200 ms before they sleep.
+# Threads of a pool spin for up to 200 ms after their work before they sleep.
 _SETTLE_SECONDS = 0.25
 _TUNING_TEXTS = 100
 _TUNING_TRIES = 2
 
 
 class RowFailedError(Exception):
-    """A row cannot run here: its library is missing, or does not support the model or the processor."""
+    """Raised when a row cannot run: its library is missing, or does not support the model or the processor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Tuned:
-    """The variant that was fastest on a workload, and the vectors it gave for it: float32 [N, H]."""
+    """Fastest variant of a row on a workload, and its vectors, float32 [N, H]."""
 
     variant: Variant
     vectors: FloatArray
 
 
 def limit_threads(threads: int) -> None:
-    """Tell thread pools that read the environment, in this process and those it starts."""
+    """Limit the threads of pools that read the environment, in this process and its children."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
 def peak_memory_bytes() -> int:
-    """The most memory this process has had resident (VmHWM: unlike ru_maxrss, not inherited from a parent)."""
+    """Return the peak resident memory of this process (VmHWM; unlike ru_maxrss not inherited from a parent)."""
     for line in Path("/proc/self/status").read_text("ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -52,12 +52,12 @@ def peak_memory_bytes() -> int:
 
 
 def find_row(name: str) -> Row:
-    """The row of that name."""
+    """Find a row by its name."""
     return next(row for row in ROWS if row.name == name)
 
 
 class _Loaded:
-    """What lives in the worker's process: one set-up of one row at a time."""
+    """State of the worker's process: one set-up of one row at a time."""
 
     def __init__(self, row: Row, settings: Settings) -> None:
         self._row = row
@@ -77,7 +77,7 @@ class _Loaded:
             self._row.prepare(self._settings)
 
     def tune(self, workload: Workload) -> Tuned:
-        """Choose the fastest variant for a workload and warm it up on all of it."""
+        """Choose the fastest variant for a workload, and warm it up on the whole workload."""
         variant = self._row.variants[0]
         if len(self._row.variants) > 1:
             step = -(-len(workload.texts) // _TUNING_TEXTS)
@@ -87,7 +87,7 @@ class _Loaded:
         return Tuned(variant=variant, vectors=vectors)
 
     def run(self, workload: Workload, variant: Variant) -> float:
-        """Seconds that the workload takes once."""
+        """Time the workload once, in seconds."""
         embed = self._embedder(variant.setup)
         start = time.perf_counter()
         for _ in range(workload.repeats):
@@ -95,7 +95,7 @@ class _Loaded:
         return (time.perf_counter() - start) / workload.repeats
 
     def peak_memory(self, workload: Workload) -> int:
-        """Bytes: loading the default variant and running the workload once, in this process from its start."""
+        """Return the peak memory in bytes of loading the default variant and running the workload once."""
         variant = self._row.variants[0]
         self._embedder(variant.setup)(workload.texts, variant.batch_size)
         return peak_memory_bytes()
@@ -124,13 +124,13 @@ def _serve(connection: Connection, row_name: str, settings: Settings) -> None:
 
 
 def _reason(error: Exception, settings: Settings) -> str:
-    """One line without this machine's folders: it goes into the report."""
+    """Shorten an error to one line without folders of this machine, for the report."""
     line = f"{type(error).__name__}: {error}".splitlines()[0]
     return line.replace(str(settings.cache), "CACHE").replace(str(settings.folder), "MODEL")
 
 
 class Worker:
-    """A row in a process of its own; as a context manager it ends with the block."""
+    """A row in its own process, which ends with the block when used as a context manager."""
 
     def __init__(self, row: Row, settings: Settings) -> None:
         self.row = row
@@ -149,7 +149,7 @@ class Worker:
         self.close()
 
     def close(self) -> None:
-        """End the process."""
+        """Stop the process of the worker."""
         if self._process.is_alive():
             self._connection.send(None)
             self._process.join(timeout=10)
@@ -159,7 +159,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Process id of the worker."""
         assert self._process.pid is not None
         return self._process.pid
 
@@ -168,18 +168,18 @@ class Worker:
         self._ask("prepare")
 
     def tune(self, workload: Workload) -> Tuned:
-        """Choose the row's fastest variant for the workload; it is warm afterwards."""
+        """Choose the row's fastest variant for the workload, and leave it warm."""
         answer = self._ask("tune", workload)
         assert isinstance(answer, Tuned)
         return answer
 
     def run(self, workload: Workload, variant: Variant) -> float:
-        """Seconds for the workload once, after the pools of the row before have gone to sleep."""
+        """Time the workload once, in seconds, after the thread pools of the previous row have gone to sleep."""
         time.sleep(_SETTLE_SECONDS)
         return float(self._ask("run", workload, variant))
 
     def peak_memory(self, workload: Workload) -> int:
-        """Bytes of a fresh process that loads the row and runs the workload once."""
+        """Return the peak memory in bytes of a fresh process that loads the row and runs the workload once."""
         return int(self._ask("peak_memory", workload))
 
     def _ask(self, method: str, *arguments: object) -> Any:
@@ -194,7 +194,7 @@ class Worker:
 
 
 def prepare_all(rows: Sequence[Row], settings: Settings, say: Callable[[str], None]) -> dict[str, str]:
-    """Convert the model for every row that needs it; the rows that failed and why."""
+    """Convert the model for every row that needs it, and return the rows that failed with the reason."""
     failed: dict[str, str] = {}
     for row in rows:
         if row.prepare is None:

@@ -1,4 +1,4 @@
-"""The texts that are timed: real ones, in their natural mixture of lengths."""
+"""Provide the texts that are timed, real ones in their natural mixture of lengths."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _WRAPPED_LINE_LIMIT = 500
 
 
 class DataNotFoundError(Exception):
-    """The texts are not where they were looked for; the message says where and what to do."""
+    """Raised when the texts are missing; the message says where they belong and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Texts to run through a model, in the order in which they are handed over."""
+    """Texts to run through a model, in the order in which rows get them."""
 
     name: str
     description: str
@@ -32,7 +32,7 @@ class Workload:
 
 
 def read_paragraphs(data: Path) -> list[str]:
-    """Paragraphs of those novels whose files hold one paragraph a line, book by book."""
+    """Read the paragraphs of novels whose files have one paragraph per line, book by book."""
     paragraphs: list[str] = []
     for book in sorted((data / "novels_en").glob("*.txt")):
         lines = [line.strip() for line in book.read_text("utf-8-sig").splitlines()]
@@ -42,7 +42,7 @@ def read_paragraphs(data: Path) -> list[str]:
 
 
 def read_sentences(data: Path) -> list[str]:
-    """Single sentences of movie reviews, the negative file first."""
+    """Read single sentences of movie reviews, the negative file first."""
     sentences: list[str] = []
     for name in ("rt-polarity.neg", "rt-polarity.pos"):
         lines = (data / "movie_review_sentences" / name).read_text("utf-8").split("\n")
@@ -51,17 +51,17 @@ def read_sentences(data: Path) -> list[str]:
 
 
 def read_documents(data: Path) -> list[str]:
-    """Whole movie reviews; most are longer than 512 tokens, so a model's limit cuts them."""
+    """Read whole movie reviews; most are longer than 512 tokens, so that a model's limit truncates them."""
     with zipfile.ZipFile(data / "movie_reviews_long" / "movie_reviews.zip") as archive:
         names = sorted(name for name in archive.namelist() if name.endswith(".txt"))
         return [archive.read(name).decode("utf-8").strip() for name in names]
 
 
 def read_treebank(data: Path) -> Workload:
-    """The sentences of UD English EWT, training part, as raw text.
+    """Read the sentences of the training part of UD English EWT as raw text.
 
     Raises:
-        DataNotFoundError: they are not there.
+        DataNotFoundError: the data are missing.
     """
     file = data / "ud_english_ewt" / "en_ewt-ud-train.conllu"
     try:
@@ -91,20 +91,20 @@ WORKLOAD_NAMES = ("mixture", "short", "medium", "long", "single")
 
 
 def sample_in_order(items: Sequence[str], count: int, rng: random.Random) -> tuple[str, ...]:
-    """``count`` items drawn without replacement, in the order in which they stand in ``items``."""
+    """Draw ``count`` items without replacement, and keep their order in ``items``."""
     return tuple(items[index] for index in sorted(rng.sample(range(len(items)), count)))
 
 
 def make_workloads(data: Path, *, size: int = FULL_SIZE, seed: int = SEED) -> dict[str, Workload]:
-    """The mixture, each of its three sources alone, and one single short text.
+    """Build the workloads: the mixture, each of its three sources alone, and a single short text.
 
     Args:
         data: Folder with ``novels_en``, ``movie_review_sentences`` and ``movie_reviews_long``.
-        size: Texts in the mixture; its three parts keep their proportions (1,000 : 800 : 200 of 2,000).
-        seed: Of the draw. Each source has its own generator, so one source's size does not move another's draw.
+        size: Number of texts in the mixture; its three parts keep their proportions (1,000 : 800 : 200 of 2,000).
+        seed: Seed of the draw. Each source has its own generator, so that sizes do not affect other draws.
 
     Raises:
-        DataNotFoundError: A source is not there.
+        DataNotFoundError: A source is missing.
         ValueError: ``size`` is less than 10 (one long text) or more than 2,000.
     """
     if not 10 <= size <= FULL_SIZE:
@@ -133,7 +133,7 @@ def make_workloads(data: Path, *, size: int = FULL_SIZE, seed: int = SEED) -> di
 
 
 def calibration_texts(data: Path, count: int = 128) -> tuple[str, ...]:
-    """Texts of the same kind as the mixture, drawn with another seed, for what quantises on examples."""
+    """Draw texts of the same kind as the mixture with another seed, for libraries that quantise on examples."""
     texts = make_workloads(data, size=200, seed=SEED + 1)["mixture"].texts
     return sample_in_order(texts, min(count, len(texts)), random.Random(SEED))
 

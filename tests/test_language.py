@@ -80,7 +80,6 @@ UNCONVERTED = (
     "src/layertap/features",
     "src/layertap/models",
     # tests
-    "benchmarks",
 )
 
 

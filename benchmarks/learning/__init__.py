@@ -1,1 +1,1 @@
-"""How well layertap's classifiers learn, and how fast they are trained: ``python -m benchmarks learn``."""
+"""Measure how well layertap's classifiers learn and how fast they train, for ``python -m benchmarks learn``."""

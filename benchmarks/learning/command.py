@@ -1,4 +1,4 @@
-"""``python -m benchmarks learn``: how well classifiers learn, and how fast a step of fine-tuning is."""
+"""The command ``python -m benchmarks learn``, which scores classifiers and times a step of fine-tuning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure the parts asked for on the tasks asked for."""
+    """Measure the requested parts on the requested tasks."""
     options = _parser().parse_args(arguments)
     limit_threads(options.threads)
     machine, date = read_machine(), datetime.datetime.now(tz=datetime.UTC).date()

@@ -1,4 +1,4 @@
-"""Fine-tuning: ``layertap.learn.finetune`` and transformers' ``Trainer`` on one recipe, a process a run."""
+"""Compare ``layertap.learn.finetune`` with transformers' ``Trainer`` on one recipe, one process per run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BATCH_SIZE = 32
 LEARNING_RATE = 1e-4
 WARMUP = 0.1
 EPOCHS = {"sst2": 1, "trec6": 2, "wnut17": 2}
-"""What the time of one core allows."""
+"""Tasks that one core can fine-tune in reasonable time."""
 
 Precision = Literal["float32", "bfloat16"]
 SIDES = ("layertap", "transformers")
@@ -29,7 +29,7 @@ SIDES = ("layertap", "transformers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """All that both sides are told."""
+    """Hyperparameters that both sides are given."""
 
     seed: int
     epochs: int
@@ -46,9 +46,9 @@ def measure_finetuned(
     threads: int,
     say: Callable[[str], None],
 ) -> None:
-    """Trains with a seed on both sides, in turn, and keeps the figures of the test part.
+    """Train both sides in turn with each seed, and keep the figures of the test part.
 
-    The last checkpoint is taken on both sides: nothing is chosen.
+    Both sides are scored at their last checkpoint, so that no selection is involved.
     """
     for side in SIDES:
         key = {"part": "finetuned", "task": task.name, "side": side, "seed": seed, "precision": precision}
@@ -82,8 +82,8 @@ def _layertap(task: LearningTask, recipe: Recipe) -> tuple[list[str], dict[str, 
         data = LabelledTexts(texts=task.train.items, labels=task.train.labels)
         tuned = finetune(data, folder, model=minilm_folder(), options=options)
         seconds = time.perf_counter() - start
-        found = Classifier.from_pretrained(folder).predict(task.test.items)
-    labels = found.labels if task.unit == "text" else [tag for tagging in found for tag in tagging.tags]
+        predictions = Classifier.from_pretrained(folder).predict(task.test.items)
+    labels = predictions.labels if task.unit == "text" else [tag for tagging in predictions for tag in tagging.tags]
     return labels, {"seconds": seconds, "steps": tuned.steps}
 
 

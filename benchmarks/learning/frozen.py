@@ -1,7 +1,7 @@
-"""Frozen features: a linear classifier on each layer and on a learned mix of them, ours and the peers'.
+"""Compare linear classifiers on frozen features: on each layer, and on a learned mix of layers.
 
-Ours are vectors of an `Extractor` and the solver of ``layertap fit``; theirs those of transformers, padded in batches,
-and scikit-learn's ``LogisticRegression``. A side lives in a process of its own, and reads each text once.
+One side uses vectors of an `Extractor` and the solver of ``layertap fit``; the other uses padded batches of
+transformers and scikit-learn's ``LogisticRegression``. Each side runs in a separate process and reads each text once.
 """
 
 from __future__ import annotations
@@ -26,43 +26,46 @@ Classes = npt.NDArray[np.int64]
 
 SIDES = ("layertap", "transformers")
 BEST, MIX, FIT = "best layer", "learned mix", "layertap fit"
-"""What is done on a seed: the last is the best layer over again, from texts to figures by `fit_head`."""
+"""Methods that run with each seed; the last one repeats the best layer from texts to figures, with `fit_head`."""
 
 
 class Side(Protocol):
-    """What both sides can do. L layers (hidden states 0 to the last), N texts or words, H numbers a vector."""
+    """Interface of both sides; L layers (hidden states 0 to the last), N texts or words, vectors of H numbers."""
 
     def vectors(self, part: Part) -> Vectors:
-        """float32 [L, N, H]."""
+        """Compute the vectors of all layers, float32 [L, N, H]."""
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
-        """A classifier on [N, H] -> what predicts."""
+        """Fit a classifier on vectors [N, H] and return its predict function."""
 
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """A classifier on [L, N, H], shares of layers by the held-out part -> what predicts, and facts."""
+        """Fit a classifier on a mix of layers [L, N, H], and return its predict function and facts.
+
+        The shares of the layers are learned on the held-out part.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Data:
-    """A part with its vectors: which of the N vectors an item owns is in `ends`."""
+    """A part of the data with its vectors; `ends` delimits the vectors of each item."""
 
     part: Part
     vectors: Vectors
     ends: npt.NDArray[np.int64]
 
     def of(self, rows: list[int]) -> tuple[Part, Vectors]:
-        """Some items."""
+        """Select items by their row numbers."""
         begins = np.concatenate([[0], self.ends[:-1]])
         places = np.concatenate([np.arange(begins[row], self.ends[row]) for row in rows])
         return self.part.of(rows), self.vectors[:, places]
 
 
 def measure_frozen(task: LearningTask, store: Store, *, seeds: int, threads: int, say: Callable[[str], None]) -> None:
-    """Fits with each seed on both sides, and keeps the figures of the test part.
+    """Fit both sides with each seed, and keep the figures of the test part.
 
-    A seed draws what is learned from; the layer is the best on the validation part.
+    The seed draws the training examples; the layer is the best on the validation part.
     """
     for side in SIDES:
         key = {"part": "frozen", "task": task.name, "side": side, "method": MIX}
@@ -99,7 +102,7 @@ def _run(task: LearningTask, name: str, seeds: Sequence[int], threads: int) -> l
 
 
 def make_side(name: str) -> Side:
-    """A side by its name."""
+    """Construct a side by its name."""
     if name == "layertap":
         from benchmarks.learning.layertap_side import LayertapSide
 
@@ -121,8 +124,8 @@ def _on_seed(
     place = {name: i for i, name in enumerate(names)}
     classes = np.array([place[label] for label in train[0].flat], dtype=np.int64)
 
-    def scores(gold: Part, found: Classes) -> dict[str, float]:
-        return scores_of(gold, [names[i] for i in found.tolist()], metrics=task.metrics)
+    def scores(gold: Part, predicted: Classes) -> dict[str, float]:
+        return scores_of(gold, [names[i] for i in predicted.tolist()], metrics=task.metrics)
 
     by_layer = []
     start = time.perf_counter()
@@ -136,11 +139,11 @@ def _on_seed(
         "method": BEST,
         "layer": best,
         "scores": by_layer[best][1],
-        "validation": [found[0][decisive] for found in by_layer],
-        "test": [found[1][decisive] for found in by_layer],
+        "validation": [held_scores[decisive] for held_scores, _ in by_layer],
+        "test": [test_scores[decisive] for _, test_scores in by_layer],
         "seconds": seconds,
     }
-    # a label that only the validation part has would be no class to learn
+    # a label that occurs only in the validation part is no class
     held_classes = np.array([place.get(label, -1) for label in held[0].flat], dtype=np.int64)
     known = held_classes >= 0
     start = time.perf_counter()
@@ -150,7 +153,7 @@ def _on_seed(
 
 
 def _fit_head(task: LearningTask, layer: int) -> dict[str, Any]:
-    """Seed 0 again, as a user writes it: texts in, figures out."""
+    """Repeat seed 0 as a user would, from texts to figures with `fit_head`."""
     from layertap import Extractor
     from layertap.learn import fit_head
 
@@ -168,6 +171,6 @@ def _fit_head(task: LearningTask, layer: int) -> dict[str, Any]:
         test=(task.test.items, truth),
     )
     seconds = time.perf_counter() - start
-    found = head.metrics["test"]
-    scores = {name: found["entities"]["f1"] if name == "entity_f1" else found[name] for name in task.metrics}
+    metrics = head.metrics["test"]
+    scores = {name: metrics["entities"]["f1"] if name == "entity_f1" else metrics[name] for name in task.metrics}
     return {"method": FIT, "layer": layer, "scores": scores, "seconds": seconds}

@@ -1,4 +1,4 @@
-"""Our side on frozen features: an `Extractor` and the solver of ``layertap fit``."""
+"""The side of layertap on frozen features: an `Extractor` and the solver of ``layertap fit``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Classes = npt.NDArray[np.int64]
 
 
 class LayertapSide:
-    """See `frozen.Side`."""
+    """Side of layertap; implements `frozen.Side`."""
 
     def __init__(
         self,
@@ -33,24 +33,24 @@ class LayertapSide:
         )
 
     def vectors(self, part: Part) -> Vectors:
-        """All layers, in one pass."""
+        """Compute the vectors of all layers in one pass."""
         words = isinstance(part.items[0], list)
-        found = self._extractor.extract(
+        vectors = self._extractor.extract(
             part.items, "hidden_states[:].words(mean)" if words else "hidden_states[:].mean"
         )
-        rows = found.values if isinstance(found, Ragged) else found
+        rows = vectors.values if isinstance(vectors, Ragged) else vectors
         assert isinstance(rows, np.ndarray)
         return np.ascontiguousarray(np.moveaxis(rows, 1, 0))
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
-        """To convergence."""
+        """Fit a classifier on one layer to convergence."""
         fitted = fit_linear(_examples(vectors[None], classes), num_classes, Training())
         return lambda rows: _predict(fitted, rows)
 
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """Shares learnt on the held-out part, weights on the other, to convergence, as without a validation part."""
+        """Fit a mix to convergence: the shares on the held-out part, the weights on the other one."""
         both = _examples(np.concatenate([vectors, held[0]], axis=1), np.concatenate([classes, held[1]]))
         apart = np.arange(len(both.classes)) >= len(classes)
         mix = learnt_mix(both, None, num_classes, Training(), apart=apart)

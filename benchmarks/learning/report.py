@@ -1,4 +1,4 @@
-"""What was measured of learning, as Markdown, made anew from the records."""
+"""Format the records of learning as Markdown."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _STEP = (
 
 
 def document(machine: Machine, date: datetime.date, store: Store, tasks: Mapping[str, LearningTask]) -> str:
-    """The whole page."""
+    """Format all records as one page."""
     parts = [
         _heading(machine, date),
         _frozen(store, tasks),
@@ -120,7 +120,7 @@ def _sizes(tasks: Mapping[str, LearningTask], store: Store) -> list[str]:
 
 
 def _fits(store: Store) -> list[str]:
-    """Whether `fit_head`, from texts to figures, gives what the table says of seed 0."""
+    """State whether `fit_head` gives the figures that the table shows for seed 0."""
     told = []
     for record in store.of(part="frozen", method=FIT):
         held = next(store.of(part="frozen", task=record["task"], side="layertap", method=BEST, seed=0))
@@ -198,7 +198,7 @@ def _runs(store: Store) -> str:
 
 
 def _both(store: Store, **wanted: Any) -> tuple[list[Record], list[Record]]:
-    """The records of both sides, of the seeds that both have."""
+    """Select the records of both sides for the seeds that both have."""
     ours, theirs = (
         {record["seed"]: record for record in store.of(side=side, **wanted)} for side in ("layertap", "transformers")
     )
@@ -207,7 +207,7 @@ def _both(store: Store, **wanted: Any) -> tuple[list[Record], list[Record]]:
 
 
 def _pair(ours: Sequence[Record], theirs: Sequence[Record], metric: str) -> list[str]:
-    """Both means, their difference, and whether it is within the spread; of one seed there is none."""
+    """Format both means, their difference, and whether it is within the spread of the seeds, if there are several."""
     left, right = ([record["scores"][metric] for record in side] for side in (ours, theirs))
     difference = f"{mean(left) - mean(right):+.4f}"
     if min(len(left), len(right)) < 2:

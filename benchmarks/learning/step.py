@@ -1,8 +1,8 @@
-"""The time of one step of fine-tuning: `finetune` on packed batches, and transformers' ``Trainer`` by its defaults.
+"""Time one step of fine-tuning with `finetune` on packed batches and with transformers' ``Trainer`` by its defaults.
 
 Both train on the same sentences of SST-2 in one process, in turn. A hook after every step of the optimiser takes the
-time, so that a step is everything from one to the next: batch, forward, backward, clipping, update. What comes before
-the first and after the last (opening, writing) is left out.
+time, so that a step includes everything from one to the next: batch, forward, backward, clipping, update. Work before
+the first step and after the last one (opening and writing models) does not count.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from benchmarks.models import minilm_folder
 
 STEPS = 6
 WARMING = 1
-"""Steps at the start of each run that are not counted."""
+"""Number of steps at the start of each run that do not count."""
 
 
 def measure_step(
@@ -37,7 +37,7 @@ def measure_step(
     threads: int,
     say: Callable[[str], None],
 ) -> None:
-    """Keeps the median step of each side and round; another side begins each round."""
+    """Keep the median step of each side and round; the sides take turns to begin a round."""
     size = BATCH_SIZE * (STEPS + WARMING + 1)
     stride = len(task.train) // size
     part = task.train.of(list(range(0, size * stride, stride)))
@@ -54,7 +54,7 @@ def measure_step(
 
 
 def _run(side: str, part: Part, precision: Precision, seed: int, threads: int) -> list[list[float]]:
-    """Seconds of each step, and seconds of the processor."""
+    """Run one side and return the seconds, and the processor seconds, of each step."""
     import torch
 
     torch.set_num_threads(threads)
@@ -68,7 +68,7 @@ def _run(side: str, part: Part, precision: Precision, seed: int, threads: int) -
 
 @contextmanager
 def _stamped() -> Iterator[list[tuple[float, float]]]:
-    """The times, of the clock and of this process, at which steps of any optimiser of torch end."""
+    """Record the times, by the clock and of this process, at which steps of any torch optimiser end."""
     from torch.optim.optimizer import register_optimizer_step_post_hook
 
     stamps: list[tuple[float, float]] = []

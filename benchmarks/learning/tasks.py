@@ -1,4 +1,4 @@
-"""Labelled data to learn from: six public tasks, as lists of texts or of words with their labels."""
+"""Read six public tasks as lists of texts, or of words, with their labels."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ Label: TypeAlias = str | tuple[str, ...]
 Item: TypeAlias = str | list[str]
 
 TREEBANK_WORDS = 40_000
-"""Words of the treebank's training part: whole sentences, drawn once."""
+"""Number of words of the treebank's training part, in whole sentences that are drawn once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """N labelled items.
+    """A part of a task: labelled texts, or lists of words.
 
     Attributes:
-        items: texts; or lists of words.
-        labels: one a text; or a tuple, one a word.
+        items: texts, or lists of words.
+        labels: one label per text, or a tuple with one label per word.
     """
 
     items: list[Item]
@@ -36,26 +36,26 @@ class Part:
         return len(self.items)
 
     def of(self, rows: list[int]) -> Part:
-        """Some of them."""
+        """Select items by their row numbers."""
         return Part(items=[self.items[row] for row in rows], labels=[self.labels[row] for row in rows])
 
     @property
     def flat(self) -> list[str]:
-        """The labels laid end to end."""
+        """Labels of all items, laid end to end."""
         return [label for given in self.labels for label in ((given,) if isinstance(given, str) else given)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearningTask:
-    """Data with what they are judged by.
+    """A task with its data and metrics.
 
     Attributes:
-        name: in commands and tables.
-        title: what it is.
-        unit: what a label is of.
-        metrics: of `scores.scores_of`, the first decides between layers.
-        train, test: parts.
-        dev: the data's own validation part; None: there is none.
+        name: name in commands and tables.
+        title: description of the task.
+        unit: unit that has a label, "text" or "word".
+        metrics: metrics of `scores.scores_of`; the first one decides between layers.
+        train, test: training and test part.
+        dev: validation part of the data, or None if there is none.
     """
 
     name: str
@@ -67,9 +67,9 @@ class LearningTask:
     test: Part
 
     def draw(self, seed: int) -> tuple[list[int], list[int]]:
-        """The nine tenths of the training part that a seed learns from, and the tenth left, as row numbers.
+        """Split the training part at random into nine tenths and one tenth, as row numbers.
 
-        The tenth is what it chooses by where the data have no validation part of their own.
+        The tenth serves as the validation part of data that have none.
         """
         rows: list[int] = np.random.default_rng(seed).permutation(len(self.train)).tolist()
         cut = len(rows) // 10
@@ -77,10 +77,10 @@ class LearningTask:
 
 
 def read_task(name: str, data: Path) -> LearningTask:
-    """A task's data.
+    """Read the data of a task.
 
     Raises:
-        DataNotFoundError: it is not there.
+        DataNotFoundError: the data are missing.
     """
     try:
         return _TASKS[name](data)
@@ -201,7 +201,7 @@ TASK_NAMES = tuple(_TASKS)
 
 
 def _sentences(file: Path, *, word: int, tag: int) -> Iterator[tuple[list[str], tuple[str, ...]]]:
-    """Words and tags of CoNLL or CoNLL-U; lines of several words and of none (1-2, 1.1) are left out."""
+    """Read words and tags of CoNLL or CoNLL-U; multiword tokens (1-2) and empty nodes (1.1) are left out."""
     words: list[str] = []
     tags: list[str] = []
     for line in [*file.read_text("utf-8").split("\n"), ""]:
@@ -215,7 +215,7 @@ def _sentences(file: Path, *, word: int, tag: int) -> Iterator[tuple[list[str], 
 
 
 def _first_words(part: Part, count: int) -> Part:
-    """Whole sentences in a drawn order until there are so many words."""
+    """Draw whole sentences until they have the requested number of words."""
     rows = list(range(len(part)))
     random.Random(0).shuffle(rows)
     kept, words = [], 0

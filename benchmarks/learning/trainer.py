@@ -1,4 +1,4 @@
-"""The peer in training: transformers' ``Trainer`` with its own collators, padding each batch to its longest."""
+"""Train with transformers' ``Trainer`` and its collators, which pad each batch to its longest sequence."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from benchmarks.models import minilm_folder
 
 EVAL_BATCH = 64
 IGNORED = -100
-"""The class of tokens that go on with a word, which the loss leaves out."""
+"""Label id that the loss ignores, given to tokens that continue a word."""
 
 
 def examples_of(part: Part, names: Sequence[str], unit: Literal["text", "word"]) -> list[dict[str, Any]]:
-    """Tokenised texts; a word's first token has its class."""
+    """Tokenise texts; the first token of each word has the word's class."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
     place = {name: i for i, name in enumerate(names)}
-    # the folder's own tokenizer is set to cut at 128 or so tokens; the model takes 512
+    # the tokenizer of the folder truncates at about 128 tokens, but the model takes 512
     encoded = tokenizer(part.items, is_split_into_words=unit == "word", truncation=True, max_length=512)
     examples: list[dict[str, Any]] = []
     for row, given in enumerate(part.labels):
@@ -49,7 +49,7 @@ def make(
     settings: dict[str, Any],
     threads: int,
 ) -> Any:
-    """A ``Trainer``, its settings its own defaults but for those given and for what it would write and print."""
+    """Construct a ``Trainer`` with default settings, except for the given ones and for its files and messages."""
     import torch
     import transformers
 
@@ -82,11 +82,11 @@ def make(
 
 
 def predicted(model: Any, examples: list[dict[str, Any]], names: Sequence[str]) -> list[str]:
-    """The likeliest labels, laid end to end, in float32. A word that was cut off is O."""
+    """Predict the most probable labels in float32, laid end to end; a word that was cut off is O."""
     import torch
 
     model = model.eval()
-    found: dict[int, list[str]] = {}
+    labels_of: dict[int, list[str]] = {}
     order = sorted(range(len(examples)), key=lambda row: len(examples[row]["input_ids"]))
     for begin in range(0, len(order), EVAL_BATCH):
         rows = order[begin : begin + EVAL_BATCH]
@@ -102,11 +102,11 @@ def predicted(model: Any, examples: list[dict[str, Any]], names: Sequence[str]) 
         for row, given in zip(rows, classes, strict=True):
             example = examples[row]
             if "begins" not in example:
-                found[row] = [names[given]]
+                labels_of[row] = [names[given]]
                 continue
             labels = ["O" if "O" in names else names[0]] * example["words"]
             for token, word in enumerate(example["begins"]):
                 if word is not None:
                     labels[word] = names[given[token]]
-            found[row] = labels
-    return [label for row in range(len(examples)) for label in found[row]]
+            labels_of[row] = labels
+    return [label for row in range(len(examples)) for label in labels_of[row]]

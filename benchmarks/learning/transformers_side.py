@@ -1,4 +1,4 @@
-"""The peers on frozen features: transformers in padded batches, and scikit-learn."""
+"""The side of transformers in padded batches, with scikit-learn, on frozen features."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST = 20_000
 
 
 class TransformersSide:
-    """See `frozen.Side`."""
+    """Side of transformers and scikit-learn; implements `frozen.Side`."""
 
     def __init__(self) -> None:
         import torch
@@ -33,13 +33,13 @@ class TransformersSide:
         self._model = transformers.AutoModel.from_pretrained(minilm_folder(), dtype=torch.float32).eval()
 
     def vectors(self, part: Part) -> Vectors:
-        """Batches of like lengths; the mean over all tokens, or over a word's."""
+        """Compute vectors in batches of similar lengths: the mean over all tokens, or over those of each word."""
         import torch
 
         words = isinstance(part.items[0], list)
         sizes = [len(item) if words else 1 for item in part.items]
         begins = np.cumsum([0, *sizes[:-1]])
-        found: Vectors | None = None
+        result: Vectors | None = None
         order = sorted(range(len(part)), key=lambda row: len("".join(part.items[row])))
         for begin in range(0, len(order), BATCH):
             rows = order[begin : begin + BATCH]
@@ -50,20 +50,20 @@ class TransformersSide:
             with torch.inference_mode():
                 outputs = self._model(**batch, output_hidden_states=True)
                 states = torch.stack(outputs.hidden_states)  # [L, B, S, H]
-            if found is None:
-                found = np.zeros((len(states), sum(sizes), states.shape[-1]), dtype=np.float32)
+            if result is None:
+                result = np.zeros((len(states), sum(sizes), states.shape[-1]), dtype=np.float32)
             for place, row in enumerate(rows):
                 if words:
                     owner = [-1 if word is None else word for word in batch.word_ids(place)]
                 else:
                     owner = [0 if kept else -1 for kept in batch["attention_mask"][place].tolist()]
                 means = _means(states[:, place], torch.tensor(owner), sizes[row])
-                found[:, begins[row] : begins[row] + sizes[row]] = means.numpy()
-        assert found is not None
-        return found
+                result[:, begins[row] : begins[row] + sizes[row]] = means.numpy()
+        assert result is not None
+        return result
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
-        """scikit-learn's, C = 1."""
+        """Fit scikit-learn's ``LogisticRegression`` with C = 1 on one layer."""
         model = _regression().fit(vectors, classes)
         assert len(model.classes_) == num_classes
         return lambda rows: np.asarray(model.predict(rows), dtype=np.int64)
@@ -71,7 +71,7 @@ class TransformersSide:
     def fit_mix(
         self, vectors: Vectors, classes: Classes, num_classes: int, held: tuple[Vectors, Classes]
     ) -> tuple[Callable[[Vectors], Classes], dict[str, Any]]:
-        """What `docs/heads.md` says of a mix, on scikit-learn."""
+        """Fit a mix of layers as in `docs/heads.md`, with scikit-learn."""
         random = np.random.default_rng(0)
         (learnt, learnt_classes), (judged, judged_classes) = (
             (part[:, rows], labels[rows])
@@ -116,7 +116,7 @@ def _mixed(factors: Doubles, vectors: Vectors) -> Vectors:
 
 
 def _means(states: Any, owner: Any, count: int) -> Any:
-    """Means [L, count, H] of the tokens [L, S, H] that each owner has; zeros where it has none, -1 is nobody's."""
+    """Average the tokens [L, S, H] of each owner to [L, count, H]; zeros for owners without tokens, -1 is no owner."""
     import torch
 
     own = owner >= 0

@@ -1,4 +1,4 @@
-"""The rows of the table, one small file a library. No library is imported before a row is loaded."""
+"""Rows of the table, one module per library; no library is imported before a row is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What peers without a tokenizer of their own share: ids, sorted batches, mean over tokens."""
+"""Tokenise, sort, batch and average for libraries that have no tokenizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PaddedBatch:
-    """Sequences of similar length: ids and mask int64 [B, T], and which texts [B] they are."""
+    """A batch of sequences of similar length: ids and mask int64 [B, T], and the numbers [B] of their texts."""
 
     which: IntArray
     input_ids: IntArray
@@ -27,7 +27,7 @@ class PaddedBatch:
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """The folder's tokenizer, cutting at ``max_length`` tokens, specials included, and not padding."""
+    """Load the folder's tokenizer, which truncates at ``max_length`` tokens, special ones included, without padding."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -37,12 +37,12 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
 
 
 def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text, tokenized all at once (the tokenizer's own threads)."""
+    """Tokenise all texts at once, on the tokenizer's own threads."""
     return [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
 
 
 def sorted_batches(ids: Sequence[Sequence[int]], size: int, pad_id: int) -> Iterator[PaddedBatch]:
-    """Batches of ``size`` sequences, longest first, padded to the longest of the batch."""
+    """Make batches of ``size`` sequences, longest first, padded to the longest of the batch."""
     order = np.argsort([-len(sequence) for sequence in ids], kind="stable")
     for start in range(0, len(order), size):
         which = order[start : start + size]
@@ -54,14 +54,14 @@ def sorted_batches(ids: Sequence[Sequence[int]], size: int, pad_id: int) -> Iter
 
 
 def mean_over_tokens(states: FloatArray, mask: IntArray) -> FloatArray:
-    """Mean over the tokens of each sequence: states [B, T, H], mask [B, T] -> [B, H]."""
+    """Average the tokens of each sequence: states [B, T, H] and mask [B, T] to [B, H]."""
     weights = mask.astype(np.float32)
     sums = np.matmul(weights[:, None, :], states)[:, 0]
     return np.asarray(sums / weights.sum(1, keepdims=True), dtype=np.float32)
 
 
 def read_pad_id(folder: Path) -> int:
-    """The padding id that the folder's config.json states (0 where it states none)."""
+    """Read the padding id from the folder's config.json; 0 if there is none."""
     import json
 
     return int(json.loads((folder / "config.json").read_text("utf-8")).get("pad_token_id") or 0)

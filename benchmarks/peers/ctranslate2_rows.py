@@ -1,4 +1,4 @@
-"""CTranslate2: its Encoder, float32 and int8. It has no bfloat16 on a CPU."""
+"""Rows of CTranslate2's Encoder in float32 and int8; it has no bfloat16 on a CPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _folder(settings: Settings) -> Path:
 
 
 def prepare(settings: Settings) -> None:
-    """Convert the weights, where the cache does not hold the result yet; int8 is made of it on loading."""
+    """Convert the weights unless the cache holds the result; loading makes int8 of it."""
     if (_folder(settings) / "model.bin").is_file():
         return
     from ctranslate2.converters import TransformersConverter
@@ -40,9 +40,9 @@ def prepare(settings: Settings) -> None:
 
 
 def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
-    """An Encoder; with a worker a thread, as many batches run at a time."""
+    """Load an Encoder; with one worker per thread, as many batches run at a time."""
     if "avx512f" in read_machine().flags:
-        # of itself it takes AVX2 where the processor is not Intel's
+        # by default CTranslate2 takes AVX2 on processors of other makers than Intel
         os.environ.setdefault("CT2_FORCE_CPU_ISA", "AVX512")
     import ctranslate2
 

@@ -1,6 +1,6 @@
-"""The torch model that ONNX Runtime and OpenVINO convert: encoder and mean over tokens in one graph.
+"""Build the torch model that ONNX Runtime and OpenVINO convert: encoder and mean over tokens in one graph.
 
-With the mean inside, a runtime hands back [B, H] instead of [B, T, H]: its best case.
+With the mean in the graph, a runtime returns [B, H] instead of [B, T, H], which is its best case.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ OUTPUT_NAME = "mean"
 
 
 def mean_pooled_model(folder: Path, *, attention: str) -> tuple[Any, tuple[Any, Any]]:
-    """A torch module (input_ids, attention_mask) -> [B, H] float32, and example inputs to trace it with."""
+    """Build a torch module of (input_ids, attention_mask) with output [B, H] float32, and inputs to trace it with."""
     import torch
     from transformers import AutoModel
 
@@ -25,7 +25,7 @@ def mean_pooled_model(folder: Path, *, attention: str) -> tuple[Any, tuple[Any, 
             self.encoder = encoder
 
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-            # token types given, as the fused embedding layer of ONNX Runtime asks for them
+            # token types are given because the fused embedding layer of ONNX Runtime requires them
             types = torch.zeros_like(input_ids)
             states = self.encoder(
                 input_ids=input_ids, attention_mask=attention_mask, token_type_ids=types

@@ -1,4 +1,4 @@
-"""layertap itself, as a user calls it."""
+"""Rows of layertap, called as a user calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AS_IT_COMES = Variant(setup="as it comes")
 
 
 def load(settings: Settings, setup: str, *, precision: Precision, backend: Literal["native", "torch"]) -> Embed:  # noqa: ARG001 - rows share one signature; layertap has one set-up
-    """An Extractor with nothing tuned: batches, order and limit are its own."""
+    """Load an Extractor with default batches, order and limit."""
     from layertap import Extractor
 
     if backend == "torch":

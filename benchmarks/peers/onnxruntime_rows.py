@@ -1,4 +1,4 @@
-"""ONNX Runtime: graph fused by its transformer optimiser, float32 and dynamically quantised int8."""
+"""Rows of ONNX Runtime: graph fused by its transformer optimiser, float32 and dynamically quantised int8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _files(settings: Settings) -> dict[str, Path]:
 
 
 def prepare(settings: Settings) -> None:
-    """Export, fuse and quantise, where the cache does not hold the result yet."""
+    """Export, fuse and quantise the model unless the cache holds the result."""
     files = _files(settings)
     if files["int8"].is_file():
         return
@@ -33,7 +33,7 @@ def prepare(settings: Settings) -> None:
         files["int8"],
         weight_type=QuantType.QInt8,
         per_channel=True,
-        # shape inference does not know the fused operators
+        # shape inference fails on the fused operators
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
 
@@ -41,7 +41,7 @@ def prepare(settings: Settings) -> None:
 def _export(folder: Path, target: Path) -> None:
     import torch
 
-    # The fusions know the graph of eager attention as the tracing exporter writes it, and no other.
+    # The fusions recognise only the graph of eager attention as the tracing exporter writes it.
     model, example = mean_pooled_model(folder, attention="eager")
     sequences = {0: "batch", 1: "tokens"}
     torch.onnx.export(
@@ -74,7 +74,7 @@ def _fuse(folder: Path, source: Path, target: Path) -> None:
 
 
 def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:  # noqa: ARG001 - rows share one signature; here is one set-up
-    """A session on all threads."""
+    """Load a session on all threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""OpenVINO: float32, bfloat16 and post-training int8, each with either hint."""
+"""Rows of OpenVINO: float32, bfloat16 and post-training int8, each with either performance hint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _int8_file(settings: Settings) -> Path:
 
 
 def prepare_plain(settings: Settings) -> None:
-    """Convert the torch model, where the cache does not hold the result yet."""
+    """Convert the torch model unless the cache holds the result."""
     if _plain_file(settings).is_file():
         return
     import openvino
@@ -45,7 +45,7 @@ def prepare_plain(settings: Settings) -> None:
 
 
 def prepare_int8(settings: Settings) -> None:
-    """Post-training quantisation in NNCF's transformer mode on texts like those that are timed."""
+    """Quantise after training, in NNCF's transformer mode, on texts of the same kind as those that are timed."""
     prepare_plain(settings)
     if _int8_file(settings).is_file():
         return
@@ -65,14 +65,14 @@ def prepare_int8(settings: Settings) -> None:
 
 
 def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
-    """A compiled model behind an asynchronous queue, so that a throughput hint can run its streams."""
+    """Load a compiled model behind an asynchronous queue, so that the throughput hint can use its streams."""
     import openvino
 
     core = openvino.Core()
     can_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bfloat16" and not can_bfloat16:
         raise RuntimeError("OpenVINO computes no bfloat16 on this processor")
-    # what an int8 model leaves unquantised is computed in bfloat16 where the processor can, OpenVINO's default
+    # by OpenVINO's default, the unquantised parts of an int8 model run in bfloat16 if the processor supports it
     rest = "bf16" if precision != "float32" and can_bfloat16 else "f32"
     compiled = core.compile_model(
         _int8_file(settings) if precision == "int8" else _plain_file(settings),

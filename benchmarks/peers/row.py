@@ -1,4 +1,4 @@
-"""A row of the table: one library at one precision."""
+"""Define a row of the table: one library at one precision."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.peers.batches import FloatArray
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Embed = Callable[[Sequence[str], int], FloatArray]
-"""Texts and texts a batch in; the mean of the last hidden state over all tokens of each out: float32 [N, H]."""
+"""Function of texts and a batch size that returns the mean of the last hidden state of each text, float32 [N, H]."""
 
 # Small batches win where a core's cache is small, large ones where threads are many.
 BATCH_SIZES = (32, 8, 4, 1)
@@ -19,7 +19,7 @@ BATCH_SIZES = (32, 8, 4, 1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Variant:
-    """A way to run a row: how it is set up on loading, and texts a batch (0: the library decides)."""
+    """A way to run a row: its set-up on loading, and its batch size (0 if the library decides)."""
 
     setup: str
     batch_size: int = 0
@@ -29,20 +29,20 @@ class Variant:
 
 
 def every_batch_size(*setups: str) -> tuple[Variant, ...]:
-    """Each set-up with each batch size, the variants of a set-up side by side."""
+    """Combine each set-up with each batch size, with the variants of a set-up side by side."""
     return tuple(Variant(setup=setup, batch_size=size) for setup in setups for size in BATCH_SIZES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What every row is given alike.
+    """Settings that are the same for all rows.
 
     Attributes:
-        folder: The model.
-        cache: A folder of this model's for converted models.
-        threads: Threads to use.
-        max_length: Tokens at which a text is cut, special tokens included.
-        calibration: Texts for what quantises on examples.
+        folder: Folder of the model.
+        cache: Folder for converted forms of this model.
+        threads: Number of threads to use.
+        max_length: Limit in tokens at which texts are truncated, special tokens included.
+        calibration: Texts for libraries that quantise on examples.
     """
 
     folder: Path
@@ -57,12 +57,12 @@ class Row:
     """One library at one precision.
 
     Attributes:
-        name: Its name on the command line and in the table.
-        library: The distribution whose version the report states.
-        precision: What its matrix products are computed in.
-        variants: Ways to run it among which the fastest on the workload is taken; the first is the default.
-        prepare: Converts the model into the cache, once, in a process of its own; None where nothing is converted.
-        load: Loads the model in one set-up and gives the function to time.
+        name: Name on the command line and in the table.
+        library: Distribution whose version the report states.
+        precision: Precision of the matrix products.
+        variants: Ways to run it, of which the fastest on the workload is taken; the first one is the default.
+        prepare: Converts the model into the cache, once, in a separate process; None if there is nothing to convert.
+        load: Loads the model in one set-up and returns the function to time.
         ours: Whether this is layertap.
     """
 

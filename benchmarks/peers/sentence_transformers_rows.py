@@ -1,4 +1,4 @@
-"""sentence-transformers: ``encode``, which sorts by length itself."""
+"""Row of sentence-transformers' ``encode``, which sorts texts by length itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.peers.row import Embed, Precision, Row, Settings, every_batch_si
 
 
 def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:  # noqa: ARG001 - rows share one signature; here is one set-up
-    """The folder's encoder with mean pooling and, as for everybody, no normalisation and the common limit."""
+    """Load the folder's encoder with mean pooling, without normalisation, at the limit of all rows."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer

@@ -1,4 +1,4 @@
-"""transformers: SDPA attention, padded batches, in input order (what people write) and sorted by length."""
+"""Rows of transformers: SDPA attention, padded batches, in input order (the common way) and sorted by length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SORTED = "sorted"
 
 
 def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
-    """AutoModel and AutoTokenizer as their documentation uses them; mean over the attention mask in float32."""
+    """Load AutoModel and AutoTokenizer as documented; mean over the attention mask in float32."""
     import torch
     from transformers import AutoModel, AutoTokenizer
 
