@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
 
 import pytest
@@ -24,7 +25,7 @@ NEED_TORCH = [name for name in MODULES if f"{name}.".startswith(TORCH_ROOMS) and
 # scikit-learn in turn imports pandas, and that pyarrow, where they are
 NEED_SKLEARN = ["layertap.learn.vectors.text_features"]
 KERNELS = "layertap.backends.native._native"
-NEED_KERNELS = [KERNELS, "layertap.backends.native.backend", "layertap.backends.native.here"]
+NEED_KERNELS = [KERNELS, "layertap.backends.native.backend"]
 IS_BUILT = find_spec(KERNELS) is not None
 LIGHT = [
     name for name in MODULES if name not in (*NEED_TORCH, *NEED_SKLEARN) and (IS_BUILT or name not in NEED_KERNELS)
@@ -99,6 +100,7 @@ def test_the_whole_language_works_without_torch(tmp_path, make_checkpoint):
     code = (
         WITHOUT_TORCH
         + """
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 import layertap
 from layertap.engine.opening import open_reference
@@ -169,3 +171,15 @@ layertap.Extractor.from_pretrained(sys.argv[1]).extract(["the film"])
 print([name for name in ("transformers", "sentence_transformers", "pyarrow", "torch._dynamo") if name in sys.modules])
 """
     assert run(code, str(tmp_path / "m")).strip() == "[]"
+
+
+def test_no_module_imports_one_that_leads_back_to_it():
+    """The contracts look at siblings; this looks at every module, the front door and imports for types included."""
+    grimp = pytest.importorskip("grimp", reason="grimp comes with import-linter")
+    graph = grimp.build_graph("layertap", cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    assert len(imports) > 200
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as circle:
+        pytest.fail(f"these modules import each other: {' <- '.join(circle.args[1])}")

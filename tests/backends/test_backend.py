@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layertap.backends.base import Backend, pickle_reader, rows_needed
+from layertap.backends.base import Backend, rows_needed
 from layertap.backends.choice import choose, open_backend
 from layertap.backends.facts import BackendRequest
+from layertap.backends.pickles import pickle_reader
 from layertap.errors import BackendError, OptionError, WeightsError
 from layertap.features.program import Capture, Program
 from layertap.packing import Segments, simple_segments

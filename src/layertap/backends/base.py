@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.here import require_torch
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
@@ -74,15 +72,3 @@ def rows_needed(
     needed[0] |= not needed.any()
     rows_kept = np.flatnonzero(needed).astype(np.int32)
     return None if len(rows_kept) == num_tokens else rows_kept
-
-
-def pickle_reader() -> Callable[[Path], Mapping[str, TensorView]]:
-    """Return the function that reads a legacy `pytorch_model.bin`.
-
-    Raises:
-        BackendError: torch is not installed.
-    """
-    require_torch("reading a pickle file needs torch")
-    from layertap.backends.torch.weights import read_pickle
-
-    return read_pickle

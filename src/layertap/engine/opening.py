@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layertap.backends.base import pickle_reader
+from layertap.backends.pickles import pickle_reader
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.engine.length_policy import LengthPolicy

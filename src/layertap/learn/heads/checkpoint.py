@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.base import pickle_reader
+from layertap.backends.pickles import pickle_reader
 from layertap.checkpoints.load import ModelFiles, stored_tensors
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError, OptionError, UnsupportedModelError, WeightsError
