@@ -19,7 +19,7 @@ from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
 from tests.writing import write
 
-REAL = Path(__file__).parents[2].parent / "shared/data"
+REAL = Path(__file__).parents[3].parent / "shared/data"
 
 
 def records(path: Path, **options: Any) -> list[Record]:

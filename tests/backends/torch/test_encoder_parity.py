@@ -169,7 +169,7 @@ def test_small_bfloat16(hidden_act, fused, make_model, run_everything, smallest_
     assert smallest_cosine(found_pooled, pooled) >= BFLOAT16_COSINE
 
 
-SENTENCES = Path(__file__).parents[2].parent / "shared/data/movie_review_sentences"
+SENTENCES = Path(__file__).parents[3].parent / "shared/data/movie_review_sentences"
 OWN_TEXTS = [
     "A film that means well and never finds its feet.",
     "The river had burst its banks; the money in the other bank was dry.",
