@@ -114,7 +114,8 @@ class Commit:
             self._take_back(move)
         for move in self.moves:
             self._restore(move)
-        system.sync_folder(self.folder)
+        with contextlib.suppress(OSError):  # all that stood there stands there again
+            system.sync_folder(self.folder)
 
     def complete(self) -> None:
         """Puts those files in place that a killed process had not."""
@@ -319,8 +320,8 @@ def _moves(staging: Path, folder: Path, files: Sequence[tuple[str, str | None]],
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder / place))
         if mode is not None and not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
             # Removing an earlier output must never remove a user's folder.
-            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EEXIST
-            raise OSError(number, os.strerror(number), str(folder / place))
+            kind = "a directory" if stat.S_ISDIR(mode) else "no regular file"
+            raise OSError(errno.EISDIR, f"what stands there is {kind}", str(folder / place))
         status = None if new is None else (staging / new).stat()
         moves.append(
             Move(
@@ -361,29 +362,37 @@ def _record(folder: Path, name: str) -> Iterator[system.RawFile]:
         except FileExistsError:
             settle(folder, name)
             continue
-        try:
-            locked = system.lock(file)
-        except OSError:
-            locked = True  # a file system without locks: that the record could be created is what counts
-        if locked and is_locked_by(file, path):
-            break
-        file.close()
-    with file:
-        try:
-            yield file
-        except _UnsettledError:
-            raise
-        except BaseException:
-            with contextlib.suppress(OSError):
-                system.unlink(path)
-            raise
-        try:
-            system.unlink(path)
-        except OSError as error:
-            warnings.warn(
-                f"{path}: cannot be removed ({error.strerror}); {folder / name} is whole, and a later run removes it",
-                stacklevel=4,
-            )
+        with file:
+            try:
+                if not _is_ours(file, path):
+                    continue
+                yield file
+            except _UnsettledError:
+                raise
+            except BaseException:
+                _remove_record(path)
+                raise
+            try:
+                _remove_record(path)
+            except BaseException:  # Ctrl-C
+                _remove_record(path)
+                raise
+            return
+
+
+def _is_ours(file: system.RawFile, path: Path) -> bool:
+    """Whether a record that was created could be locked before another process took it for one that was left behind."""
+    try:
+        return system.lock(file) and is_locked_by(file, path)
+    except OSError:
+        return True  # a file system without locks: that the record could be created is what counts
+
+
+def _remove_record(path: Path) -> None:
+    try:
+        system.unlink(path)
+    except OSError as error:
+        warnings.warn(f"{path}: cannot be removed ({error.strerror}); a later run removes it", stacklevel=5)
 
 
 def _as_json(commit: Commit) -> bytes:

@@ -71,13 +71,10 @@ class Staging:
             return
         self._close_files()
         try:
-            remove_tree(self.path)
-        except OSError as error:
-            warnings.warn(
-                f"{self.path}: temporary files cannot be removed ({error.strerror}); a later run that writes the same "
-                "output removes them",
-                stacklevel=3,
-            )
+            _remove(self.path)
+        except BaseException:  # Ctrl-C
+            _remove(self.path)
+            raise
         finally:
             self.leave()
 
@@ -165,19 +162,35 @@ def _new_staging(folder: Path, name: str) -> tuple[Path, system.RawFile]:
             system.make_folder(path, 0o700)
         except FileExistsError:
             continue
+        lock = None
         try:
             lock = system.create(path / LOCK)
+            with contextlib.suppress(OSError):  # without locks nobody takes the folder for one that was left behind
+                system.lock(lock)
+            if is_locked_by(lock, path / LOCK):
+                return path, lock
+            lock.close()
         except FileNotFoundError:
             continue  # another process took the empty folder for one that was left behind
         except BaseException:
-            with contextlib.suppress(OSError):
-                system.remove_folder(path)
+            if lock is not None:
+                lock.close()
+            _remove(path)
             raise
-        with contextlib.suppress(OSError):  # without locks nobody takes the folder for one that was left behind
-            system.lock(lock)
-        if is_locked_by(lock, path / LOCK):
-            return path, lock
-        lock.close()
+
+
+def _remove(path: Path) -> None:
+    """Removes a staging folder; warns where the system refuses."""
+    try:
+        remove_tree(path)
+    except OSError as error:
+        if not os.path.lexists(path):
+            return  # somebody removed the folder of the output
+        warnings.warn(
+            f"{path}: temporary files cannot be removed ({error.strerror}); a later run that writes the same output "
+            "removes them",
+            stacklevel=4,
+        )
 
 
 def _stagings(folder: Path, name: str | None) -> Iterator[Path]:
