@@ -365,7 +365,7 @@ def _put_folder(staging: Staging, place: Path, first: str, *, overwrite: bool) -
 def _folder_failure(path: Path, error: OSError) -> OutputError:
     if isinstance(error, OutputError):
         return error
-    left = "what stood there is as it was" if os.path.isdir(path) else "nothing is left of it"
+    left = "what stood there is as it was" if os.path.lexists(path) else "nothing is left of it"
     return OutputError(f"{path}: cannot be written: {reason(error)}; {left}")
 
 
