@@ -123,6 +123,7 @@ def test_leftovers_that_cannot_be_removed_are_reported(tmp_path: Path, monkeypat
 @pytest.mark.parametrize("name", ["o", "a" * 255, "文" * 85, "é" * 127, "\udcff" * 200])
 def test_hidden_names_fit_whatever_the_output_is_called(tmp_path: Path, name: str) -> None:
     live = Staging(tmp_path, name)
+    live.create("new-0").write(b"half")
     assert len(os.fsencode(live.path.name)) <= 143
     live.leave()
     with pytest.warns(UserWarning, match="a killed run left"):

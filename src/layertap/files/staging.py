@@ -122,7 +122,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
                     stacklevel=3,
                 )
                 continue
-        warnings.warn(f"{path}: removed, with {size:,} bytes that a killed run left there", stacklevel=3)
+        if size:  # nothing in it: perhaps a process that had not locked it yet, and now makes another
+            warnings.warn(f"{path}: removed, with {size:,} bytes that a killed run left there", stacklevel=3)
 
 
 def remove_tree(path: Path) -> None:
