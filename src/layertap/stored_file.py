@@ -19,8 +19,8 @@ import numpy as np
 
 from layertap.errors import LayertapError
 
-SMALL_FILE_BYTES = 64 << 20
-"""Default limit of `read_whole`: far above any real `config.json`, index or vocabulary."""
+SMALL_FILE_BYTES = 16 << 20
+"""Default limit of `read_whole`: far above any real `config.json` or index, and little enough to be parsed."""
 
 HASH_BYTES = 1 << 18
 SET_BACK = "it was written to, and its modification time was set back"

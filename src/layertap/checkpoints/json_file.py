@@ -9,6 +9,7 @@ from typing import Any
 from layertap.errors import ConfigError
 from layertap.git_lfs import pointer_in_place
 from layertap.models.config import short
+from layertap.stored_file import read_whole
 
 # Far beyond any real file, and far below the depth at which Python's own repr and compare give up.
 MAX_DEPTH = 64
@@ -36,10 +37,7 @@ def read_array(path: Path) -> list[Any]:
 
 
 def _read(path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = read_whole(path, error=ConfigError)
     if pointer := pointer_in_place(path, data):
         raise ConfigError(pointer)
     try:

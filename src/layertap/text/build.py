@@ -7,27 +7,30 @@ default, true. Any other class uses `tokenizer.json` as it stands.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from tokenizers import AddedToken, Tokenizer
 
 from layertap.errors import TokenizerError
-from layertap.git_lfs import LONGEST, pointer_in_place
+from layertap.git_lfs import pointer_in_place
 from layertap.models.config import short
+from layertap.stored_file import read_whole
+from layertap.text.guard import guarded
+from layertap.text.pipeline import check_pipeline
 from layertap.text.settings import CONFIG_FILE, TokenizerSettings, read_settings
 from layertap.text.styles import AS_IT_STANDS, CLASS_OF, GENERIC, PYTHON_ONLY, STYLES, Setup, Style
 
 TOKENIZER_FILE = "tokenizer.json"
+TOKENIZER_BYTES = 256 << 20
+"""Bytes of a `tokenizer.json` at most; those of 250,000 tokens have 17 MB."""
+
 SENTENCEPIECE_ENDINGS = (".model", ".spm")
 CONVERT = (
     "convert it once with transformers: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes the "
     "tokenizer.json that layertap reads"
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,16 +63,21 @@ def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> Buil
             f"{folder}: tokenizer_class {name} runs in Python only and is not supported ({PYTHON_ONLY[name]}); "
             f"to use a {TOKENIZER_FILE} as it stands, say PreTrainedTokenizerFast in {CONFIG_FILE}"
         )
-    if (folder / TOKENIZER_FILE).is_file():
-        return _from_tokenizer_json(folder / TOKENIZER_FILE, settings, name or CLASS_OF.get(model_type, ""))
+    path = folder / TOKENIZER_FILE
+    if path.is_file():
+        class_name = name or CLASS_OF.get(model_type, "")
+        return guarded(f"{path}: not usable as a tokenizer", lambda: _from_tokenizer_json(path, settings, class_name))
     if name is None or name in GENERIC:
         name = CLASS_OF.get(model_type, f"model_type {model_type}")
-    return _from_vocabulary(folder, settings, name)
+    class_name = name
+    return guarded(f"{folder}: not usable as a tokenizer", lambda: _from_vocabulary(folder, settings, class_name))
 
 
 def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: str) -> Built:
-    _refuse_pointer(path)
-    backend = _guarded(str(path), lambda: Tokenizer.from_file(str(path)))
+    content = read_whole(path, error=TokenizerError, limit=TOKENIZER_BYTES)
+    if pointer := pointer_in_place(path, content):
+        raise TokenizerError(pointer)
+    backend = Tokenizer.from_buffer(content)
     backend.no_truncation()
     backend.no_padding()
     style = STYLES.get(class_name)
@@ -88,16 +96,6 @@ def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: st
     return _finish(backend, setup, (path,), notes)
 
 
-def _refuse_pointer(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            start = file.read(LONGEST)
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
-    if pointer := pointer_in_place(path, start):
-        raise TokenizerError(pointer)
-
-
 def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str) -> Built:
     style = STYLES.get(class_name)
     if style is None or style.from_vocabulary is None:
@@ -106,7 +104,7 @@ def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str)
     if not all(path.is_file() for path in paths):
         raise TokenizerError(_nothing_to_build_from(folder, class_name, style.vocabulary_files))
     read = style.from_vocabulary
-    backend = _guarded(" and ".join(map(str, paths)), lambda: read(paths))
+    backend = guarded(f"{' and '.join(map(str, paths))}: not usable as a tokenizer", lambda: read(paths))
     setup = _setup(settings, style, backend)
     _apply(style, backend, setup, paths[0])
     return _finish(backend, setup, paths)
@@ -120,18 +118,6 @@ def _nothing_to_build_from(folder: Path, class_name: str, needed: tuple[str, ...
     if needed:
         return f"{folder}: no {TOKENIZER_FILE}, and not the {' and '.join(needed)} of {class_name} either"
     return f"{folder}: no {TOKENIZER_FILE}, and {class_name} cannot be built from other files here; {CONVERT}"
-
-
-def _guarded(what: str, step: Callable[[], T]) -> T:
-    """Runs Rust code that raises bare `Exception`s, and a panic of its own kind on some damaged files."""
-    try:
-        return step()
-    except TokenizerError:
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"{what}: not usable as a tokenizer: {error}") from error
-        raise
 
 
 def _setup(settings: TokenizerSettings, style: Style | None, backend: Tokenizer) -> Setup:
@@ -195,6 +181,7 @@ def _named_token(name: str, setup: Setup) -> AddedToken:
 
 def _finish(backend: Tokenizer, setup: Setup, paths: tuple[Path, ...], notes: tuple[str, ...] = ()) -> Built:
     backend.encode_special_tokens = setup.settings.flag("split_special_tokens", False)
+    check_pipeline(backend, paths[0])
     return Built(
         backend=backend,
         special_tokens=setup.special,

@@ -18,6 +18,7 @@ from tokenizers import AddedToken
 from layertap.errors import TokenizerError
 from layertap.git_lfs import pointer_in_place
 from layertap.models.config import short
+from layertap.stored_file import read_whole
 
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
@@ -97,10 +98,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON file that holds one object; the error names file, line and column."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
+    data = read_whole(path, error=TokenizerError)
     if pointer := pointer_in_place(path, data):
         raise TokenizerError(pointer)
     try:

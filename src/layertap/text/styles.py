@@ -17,7 +17,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from layertap.errors import TokenizerError
 from layertap.git_lfs import pointer_in_place
+from layertap.stored_file import read_whole
 from layertap.text.settings import TokenizerSettings, read_json_object
+
+VOCABULARY_BYTES = 64 << 20
+"""Bytes of a `vocab.txt` or `merges.txt` at most; those of 250,000 tokens have 5 MB."""
 
 BERT_TOKENS = {
     "unk_token": "[UNK]",
@@ -113,16 +117,14 @@ def read_vocab(path: Path) -> dict[str, int]:
 
 
 def _read_text(path: Path) -> str:
+    data = read_whole(path, error=TokenizerError, limit=VOCABULARY_BYTES)
+    if pointer := pointer_in_place(path, data):
+        raise TokenizerError(pointer)
     try:
-        data = path.read_bytes()
-        if pointer := pointer_in_place(path, data):
-            raise TokenizerError(pointer)
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise TokenizerError(f"{path}: line {line} is not UTF-8") from error
-    except OSError as error:
-        raise TokenizerError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _bert_from_vocabulary(paths: tuple[Path, ...]) -> Tokenizer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.errors import TokenizerError
+from layertap.text.guard import guarded
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -40,7 +41,7 @@ class Template:
     @classmethod
     def of_text(cls, backend: Tokenizer, path: Path) -> Template:
         """The template of a single text; `path` names the tokenizer in errors."""
-        encoding = backend.post_process(_probe())
+        encoding = guarded(f"{path}: its template is not usable", lambda: backend.post_process(_probe()))
         own = _own(encoding)
         if len(own) != 1:
             raise TokenizerError(f"{path}: its template holds a text {len(own)} times; once is supported")
@@ -49,7 +50,9 @@ class Template:
     @classmethod
     def of_pair(cls, backend: Tokenizer, path: Path) -> Template:
         """The template of a pair."""
-        encoding = backend.post_process(_probe(), _probe())
+        encoding = guarded(
+            f"{path}: its template for pairs is not usable", lambda: backend.post_process(_probe(), _probe())
+        )
         own = _own(encoding)
         texts = [encoding.sequence_ids[i] for i in own]
         if texts != [0, 1]:

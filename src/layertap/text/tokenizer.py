@@ -18,6 +18,7 @@ from layertap.locks import ForkSafeLock
 from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
+from layertap.text.guard import guarded
 from layertap.text.pieces import PIECE, joined, may_be_cut, pieces_of
 from layertap.text.template import Template
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 # Names of the CLS token where no file tells.
 CLS_NAMES = ("[CLS]", "<s>", "<cls>")
+# Ids are indices of the model's word table, of which the largest has a million rows.
+LARGEST_ID = 1 << 24
 # Characters of a text that is encoded on the calling thread: waking another takes longer.
 SHORT = 2_000
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -97,8 +100,12 @@ class TextTokenizer:
         vocab.pop("", None)  # an empty line of vocab.txt: never emitted
         if not vocab:
             raise TokenizerError(f"{built.files[0]}: its vocabulary is empty")
+        template_ids = (*template.ids, *_pair_ids(built.backend, built.files[0]))
+        max_id = max((*vocab.values(), *template_ids))
+        if max_id > LARGEST_ID:
+            raise TokenizerError(f"{built.files[0]}: expected ids up to {LARGEST_ID}, found {max_id}")
         added = built.backend.get_added_tokens_decoder()
-        special_ids = frozenset([i for i, token in added.items() if token.special] + [*prefix, *suffix])
+        special_ids = frozenset([i for i, token in added.items() if token.special] + [*template.ids])
         names = (built.special_tokens["cls_token"],) if "cls_token" in built.special_tokens else CLS_NAMES
         return cls(
             backend=built.backend,
@@ -108,7 +115,7 @@ class TextTokenizer:
             special_ids=special_ids,
             unknown=_unknown(built.backend, special_ids),
             cls_index=_cls_index(prefix, suffix, {vocab[name] for name in names if name in vocab}),
-            max_id=max(vocab.values()),
+            max_id=max_id,
             settings=built.settings.values,
             files=built.files,
             notes=built.notes,
@@ -140,7 +147,10 @@ class TextTokenizer:
         """
         if self.max_id < vocab_size:
             return
-        beyond = sorted((i, token) for token, i in self.backend.get_vocab().items() if i >= vocab_size and token)
+        tokens = {i: token for token, i in self.backend.get_vocab().items() if token}
+        for i in (*self.prefix, *self.suffix, *_pair_ids(self.backend, self.files[0])):
+            tokens.setdefault(i, "of the template")
+        beyond = sorted((i, token) for i, token in tokens.items() if i >= vocab_size)
         raise TokenizerError(
             f"{self.files[0]}: expected ids that have a row in the model's table of {vocab_size}, found {len(beyond)} "
             f"tokens beyond it: the first is {short(beyond[0][1])} with id {beyond[0][0]}; tokenizer and model are not "
@@ -247,12 +257,8 @@ class TextTokenizer:
         return encoded
 
     def _guarded(self, run: Run, items: Sequence[Item]) -> list[Encoding]:
-        try:
-            return run(items)
-        except TypeError:
-            raise
-        except Exception as error:  # the library has no exceptions of its own
-            raise TokenizerError(f"{self.files[0]}: {error}") from error
+        # The library raises TypeError for a text with lone surrogates.
+        return guarded(str(self.files[0]), lambda: run(items), passing=(TypeError,))
 
     def _typed_specials(
         self, flat: FlatEncodings, items: Sequence[Item], templates: Sequence[Template]
@@ -273,7 +279,7 @@ class TextTokenizer:
         return counts if counts.any() else None
 
     def _typed(self, token: str, token_id: int, text: str) -> int:
-        encoding = self.backend.encode(text)
+        (encoding,) = self._guarded(lambda items: [self.backend.encode(items[0])], [text])
         return sum(
             text[begin:end].strip() == token
             for found, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
@@ -365,20 +371,28 @@ def _without_surrogates(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
     return clean, counts
 
 
+def _pair_ids(backend: Tokenizer, path: Path) -> tuple[int, ...]:
+    """Return the ids that the template for pairs adds; none where it has no usable one (`encode` says so then)."""
+    try:
+        return Template.of_pair(backend, path).ids
+    except TokenizerError:
+        return ()
+
+
 def _unknown(backend: Tokenizer, special_ids: frozenset[int]) -> dict[str, int]:
     """The special token that the vocabulary's model gives for what it does not know, and its id."""
     model: Any = backend.model
     token = getattr(model, "unk_token", None)
-    found: Sequence[int | None]
+    ids: Sequence[int | None]
     if token is not None:
-        found = [backend.token_to_id(token)]
+        ids = [backend.token_to_id(token)]
     else:
         # a unigram model does not say; no vocabulary knows the last private-use character
         try:
-            found = backend.encode("\U0010fffd", add_special_tokens=False).ids
-        except Exception:  # the library's own: a model without an unknown token
-            found = []
-    return {str(backend.id_to_token(i)): i for i in found if i is not None and i in special_ids}
+            ids = guarded("", lambda: backend.encode("\U0010fffd", add_special_tokens=False).ids)
+        except TokenizerError:  # a model without an unknown token
+            ids = []
+    return {str(backend.id_to_token(i)): i for i in ids if i is not None and i in special_ids}
 
 
 def _cls_index(prefix: tuple[int, ...], suffix: tuple[int, ...], cls_ids: set[int]) -> int | None:
