@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from layertap.errors import TokenizerError
 from layertap.text import pipeline
 from layertap.text.tokenizer import TextTokenizer
 
-TRIAL_SECONDS = 3.0
+TRIAL_SECONDS = 2
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +55,10 @@ def doubled(times: int) -> normalizers.Normalizer:
         ({"pre_tokenizer": split("(a+)+$")}, "it ends with '.*retry-limit"),
         ({"pre_tokenizer": split("(a|aa)+$")}, "it ends with '.*retry-limit"),
         ({"normalizer": normalizers.Replace(Regex("(b|bb)+$"), "b")}, "it ends with '.*retry-limit"),
-        ({"normalizer": normalizers.Replace("", "x")}, "it did not come to an end"),
-        ({"pre_tokenizer": split("a+b")}, f"it did not come to an end within {TRIAL_SECONDS:g} seconds"),
+        (
+            {"pre_tokenizer": split("a+b")},
+            f"it did not come to an end within {TRIAL_SECONDS} seconds of processor time",
+        ),
         ({"pre_tokenizer": split("x+x+y")}, "it did not come to an end|retry-limit"),
         (
             {
@@ -71,10 +72,8 @@ def doubled(times: int) -> normalizers.Normalizer:
 )
 def test_steps_without_a_bound_are_refused(tmp_path: Path, parts: dict[str, Any], reason: str) -> None:
     folder = folder_of(tmp_path, **parts)
-    began = time.monotonic()
     with pytest.raises(TokenizerError, match=rf"tokenizer\.json: .*{reason}"):
         load(folder)
-    assert time.monotonic() - began < TRIAL_SECONDS + 10  # a child's start under load
 
 
 @pytest.mark.parametrize(
