@@ -16,7 +16,7 @@ from layertap.errors import OutputError
 from layertap.files import system
 from layertap.files.commit import put_in_place, settle
 from layertap.files.places import reason
-from layertap.files.staging import Staging, remove_leftovers
+from layertap.files.staging import LOCK, Staging, remove_leftovers
 
 FOLDER = "layertap"
 """Name of the hidden files of an output that is a folder; they stand in it: `.layertap.<...>.part`."""
@@ -273,6 +273,11 @@ class StagedFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    def adopt(self, name: str) -> None:
+        """Gives a file that a library wrote the permissions that every new file has: some write for the owner only."""
+        lock = self.path.parent / LOCK
+        system.set_mode(self.path / name, stat.S_IMODE(lock.stat().st_mode))
 
     def write(self, name: str, content: bytes) -> None:
         """Writes a file of the folder."""

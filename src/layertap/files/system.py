@@ -36,6 +36,7 @@ CALLS = (
     "set_mode",
     "sync",
     "sync_folder",
+    "truncate",
     "unlink",
     "write",
 )
@@ -57,6 +58,10 @@ class RawFile(io.FileIO):
         """Writes bytes; returns how many were written."""
         return write(self, data)
 
+    def truncate(self, size: int | None = None, /) -> int:
+        """Cuts the file off; returns its size."""
+        return truncate(self, self.tell() if size is None else size)
+
 
 def create(path: Path) -> RawFile:
     """Creates a file for writing and reading back.
@@ -75,6 +80,11 @@ def open_existing(path: Path) -> RawFile:
 def write(file: io.FileIO, data: Buffer) -> int:
     """Writes bytes to a file; returns how many were written."""
     return io.FileIO.write(file, data) or 0
+
+
+def truncate(file: io.FileIO, size: int) -> int:
+    """Cuts a file off after `size` bytes; returns its size."""
+    return io.FileIO.truncate(file, size)
 
 
 def allocate(file: io.FileIO, size: int) -> None:

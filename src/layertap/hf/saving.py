@@ -26,5 +26,6 @@ def write_weights(folder: StagedFolder, weights: Mapping[str, Tensor]) -> None:
     try:
         # The library writes each tensor from where it is; a copy of all of them in memory is not needed.
         save_file(stored, folder.path / WEIGHTS_FILE, metadata={"format": "pt"})
+        folder.adopt(WEIGHTS_FILE)
     except SafetensorError as error:
         raise OutputError(f"{WEIGHTS_FILE}: cannot be written: {error}") from error
