@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layertap.errors import InputError
 from layertap.records import FeatureBatch, Ragged, Record
 
 
@@ -58,3 +59,35 @@ def test_records_are_frozen_and_share_no_columns():
     assert one.columns is not other.columns
     with pytest.raises(dataclasses.FrozenInstanceError):
         one.text = "c"
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"text": None}, "text is None; expected a str"),
+        ({"text": b"bytes"}, "text is b'bytes'; expected a str"),
+        ({"row": None}, "row is None; expected a whole number"),
+        ({"row": 1.0}, "row is 1.0; expected a whole number"),
+        ({"row": True}, "row is True"),
+        ({"pair": 7}, "pair is 7; expected a str or None"),
+        ({"id": 1.5}, "id is 1.5; expected a str, a whole number or None"),
+        ({"id": ["a"]}, "id is"),
+        ({"columns": None}, "columns are None; expected a mapping"),
+        ({"columns": ["a"]}, "columns are"),
+        ({"words": "two words"}, "words are 'two words'; expected a tuple of str"),
+        ({"words": ("a", None)}, "words are"),
+        ({"spans": ((0.0, 1.0),)}, r"span \(0.0, 1.0\): expected \(begin, end\) in whole numbers"),
+        ({"spans": ((0, True),)}, "span"),
+        ({"spans": ((0, 1, 2),)}, "span"),
+        ({"spans": (3,)}, "span 3"),
+        ({"spans": "0-1"}, "spans are"),
+    ],
+)
+def test_fields_of_another_type_are_refused(fields, words):
+    with pytest.raises(InputError, match=f"record {fields.get('row', 3)!r}: {words}"):
+        Record(**{"row": 3, "text": "a text"} | fields)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    record = Record(row=np.int64(3), text="a", id=np.int32(7), spans=((np.int64(0), np.int64(1)),))
+    assert (record.row, record.id, record.spans) == (3, 7, ((0, 1),))

@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from layertap.errors import InputError
 
 Array: TypeAlias = npt.NDArray[Any]
 
@@ -29,6 +32,9 @@ class Record:
         pair: the second text of a pair, or None.
         words: the text as words that the user gives, each tokenized by itself, or None.
         spans: character ranges [begin, end) of the text, in any order, overlapping or not; None: none are given.
+
+    Raises:
+        InputError: a field of another type.
     """
 
     row: int
@@ -38,6 +44,12 @@ class Record:
     pair: str | None = None
     words: tuple[str, ...] | None = None
     spans: tuple[tuple[int, int], ...] | None = None
+
+    def __post_init__(self) -> None:
+        # What is of another type would fail somewhere deep in a run, without the number of the row.
+        wrong = _wrong_field(self)
+        if wrong is not None:
+            raise InputError(f"record {self.row!r}: {wrong}")
 
     @classmethod
     def of_words(
@@ -50,6 +62,39 @@ class Record:
     ) -> Record:
         """A record of given words."""
         return cls(row=row, text=" ".join(words), id=id, columns=columns or {}, words=tuple(words))
+
+
+_WHOLE = (int, Integral)  # int first: that is quick to tell
+
+
+def _wrong_field(record: Any) -> str | None:
+    """Return what is wrong with the types of a record's fields, or None."""
+    if not _is_whole(record.row):
+        return f"row is {record.row!r:.60}; expected a whole number"
+    if not isinstance(record.text, str):
+        return f"text is {record.text!r:.60}; expected a str"
+    if not (record.pair is None or isinstance(record.pair, str)):
+        return f"pair is {record.pair!r:.60}; expected a str or None"
+    if not (record.id is None or isinstance(record.id, str) or _is_whole(record.id)):
+        return f"id is {record.id!r:.60}; expected a str, a whole number or None"
+    if not isinstance(record.columns, Mapping):
+        return f"columns are {record.columns!r:.60}; expected a mapping of names to values"
+    if not (record.words is None or (_is_list(record.words) and all(isinstance(word, str) for word in record.words))):
+        return f"words are {record.words!r:.60}; expected a tuple of str"
+    if not (record.spans is None or _is_list(record.spans)):
+        return f"spans are {record.spans!r:.60}; expected a tuple of (begin, end)"
+    for span in () if record.spans is None else record.spans:
+        if not (_is_list(span) and len(span) == 2 and all(map(_is_whole, span))):
+            return f"span {span!r:.60}: expected (begin, end) in whole numbers"
+    return None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, _WHOLE) and not isinstance(value, bool)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
 
 
 STRING_BYTES = 10

@@ -1,4 +1,4 @@
-"""The carried columns of a row that came from Arrow, kept there so that nothing is lost on the way."""
+"""Carried columns of a row that came from Arrow, kept there so that nothing is lost on the way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ class ArrowRow(Mapping[str, Any]):
         position = self.batch.schema.get_field_index(name)
         if position < 0:
             raise KeyError(name)
-        return _python(self.batch.column(position)[self.index])
+        try:
+            return _python(self.batch.column(position)[self.index])
+        except TypeError as error:
+            raise TypeError(f"column {name!r} holds {error}") from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.batch.schema.names)
@@ -43,7 +46,11 @@ class ArrowRow(Mapping[str, Any]):
 
 
 def _python(scalar: Any) -> Any:
-    """The value of an Arrow scalar, whether or not pandas (whose types pyarrow would use) is installed."""
+    """Convert an Arrow scalar, whether or not pandas (whose types pyarrow would use) is installed.
+
+    Raises:
+        TypeError: Python has no value for it.
+    """
     import pyarrow as pa
 
     if not scalar.is_valid:
@@ -56,5 +63,9 @@ def _python(scalar: Any) -> Any:
         return [_python(value) for value in scalar.values]
     try:
         return scalar.as_py()
-    except (ValueError, OverflowError):  # a date beyond the year 9999
+    except UnicodeDecodeError as error:
+        raise TypeError(f"a string that is not UTF-8: byte 0x{error.object[error.start]:02x}") from None
+    except (ValueError, OverflowError) as error:  # a date beyond the year 9999
+        if not hasattr(scalar, "value"):
+            raise TypeError(f"a value of type {scalar.type} that Python does not hold: {error}") from None
         return scalar.value
