@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,22 +28,12 @@ Write = Callable[[str, object], None]
 Read = Callable[[], SentenceEmbeddingSpec | None]
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory, make_checkpoint) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("encoder"), tokenizer=False)
-
-
 @pytest.fixture
-def folder(tmp_path, encoder) -> Path:
-    return Path(shutil.copytree(encoder, tmp_path / "m"))
-
-
-@pytest.fixture
-def put(folder) -> Write:
+def put(sentence_folder) -> Write:
     """Writes a JSON file; a sentence-transformers folder with mean pooling is there to begin with."""
 
     def put(name: str, value: object) -> None:
-        write(folder / name, value)
+        write(sentence_folder / name, value)
 
     put("modules.json", modules("Transformer", "Pooling"))
     put(POOLING_CONFIG, {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True})
@@ -53,8 +41,8 @@ def put(folder) -> Write:
 
 
 @pytest.fixture
-def read(folder) -> Read:
-    return lambda: open_model(locate(folder)).sentence_embedding
+def read(sentence_folder) -> Read:
+    return lambda: open_model(locate(sentence_folder)).sentence_embedding
 
 
 def modules(*kinds: str, names: dict[str, str] | None = None) -> list[dict[str, Any]]:
@@ -115,12 +103,12 @@ def test_max_seq_length(put, read, stated, limit):
     assert read() == SentenceEmbeddingSpec(max_length=limit)
 
 
-def test_the_limit_stands_where_versions_put_it(put, read, folder):
+def test_the_limit_stands_where_versions_put_it(put, read, sentence_folder):
     put("sentence_roberta_config.json", {"max_seq_length": 20})
     assert read() == SentenceEmbeddingSpec(max_length=20)
     put("tokenizer_config.json", {"model_max_length": 30})
     assert read() == SentenceEmbeddingSpec(max_length=20)
-    (folder / "sentence_roberta_config.json").unlink()
+    (sentence_folder / "sentence_roberta_config.json").unlink()
     assert read() == SentenceEmbeddingSpec(max_length=30)
     put(LIMIT_FILE, {"max_seq_length": None})
     assert read() == SentenceEmbeddingSpec(max_length=30)
@@ -209,8 +197,8 @@ def test_what_would_change_the_result_is_refused(put, read, file, value, says):
     assert re.search(says, found), found
 
 
-def test_a_missing_pooling_config_is_refused(put, read, folder):
-    (folder / POOLING_CONFIG).unlink()
+def test_a_missing_pooling_config_is_refused(put, read, sentence_folder):
+    (sentence_folder / POOLING_CONFIG).unlink()
     assert refusal(read()) == "modules.json: 1_Pooling/config.json is missing"
 
 
@@ -248,11 +236,11 @@ def test_normalize_of_something_else_is_refused(put, read):
         ("tokenizer_config.json", {"model_max_length": -1}, "model_max_length: expected a number of tokens"),
     ],
 )
-def test_damaged_files_are_errors(put, read, folder, file, value, says):
+def test_damaged_files_are_errors(put, read, sentence_folder, file, value, says):
     put(file, value)
     with pytest.raises(ConfigError, match=says) as caught:
         read()
-    assert str(caught.value).startswith(f"{folder / file}: ")
+    assert str(caught.value).startswith(f"{sentence_folder / file}: ")
 
 
 @pytest.mark.filterwarnings("ignore")  # the peer's own

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,22 +34,12 @@ Write = Callable[..., None]
 Read = Callable[[], SentenceEmbeddingSpec]
 
 
-@pytest.fixture(scope="module")
-def encoder(tmp_path_factory, make_checkpoint) -> Path:
-    return make_checkpoint(tmp_path_factory.mktemp("encoder"), tokenizer=False)
-
-
 @pytest.fixture
-def folder(tmp_path, encoder) -> Path:
-    return Path(shutil.copytree(encoder, tmp_path / "m"))
-
-
-@pytest.fixture
-def put(folder, write_tensors) -> Write:
+def put(sentence_folder, write_tensors) -> Write:
     """`put(file, json)`, or `put(file, json, arrays)` with the weights beside it."""
 
     def put(name: str, value: object, arrays: Arrays | None = None, dtype: str = "F32") -> None:
-        path = write(folder / name, value)
+        path = write(sentence_folder / name, value)
         if arrays is not None:
             write_tensors(path.parent, arrays, dtype=dtype)
 
@@ -61,9 +49,9 @@ def put(folder, write_tensors) -> Write:
 
 
 @pytest.fixture
-def read(folder) -> Read:
+def read(sentence_folder) -> Read:
     def read() -> SentenceEmbeddingSpec:
-        found = open_model(locate(folder)).sentence_embedding
+        found = open_model(locate(sentence_folder)).sentence_embedding
         assert found is not None
         return found
 
@@ -76,7 +64,7 @@ def modules(*kinds: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", ["torch.nn.modules.activation.GELU", "torch.nn.GELU"])
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
-def test_dense(put, read, folder, name, dtype):
+def test_dense(put, read, sentence_folder, name, dtype):
     put("2_Dense/config.json", DENSE | {"activation_function": name}, LINEAR, dtype)
     found = read()
     (step,) = found.steps
@@ -87,7 +75,7 @@ def test_dense(put, read, folder, name, dtype):
     assert step.residual == "none"
     for file in ("modules.json", "1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"):
         assert file in found.files
-        assert file in open_model(locate(folder)).hashes()
+        assert file in open_model(locate(sentence_folder)).hashes()
 
 
 def test_dense_with_a_residual(put, read):
@@ -115,12 +103,12 @@ def test_sizes_follow_one_another(put, read):
 
 
 @pytest.mark.parametrize("all_states", ["config.json", "config_args", "config_kwargs", None])
-def test_weighted_layer_pooling(put, read, folder, all_states):
+def test_weighted_layer_pooling(put, read, sentence_folder, all_states):
     put("modules.json", modules("Transformer", "WeightedLayerPooling", "Pooling"))
     config = {"word_embedding_dimension": 32, "num_hidden_layers": 3, "layer_start": 2}
     put("1_Layers/config.json", config, {"layer_weights": np.array([1, 3], np.float32)})
     if all_states == "config.json":
-        put("config.json", json.loads((folder / "config.json").read_text()) | {"output_hidden_states": True})
+        put("config.json", json.loads((sentence_folder / "config.json").read_text()) | {"output_hidden_states": True})
     elif all_states is not None:
         put("sentence_bert_config.json", {all_states: {"output_hidden_states": True}})
     # without all states the module has nothing to weigh, and passes the last one on
@@ -141,9 +129,9 @@ def test_weighted_layer_pooling(put, read, folder, all_states):
         (LINEAR | {"linear.bias": np.full(8, np.nan, np.float32)}, {}, "linear.bias: expected finite .*, found NaN"),
     ],
 )
-def test_damaged_weights_are_errors(put, read, folder, weights, config, says):
+def test_damaged_weights_are_errors(put, read, sentence_folder, weights, config, says):
     put("2_Dense/config.json", DENSE | config, weights)
-    with pytest.raises(WeightsError, match=f"^{folder}/2_Dense/model.safetensors: {says}"):
+    with pytest.raises(WeightsError, match=f"^{sentence_folder}/2_Dense/model.safetensors: {says}"):
         read()
 
 
@@ -155,9 +143,9 @@ def test_damaged_weights_are_errors(put, read, folder, weights, config, says):
         ({"bias": "yes"}, "bias: expected true or false"),
     ],
 )
-def test_impossible_configs_are_errors(put, read, folder, config, says):
+def test_impossible_configs_are_errors(put, read, sentence_folder, config, says):
     put("2_Dense/config.json", DENSE | config, LINEAR)
-    with pytest.raises(ConfigError, match=f"^{folder}/2_Dense/config.json: {says}"):
+    with pytest.raises(ConfigError, match=f"^{sentence_folder}/2_Dense/config.json: {says}"):
         read()
 
 
@@ -178,12 +166,12 @@ def test_other_dense_modules_are_refused(put, read, config, says):
     assert str(read().refusal).startswith(f"2_Dense/config.json: {says}")
 
 
-def test_weights_that_are_missing_or_a_pickle_file(put, read, folder):
+def test_weights_that_are_missing_or_a_pickle_file(put, read, sentence_folder):
     put("2_Dense/config.json", DENSE, LINEAR)
-    weights = folder / "2_Dense/model.safetensors"
+    weights = sentence_folder / "2_Dense/model.safetensors"
     weights.rename(weights.with_name("pytorch_model.bin"))
     assert str(read().refusal).startswith("2_Dense/pytorch_model.bin: a pickle file")
-    found = open_model(locate(folder), allow_pickle=True, read_pickle=read_safetensors).sentence_embedding
+    found = open_model(locate(sentence_folder), allow_pickle=True, read_pickle=read_safetensors).sentence_embedding
     assert found is not None
     assert isinstance(found.steps[0], Dense)
     assert "2_Dense/pytorch_model.bin" in found.files

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from layertap.text.tokenizer import TextTokenizer
+from tests.text.sentencepiece import charsmap_of
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABC0123456789.,!?'-[]<>/|\u4f60\u597d\u00e9\u3042\uac00"
 
@@ -115,37 +116,3 @@ def write_xlmr(tokenizers: Path, charsmap: bytes, folder: Path) -> Path:
     backend.normalizer = normalizers.Precompiled(charsmap)
     backend.save(str(folder / "tokenizer.json"))
     return folder
-
-
-def charsmap_of(path: Path) -> bytes:
-    """`normalizer_spec.precompiled_charsmap` (fields 3 and 2) of a SentencePiece model, a protocol buffer."""
-    normalizer = next(value for number, value in fields_of(path.read_bytes()) if number == 3)
-    return next(value for number, value in fields_of(normalizer) if number == 2)
-
-
-def fields_of(data: bytes) -> list[tuple[int, bytes]]:
-    """The byte fields of a protocol buffer's message."""
-    found, at = [], 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        key = varint()
-        if key & 7 == 2:
-            size = varint()
-            found.append((key >> 3, data[at : at + size]))
-            at += size
-        elif key & 7 == 0:
-            varint()
-        else:
-            at += 4 if key & 7 == 5 else 8
-    return found

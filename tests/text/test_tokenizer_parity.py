@@ -6,7 +6,6 @@ import csv
 import importlib.util
 import json
 import shutil
-import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -21,6 +20,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 
 from layertap.text.tokenizer import TextTokenizer
 from tests.selection import slow_except
+from tests.text.sentencepiece import charsmap_of, pieces_of
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="written against transformers 5's classes")
 
@@ -554,45 +554,6 @@ def test_minilm(tmp_path: Path, real_texts: list[str]) -> None:
     assert_same_tokenizer(theirs, ours)
     assert_same_ids(theirs, ours, real_texts)
     assert ours.notes == ()
-
-
-def message_fields(data: bytes) -> list[tuple[int, bytes]]:
-    """(number, bytes) of the fields of a protocol buffer, numbers in it as their bytes."""
-    found, at = [], 0
-
-    def varint() -> int:
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = data[at]
-            at += 1
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    while at < len(data):
-        key = varint()
-        if key & 7 == 0:
-            varint()
-            continue
-        size = varint() if key & 7 == 2 else 4 if key & 7 == 5 else 8
-        found.append((key >> 3, data[at : at + size]))
-        at += size
-    return found
-
-
-def charsmap_of(path: Path) -> bytes:
-    """`normalizer_spec.precompiled_charsmap` (fields 3 and 2) of a SentencePiece model."""
-    normalizer = next(value for number, value in message_fields(path.read_bytes()) if number == 3)
-    return next(value for number, value in message_fields(normalizer) if number == 2)
-
-
-def pieces_of(path: Path) -> list[tuple[str, float]]:
-    """`pieces` (field 1; text and score in it are 1 and 2) of a SentencePiece model."""
-    pieces = [dict(message_fields(value)) for number, value in message_fields(path.read_bytes()) if number == 1]
-    # Rounded: of a number of many digits, Rust and Python read last bits that differ.
-    return [(piece[1].decode("utf-8"), round(struct.unpack("<f", piece[2])[0], 4)) for piece in pieces]
 
 
 @needs_shared

@@ -16,13 +16,8 @@ from hypothesis import strategies as st
 from layertap.data import open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import FeatureBatch, Record
+from tests.data.readers.reading import records
 from tests.writing import write
-
-
-def records(path: Path, **options: Any) -> list[Record]:
-    with open_reader(path, **options) as reader:
-        return list(reader)
-
 
 FIELDS = st.text(alphabet=st.sampled_from('ab,\t"\n \u2028\x85\u4e2d;'), max_size=6)
 

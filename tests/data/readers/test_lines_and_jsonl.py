@@ -15,12 +15,8 @@ from hypothesis import strategies as st
 from layertap.data import RowError, open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
+from tests.data.readers.reading import records
 from tests.writing import write
-
-
-def records(path: Path, **options: Any) -> list[Record]:
-    with open_reader(path, **options) as reader:
-        return list(reader)
 
 
 def texts(path: Path, **options: Any) -> list[str]:

@@ -17,14 +17,10 @@ from hypothesis import strategies as st
 from layertap.data import open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
+from tests.data.readers.reading import records
 from tests.writing import write
 
 REAL = Path(__file__).parents[3].parent / "shared/data"
-
-
-def records(path: Path, **options: Any) -> list[Record]:
-    with open_reader(path, **options) as reader:
-        return list(reader)
 
 
 def both(folder: Path, rows: list[dict[str, Any]], types: dict[str, pa.DataType]) -> list[Path]:
