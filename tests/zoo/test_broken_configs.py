@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +10,9 @@ import pytest
 
 from layertap.errors import CheckpointError, ConfigError, TokenizerError, UnsupportedModelError, WeightsError
 from layertap.models.registry import ARCHITECTURES
+from tests.zoo.damage import config
 
 CONFIG = "config.json"
-
-
-def config(**fields: object) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        values = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(values | fields))
-
-    return damage
 
 
 def written(text: str | bytes, file: str = CONFIG) -> Callable[[Path], None]:

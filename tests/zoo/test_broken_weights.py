@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from layertap.checkpoints.load import POOLER, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, TokenizerError, WeightsError
 from layertap.models.spec import EncoderSpec
+from tests.zoo.damage import Arrays, arrays, config
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-Arrays = dict[str, np.ndarray]
 Header = dict[str, Any]
 
 
@@ -32,17 +31,6 @@ def spec(sound: Path) -> EncoderSpec:
 @pytest.fixture(scope="module")
 def names(spec: EncoderSpec) -> list[str]:
     return list(spec.parameters())
-
-
-def arrays(edit: Callable[[Arrays], object], file: str = FILE) -> Callable[[Path], None]:
-    """Damage to the arrays of a file."""
-
-    def damage(folder: Path) -> None:
-        found = {key: array.copy() for key, array in load_file(folder / file).items()}
-        edit(found)
-        save_file(found, folder / file)
-
-    return damage
 
 
 def header(edit: Callable[[Header], object], file: str = FILE) -> Callable[[Path], None]:
@@ -257,14 +245,6 @@ def test_beyond_float32(cage, sound, names):
             says=[FILE, f"{name}: expected finite float32 values, found NaN or infinity"],
             label=name,
         )
-
-
-def config(**fields: object) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        values = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps(values | fields))
-
-    return damage
 
 
 @pytest.mark.parametrize("more", [1, 64, 30000, -1])

@@ -19,7 +19,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from layertap.checkpoints.load import POOLER, ModelFiles, open_model
 from layertap.checkpoints.source import locate
@@ -27,14 +27,13 @@ from layertap.errors import CheckpointError, ConfigError, WeightsError
 from tests.conformance.test_families import ROWS
 from tests.selection import slow_except
 from tests.tiny_models import save_model, wordpiece_tokenizer
+from tests.zoo.damage import Arrays, arrays, config
 from tests.zoo.test_fuzz import mutated, ours, spec_of
 
 FILE, CONFIG = "model.safetensors", "config.json"
 CONFIGS = 20_000
 FOLDERS = 1_000
 IMPOSSIBLE: list[Any] = [-1, 10**400, "16", [16], {}, float("nan")]
-
-Arrays = dict[str, np.ndarray]
 
 
 USUAL = ("RoBERTa", "DistilBERT", "ALBERT, groups", "ModernBERT", "GTE", "DeBERTa-v2")
@@ -64,23 +63,6 @@ def keys(sound: Path) -> list[str]:
     found = [(key, re.search(r"\.([0-9]+)\.", key)) for key in load_file(sound / FILE)]
     blocks = {number[1] for _, number in found if number}
     return [key for key, number in found if number is None or number[1] == "1" or "1" not in blocks]
-
-
-def arrays(edit: Callable[[Arrays], object]) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        found = {key: array.copy() for key, array in load_file(folder / FILE).items()}
-        edit(found)
-        save_file(found, folder / FILE)
-
-    return damage
-
-
-def config(**fields: object) -> Callable[[Path], None]:
-    def damage(folder: Path) -> None:
-        values = json.loads((folder / CONFIG).read_text())
-        (folder / CONFIG).write_text(json.dumps(values | fields))
-
-    return damage
 
 
 def test_a_sound_checkpoint_loads(sound, load_strictly):
