@@ -118,26 +118,52 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(started, calls))
 
 
-def differing(expected: list[np.ndarray], found: list[np.ndarray]) -> int:
-    """How many arrays are off by more than rounding."""
-    return sum(not np.allclose(one, other, rtol=1e-5, atol=1e-6) for one, other in zip(expected, found, strict=True))
-
-
 @pytest.fixture(params=list(CONFIGS))
 def spec(request: pytest.FixtureRequest) -> EncoderSpec:
     return spec_of(request.param)
 
 
+def native_backend(spec: EncoderSpec, weights: Weights) -> Any:
+    native = pytest.importorskip("layertap.backends.native._native", reason="the native kernels are not built")
+    from layertap.backends.native.backend import NativeBackend
+    from layertap.backends.native.supports import supports
+
+    if (unsupported := supports(spec)) is not None:
+        pytest.skip(f"native does not run {unsupported}")
+    return NativeBackend(spec, weights, precision="float32", threads=2, instruction_set=native.instruction_sets()[0])
+
+
+@pytest.fixture(params=[TorchBackend, native_backend], ids=["torch", "native"])
+def open_backend(request: pytest.FixtureRequest) -> Callable[[EncoderSpec, Weights], Any]:
+    """`open_backend(spec, weights)`: a backend that has loaded nothing."""
+    return request.param
+
+
 @pytest.fixture
-def trial(spec: EncoderSpec) -> Callable[[int], int]:
+def differing(open_backend: Callable[..., Any]) -> Callable[[list[np.ndarray], list[np.ndarray]], int]:
+    """How many arrays differ: in a bit where native computed them, by more than rounding where torch did."""
+
+    def same(one: np.ndarray, other: np.ndarray) -> bool:
+        if open_backend is native_backend:
+            return np.array_equal(one, other)
+        return np.allclose(one, other, rtol=1e-5, atol=1e-6)
+
+    def count(expected: list[np.ndarray], found: list[np.ndarray]) -> int:
+        return sum(not same(one, other) for one, other in zip(expected, found, strict=True))
+
+    return count
+
+
+@pytest.fixture
+def trial(spec: EncoderSpec, open_backend: Any, differing: Any) -> Callable[[int], int]:
     """`trial(seed)`: threads open a new backend together, each with other features; how many results are wrong."""
     weights, jobs = weights_of(spec), jobs_of(spec)
-    expected = [run(TorchBackend(spec, weights), job) for job in jobs]
+    expected = [run(open_backend(spec, weights), job) for job in jobs]
 
     def once(seed: int) -> int:
         order = np.random.default_rng(seed).permutation(np.arange(len(jobs)).repeat(2))
         shares = np.array_split(order, THREADS)
-        backend = TorchBackend(spec, weights)
+        backend = open_backend(spec, weights)
         calls = [lambda own=own: [(i, run(backend, jobs[i])) for i in own] for own in shares]
         return sum(differing(expected[i], found) for results in together(calls) for i, found in results)
 
@@ -153,9 +179,9 @@ def test_threads_that_load_a_backend_together_many_times(trial):
     assert sum(trial(seed) for seed in range(200)) == 0
 
 
-def test_a_load_that_fails_in_one_thread_leaves_nothing_behind(spec):
+def test_a_load_that_fails_in_one_thread_leaves_nothing_behind(spec, open_backend, differing):
     weights, jobs = weights_of(spec), jobs_of(spec)
-    expected = [run(TorchBackend(spec, weights), job) for job in jobs]
+    expected = [run(open_backend(spec, weights), job) for job in jobs]
     failures = iter([True, False, True, True])
 
     def unreliable(names: Any) -> dict[str, TensorView]:
@@ -163,7 +189,7 @@ def test_a_load_that_fails_in_one_thread_leaves_nothing_behind(spec):
             raise WeightsError("the file cannot be read now")
         return weights(names)
 
-    backend = TorchBackend(spec, unreliable)
+    backend = open_backend(spec, unreliable)
 
     def attempt(job: Job) -> list[np.ndarray] | None:
         try:
@@ -200,7 +226,7 @@ def in_child(call: Callable[[], bool], seconds: int = 60) -> int:
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.usefixtures("two_torch_threads")
-def test_a_forked_child_runs_the_model():
+def test_a_forked_child_runs_the_model(open_backend, differing):
     """The threads of torch's pool do not exist in a child, which waited for them without end."""
     config = CONFIGS["bert"] | {"hidden_size": 256, "intermediate_size": 1024, "max_position_embeddings": 512}
     spec = architecture("bert").spec(ConfigReader(config))
@@ -208,8 +234,8 @@ def test_a_forked_child_runs_the_model():
     ids = np.random.default_rng(2).integers(4, 60, 400).astype(np.int32)
     batch = pack([ids] * 4, position_ids=spec.positions.position_ids)
     shallow, deep = ((Program(captures=(Capture(layers=(i,)),), stop=i), batch) for i in (2, 4))
-    backend = TorchBackend(spec, weights)
-    expected, expected_deep = run(backend, shallow), run(TorchBackend(spec, weights), deep)
+    backend = open_backend(spec, weights)
+    expected, expected_deep = run(backend, shallow), run(open_backend(spec, weights), deep)
 
     def child() -> bool:
         again, deeper = run(backend, shallow), run(backend, deep)
@@ -221,7 +247,7 @@ def test_a_forked_child_runs_the_model():
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_child_forked_while_another_thread_loads():
+def test_a_child_forked_while_another_thread_loads(open_backend, differing):
     """A lock that a thread holds at a fork is held for ever in the child, unless it is renewed there."""
     spec = spec_of("bert")
     weights, job = weights_of(spec), jobs_of(spec)[2]
@@ -234,8 +260,8 @@ def test_a_child_forked_while_another_thread_loads():
             assert go_on.wait(60)
         return weights(names)
 
-    backend = TorchBackend(spec, slow)
-    expected = run(TorchBackend(spec, weights), job)
+    backend = open_backend(spec, slow)
+    expected = run(open_backend(spec, weights), job)
     with ThreadPoolExecutor(1) as pool:
         result = pool.submit(run, backend, job)
         assert loading.wait(60)

@@ -67,8 +67,9 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory, make_checkpoin
     return made
 
 
-@pytest.fixture(scope="module", params=["torch"])
+@pytest.fixture(scope="module", params=["native", "torch"])
 def backend(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip("layertap.backends.native._native" if request.param == "native" else "torch")
     return request.param
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +35,7 @@ from layertap.hf.tokenizer_files import (
     set_options,
 )
 from layertap.hf.vocabulary import Vocabulary, content
+from layertap.locks import ForkSafeLock
 from layertap.text.build import TOKENIZER_FILE
 from layertap.text.settings import CONFIG_FILE as SETTINGS_FILE
 from layertap.text.settings import NAMED_TOKENS
@@ -91,7 +91,7 @@ class PreTrainedTokenizer(Vocabulary):
             raise OptionError(f"{type(self).__name__}: use {type(self).__name__}.from_pretrained(folder)")
         self._settings = dict(loaded.settings if settings is None else settings)
         super().__init__(loaded, self._settings)
-        self._lock = threading.Lock()
+        self._lock = ForkSafeLock()
         self.name_or_path = name_or_path
         limit = self._settings.get("model_max_length", self._settings.get("max_len"))
         self.model_max_length: int = UNLIMITED if limit is None else limit
@@ -380,7 +380,7 @@ class PreTrainedTokenizer(Vocabulary):
         return {name: value for name, value in vars(self).items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, _lock=threading.Lock())
+        vars(self).update(state, _lock=ForkSafeLock())
 
     def __repr__(self) -> str:
         return (

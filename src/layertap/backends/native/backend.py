@@ -6,7 +6,6 @@ Python loads blocks as programs reach them and lays out the arrays of a run; the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.facts import row_of
 from layertap.backends.native import _native
 from layertap.features.program import Capture, Program, SegmentKind
+from layertap.locks import ForkSafeLock
 from layertap.models.positions import Disentangled, PositionTable, rotary_frequencies
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
@@ -46,7 +46,7 @@ class NativeBackend(Backend):
         self.instruction_set = instruction_set
         self.threads = threads
         self._weights = weights
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self._blocks = 0
         self._has_embeddings = False
         self._has_final_norm = False

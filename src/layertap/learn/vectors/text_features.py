@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -30,6 +29,7 @@ from layertap.features.rules import Rules
 from layertap.learn.arrays import Float32Array
 from layertap.learn.vectors.sweep import cached, extracted, width_of
 from layertap.learn.vectors.text_column import texts_of
+from layertap.locks import ForkSafeLock
 
 # NaN and infinity are always refused: estimators refuse them, and a cache must not hold them.
 MODEL_OPTIONS = tuple(name for name in names_of(ExtractorOptions) if name != "non_finite")
@@ -40,7 +40,7 @@ class SharedExtractor:
     """Extractor that an estimator shares with its clones; opened when it is first needed, and left out of pickles."""
 
     def __init__(self) -> None:
-        self._lock = Lock()
+        self._lock = ForkSafeLock()
         self._options: dict[str, Any] = {}
         self._extractor: Extractor | None = None
 
