@@ -37,7 +37,6 @@ UNCONVERTED = (
     # engine
     "src/layertap/__init__.py",
     "src/layertap/__main__.py",
-    "src/layertap/engine",
     "src/layertap/backends/torch",
     "src/layertap/backends/base.py",
     "src/layertap/backends/choice.py",

@@ -336,3 +336,13 @@ def test_chunks_run_in_several_threads(extractor, random_texts, assert_same):
     for one, other in zip(found, streamed * 4, strict=True):
         assert list(one.records) == list(other.records)
         assert_same(dict(one.features), dict(other.features), 1e-6)
+
+
+def test_no_texts_are_a_batch_of_none(extractor):
+    """A half of a chunk of one text, or a server's empty request."""
+    features = ["hidden_states[1]", "last_hidden_state.mean", "attentions[0].heads_mean"]
+    pipeline = extractor._pipeline(extractor.plan(features), details=True)
+    batch = pipeline.run_chunk([])
+    assert len(batch) == 0
+    assert list(batch.features) == [schema.name for schema in pipeline.schemas]
+    assert [len(feature) for feature in batch.features.values()] == [0] * len(batch.features)

@@ -1,1 +1,1 @@
-"""Where plan, model, text and backend meet."""
+"""Engine: runs plans of features over texts, with a tokenizer and a backend."""

@@ -1,4 +1,4 @@
-"""Texts into packed batches: grouped by what they stand for, sorted by length, under a token budget."""
+"""Batches of texts: grouped by the inputs that they serve, sorted by length, packed under a token budget."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from layertap.text.units import RecordUnits
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PlannedText:
-    """One text as one set of inputs sees it.
+    """One text as a set of inputs sees it.
 
     Attributes:
-        index: which record, counted within its window of the stream.
-        cut: its sequences under the inputs' limit.
-        units: its words and spans, or None: neither is wanted.
-        inputs: indices into `Plan.inputs` that see exactly these ids.
+        index: position of the record in its chunk.
+        cut: sequences of the text under the limit of these inputs.
+        units: words and spans of the text, or None where no feature needs them.
+        inputs: indices into `Plan.inputs` of the inputs that see exactly these ids.
     """
 
     index: int
@@ -33,9 +33,9 @@ class PlannedText:
 
 
 def batches_of(texts: Iterable[PlannedText], *, batch_tokens: int) -> Iterator[list[PlannedText]]:
-    """The texts of one set of inputs, by length, at most `batch_tokens` together.
+    """Yield the texts of each set of inputs in batches, shortest first, with at most `batch_tokens` tokens each.
 
-    A longer text is alone. Which texts come together depends on nothing but the arguments.
+    A longer text is a batch of its own. The composition of batches depends on nothing but the arguments.
     """
     groups: dict[frozenset[int], list[PlannedText]] = {}
     for text in texts:
@@ -61,13 +61,13 @@ def pack_texts(
     token_types: bool,
     cls_index: int | None,
 ) -> PackedBatch:
-    """Lays the sequences of texts end to end.
+    """Pack the sequences of texts end to end.
 
     Args:
-        texts: of one set of inputs.
-        position_ids: ids of one sequence -> its positions.
-        token_types: the encoder has more than one token type.
-        cls_index: index of the CLS token inside each sequence (-1: the last), or None: there is none.
+        texts: texts of one set of inputs.
+        position_ids: function from the ids of a sequence to its positions.
+        token_types: whether the encoder has more than one token type.
+        cls_index: index of the CLS token in each sequence (-1: the last token), or None where there is none.
     """
     sequences = [sequence for text in texts for sequence in text.cut.sequences]
     windowed = len(sequences) > len(texts)
@@ -88,9 +88,9 @@ def pack_texts(
 
 
 def own_rows(cut: CutText) -> Iterator[tuple[int, int]]:
-    """(begin, end) for each sequence: its rows that are the text's own.
+    """Yield (begin, end) for each sequence: the rows that count as the text's own.
 
-    The template's tokens before the text are the first window's, those after it the last one's.
+    Special tokens before the text count in the first window, those after the text in the last one.
     """
     last = len(cut.sequences) - 1
     if last == 0:
@@ -105,16 +105,16 @@ def own_rows(cut: CutText) -> Iterator[tuple[int, int]]:
 
 
 def content_offsets(cut: CutText) -> Iterator[int]:
-    """For each sequence, which token of the text its first one is."""
+    """Return, for each sequence, the index in the text of its first token."""
     return (window.begin for window in cut.windows) if cut.windows else iter((0,))
 
 
 def unit_rows(texts: Sequence[PlannedText]) -> dict[SegmentKind, UnitRows]:
-    """Words and spans of a batch's texts, where they are wanted."""
-    found: dict[SegmentKind, UnitRows] = {}
+    """Collect the words and spans of the texts of a batch, where features need them."""
+    rows_of: dict[SegmentKind, UnitRows] = {}
     units = [text.units for text in texts if text.units is not None]
     if not units:
-        return found
+        return rows_of
     kinds: Mapping[SegmentKind, list[IntArray]] = {
         "words": [unit.words for unit in units if unit.words is not None],
         "spans": [unit.spans for unit in units if unit.spans is not None],
@@ -122,8 +122,8 @@ def unit_rows(texts: Sequence[PlannedText]) -> dict[SegmentKind, UnitRows]:
     for kind, ranges in kinds.items():
         if ranges:
             ends = np.cumsum([len(rows) for rows in ranges])
-            found[kind] = UnitRows(ranges=np.concatenate(ranges), texts=np.concatenate([[0], ends]).astype(np.int32))
-    return found
+            rows_of[kind] = UnitRows(ranges=np.concatenate(ranges), texts=np.concatenate([[0], ends]).astype(np.int32))
+    return rows_of
 
 
 def _token_types(sequences: Sequence[EncodedText]) -> list[IntArray] | None:

@@ -1,4 +1,4 @@
-"""What can be had beside features: ids, characters and strings of tokens and words, and what was cut."""
+"""Details of tokens and words beside features: ids, offsets and strings, and what was cut off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from layertap.engine.preparing import PreparedText
-from layertap.engine.variants import Shown
+from layertap.engine.variants import DetailInput
 from layertap.errors import OptionError
 from layertap.packing import IntArray, simple_segments
 from layertap.records import Array, Feature, FeatureSchema, Ragged
@@ -23,28 +23,28 @@ RECORD_DETAILS = ("cut_tokens", "num_windows")
 NAMES = (*TOKEN_DETAILS, *WORD_DETAILS, *RECORD_DETAILS)
 
 WITH_WORDS = frozenset({"token_words", *WORD_DETAILS})
-"""Details that need words, also where no feature does."""
+"""Details that need words, even where no feature does."""
 
 _DTYPES: dict[str, Literal["bool", "str"]] = {"token_special": "bool", "token_strings": "str", "word_texts": "str"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Details:
-    """Details of texts as one input of the plan sees them (`InputVariants.shown`).
+    """Details of texts, found in the tokens of one input of the plan.
 
     Attributes:
-        names: which, in output order.
-        tokenizer: what made the tokens.
-        shown: that input.
+        names: names of the details, in output order.
+        tokenizer: tokenizer of the model.
+        detail_input: input whose tokens are described.
     """
 
     names: tuple[str, ...]
     tokenizer: TextTokenizer
-    shown: Shown
+    detail_input: DetailInput
 
     @property
     def schemas(self) -> tuple[FeatureSchema, ...]:
-        """Of the details, in output order."""
+        """Schemas of the details, in output order."""
         return tuple(
             FeatureSchema(
                 name=name,
@@ -56,24 +56,24 @@ class Details:
         )
 
     def of(self, texts: Sequence[PreparedText]) -> dict[str, Feature]:
-        """Name -> array or `Ragged`, for consecutive records."""
-        found: dict[str, Feature] = {}
+        """Return the details of consecutive records by name: arrays, or `Ragged`."""
+        details: dict[str, Feature] = {}
         for name in self.names:
             values = [self._value(name, text) for text in texts]
             if name in RECORD_DETAILS:
-                found[name] = np.array(values, dtype=np.int32)
+                details[name] = np.array(values, dtype=np.int32)
             else:
-                found[name] = Ragged.from_rows(values)
-        return found
+                details[name] = Ragged.from_rows(values)
+        return details
 
     def _value(self, name: str, text: PreparedText) -> Any:
         make: Callable[[PreparedText], Any] = getattr(self, f"_{name}")
         return make(text)
 
     def _tokens(self, text: PreparedText) -> EncodedText:
-        """The tokens that features see: of a text in windows all of them, as if it was one sequence."""
-        sequences = text.cuts[self.shown.number].sequences
-        return sequences[0] if len(sequences) == 1 else text.texts[self.shown.place]
+        """Return the tokens that features see; a text in windows counts as one sequence."""
+        sequences = text.cuts[self.detail_input.number].sequences
+        return sequences[0] if len(sequences) == 1 else text.texts[self.detail_input.variant]
 
     def _token_ids(self, text: PreparedText) -> IntArray:
         return self._tokens(text).input_ids
@@ -88,12 +88,11 @@ class Details:
     def _token_offsets(self, text: PreparedText) -> IntArray:
         tokens = self._tokens(text)
         assert tokens.offsets is not None
-        if tokens.word_ids is None:  # (0, 0) for the prompt's tokens, too
-            unprompted: IntArray = np.maximum(tokens.offsets - np.int32(self.shown.shift), 0)
+        if tokens.word_ids is None:  # tokens of the prompt get (0, 0) as well
+            unprompted: IntArray = np.maximum(tokens.offsets - np.int32(self.detail_input.prompt_chars), 0)
             return unprompted
-        begins = np.concatenate(
-            [given_chars(text.record.words or ())[:, 0], [0]]
-        )  # the last one for the template's, -1
+        # Special tokens have the word index -1, which takes the last entry.
+        begins = np.concatenate([given_chars(text.record.words or ())[:, 0], [0]])
         shifted: IntArray = (tokens.offsets + begins[tokens.word_ids][:, None]).astype(np.int32)
         return shifted
 
@@ -101,13 +100,13 @@ class Details:
         tokens = self._tokens(text)
         assert text.units is not None
         assert text.units.words is not None
-        whole = text.texts[self.shown.place]
+        whole = text.texts[self.detail_input.variant]
         word_of = np.full(whole.content[1] - whole.content[0], -1, dtype=np.int32)
         rows = simple_segments(text.units.words[:, 0], text.units.words[:, 1])
         owners = np.repeat(np.arange(len(rows)), rows.counts())
-        word_of[rows.rows()[::-1]] = owners[::-1]  # of words that share a token the first one counts
+        word_of[rows.rows()[::-1]] = owners[::-1]  # a token that several words share belongs to the first one
         begin, end = tokens.content
-        windows = text.cuts[self.shown.number].windows
+        windows = text.cuts[self.detail_input.number].windows
         first = windows[0].begin if len(windows) == 1 else 0
         words = np.full(len(tokens), -1, dtype=np.int32)
         words[begin:end] = word_of[first : first + end - begin]
@@ -126,23 +125,23 @@ class Details:
         words = text.record.words
         if words is None:
             words = tuple(text.record.text[begin:end] for begin, end in self._word_offsets(text).tolist())
-        found = np.empty(len(words), dtype=object)
-        found[:] = words
-        return found
+        texts = np.empty(len(words), dtype=object)
+        texts[:] = words
+        return texts
 
     def _cut_tokens(self, text: PreparedText) -> int:
-        cut = text.cuts[self.shown.number]
+        cut = text.cuts[self.detail_input.number]
         return sum(sequence.cut_tokens for sequence in cut.sequences) if len(cut.sequences) == 1 else 0
 
     def _num_windows(self, text: PreparedText) -> int:
-        return len(text.cuts[self.shown.number].sequences)
+        return len(text.cuts[self.detail_input.number].sequences)
 
 
 def checked_names(details: bool | Sequence[str]) -> tuple[str, ...]:
-    """The details that a user asks for; True: all.
+    """Return the names of the details that a user asks for; True stands for all of them.
 
     Raises:
-        OptionError: a name that is none, or one twice.
+        OptionError: a name is unknown, or is given twice.
     """
     if isinstance(details, bool):
         return NAMES if details else ()

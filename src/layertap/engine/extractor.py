@@ -1,4 +1,4 @@
-"""`Extractor`: the handle that a user holds - a model and how to run it."""
+"""`Extractor`: an open model with its options, from which users compute features."""
 
 from __future__ import annotations
 
@@ -62,14 +62,16 @@ class Extractor:
     hub, with the same options.
 
     Attributes:
-        files: the checkpoint: config, architecture, weights, what else was found in it.
-        tokenizer: text -> ids.
-        lowercased: the same in lower case, where the model's `sentence_embedding` asks for it.
-        facts: what the feature language knows of the model.
-        backend: what runs it.
+        reference: which model, in a form that can be opened again.
+        files: the checkpoint: config, architecture, weights and other files that belong to it.
+        tokenizer: tokenizer of the model.
+        lowercased: the tokenizer with lower-casing before every other step, where the model's `sentence_embedding`
+            asks for it.
+        facts: properties of the model that the feature language needs.
+        backend: backend that runs the model.
         selection: which backend was selected, and why.
         semantics: options that change results.
-        runtime: options that do not.
+        runtime: options that do not change results.
     """
 
     def __init__(
@@ -97,11 +99,11 @@ class Extractor:
 
     @classmethod
     def of(cls, opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
-        """An extractor of a model that is open already.
+        """Make an extractor from a model that is already open.
 
         Raises:
-            BackendError: nothing installed here can run it, or not the backend asked for.
-            OptionError: a precision, device, instruction set or threads that the backend does not have.
+            BackendError: no installed backend can run the model, or the backend asked for cannot.
+            OptionError: the backend does not have the precision, device, instruction set or threads.
         """
         files = opened.files
         selection = choose(files.spec, runtime.request(semantics.precision))
@@ -135,44 +137,46 @@ class Extractor:
         batch_tokens: int | None = None,
         rules: Rules | None = None,
     ) -> Extractor:
-        """Opens a model. Weights are read when a feature first needs them.
+        """Open a model. Weights are read when a feature first needs them.
 
         Args:
             model: a folder, a Hugging Face hub id, or None: all-MiniLM-L6-v2 from the package of the extra `minilm`
                 if it is installed, else from the hub.
             revision: branch, tag or commit on the hub; the commit is recorded.
-            cache_dir: the hub's cache, if not its default place.
-            local_files_only: use the cache, never ask the hub.
+            cache_dir: cache folder of the hub; None: its usual place.
+            local_files_only: use the cache and never ask the hub.
             allow_pickle: read a `pytorch_model.bin` where there is no safetensors file (weights only, no code).
-            precision: what matrix products compute in: "float32", "bfloat16", "float16" (CUDA only), and on the native
+            precision: precision of matrix products: "float32", "bfloat16", "float16" (CUDA only), and on the native
                 backend also "float32-high" (errors about 1e-4 of the values, as in torch's float32 matmul precision
                 `high`) and "int8". Sums over tokens and layers are float32 always.
-            max_length: tokens a text at most, special tokens included, for every feature; None: each feature's own
-                limit (the model's; for `sentence_embedding` its folder's).
-            untrained_pooler: "use" hands out `pooler_output` of a pooler that was stored and never trained.
-            non_finite: "keep" hands out NaN and infinity instead of raising.
-            long: texts over the limit: "truncate" cuts and counts them, "window" runs them in overlapping windows, of
-                which each token is taken once, "error" refuses them.
-            truncate_side: which end is cut off.
-            window: tokens a window, special tokens included; None: the limit.
-            overlap: tokens that neighbouring windows share at least; None: an eighth of the window.
-            word_pattern: regular expression of a word for `words(...)`; None: what stands between white space.
+            max_length: largest number of tokens of a text, special tokens included, for every feature; None: each
+                feature's own limit (the model's; for `sentence_embedding` the one in its folder).
+            untrained_pooler: "use" returns `pooler_output` of a pooler that was stored and never trained; "refuse"
+                raises `UntrainedPoolerError`.
+            non_finite: "keep" returns NaN and infinity instead of raising `NonFiniteError`.
+            long: treatment of texts over the limit: "truncate" cuts and counts them, "window" runs them in overlapping
+                windows, of which each token is taken once, "error" refuses them.
+            truncate_side: which end of a text is cut off.
+            window: number of tokens of a window, special tokens included; None: the limit.
+            overlap: smallest number of tokens that neighbouring windows share; None: an eighth of the window.
+            word_pattern: regular expression of a word for `words(...)`; None: a word is a run of characters that are
+                not white space.
             backend: "native" (this processor, no torch needed), "torch", or "auto": native where it runs the model,
                 else torch; `explain` says which, and why.
             device: "cpu", "cuda" or "cuda:N".
-            threads: of a native run; None: a thread a core that the process may use. torch's own are set by
-                `torch.set_num_threads`.
-            instruction_set: of the native kernels, as "avx2"; None: the best that the processor has. `layertap
-                inspect` lists them. Bits of results depend on it.
-            batch_tokens: packed tokens a batch at most; None: 16,384 on the native backend, 4,096 where torch
-                runs on a processor, 65,536 on CUDA.
-            rules: the plan's savings; all if None.
+            threads: number of threads of a native run; None: one for each core that the process may use. Threads of
+                torch are set by `torch.set_num_threads`.
+            instruction_set: instruction set of the native kernels, for example "avx2"; None: the best one that the
+                processor has. `layertap inspect` lists them. The bits of results depend on it.
+            batch_tokens: largest number of packed tokens of a batch; None: 16,384 on the native backend, 4,096 where
+                torch runs on a processor, 65,536 on CUDA.
+            rules: savings that plans make; None: all.
 
         Raises:
-            ModelNotFoundError: no such folder, package or hub id.
-            CheckpointError: files that cannot be used.
-            BackendError: nothing installed here can run it, or not the backend asked for.
-            OptionError: an option out of range, or one that the backend does not have.
+            ModelNotFoundError: there is no such folder, package or hub id.
+            CheckpointError: a file of the checkpoint cannot be used.
+            BackendError: no installed backend can run the model, or the backend asked for cannot.
+            OptionError: an option is out of range, or the backend does not have it.
         """
         options = ExtractorOptions(
             revision=revision,
@@ -206,17 +210,17 @@ class Extractor:
         progress: bool = False,
         max_output_bytes: int = MAX_OUTPUT_BYTES,
     ) -> Feature | dict[str, Feature]:
-        """Computes features of texts.
+        """Compute features of texts.
 
         Args:
             texts: one text or N of them: a `str`; a tuple of two, which is a pair; a list of them, which are words
                 given one by one; or a `Record`, which may carry spans.
             features: a feature (text or expression), several in a list, or a mapping of names to features; None:
                 `sentence_embedding` where the model's folder declares it, else `last_hidden_state.mean`.
-            details: what to say of tokens and words beside the features, names of `layertap.engine.details.NAMES`, or
-                True: all of it.
+            details: details of tokens and words to return beside the features: names from
+                `layertap.engine.details.NAMES`, or True for all of them.
             progress: draw a progress bar on standard error.
-            max_output_bytes: results that would take more are refused before anything runs (8 GiB).
+            max_output_bytes: limit in bytes; larger results are refused before anything runs.
 
         Returns:
             For one feature its array; for a list or mapping, and with details, a dict of name -> array. An int8
@@ -226,10 +230,10 @@ class Extractor:
             attentions [A, T, T].
 
         Raises:
-            UsageError: a feature that does not parse or that this model does not have; texts that are no list.
-            OptionError: results past `max_output_bytes`.
-            InputError: an item that is not a text.
-            NonFiniteError: NaN or infinity in a result.
+            UsageError: a feature does not parse or the model does not have it, or `texts` is not a list of texts.
+            OptionError: results would exceed `max_output_bytes`.
+            InputError: an item is not a text.
+            NonFiniteError: a result holds NaN or infinity.
         """
         plan = self.plan(features)
         several = bool(details) or not (features is None or isinstance(features, str | Expr))
@@ -240,10 +244,10 @@ class Extractor:
         pipeline.refuse_past(checked_limit(max_output_bytes), listed)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
             batches = pipeline.run(listed, pipeline.new_summary(), on_progress)
-            found: Collected = collect(batches, pipeline.schemas, num_records=len(listed))
+            results: Collected = collect(batches, pipeline.schemas, num_records=len(listed))
         if isinstance(texts, str):
-            found = {name: value[0] for name, value in found.items()}
-        return found if several or len(found) > 1 else next(iter(found.values()))
+            results = {name: value[0] for name, value in results.items()}
+        return results if several or len(results) > 1 else next(iter(results.values()))
 
     def stream(
         self,
@@ -253,16 +257,16 @@ class Extractor:
         details: bool | Sequence[str] = False,
         on_progress: ProgressCallback | None = None,
     ) -> Stream:
-        """Computes features of a stream of any length in bounded memory.
+        """Compute features of a stream of any length in bounded memory.
 
         Args:
-            records: texts as in `extract`; taken as they are needed.
+            records: texts as in `extract`, taken as they are needed.
             features, details: as in `extract`.
-            on_progress: called after every packed batch with the number of records finished and tokens run.
+            on_progress: function called after every packed batch with the records finished by it and the tokens run.
 
         Returns:
-            An iterator of `FeatureBatch`: consecutive records in input order with their features; its `summary`
-            counts what was done so far.
+            An iterator of `FeatureBatch`: consecutive records in input order with their features. Its `summary` counts
+            what has been done so far.
         """
         check_iterable(records)
         pipeline = self._pipeline(self.plan(features), details)
@@ -270,7 +274,7 @@ class Extractor:
         return Stream(pipeline.run(as_records(records), summary, on_progress), summary)
 
     def plan(self, features: Features | None = None) -> Plan:
-        """What would run for these features; refuses what the model cannot give."""
+        """Return the plan that computes these features, or refuse features that the model does not have."""
         if not (features is None or isinstance(features, str)):
             return self._planned(features)
         plan = self._plans.get(features)
@@ -290,12 +294,12 @@ class Extractor:
         texts: Sequence[Text] | None = None,
         num_records: int | None = None,
     ) -> str:
-        """The plan for these features as text, with estimates of operations and bytes.
+        """Describe the plan for these features as text, with estimates of operations and bytes.
 
         Args:
             features: as in `extract`.
-            texts: texts to take lengths from; None: texts of 64 tokens are assumed.
-            num_records: texts in all, for totals; None: as many as `texts`.
+            texts: texts whose lengths are taken; None: texts of 64 tokens are assumed.
+            num_records: number of all texts, for totals; None: the number of `texts`.
         """
         lengths = lengths_of(self.tokenizer, list(as_records(texts))) if texts else 64
         return explain(
@@ -310,7 +314,7 @@ class Extractor:
     def schema(
         self, features: Features | None = None, *, details: bool | Sequence[str] = False
     ) -> tuple[FeatureSchema, ...]:
-        """Name, dtype and shape of every result, in output order."""
+        """Return the name, dtype and shape of every result, in output order."""
         return self._pipeline(self.plan(features), details).schemas
 
     @property
@@ -348,7 +352,7 @@ class Extractor:
             spec=self.files.spec,
             preparation=Preparation(variants=variants, length_policy=LengthPolicy.of(self.semantics), finder=finder),
             prompt_rows=tuple(variants.prompt_rows(number, cut=cut) for number in range(len(plan.inputs))),
-            details=Details(names=names, tokenizer=self.tokenizer, shown=variants.shown),
+            details=Details(names=names, tokenizer=self.tokenizer, detail_input=variants.detail_input),
             backend=self.backend,
             batch_tokens=self.runtime.batch_tokens or self.backend.batch_tokens,
             keep_non_finite=self.semantics.non_finite == "keep",

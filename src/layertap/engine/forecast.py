@@ -1,4 +1,4 @@
-"""How many bytes results will take, and the limit past which nothing is started."""
+"""Forecast of the size of results, and the limit above which a run is refused."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from layertap.records import FeatureSchema
 from layertap.words import in_bytes
 
 MAX_OUTPUT_BYTES = 8 << 30
-"""Results larger than this are asked for by accident more often than not."""
+"""Default limit: larger results are requested by accident more often than not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Forecast:
-    """What results will take in memory, or in a file of numbers, before anything runs.
+    """Size of results in memory, or in a file of numbers, estimated before anything runs.
 
-    Words and spans count as one a token, which is the most that they are as a rule.
+    Words and spans count as one for each token, which is usually the most that there can be.
 
     Attributes:
         by_name: bytes of each result.
-        num_records: of how many texts.
+        num_records: number of texts.
     """
 
     by_name: Mapping[str, int]
@@ -34,12 +34,12 @@ class Forecast:
     def of(
         cls, schemas: Sequence[FeatureSchema], lengths: Iterable[int], *, num_records: int | None = None
     ) -> Forecast:
-        """The forecast for texts of these lengths.
+        """Return the forecast for texts of these lengths.
 
         Args:
-            schemas: of the results.
+            schemas: schemas of the results.
             lengths: tokens of each text as features see it; at least one where `num_records` is above 0.
-            num_records: texts in all, of which `lengths` are a sample; None: they are all.
+            num_records: number of all texts, of which `lengths` are a sample; None: `lengths` are those of all texts.
         """
         counts = np.fromiter(lengths, dtype=np.int64)
         number = len(counts) if num_records is None else num_records
@@ -54,14 +54,14 @@ class Forecast:
 
     @property
     def total(self) -> int:
-        """Bytes of all results."""
+        """Bytes of all results together."""
         return sum(self.by_name.values())
 
     def refuse_past(self, limit: int) -> None:
-        """Refuses results of more bytes than the limit.
+        """Refuse results that would take more bytes than the limit.
 
         Raises:
-            OptionError: they are; it says what takes how much, and what to do.
+            OptionError: the results exceed the limit; the message lists the largest ones and what to do.
         """
         if self.total <= limit:
             return
@@ -75,15 +75,15 @@ class Forecast:
 
 
 def result_bytes(schemas: Sequence[FeatureSchema], length: int) -> int:
-    """Bytes of the results of a text of so many tokens; see `Forecast`."""
+    """Estimate the bytes of the results of one text; `length` is its number of tokens."""
     return sum(feature_bytes(schema, records=1, values=length, squares=length**2) for schema in schemas)
 
 
 def checked_limit(max_output_bytes: int) -> int:
-    """The user's limit.
+    """Check a limit that a user gave, and return it.
 
     Raises:
-        OptionError: it is no whole number of at least 1.
+        OptionError: the limit is not a whole number of at least 1.
     """
     if isinstance(max_output_bytes, bool) or not isinstance(max_output_bytes, int) or max_output_bytes < 1:
         raise OptionError(f"max_output_bytes {max_output_bytes!r}: expected a whole number of at least 1")

@@ -1,14 +1,13 @@
-"""Texts over the limit: cut, run in windows, or refused."""
+"""Treatment of texts over the limit: truncation, windows, or an error."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.engine.options import Semantics
+from layertap.engine.options import LongTexts, Semantics, Side
 from layertap.errors import OptionError
 from layertap.features.schema import WindowSize
 from layertap.text.encoded import EncodedText
@@ -16,17 +15,17 @@ from layertap.text.windows import Window, plan_windows
 
 
 class TooLongError(Exception):
-    """Raised for a text over the limit where that is an error; the pipeline names the record."""
+    """A text is over the limit, and the policy refuses such texts; the pipeline adds the record's name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CutText:
-    """A text as sequences that the encoder takes.
+    """A text as one or several sequences within the limit.
 
     Attributes:
-        sequences: one, or one a window.
-        windows: which of the text's tokens each sequence holds, and which of them are its own; (): the only sequence
-            holds all of them.
+        sequences: one sequence, or one for each window.
+        windows: for each sequence, the tokens of the text that it holds and those that count as its own; empty where
+            the only sequence holds the whole text.
     """
 
     sequences: tuple[EncodedText, ...]
@@ -34,21 +33,27 @@ class CutText:
 
     @property
     def num_tokens(self) -> int:
-        """Of all sequences, special tokens included."""
+        """Tokens of all sequences together, special tokens included."""
         return sum(len(sequence) for sequence in self.sequences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LengthPolicy:
-    """What becomes of texts over the limit; see `Semantics` for the options."""
+    """Policy for texts over the limit.
 
-    long: Literal["truncate", "window", "error"] = "truncate"
-    truncate_side: Literal["right", "left"] = "right"
+    Attributes:
+        long: truncate the text, run it in windows, or refuse it.
+        truncate_side: which end of the text is cut off.
+        window: size of windows and the tokens that neighbouring ones share.
+    """
+
+    long: LongTexts = "truncate"
+    truncate_side: Side = "right"
     window: WindowSize = field(default_factory=WindowSize)
 
     @classmethod
     def of(cls, semantics: Semantics) -> LengthPolicy:
-        """As the options say."""
+        """Return the policy that the options state."""
         return cls(
             long=semantics.long,
             truncate_side=semantics.truncate_side,
@@ -56,15 +61,15 @@ class LengthPolicy:
         )
 
     def size(self, max_length: int) -> int:
-        """Tokens a sequence at most, under a limit."""
+        """Return the largest number of tokens of a sequence under a limit of the text."""
         return self.window.under(max_length)[0]
 
     def check(self, max_length: int, num_special_tokens: int) -> None:
-        """Refuses options that do not fit a limit, whatever the texts are.
+        """Refuse options that do not fit a limit, whatever the texts are.
 
         Raises:
-            OptionError: a window above the limit or without room for a token, an overlap that is no less than the
-                window's own tokens.
+            OptionError: a window exceeds the limit or has no room for a token, or an overlap leaves a window without
+                tokens of its own.
         """
         wanted, overlap = self.window.size, self.window.overlap
         if wanted is not None and wanted > max_length:
@@ -86,16 +91,17 @@ class LengthPolicy:
             )
 
     def cut(self, text: EncodedText, max_length: int, edges: npt.NDArray[np.bool_] | None) -> CutText:
-        """The text under a limit.
+        """Apply the policy to a text.
 
         Args:
-            text: without a limit.
-            max_length: tokens a sequence at most, special tokens included.
-            edges: bool [n + 1], where a window may begin or end without cutting a word; None where texts are not run in
-                windows.
+            text: the whole text.
+            max_length: largest number of tokens of a sequence, special tokens included.
+            edges: bool [n + 1], positions at which a window may begin or end without cutting a word; None where texts
+                are not run in windows.
 
         Raises:
-            TooLongError: the text is over the limit and that is an error.
+            TooLongError: the text is over the limit and the policy refuses such texts, or it is a pair and would have
+                to be run in windows.
         """
         size = self.size(max_length)
         if len(text) <= size:

@@ -43,7 +43,7 @@ _BATCH_TOKENS = "{:,}; with torch {:,}, on CUDA {:,}".format(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReference:
-    """Which model: enough to open it again.
+    """Reference to a model by which it can be opened again.
 
     Attributes:
         name: folder, hub id, or None for the default model.

@@ -1,4 +1,4 @@
-"""One long text in several runs of the backend, with the results of one."""
+"""Runs of one long text in parts, with the results of a single run."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ def run_in_parts(
     *,
     batch_tokens: int,
 ) -> dict[Capture, FloatArray]:
-    """As `backend.run`; a text of more windows than fit into `batch_tokens` is run some windows at a time."""
+    """Call `backend.run`; a text with more windows than fit into `batch_tokens` is run some windows at a time."""
     if batch.num_texts > 1 or len(batch) == 1 or batch.num_tokens <= batch_tokens:
         return backend.run(program, batch, segments)
     joined: dict[Capture, _Joined] = {}
-    rows: dict[Capture, list[FloatArray]] = {}
+    states: dict[Capture, list[FloatArray]] = {}
     for begin, end in _parts(batch, batch_tokens):
         first, last = int(batch.cu_seqlens[begin]), int(batch.cu_seqlens[end])
-        inside = {kind: _within(found, first, last) for kind, found in segments.items()}
-        part = backend.run(program, batch.part(begin, end), {kind: found for kind, (found, _) in inside.items()})
+        inside = {kind: _within(rows, first, last) for kind, rows in segments.items()}
+        part = backend.run(program, batch.part(begin, end), {kind: rows for kind, (rows, _) in inside.items()})
         for capture, values in part.items():
             if capture.segments is None:
-                rows.setdefault(capture, []).append(values)
+                states.setdefault(capture, []).append(values)
                 continue
             if capture not in joined:
                 joined[capture] = _Joined(capture, len(segments[capture.segments]), values.shape[1])
             joined[capture].add(values, inside[capture.segments][1])
     return {capture: whole.values for capture, whole in joined.items()} | {
-        capture: np.concatenate(parts) for capture, parts in rows.items()
+        capture: np.concatenate(parts) for capture, parts in states.items()
     }
 
 
 def _parts(batch: PackedBatch, batch_tokens: int) -> Iterator[tuple[int, int]]:
-    """(begin, end) of sequences that fit together; at least one."""
+    """Yield (begin, end) of sequences that fit into the budget together, at least one at a time."""
     begin = 0
     while begin < len(batch):
         room = batch.cu_seqlens[begin] + batch_tokens
@@ -53,10 +53,10 @@ def _parts(batch: PackedBatch, batch_tokens: int) -> Iterator[tuple[int, int]]:
 
 
 def _within(segments: Segments, first: int, last: int) -> tuple[Segments, npt.NDArray[np.int64]]:
-    """The segments that have rows in `first:last`, counted from `first`, and which these are (int64 [S'])."""
+    """Return the segments that have rows in `first:last`, counted from `first`, and their indices (int64 [S'])."""
     owner = np.repeat(np.arange(len(segments)), np.diff(segments.offsets))
     here = (segments.begin < last) & (segments.end > first) & (segments.begin < segments.end)
-    found, counts = np.unique(owner[here], return_counts=True)
+    indices, counts = np.unique(owner[here], return_counts=True)
     part = replace(
         segments,
         begin=np.maximum(segments.begin[here], first) - np.int32(first),
@@ -65,20 +65,20 @@ def _within(segments: Segments, first: int, last: int) -> tuple[Segments, npt.ND
         weights=None if segments.weights is None else segments.weights[first:last],
         texts=None,
     )
-    return part, found
+    return part, indices
 
 
 class _Joined:
-    """A capture's segments [S, H], put together part by part; those without rows stay zero."""
+    """Segments [S, H] of a capture, joined part by part; segments without rows stay zero."""
 
     def __init__(self, capture: Capture, num_segments: int, size: int) -> None:
         self.values: FloatArray = np.zeros((num_segments, size), dtype=np.float32)
         self._reduce = capture.reduce
         self._filled = np.zeros(num_segments, dtype=bool)
 
-    def add(self, values: FloatArray, found: npt.NDArray[np.int64]) -> None:
-        """Adds a part's segments: float32 [S', H], and which they are."""
-        so_far, filled = self.values[found], self._filled[found][:, None]
+    def add(self, values: FloatArray, indices: npt.NDArray[np.int64]) -> None:
+        """Add the segments of a part: their values float32 [S', H] and their indices."""
+        so_far, filled = self.values[indices], self._filled[indices][:, None]
         match self._reduce:
             case "sum":
                 joined = so_far + values
@@ -90,5 +90,5 @@ class _Joined:
                 joined = np.where(filled, np.maximum(so_far, values), values)
             case _:
                 joined = np.where(filled, np.minimum(so_far, values), values)
-        self.values[found] = joined
-        self._filled[found] = True
+        self.values[indices] = joined
+        self._filled[indices] = True

@@ -1,7 +1,7 @@
-"""The stream: records -> ids -> packed batches -> captures -> features, in input order and bounded memory.
+"""Pipeline from records to features: ids, packed batches, captures, features, in input order and bounded memory.
 
-Records are taken a chunk at a time. Within a chunk, texts are sorted by length and packed; a chunk leaves whole, in
-input order. Its size is bounded in tokens and in bytes of results, not in records.
+Records are taken a chunk at a time. Within a chunk, texts are sorted by length and packed; the results of a chunk are
+returned together, in input order. The size of a chunk is bounded in tokens and in bytes of results, not in records.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.backends.base import Backend
+from layertap.data.slices import join
 from layertap.engine.batching import PlannedText, batches_of, pack_texts, unit_rows
 from layertap.engine.details import Details
 from layertap.engine.finite import check_capture, check_features
@@ -31,10 +32,10 @@ from layertap.packing import PackedBatch
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 CHUNK_BATCHES = 16
-"""Token budgets a chunk: enough texts of each length to fill batches with nearly equal ones."""
+"""Size of a chunk in token budgets: enough texts of each length to fill batches with nearly equal lengths."""
 
 CHUNK_RESULT_BYTES = 128 << 20
-"""Bytes of results that a chunk may hold; a chunk has at least one record."""
+"""Limit of the results of a chunk in bytes; a chunk has at least one record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,14 +64,14 @@ class Pipeline:
 
     @property
     def schemas(self) -> tuple[FeatureSchema, ...]:
-        """Of the features and the details, in output order."""
+        """Schemas of all results, features first, then details, in output order."""
         return (*self.plan.schemas, *self.details.schemas)
 
     def refuse_past(self, limit: int, records: Sequence[Record]) -> None:
-        """Refuses records whose results would take more bytes than the limit; tokenizes them only if they might.
+        """Refuse records whose results would exceed a limit in bytes; tokenize them only if they might.
 
         Raises:
-            OptionError: they would.
+            OptionError: the results would exceed the limit.
         """
         if self.preparation.length_policy.long != "window":
             longest = max(seen.max_length for seen in self.plan.inputs)
@@ -80,7 +81,7 @@ class Pipeline:
         Forecast.of(self.schemas, lengths).refuse_past(limit)
 
     def new_summary(self) -> RunSummary:
-        """A summary with nothing counted yet."""
+        """Make a summary in which nothing is counted yet."""
         everything = frozenset(range(len(self.plan.inputs)))
         return RunSummary(
             layers_run=max(program.stop for program in self.plan.programs(everything)),
@@ -93,9 +94,9 @@ class Pipeline:
         """Yield the features of records in their order, a chunk at a time: `prepare`, then `run_chunk`.
 
         Raises:
-            InputError: a record that does not fit the plan (for example, one without spans, or a text over the limit
-                where that is an error).
-            NonFiniteError: NaN or infinity in a result, naming the first records.
+            InputError: a record does not fit the plan (for example, it lacks spans, or is over a limit that
+                long='error' enforces).
+            NonFiniteError: a result holds NaN or infinity; the message names the first such records.
         """
         limits = [self.preparation.length_policy.size(seen.max_length) for seen in self.plan.inputs]
 
@@ -116,7 +117,7 @@ class Pipeline:
         `CHUNK_RESULT_BYTES`, unless a single text has more. Any part of a chunk can be run by itself.
 
         Raises:
-            InputError: a record that does not fit the plan.
+            InputError: a record does not fit the plan.
         """
         max_tokens = self.batch_tokens * CHUNK_BATCHES
         chunk: list[PreparedText] = []
@@ -138,14 +139,16 @@ class Pipeline:
 
         Args:
             texts: texts from `prepare`: a chunk, a part of one, or texts of several.
-            on_batch: called after every packed batch with the records finished by it and the tokens run.
+            on_batch: function called after every packed batch with the records finished by it and the tokens run.
 
         Returns:
             The texts' records in their order, with their features and details.
 
         Raises:
-            NonFiniteError: NaN or infinity in a result, naming the first records.
+            NonFiniteError: a result holds NaN or infinity; the message names the first such records.
         """
+        if not texts:
+            return FeatureBatch(records=[], features={schema.name: join(schema, ()) for schema in self.schemas})
         records = [text.record for text in texts]
         results = ChunkResults(len(texts), self.plan.schemas)
         planned = [part for i, text in enumerate(texts) for part in text.planned(i)]
@@ -185,7 +188,7 @@ class Pipeline:
 
 
 class ChunkResults:
-    """The results of one chunk, put in as batches finish, taken out in record order."""
+    """Results of one chunk, collected as batches finish and returned in the order of records."""
 
     def __init__(self, num_records: int, schemas: Sequence[FeatureSchema]) -> None:
         self._num_records = num_records
@@ -199,12 +202,12 @@ class ChunkResults:
         record_index: npt.NDArray[np.int64],
         counts: npt.NDArray[np.int64] | None,
     ) -> None:
-        """Puts arrays of one batch in.
+        """Add the arrays of one batch.
 
         Args:
-            arrays: [N, ...] where dense, token-major [M, ...] where ragged, [M] of maps.
-            record_index: int64 [N], whose they are.
-            counts: int64 [N], how many of the M are each record's; None where dense.
+            arrays: arrays by feature: dense [N, ...], ragged token-major [M, ...], attention maps [M].
+            record_index: int64 [N], positions of the records in the chunk.
+            counts: int64 [N], number of the M values that belong to each record; None for dense arrays.
         """
         for name, array in arrays.items():
             if counts is None:
@@ -219,7 +222,7 @@ class ChunkResults:
                 self._rows[name][index] = array[begin:end]
 
     def features(self) -> dict[str, Feature]:
-        """Name -> array, `Ragged` or `AttentionMaps`, in the order of the schemas."""
+        """Return the features by name (array, `Ragged` or `AttentionMaps`), in the order of the schemas."""
         return {name: self._feature(schema) for name, schema in self._schemas.items()}
 
     def _feature(self, schema: FeatureSchema) -> Feature:

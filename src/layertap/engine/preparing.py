@@ -1,4 +1,4 @@
-"""Records into texts ready to be packed: worded, tokenised, cut, with their words and spans."""
+"""Conversion of records to texts ready to be packed: tokenized, within the limit, with their words and spans."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from layertap.engine.batching import PlannedText
 from layertap.engine.length_policy import CutText, LengthPolicy, TooLongError
-from layertap.engine.variants import InputVariants, Shown
+from layertap.engine.variants import DetailInput, InputVariants
 from layertap.errors import InputError
 from layertap.features.plan import Input
 from layertap.records import Record
@@ -18,42 +18,46 @@ from layertap.text.encoded import EncodedText
 from layertap.text.units import RecordUnits, UnitFinder, edges_of
 
 TEXTS_AT_ONCE = 256
-"""Texts handed to the tokenizer together."""
+"""Number of texts given to the tokenizer in one call."""
 
 CHARACTERS_AT_ONCE = 1 << 20
-"""Characters handed to the tokenizer together, unless one text has more."""
+"""Number of characters given to the tokenizer in one call, unless a single text has more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedText:
-    """A record and its tokens.
+    """A record with its tokens.
 
     Attributes:
-        record: as it came.
-        texts: its tokens in each variant, without a limit.
-        units: its words and spans, or None: neither is wanted.
-        cuts: index into `Plan.inputs` -> its sequences; inputs that see the same ids have the same object.
-        shown: which of these inputs units are of.
+        record: the record itself.
+        texts: tokens of each variant, without a limit.
+        units: words and spans of the record, or None where no feature needs them.
+        cuts: index into `Plan.inputs` -> sequences of that input; inputs that see the same ids share one object.
+        detail_input: index of the input in whose tokens the units are found.
     """
 
     record: Record
     texts: tuple[EncodedText, ...]
     units: RecordUnits | None
     cuts: dict[int, CutText]
-    shown: int = 0
+    detail_input: int = 0
 
     @property
     def num_tokens(self) -> int:
-        """Of all different sequences."""
+        """Tokens of all distinct sequences together."""
         return sum(cut.num_tokens for cut in {id(cut): cut for cut in self.cuts.values()}.values())
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest of these, of a text in windows of all its windows."""
+        """Tokens of the longest input; of a text in windows, the tokens of all its windows."""
         return max(cut.num_tokens for cut in self.cuts.values())
 
     def planned(self, index: int) -> Iterator[PlannedText]:
-        """The record once for every different sequence of ids that the inputs see of it."""
+        """Yield the record once for every distinct sequence of ids among its inputs.
+
+        Args:
+            index: position of the record in its chunk.
+        """
         inputs: dict[int, set[int]] = {}
         for number, cut in self.cuts.items():
             inputs.setdefault(id(cut), set()).add(number)
@@ -63,12 +67,12 @@ class PreparedText:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Preparation:
-    """How records become texts.
+    """Conversion of records to prepared texts.
 
     Attributes:
-        variants: how the plan's inputs word them.
-        length_policy: what becomes of long ones.
-        finder: which words and spans are wanted.
+        variants: variants of a text that the plan's inputs need.
+        length_policy: treatment of texts over the limit.
+        finder: finder of the words and spans that features need.
     """
 
     variants: InputVariants
@@ -76,24 +80,25 @@ class Preparation:
     finder: UnitFinder
 
     def prepare(self, records: Iterable[Record]) -> Iterator[PreparedText]:
-        """The records' texts, in their order; taken in small chunks.
+        """Yield the records as prepared texts, in their order; records are taken in small chunks.
 
         Raises:
-            InputError: a record that the wanted units or the limit do not allow, or without any token.
+            InputError: a record has no token, lacks what a feature needs (for example, spans), or is over a limit that
+                long='error' enforces.
         """
         groups = list(self.variants.groups.values())
-        shown = self.variants.shown
+        detail_input = self.variants.detail_input
         for chunk in _chunks(records):
             for record in chunk:
                 self._check(record)
             for record, texts in zip(chunk, self.variants.encode(chunk), strict=True):
                 try:
-                    yield self._prepared(record, texts, groups, shown)
+                    yield self._prepared(record, texts, groups, detail_input)
                 except TooLongError as error:
                     raise InputError(f"record {label(record)}: {error}") from None
 
     def _prepared(
-        self, record: Record, texts: tuple[EncodedText, ...], groups: list[dict[int, Input]], shown: Shown
+        self, record: Record, texts: tuple[EncodedText, ...], groups: list[dict[int, Input]], own: DetailInput
     ) -> PreparedText:
         cuts: dict[int, CutText] = {}
         for text, inputs in zip(texts, groups, strict=True):
@@ -108,8 +113,8 @@ class Preparation:
                     by_size[size] = self._cut(record, text, seen)
                 cuts[number] = by_size[size]
         wanted = self.finder.words or self.finder.spans
-        units = self.finder.find(record, texts[shown.place], shift=shown.shift) if wanted else None
-        return PreparedText(record=record, texts=texts, units=units, cuts=cuts, shown=shown.number)
+        units = self.finder.find(record, texts[own.variant], shift=own.prompt_chars) if wanted else None
+        return PreparedText(record=record, texts=texts, units=units, cuts=cuts, detail_input=own.number)
 
     def _cut(self, record: Record, text: EncodedText, seen: Input) -> CutText:
         edges: npt.NDArray[np.bool_] | None = None
@@ -125,7 +130,7 @@ class Preparation:
 
 
 def label(record: Record) -> str:
-    """What to call a record in messages."""
+    """Return the name of a record for messages: its row, and its id where it has one."""
     return f"row {record.row}" if record.id is None else f"{record.id!r} (row {record.row})"
 
 

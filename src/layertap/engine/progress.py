@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import TextIO, TypeAlias
 from layertap.engine.streaming import ProgressCallback
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Where there is no terminal, a line is printed at most so often."""
+"""Shortest time between two lines where standard error is not a terminal."""
 
 SECONDS_BETWEEN_DRAWINGS = 0.1
 BAR_CELLS = 24
 
 Total: TypeAlias = int | Callable[[], int | None] | None
-"""Records in all: known, or asked again at every look because the estimate gets better, or not known."""
+"""Number of all records: a number, a function whose estimate improves during the run, or None where unknown."""
 
 
 @contextmanager
 def progress_on(stream: TextIO, *, shown: bool, total: Total) -> Iterator[ProgressCallback | None]:
-    """What to call after each packed batch, or None where nothing is to be shown.
+    """Return a context with the callback for packed batches, or with None where progress is not shown.
 
     Args:
-        stream: where to draw, usually standard error.
+        stream: stream to draw on, usually standard error.
         shown: whether to draw at all.
-        total: records in all, or None where that is not known before the end.
+        total: number of all records, or None where it is not known before the end.
     """
     if not shown:
         yield None
@@ -45,13 +45,13 @@ def progress_on(stream: TextIO, *, shown: bool, total: Total) -> Iterator[Progre
 
 @dataclass(slots=True, kw_only=True)
 class Progress:
-    """Counts of a run, and what they say in words.
+    """Counts of a run so far, and a line of text about them.
 
     Attributes:
-        total: records in all.
-        records: finished so far.
-        tokens: run so far.
-        started: when it began, in the seconds of `time.perf_counter`.
+        total: number of all records.
+        records: records finished so far.
+        tokens: tokens run so far.
+        started: time at which the run began, in seconds of `time.perf_counter`.
     """
 
     total: Total
@@ -60,18 +60,18 @@ class Progress:
     started: float = field(default_factory=time.perf_counter)
 
     def count(self, records: int, tokens: int) -> None:
-        """Adds what one batch did."""
+        """Add the records and tokens of a batch."""
         self.records += records
         self.tokens += tokens
 
     @property
     def share(self) -> float | None:
-        """0 to 1: how much is done, as far as that is known."""
+        """Finished share of all records, 0 to 1, or None where the total is not known."""
         total = self.total() if callable(self.total) else self.total
         return None if total is None else min(1.0, self.records / max(1, total))
 
     def words(self) -> str:
-        """`3,041 texts, 760 texts/s, 20,100 tokens/s, 0:12 left`."""
+        """Describe the progress: `3,041 texts, 760 texts/s, 20,100 tokens/s, 0:12 left`."""
         seconds = time.perf_counter() - self.started
         parts = [f"{self.records:,} text{'' if self.records == 1 else 's'}"]
         if self.records and seconds > 0:
@@ -82,14 +82,14 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """`0:07`, `12:34`, `3:05:00`."""
+    """Write a duration as a clock shows it: `0:07`, `12:34`, `3:05:00`."""
     minutes, left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"
 
 
 class _Bar:
-    """One line of a terminal, drawn over and over."""
+    """Progress bar on one line of a terminal."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         self._stream = stream
@@ -126,7 +126,7 @@ def _columns() -> int:
 
 
 class _Lines:
-    """A line now and then, for logs."""
+    """Lines of progress for logs, some seconds apart."""
 
     def __init__(self, stream: TextIO, progress: Progress) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Which rows of a packed batch belong to what: `segments_of`."""
+"""Segments of a packed batch: the rows of each text, word, span or window."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layertap.features.program import SegmentKind
 from layertap.packing import IntArray, PackedBatch, Segments, simple_segments
 
 STRIDE = 1 << 40
-"""More than the tokens of any text: text n's token i is number `n * STRIDE + i`, so that one search finds all."""
+"""Upper bound of the tokens of a text: token i of text n has the number `n * STRIDE + i`, and one search finds all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,7 +20,8 @@ class UnitRows:
     """Words or spans of the N texts of a batch.
 
     Attributes:
-        ranges: int32 [S, 2], tokens [begin, end) of each in its text, without the template's; empty ones allowed.
+        ranges: int32 [S, 2], tokens [begin, end) of each word or span in its text, special tokens of the template not
+            counted; a range may be empty.
         texts: int32 [N+1]; text n owns `ranges[texts[n]:texts[n+1]]`.
     """
 
@@ -35,14 +36,14 @@ def segments_of(
     prompt_rows: int = 0,
     units: Mapping[SegmentKind, UnitRows] | None = None,
 ) -> Segments:
-    """The segments of one kind.
+    """Return the segments of one kind.
 
     Args:
-        batch: the sequences.
-        kind: which rows.
-        prompt_rows: how many rows of each text are the prompt and what the template puts before it; of a text that is
-            cut on the left, or of a later window, those of them that it still has.
-        units: the words or spans of its texts, where `kind` is one of these.
+        batch: packed sequences.
+        kind: kind of the segments.
+        prompt_rows: number of rows of each text that the prompt takes, special tokens before it included; a text that
+            is cut on the left, or a later window, has fewer of them.
+        units: words or spans of the texts, where `kind` is one of these.
     """
     if kind in ("words", "spans"):
         assert units is not None
@@ -79,7 +80,7 @@ def _by_text(
 
 
 def _content(batch: PackedBatch) -> tuple[IntArray, IntArray, IntArray]:
-    """(begin, end, offsets): each text's own tokens without the template's; of a pair those of both texts."""
+    """Return (begin, end, offsets) of each text's tokens without special tokens; of a pair, those of both texts."""
     begin = np.clip(batch.content_begin, batch.own_begin, batch.own_end)
     end = np.clip(batch.content_end, begin, batch.own_end)
     if batch.pair_begin is None or batch.pair_end is None:
@@ -92,9 +93,9 @@ def _content(batch: PackedBatch) -> tuple[IntArray, IntArray, IntArray]:
 
 
 def _positions(batch: PackedBatch, *, content: bool) -> npt.NDArray[np.float32]:
-    """float32 [T], a row's number in its text, from 1.
+    """Return float32 [T], the position of each row in its text, counted from 1.
 
-    Tokens that were cut off do not count, nor, of `content`, the template's.
+    Tokens that were cut off do not count; with `content`, special tokens of the template do not count either.
     """
     first = batch.content_begin if content else batch.cu_seqlens[:-1]
     cut = np.repeat(batch.content_offset[batch.sequences[:-1]], np.diff(batch.sequences))
@@ -109,7 +110,7 @@ def _positions(batch: PackedBatch, *, content: bool) -> npt.NDArray[np.float32]:
 
 
 def _units(batch: PackedBatch, units: UnitRows) -> Segments:
-    """Words or spans as rows: those of windows that are the text's own; tokens that were cut off have none."""
+    """Convert words or spans to rows: those that windows own; tokens that were cut off have none."""
     text_of = np.repeat(np.arange(batch.num_texts), np.diff(batch.sequences)).astype(np.int64)
     base = text_of * STRIDE + batch.content_offset
     own_begin = np.clip(batch.own_begin, batch.content_begin, batch.content_end)

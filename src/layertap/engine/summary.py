@@ -1,4 +1,4 @@
-"""What a run did: counted as it goes, told at its end."""
+"""Summary of a run: counts that grow while it goes on, and notes for its end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ class RunSummary:
     """Counts of one run; they grow while the run goes on.
 
     Attributes:
-        records: records done.
-        tokens: tokens run through the encoder, special tokens included, once for every time that they ran.
-        cut_texts, cut_tokens: limit -> texts over it, and the tokens they lost; only limits that cut a text.
-        windowed_texts, windows: limit -> texts that were run in several windows, and how many these were.
-        empty_words, empty_spans: words and spans without a token, zero vectors.
-        cut_words, cut_spans: words and spans that were cut off whole, zero vectors too.
-        empty_texts: texts without a token of their own; `mean(special=False)` of them is a zero vector.
-        texts_with_specials: texts in which special tokens were typed.
-        texts_with_surrogates: texts in which lone surrogates became U+FFFD.
-        layers_run: blocks run for the deepest feature.
-        layers: blocks of the model.
+        records: number of finished records.
+        tokens: number of tokens run through the encoder, special tokens included, counted each time that they ran.
+        cut_texts, cut_tokens: limit -> number of texts over it, and of tokens that they lost; only limits that cut a
+            text.
+        windowed_texts, windows: limit -> number of texts run in several windows, and of these windows.
+        empty_words, empty_spans: number of words and spans without a token; their vectors are zero.
+        cut_words, cut_spans: number of words and spans that were cut off entirely; their vectors are zero.
+        empty_texts: number of texts without a token of their own; `mean(special=False)` of them is a zero vector.
+        texts_with_specials: number of texts in which special tokens were typed.
+        texts_with_surrogates: number of texts in which lone surrogates became U+FFFD.
+        layers_run: number of blocks that the deepest feature needs.
+        layers: number of blocks of the model.
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
     """
 
@@ -47,7 +48,12 @@ class RunSummary:
     skipped: int = 0
 
     def count_texts(self, texts: Sequence[PreparedText], limits: Sequence[int]) -> None:
-        """Counts texts that are about to run; `limits` are those of the plan's inputs, in tokens a sequence."""
+        """Count texts that are about to run.
+
+        Args:
+            texts: prepared texts.
+            limits: largest number of tokens of a sequence, for each of the plan's inputs.
+        """
         for prepared in texts:
             self._count_long(prepared, limits)
             text = min(prepared.texts, key=len)  # the one without a prompt
@@ -58,13 +64,13 @@ class RunSummary:
             if prepared.units is not None:
                 self.empty_words += _empty(prepared.units.words)
                 self.empty_spans += _empty(prepared.units.spans)
-                windows = prepared.cuts[prepared.shown].windows
+                windows = prepared.cuts[prepared.detail_input].windows
                 if len(windows) == 1:
                     self.cut_words += _outside(prepared.units.words, windows[0])
                     self.cut_spans += _outside(prepared.units.spans, windows[0])
 
     def _count_long(self, prepared: PreparedText, limits: Sequence[int]) -> None:
-        """Of inputs with the same limit the one that sees most tokens counts."""
+        """Count a text over its limits; of inputs with the same limit, the one that sees most tokens counts."""
         lost: dict[int, int] = {}
         windows: dict[int, int] = {}
         for number, cut in prepared.cuts.items():
@@ -81,7 +87,7 @@ class RunSummary:
             self.windows[limit] = self.windows.get(limit, 0) + count
 
     def notes(self) -> list[str]:
-        """What a person should know of the texts, a sentence each; empty where all went as usual."""
+        """Return notes about unusual texts, a sentence each; empty where there are none."""
         cut = [
             (count, f"cut at {limit} tokens, {self.cut_tokens[limit]:,} tokens lost")
             for limit, count in sorted(self.cut_texts.items())
@@ -110,7 +116,7 @@ class RunSummary:
 
 
 def _outside(rows: IntArray | None, window: Window) -> int:
-    """How many words or spans have tokens, and none of them in the window."""
+    """Count words or spans that have tokens, but none in the window."""
     if rows is None:
         return 0
     begin, end = rows[:, 0], rows[:, 1]

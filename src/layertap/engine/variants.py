@@ -1,4 +1,4 @@
-"""Texts as the inputs of a plan word them: after a prompt, in lower case; and how many rows the prompt takes."""
+"""Variants of a text that the inputs of a plan need (after a prompt, in lower case), and their tokens."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from layertap.text.tokenizer import TextTokenizer
 
 
 def lengths_of(tokenizer: TextTokenizer, records: Sequence[Record]) -> list[int]:
-    """Tokens of each record, special tokens included and nothing cut."""
+    """Count the tokens of each record, special tokens included, without any limit."""
     plain = InputVariants(inputs=(Input(max_length=1),), tokenizer=tokenizer, lowercased=None)
     return [len(text) for (text,) in plain.encode(records)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
-    """The input of a plan in which words and spans are found, and which details are of.
+class DetailInput:
+    """The one input of a plan in whose tokens words, spans and details are found.
 
     Attributes:
-        number: its index in `Plan.inputs`.
-        place: which of the texts that `InputVariants.encode` gives for a record is its variant.
-        shift: characters of its prompt.
+        number: index of the input in `Plan.inputs`.
+        variant: index of its variant among the texts that `InputVariants.encode` gives for a record.
+        prompt_chars: number of characters of its prompt.
     """
 
     number: int = 0
-    place: int = 0
-    shift: int = 0
+    variant: int = 0
+    prompt_chars: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class InputVariants:
-    """The different variants among a plan's inputs, each tokenised once a text.
+    """The distinct variants among the inputs of a plan; each is tokenized once for every text.
 
     Attributes:
-        inputs: those of the plan.
-        tokenizer: text -> ids.
-        lowercased: the same with lower-casing before everything else, or None where no input asks for it.
-        offsets: keep the characters under each token.
+        inputs: inputs of the plan.
+        tokenizer: tokenizer of the model.
+        lowercased: the tokenizer with lower-casing before every other step, or None where no input asks for it.
+        offsets: whether to keep the characters under each token.
     """
 
     inputs: tuple[Input, ...]
@@ -50,34 +50,38 @@ class InputVariants:
 
     @property
     def groups(self) -> dict[InputVariant, dict[int, Input]]:
-        """InputVariant -> the inputs that see it, by their index."""
-        found: dict[InputVariant, dict[int, Input]] = {}
-        for number, seen in enumerate(self.inputs):
-            found.setdefault(seen.variant, {})[number] = seen
-        return found
+        """Inputs of each variant, by their index in the plan."""
+        inputs: dict[InputVariant, dict[int, Input]] = {}
+        for number, own in enumerate(self.inputs):
+            inputs.setdefault(own.variant, {})[number] = own
+        return inputs
 
     def encode(self, records: Sequence[Record]) -> list[tuple[EncodedText, ...]]:
-        """One tuple a record: its ids in each variant, in the order of `groups`; no limit."""
+        """Tokenize records without a limit: for each record a tuple of its variants, in the order of `groups`."""
         return list(zip(*(self._encode(variant, records) for variant in self.groups), strict=True))
 
     def prompt_rows(self, number: int, *, cut: bool) -> int:
-        """Rows that an input's prompt takes of every text, with what the template puts before it.
+        """Count the rows that an input's prompt takes of every text, including special tokens before the prompt.
 
-        Counted as sentence-transformers does: the prompt is tokenised alone, cut to the limit where texts are (`cut`:
-        on the right), and one special token at its end is not counted. Where a tokenizer joins the prompt's end with
-        the text's beginning, the joint token counts as the prompt's.
+        The count follows sentence-transformers: the prompt is tokenized alone, and one special token at its end is not
+        counted. Where a tokenizer joins the end of the prompt with the beginning of the text, the joint token counts as
+        part of the prompt.
+
+        Args:
+            number: index of the input in the plan.
+            cut: whether texts over the limit are cut on the right; the prompt is then cut as well.
         """
-        seen = self.inputs[number]
-        if not seen.prompt:
+        own = self.inputs[number]
+        if not own.prompt:
             return 0
-        tokenizer = self._tokenizer(seen.variant)
-        prompt = tokenizer.encode([seen.prompt])[0]
-        ids = (prompt.limited(seen.max_length) if cut else prompt).input_ids
+        tokenizer = self._tokenizer(own.variant)
+        prompt = tokenizer.encode([own.prompt])[0]
+        ids = (prompt.limited(own.max_length) if cut else prompt).input_ids
         return len(ids) - int(int(ids[-1]) in tokenizer.special_ids)
 
     @property
-    def shown(self) -> Shown:
-        """That of hidden states, where any are asked for.
+    def detail_input(self) -> DetailInput:
+        """Input in whose tokens details are found: the input of hidden states, where a feature asks for any.
 
         Only `sentence_embedding` has a prompt, lower-casing or a smaller limit.
         """
@@ -85,14 +89,14 @@ class InputVariants:
         number = max(
             range(len(inputs)), key=lambda i: (not inputs[i].prompt, not inputs[i].lowercase, inputs[i].max_length, -i)
         )
-        return Shown(
+        return DetailInput(
             number=number,
-            place=list(self.groups).index(inputs[number].variant),
-            shift=len(inputs[number].prompt),
+            variant=list(self.groups).index(inputs[number].variant),
+            prompt_chars=len(inputs[number].prompt),
         )
 
     def _encode(self, variant: InputVariant, records: Sequence[Record]) -> list[EncodedText]:
-        """Given words are tokenised one by one, but after a prompt: there they are a text with spaces between."""
+        """Tokenize one variant of records; given words one by one, or after a prompt as a text with spaces between."""
         tokenizer = self._tokenizer(variant)
         given = [] if variant.prompt else [i for i, record in enumerate(records) if record.words is not None]
         if len(given) == len(records):
@@ -110,5 +114,5 @@ class InputVariants:
     def _tokenizer(self, variant: InputVariant) -> TextTokenizer:
         if not variant.lowercase:
             return self.tokenizer
-        assert self.lowercased is not None, "made where the folder asks for lower case"
+        assert self.lowercased is not None, "a folder that asks for lower case has this tokenizer"
         return self.lowercased
