@@ -34,14 +34,6 @@ FEWEST_WORDS = 4
 # Rooms whose docstrings are still to be rewritten. Delete the line of a room that is done; a path stands for everything
 # below it.
 UNCONVERTED = (
-    # engine
-    "src/layertap/__init__.py",
-    "src/layertap/__main__.py",
-    "src/layertap/backends/torch",
-    "src/layertap/backends/base.py",
-    "src/layertap/backends/choice.py",
-    "src/layertap/backends/here.py",
-    "src/layertap/backends/__init__.py",
     # native
     "src/layertap/backends/native",
     # input

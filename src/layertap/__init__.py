@@ -1,4 +1,4 @@
-"""Any layer of a text encoder as features: name them, and just that is computed.
+"""Features from any layer of a text encoder; only what the features need is computed.
 
     from layertap import Extractor, hidden_states
 

@@ -1,4 +1,4 @@
-"""`python -m layertap`."""
+"""Entry point of the command line for `python -m layertap`."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who runs it: backends behind one seam."""
+"""Backends that run encoders, behind one interface."""

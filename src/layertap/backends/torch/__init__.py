@@ -1,1 +1,1 @@
-"""The torch backend: the reference, the GPU, and everything that needs gradients."""
+"""Backend on torch: the reference forward pass, CUDA devices, and everything that needs gradients."""

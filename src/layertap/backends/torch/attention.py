@@ -1,4 +1,4 @@
-"""Attention on packed rows: every sequence attends to itself, with no padding.
+"""Attention on packed rows without padding: every sequence attends to itself.
 
 Shape letters: T packed tokens, Q query rows, A heads, D head size, H = A * D, K heads of keys and values, G = K * D,
 n sequences, t tokens and q queries of each.
@@ -22,27 +22,27 @@ from torch import Tensor
 from layertap.backends.torch.blocks import pieces
 
 SEQUENCES_TOGETHER = (16, 4, 1)
-"""Sequences whose scores are computed at once."""
+"""Numbers of sequences whose scores are computed at once."""
 
 HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
-"""Attention scores computed at once by plain products: they should stay in a core's second-level cache."""
+"""Size of attention scores computed at once by plain products; they should fit a core's second-level cache."""
 BIAS_BYTES = 8 << 20
-"""Biases computed at once where every sequence has its own; of one query at least."""
+"""Size of biases computed at once where every sequence has its own; at least those of one query."""
 QUERIES_TOGETHER = 256
-"""Queries of a windowed layer that go through attention at once, with the keys that any of them reaches."""
+"""Number of queries of a windowed layer computed at once, with the keys that any of them attends to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring sequences of one length: n sequences of t tokens, q of them as queries.
+    """Run of neighbouring sequences of equal length: n sequences of t tokens with q queries each.
 
     Attributes:
         begin: first key row.
         query_begin: first query row (equal to `begin` where every token is a query).
-        count: n.
-        length: t, tokens a sequence.
-        queries: query rows a sequence (equal to `length` where every token is a query).
+        count: n, number of sequences.
+        length: t, number of tokens of each sequence.
+        queries: number of query rows of each sequence (equal to `length` where every token is a query).
     """
 
     begin: int
@@ -54,13 +54,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Layout:
-    """Which rows are whose, for keys and for queries.
+    """Rows of each sequence of a packed batch, for keys and for queries.
 
     Attributes:
-        lengths: tokens a sequence, B of them.
-        queries: query rows a sequence; equal to `lengths` where every token is a query.
-        runs: the same as runs of equal sequences; those without queries are left out.
-        query_positions: int64 [Q], where in its sequence each query is; None where every token is a query.
+        lengths: number of tokens of each of the B sequences.
+        queries: number of query rows of each sequence; equal to `lengths` where every token is a query.
+        runs: the sequences as runs of equal ones; those without queries are left out.
+        query_positions: int64 [Q], position of each query in its sequence; None where every token is a query.
     """
 
     lengths: tuple[int, ...]
@@ -70,21 +70,21 @@ class Layout:
 
     @property
     def cu_seqlens(self) -> npt.NDArray[np.int32]:
-        """int32 [B+1], first key row of each sequence, and T."""
+        """First key row of each sequence, and T: int32 [B+1]."""
         return _cumulative(self.lengths)
 
     @property
     def cu_queries(self) -> npt.NDArray[np.int32]:
-        """int32 [B+1], first query row of each sequence, and Q."""
+        """First query row of each sequence, and Q: int32 [B+1]."""
         return _cumulative(self.queries)
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Layout:
-        """The layout of packed sequences; all tokens are queries."""
+        """Return the layout of packed sequences in which all tokens are queries."""
         return cls(tuple(lengths), tuple(lengths), _runs(lengths, lengths))
 
     def with_queries(self, rows: npt.NDArray[np.int32]) -> Layout:
-        """The same sequences with only these rows (ascending) as queries."""
+        """Return the layout of these sequences with only some rows (ascending) as queries."""
         starts = self.cu_seqlens
         bounds = np.searchsorted(rows, starts)
         queries = tuple(int(end - begin) for begin, end in pairwise(bounds))
@@ -92,9 +92,9 @@ class Layout:
         return Layout(self.lengths, queries, _runs(self.lengths, queries), positions)
 
     def positions_in(self, run: Run) -> npt.NDArray[np.int64]:
-        """int64 [n, q], where in its sequence each query of a run is; [1, q] where every token is a query."""
+        """Return int64 [n, q], positions of a run's queries in their sequences; [1, q] where every token is a query."""
         if self.query_positions is None:
-            first = run.query_begin - run.begin  # 0 but in a part of one sequence
+            first = run.query_begin - run.begin  # 0, except in a part of one sequence
             return np.arange(first, first + run.queries)[None]
         own = self.query_positions[run.query_begin : run.query_begin + run.count * run.queries]
         return own.reshape(run.count, run.queries)
@@ -119,7 +119,7 @@ def _runs(lengths: Sequence[int], queries: Sequence[int]) -> tuple[Run, ...]:
 
 
 Bias: TypeAlias = Callable[[Run, Tensor, Tensor], Tensor]
-"""(run, query [n, A, q, D], key [n, A, t, D]) -> [n or 1, A, q, t], added to the run's scaled scores."""
+"""Function (run, query [n, A, q, D], key [n, A, t, D]) -> [n or 1, A, q, t], added to the run's scaled scores."""
 
 
 def attend(
@@ -136,23 +136,23 @@ def attend(
     dropout: float = 0.0,
     fast: bool = False,
 ) -> Tensor:
-    """Attention of every sequence to itself: [Q, H].
+    """Compute the attention of every sequence to itself: [Q, H].
 
     Args:
         query_QH, key_TG, value_TG: packed projections; rows may be strided (parts of one fused tensor). Where keys
             and values are narrower than queries, each of their heads serves several.
-        layout: which rows are whose.
+        layout: rows of each sequence.
         num_heads: A.
-        window: the largest distance at which tokens attend, or None: any.
-        bias: what is added to the scaled scores, or None.
-        own_bias: the bias is computed for every sequence, not shared by those of a run: few at once.
-        scale: of the scores; None: one over the root of D.
+        window: largest distance at which tokens attend to each other, or None: any.
+        bias: relative position term added to the scaled scores, or None.
+        own_bias: whether the bias is computed for every sequence (few at once), not shared by those of a run.
+        scale: factor of the scores; None: one over the square root of D.
         dropout: probability of dropping an attention weight; 0 outside training.
-        fast: take the quickest kernel for each length (no gradients); otherwise torch's
+        fast: whether to use the fastest kernel for each length (no gradients); otherwise torch's
             `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
     """
     head_size = query_QH.shape[1] // num_heads
-    # Its windows are counted from the last query, so they need all of them.
+    # The kernel counts its windows from the last query, so it needs all queries.
     windowed_rows = window is not None and layout.query_positions is not None
     plain = bias is None and scale is None and not dropout and not windowed_rows
     if query_QH.is_cuda and plain and _varlen_takes(query_QH, num_heads):
@@ -182,7 +182,7 @@ def attend(
 
 
 def _few_at_once(runs: Sequence[Run], bytes_a_score: int) -> Iterator[Run]:
-    """The same runs in parts whose scores are within `BIAS_BYTES`: some sequences, or some queries of one."""
+    """Split runs into parts whose scores are within `BIAS_BYTES`: some sequences, or some queries of one sequence."""
     for run in runs:
         queries = max(1, BIAS_BYTES // (run.length * bytes_a_score))
         if queries >= run.queries:
@@ -200,13 +200,13 @@ def _few_at_once(runs: Sequence[Run], bytes_a_score: int) -> Iterator[Run]:
 
 
 def _by_head(rows_TG: Tensor, count: int, head_size: int) -> Tensor:
-    """[n * t, G] -> [n, K, t, D], a view."""
+    """View packed rows [n * t, G] by head: [n, K, t, D]."""
     rows, width = rows_TG.shape
     return rows_TG.view(count, rows // count, width // head_size, head_size).transpose(1, 2)
 
 
 def _for_each_query(shared_nKtD: Tensor, num_heads: int) -> Tensor:
-    """[n, K, t, D] -> [n, A, t, D]: each head as often as query heads share it."""
+    """Repeat each of K heads for the query heads that share it: [n, K, t, D] -> [n, A, t, D]."""
     times = num_heads // shared_nKtD.shape[1]
     return shared_nKtD if times == 1 else shared_nKtD.repeat_interleave(times, dim=1)
 
@@ -221,7 +221,7 @@ def _near(
     scale: float | None,
     dropout: float,
 ) -> Tensor:
-    """Attention to keys at a distance of at most `window`; a few queries at a time, with the keys that they reach."""
+    """Attend to keys at a distance of at most `window`, a few queries at a time, with the keys within their reach."""
     length, queries = key_nAtD.shape[2], query_nAqD.shape[2]
     parts = []
     for begin in range(0, queries, QUERIES_TOGETHER):
@@ -253,9 +253,9 @@ def _varlen_takes(query_QH: Tensor, num_heads: int) -> bool:
 
 @cache
 def _has_varlen(device: torch.device) -> bool:
-    """Whether this torch has the variable-length kernel, and the device is one that it runs on (Ampere and later)."""
-    found = find_spec("torch.nn.attention.varlen") is not None
-    return found and torch.cuda.get_device_capability(device) >= (8, 0)
+    """Return whether torch has the variable-length kernel and the device runs it (Ampere and later)."""
+    is_there = find_spec("torch.nn.attention.varlen") is not None
+    return is_there and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _varlen(
@@ -294,7 +294,7 @@ def _products(
     bias_nAqt: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale query key' + bias) value, a few heads at a time through one buffer that stays in cache."""
+    """Compute softmax(scale query key' + bias) value, a few heads at a time in one buffer that stays in cache."""
     n, heads, queries, head_size = query_nAqD.shape
     length = key_nAtD.shape[2]
     scale = head_size**-0.5 if scale is None else scale
@@ -310,7 +310,7 @@ def _products(
     for size in sizes:
         part = slice(begin, begin + size)
         scores_Bqt = scores[:size]
-        # beta=0: what stands in the place of a bias is not read
+        # With beta=0 the tensor in place of a bias is not read.
         added = zero if bias_Xqt is None else _bias_of(bias_Xqt, begin, size)
         beta = 0 if bias_Xqt is None else 1
         torch.baddbmm(added, query_BqD[part], key_BDt[part], beta=beta, alpha=scale, out=scores_Bqt)
@@ -321,14 +321,14 @@ def _products(
 
 
 def _bias_of(bias_Xqt: Tensor, begin: int, count: int) -> Tensor:
-    """[count, q, t], the biases of heads from `begin` on; X = n * A, or A where all sequences share them."""
+    """Return the biases [count, q, t] of heads from `begin` on; X = n * A, or A where all sequences share them."""
     if begin + count <= len(bias_Xqt):
         return bias_Xqt[begin : begin + count]
     return bias_Xqt[torch.arange(begin, begin + count) % len(bias_Xqt)]
 
 
 def _heads_together(sequences: int, heads: int, bytes_a_head: int) -> list[int]:
-    """How many heads' scores to compute at once, of `sequences * heads`: few sizes, within `SCORES_BYTES`."""
+    """Split `sequences * heads` into numbers of heads computed at once: few sizes, within `SCORES_BYTES`."""
     fitting = [n for n in SEQUENCES_TOGETHER if n * heads * bytes_a_head <= SCORES_BYTES]
     if fitting:
         return [n * heads for n in pieces(sequences, fitting)]
@@ -336,7 +336,7 @@ def _heads_together(sequences: int, heads: int, bytes_a_head: int) -> list[int]:
 
 
 def _softmax(scores_Bqt: Tensor) -> None:
-    """Softmax over the last axis, in place, around the lengths at which torch's own leaves its vector code."""
+    """Compute softmax over the last axis in place, avoiding lengths at which torch leaves its vectorized code."""
     length = scores_Bqt.shape[-1]
     if scores_Bqt.dtype != torch.float32 and (length % 32 == 0 or length > 256):
         torch.softmax(scores_Bqt, -1, out=scores_Bqt)

@@ -1,7 +1,7 @@
-"""`TorchBackend`: programs over packed batches, with numpy at both ends.
+"""`TorchBackend`: runs programs over packed batches with torch; its inputs and results are numpy arrays.
 
-An inference shell around the modules of `encoder`: loads only the blocks that programs reach, reduces each hidden
-state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H hidden size, S segments.
+The backend is an inference shell around the modules of `encoder`. It loads only the blocks that programs reach, reduces
+each hidden state as it appears and drops it. Shape letters: T packed tokens, Q kept rows, H hidden size, S segments.
 """
 
 from __future__ import annotations
@@ -53,19 +53,19 @@ PRECISIONS: dict[str, torch.dtype] = {
 
 
 class TorchBackend(Backend):
-    """Runs one model's programs with torch.
+    """Backend that runs the programs of one model with torch.
 
     Args:
-        spec: what to run.
-        weights: canonical names -> their stored tensors, checked; called as blocks are first reached.
+        spec: the encoder.
+        weights: function from canonical names to stored tensors, checked; called when a program first reaches a block.
         device: "cpu", "cuda" or "cuda:N".
         precision: "float32", "bfloat16", or on CUDA "float16": dtype of weights and hidden states. Sums over tokens
-            and layers are float32 always.
-        fused: take the fused kernels on a processor; off, the plain modules run.
+            and layers are always float32.
+        fused: whether to use the fused kernels on a processor; if not, the plain modules run.
 
     Raises:
-        OptionError: a precision that the device does not have.
-        BackendError: no such device.
+        OptionError: the device does not have the precision.
+        BackendError: there is no such device.
     """
 
     name = "torch"
@@ -105,7 +105,7 @@ class TorchBackend(Backend):
     def run(
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
-        """See `Backend.run`."""
+        """Run a program over a packed batch; see `Backend.run`."""
         self._adapt_to_fork()
         needed = rows_needed(program, segments, batch.num_tokens)
         collector = Collector(program, segments, self.device)
@@ -146,7 +146,7 @@ class TorchBackend(Backend):
         self._process = process
 
     def _maps(self, program: Program) -> dict[int, Maps]:
-        """Layer -> what its attention captures want."""
+        """Return, for each layer with attention captures, the observer that computes its maps."""
         by_layer: dict[int, list[Capture]] = {}
         for capture in program.captures:
             if capture.attention is not None:
@@ -156,7 +156,7 @@ class TorchBackend(Backend):
     def _states(
         self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None, watches: Mapping[int, Watch]
     ) -> Iterator[tuple[int, Tensor]]:
-        """(i, state i); state L is the one before a final norm."""
+        """Yield (i, hidden state i); state L is the one before a final norm."""
         return run_layers(
             self.spec,
             self._tensors(batch),
@@ -193,7 +193,7 @@ class TorchBackend(Backend):
         with self._lock:
             if self._relative is None:
                 self._relative = (
-                    self._load(lambda spec: _there(distance_table(spec)), "encoder.")
+                    self._load(lambda spec: _required(distance_table(spec)), "encoder.")
                     if isinstance(table, Disentangled)
                     else self._load(
                         lambda spec: RelativeBias(table, spec.num_attention_heads), "encoder.relative_attention_bias."
@@ -206,7 +206,7 @@ class TorchBackend(Backend):
             return None
         with self._lock:
             if self._conv is None:
-                self._conv = self._load(lambda spec: _there(convolution(spec)), "encoder.conv.")
+                self._conv = self._load(lambda spec: _required(convolution(spec)), "encoder.conv.")
             return self._conv
 
     def _load_block(self, index: int) -> Callable[[Tensor, AttentionPositions], Tensor]:
@@ -242,13 +242,13 @@ class TorchBackend(Backend):
         return module.to(device=self.device, dtype=self.dtype).requires_grad_(False)
 
 
-def _there(module: ModuleT | None) -> ModuleT:
-    assert module is not None, "the spec has it"
+def _required(module: ModuleT | None) -> ModuleT:
+    assert module is not None, "the caller has checked the spec"
     return module
 
 
 def device_named(name: str) -> torch.device:
-    """The device of that name; errors as `TorchBackend`."""
+    """Return the torch device of a name; errors as in `TorchBackend`."""
     if not re.fullmatch("cpu|cuda(:[0-9]+)?", name):
         raise OptionError(f"device {name!r}: expected cpu, cuda or cuda:N")
     kind, _, index = name.partition(":")

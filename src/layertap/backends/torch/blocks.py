@@ -1,7 +1,7 @@
-"""Work in pieces of few sizes.
+"""Splitting of work into pieces of few sizes.
 
-oneDNN keeps a kernel, and memory as large as its result, for every shape that it has met. Batches have nearly as many
-shapes as there are batches, so without this a long run grows by gigabytes.
+oneDNN keeps a kernel, and memory as large as its result, for every shape that it meets. Nearly every batch has a shape
+of its own, so that a long run would grow by gigabytes.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ ROWS = (2048, 512, 128, 32, 8)
 
 
 def pieces(total: int, sizes: Sequence[int]) -> list[int]:
-    """Sizes that add up to `total`: as many of each of `sizes` (descending) as fit, then the rest in one."""
-    found: list[int] = []
+    """Split a total into as many of each of `sizes` (descending) as fit, and the rest in one piece."""
+    parts: list[int] = []
     for size in sizes:
-        found += [size] * (total // size)
+        parts += [size] * (total // size)
         total %= size
-    return found + [total] * (total > 0)
+    return parts + [total] * (total > 0)
 
 
 def by_rows(call: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """`call(*tensors)` for a function of rows [T, ...] that treats each row alone, in blocks of few sizes."""
+    """Call a function that treats each row of tensors [T, ...] alone, in blocks of few sizes."""
     sizes = pieces(len(tensors[0]), ROWS)
     if len(sizes) == 1:
         return call(*tensors)

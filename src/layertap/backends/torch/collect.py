@@ -1,4 +1,4 @@
-"""Takes hidden states as they appear and keeps only what a program asks of them."""
+"""Collection of captures from hidden states as they appear; everything else is dropped."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from layertap.packing import Segments
 
 
 class Collector:
-    """Folds over layers, then reduces over segments, one capture at a time; those of attention are not its business.
+    """Collector of a program's captures, except those of attention: folds over layers, then reduces over segments.
 
     Call `take` for every state in order; afterwards `results` holds the captures. Where the program captures the
-    pooler, `pooler_rows` [S, H] are the rows it wants, and `take_pooled` puts its output in.
+    pooler, `pooler_rows` [S, H] are the inputs of the pooler, and `take_pooled` stores its output.
     """
 
     def __init__(self, program: Program, segments: Mapping[SegmentKind, Segments], device: torch.device) -> None:
@@ -39,9 +39,9 @@ class Collector:
         *,
         unnormed: bool | None = None,
     ) -> None:
-        """Takes state `layer`: [T, H], or [Q, H] where only the `kept` rows (int32 [Q]) of T are there.
+        """Take hidden state `layer`: [T, H], or [Q, H] where it has only the rows `kept` (int32 [Q]) of all T.
 
-        Of a state that comes twice, before the final norm and after it, `unnormed` says which one this is.
+        A model with a final norm has its last state twice; `unnormed` says whether this is the one before the norm.
         """
         for capture in self.captures:
             if layer not in capture.layers or unnormed not in (None, capture.unnormed):
@@ -55,11 +55,11 @@ class Collector:
                     self.results[capture] = reduced
 
     def wants(self, layer: int, *, unnormed: bool) -> bool:
-        """Whether a capture asks for state `layer` as it is before the final norm, or after it."""
+        """Return whether a capture needs state `layer` before the final norm (`unnormed`), or after it."""
         return any(layer in capture.layers and capture.unnormed == unnormed for capture in self.captures)
 
     def take_pooled(self, pooled_SH: Tensor) -> None:
-        """Puts the pooler's output in the place of the capture that asked for it."""
+        """Store the output of the pooler as the capture that asked for it."""
         for capture in self.captures:
             if capture.pooler:
                 self.results[capture] = pooled_SH
@@ -92,13 +92,13 @@ class Collector:
             )
         key = (capture.segments, kept is not None)
         if key not in self._rows:
-            there = segments if kept is None else _renumbered(segments, kept)
-            self._rows[key] = SegmentRows(there, len(folded_TH), self.device)
+            present = segments if kept is None else _renumbered(segments, kept)
+            self._rows[key] = SegmentRows(present, len(folded_TH), self.device)
         return self._rows[key].reduce(folded_TH, capture.reduce)
 
 
 def _renumbered(segments: Segments, kept: npt.NDArray[np.int32]) -> Segments:
-    """The same segments among the `kept` rows, which hold them whole."""
+    """Renumber segments to the `kept` rows, which hold them entirely."""
     return Segments(
         begin=np.searchsorted(kept, segments.begin).astype(np.int32),
         end=np.searchsorted(kept, segments.end).astype(np.int32),
@@ -108,7 +108,7 @@ def _renumbered(segments: Segments, kept: npt.NDArray[np.int32]) -> Segments:
 
 
 def _edge_only(segments: Segments, edge: str, kept: npt.NDArray[np.int32]) -> Segments:
-    """As `_renumbered` for segments of which only the first or last row is sure to be kept."""
+    """Renumber segments of which only the first or last row is certain to be kept."""
     filled = segments.begin < segments.end
     begin, end = segments.begin, segments.end
     if edge == "first":

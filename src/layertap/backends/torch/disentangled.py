@@ -21,7 +21,7 @@ from layertap.models.positions import Disentangled
 
 
 class DistanceTable(nn.Module):
-    """The vectors of `models.spec.Disentangled`, and their norm."""
+    """Vectors of distances of `models.positions.Disentangled`, and their norm."""
 
     def __init__(self, spec: Disentangled, rel_embeddings: nn.Embedding, norm: nn.Module | None) -> None:
         super().__init__()
@@ -30,77 +30,78 @@ class DistanceTable(nn.Module):
         self.LayerNorm = norm
 
     def forward(self) -> Tensor:
-        """[R, H]."""
+        """Return the vectors [R, H], normed where the encoder norms them."""
         table_RH = self.rel_embeddings.weight
         return table_RH if self.LayerNorm is None else self.LayerNorm(table_RH)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Distances:
-    """Vectors of distances, and which of them each distance in one batch has.
+    """Vectors of distances, and the index of the vector for each distance in one batch.
 
     Attributes:
         vectors: [R, H], normed.
-        scale: of the scores.
-        rows: int64 [2 t - 1], the vector of each distance from 1 - t to t - 1, t being the longest sequence.
-        rows_there: the same on the device.
+        scale: factor of the scores.
+        rows: int64 [2 t - 1], the vector of each distance from 1 - t to t - 1, where t is the longest sequence.
+        rows_on_device: `rows` as a tensor on the device of the vectors.
     """
 
     vectors: Tensor
     scale: float
     rows: npt.NDArray[np.int64]
-    rows_there: Tensor
+    rows_on_device: Tensor
 
     @classmethod
     def of(cls, table: DistanceTable, longest: int, scale: float) -> Distances:
-        """Those of a batch whose longest sequence has so many tokens."""
+        """Return the vectors for a batch; `longest` is the number of tokens of its longest sequence."""
         vectors_RH = table()
         rows = table.spec.vectors_of(np.arange(1 - longest, longest))
-        there = torch.as_tensor(rows, device=vectors_RH.device)
-        return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_there=there)
+        on_device = torch.as_tensor(rows, device=vectors_RH.device)
+        return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_on_device=on_device)
 
     def bias(self, key_RH: Tensor | None, query_RH: Tensor | None, layout: Layout) -> Bias:
-        """The terms of position in the scaled scores of one block.
+        """Return the position terms in the scaled scores of one block.
 
         Args:
-            key_RH: keys of distances, which queries of tokens meet; None: there is no such term.
-            query_RH: queries of distances, which keys of tokens meet.
-            layout: which rows are whose, and which are queries.
+            key_RH: keys of distances, multiplied by queries of tokens; None: there is no such term.
+            query_RH: queries of distances, multiplied by keys of tokens; None: there is no such term.
+            layout: rows of each sequence, and rows that are queries.
         """
-        met: dict[tuple[int, int, torch.dtype], Tensor] = {}  # a long sequence's keys come again with its next queries
+        # The keys of a long sequence come again with its next queries; their products are kept.
+        kept: dict[tuple[int, int, torch.dtype], Tensor] = {}
 
         def bias_of(run: Run, query_nAqD: Tensor, key_nAtD: Tensor) -> Tensor:
-            own = self._reached(run)
+            own = self._vectors_of(run)
             index_n1qt = self._index(run, layout) - own.start
             n, heads, queries, _ = query_nAqD.shape
             terms = []
             if key_RH is not None:
-                products_nAqR = _meet(query_nAqD, key_RH[own])
+                products_nAqR = _products(query_nAqD, key_RH[own])
                 terms.append(products_nAqR.gather(-1, index_n1qt.expand(n, heads, queries, run.length)))
             if query_RH is not None:
                 place = (run.begin, run.count, key_nAtD.dtype)
-                if place not in met:
-                    met.clear()
-                    met[place] = _meet(key_nAtD, query_RH[own])
+                if place not in kept:
+                    kept.clear()
+                    kept[place] = _products(key_nAtD, query_RH[own])
                 index_n1tq = index_n1qt.transpose(2, 3).expand(n, heads, run.length, queries)
-                terms.append(met[place].gather(-1, index_n1tq).transpose(2, 3))
+                terms.append(kept[place].gather(-1, index_n1tq).transpose(2, 3))
             return (terms[0] if len(terms) == 1 else terms[0] + terms[1]) * self.scale
 
         return bias_of
 
-    def _reached(self, run: Run) -> slice:
-        """The vectors that a sequence of this length reaches."""
+    def _vectors_of(self, run: Run) -> slice:
+        """Return the range of vectors that sequences of this length use."""
         middle = len(self.rows) // 2
         return slice(int(self.rows[middle - run.length + 1]), int(self.rows[middle + run.length - 1]) + 1)
 
     def _index(self, run: Run, layout: Layout) -> Tensor:
-        """int64 [n or 1, 1, q, t], which vector each query and key have."""
+        """Return int64 [n or 1, 1, q, t], the index of the vector of each query and key."""
         distances_nqt = layout.positions_in(run)[:, :, None] - np.arange(run.length) + len(self.rows) // 2
-        return self.rows_there[torch.as_tensor(distances_nqt, device=self.rows_there.device)].unsqueeze(1)
+        return self.rows_on_device[torch.as_tensor(distances_nqt, device=self.rows_on_device.device)].unsqueeze(1)
 
 
-def _meet(token_nAtD: Tensor, distance_RH: Tensor) -> Tensor:
-    """[n, A, t, R]: products of each head's tokens and distances."""
+def _products(token_nAtD: Tensor, distance_RH: Tensor) -> Tensor:
+    """Multiply the tokens and distances of each head: [n, A, t, R]."""
     n, heads, length, head_size = token_nAtD.shape
     distance_ADR = distance_RH.to(token_nAtD.dtype).view(-1, heads, head_size).permute(1, 2, 0)
     products = torch.bmm(token_nAtD.transpose(0, 1).reshape(heads, n * length, head_size), distance_ADR)
@@ -108,7 +109,7 @@ def _meet(token_nAtD: Tensor, distance_RH: Tensor) -> Tensor:
 
 
 class Convolution(nn.Module):
-    """`models.spec.Convolution` on packed rows."""
+    """Convolution of `models.spec.Convolution` on packed rows."""
 
     def __init__(
         self, conv: nn.Conv1d, *, activation: Callable[[Tensor], Tensor], norm: nn.Module, dropout: float
@@ -120,16 +121,16 @@ class Convolution(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded_TH: Tensor, hidden_QH: Tensor, layout: Layout) -> Tensor:
-        """[Q, H].
+        """Return hidden state 1 [Q, H].
 
         Args:
-            embedded_TH: state 0.
-            hidden_QH: what block 0 made of it.
-            layout: which rows are whose, and which are queries.
+            embedded_TH: hidden state 0.
+            hidden_QH: output of block 0.
+            layout: rows of each sequence, and rows that are queries.
         """
         size, _, kernel = self.conv.weight.shape
         weight_HkH = self.conv.weight.transpose(1, 2).reshape(size, -1)
-        # the last row is what stands beyond the ends
+        # The last row stands for positions beyond the ends of a sequence.
         padded_TH = torch.cat([embedded_TH, embedded_TH.new_zeros(1, size)])
         near_Qk = torch.as_tensor(_neighbours(layout, kernel), device=embedded_TH.device)
 
@@ -142,7 +143,7 @@ class Convolution(nn.Module):
 
 
 def _neighbours(layout: Layout, kernel: int) -> npt.NDArray[np.int64]:
-    """int64 [Q, k], the rows around each query row; T where its sequence has none."""
+    """Return int64 [Q, k], the rows around each query row; T beyond the ends of its sequence."""
     lengths = np.array(layout.lengths)
     positions = layout.query_positions
     if positions is None:

@@ -1,8 +1,8 @@
-"""`Encoder`: the reference forward pass as a torch module, packed and differentiable.
+"""`Encoder`: the reference forward pass as a torch module, on packed batches and differentiable.
 
-A spec says which bricks there are; for BERT's they have the names and shapes of transformers' `BertModel`, so its
-state dicts fit as they are (`models.spec` has the names of the others). Follows Devlin et al. 2019 and transformers'
-modeling files.
+The parts of an encoder are those that its spec names. Parameters have the names and shapes of transformers'
+`BertModel`, so that its state dicts fit unchanged (`models.spec` has the names of further parts). The forward pass
+follows Devlin et al. 2019 and the modeling files of transformers.
 
 Shape letters: T packed tokens, Q query rows, B sequences, H hidden size, E table width, F feed-forward size, G width
 of keys.
@@ -43,8 +43,8 @@ class PackedTensors:
         input_ids: int64 [T], or None where `inputs_embeds` are given.
         position_ids: int64 [T]: rows of the position table, or what rotary angles are computed from.
         token_type_ids: int64 [T], or None: type 0 everywhere.
-        layout: which rows are whose.
-        inputs_embeds: [T, E] in place of the word table's rows, or None.
+        layout: rows of each sequence.
+        inputs_embeds: [T, E], used instead of rows of the word table, or None.
     """
 
     input_ids: Tensor | None
@@ -55,7 +55,7 @@ class PackedTensors:
 
 
 class RMSNorm(nn.Module):
-    """`weight * x / sqrt(mean(x^2) + eps)`, in float32 and rounded once (Zhang and Sennrich 2019)."""
+    """Root-mean-square norm (Zhang and Sennrich 2019): `weight * x / sqrt(mean(x^2) + eps)`, rounded once."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -63,14 +63,14 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
 
     def forward(self, x_TH: Tensor) -> Tensor:
-        """[T, H]."""
+        """Normalize hidden states [T, H]."""
         wide_TH = x_TH.float()
         scale_T1 = torch.rsqrt(wide_TH.square().mean(-1, keepdim=True) + self.eps)
         return (self.weight * (wide_TH * scale_T1)).to(x_TH.dtype)
 
 
 def norm_of(spec: EncoderSpec, size: int | None = None) -> nn.Module:
-    """A norm of the spec's kind; of width H if `size` is None."""
+    """Make a norm of the kind that the spec states; its width is H if `size` is None."""
     size = size or spec.hidden_size
     if spec.norm == "rms":
         return RMSNorm(size, spec.layer_norm_eps)
@@ -78,7 +78,7 @@ def norm_of(spec: EncoderSpec, size: int | None = None) -> nn.Module:
 
 
 class Embeddings(nn.Module):
-    """Word, token-type and position tables, summed in that order, normed, brought to the hidden size."""
+    """Sum of word, token-type and position embeddings (in this order), normed and projected to the hidden size."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class Embeddings(nn.Module):
         )
 
     def forward(self, batch: PackedTensors) -> Tensor:
-        """[T, H], `hidden_states[0]`."""
+        """Compute hidden state 0 [T, H] of a batch."""
         words_TE = batch.inputs_embeds
         if words_TE is None:
             words_TE = self.word_embeddings(batch.input_ids)
@@ -125,12 +125,12 @@ def _stated(rate: float | None, otherwise: float) -> float:
 
 def _table(rows: int, size: int, *, padding_idx: int | None) -> nn.Embedding:
     weight = torch.empty(rows, size)
-    # Drawing random numbers on the meta device does nothing, and imports torch's compiler for it: 1.5 s.
+    # Drawing random numbers on the meta device has no effect and imports torch's compiler, which takes 1.5 s.
     return nn.Embedding(rows, size, padding_idx=padding_idx, _weight=weight if weight.is_meta else None)
 
 
 class SelfAttention(nn.Module):
-    """Query, key and value projections around packed attention."""
+    """Self-attention on packed rows with its query, key and value projections."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class SelfAttention(nn.Module):
                 self.pos_query_proj = nn.Linear(spec.hidden_size, spec.hidden_size, bias=spec.qkv_bias)
 
     def of_distances(self, vectors_RH: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Keys and queries [R, H] of distances, as far as scores have terms for them."""
+        """Project vectors of distances to keys and queries [R, H], each None where scores have no such term."""
         assert self.relative is not None, "this encoder has no vectors of distances"
         assert self.pos_dropout is not None
         dropped_RH = self.pos_dropout(vectors_RH)
@@ -160,7 +160,7 @@ class SelfAttention(nn.Module):
         return key_RH, query_RH
 
     def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
-        """[Q, H]: each query row's mix of its own sequence's values."""
+        """Attend: for each query row, a weighted mean [Q, H] of the values of its own sequence."""
         return positions.with_distances(self.of_distances).attend(
             self.query(positions.queries(hidden_TH)),
             self.key(hidden_TH),
@@ -171,7 +171,7 @@ class SelfAttention(nn.Module):
 
 
 class AddNorm(nn.Module):
-    """`norm(residual + dropout(dense(x)))`, the end of both halves of a block; pre-norm ones do not norm here."""
+    """End of both halves of a block: `norm(residual + dropout(dense(x)))`; pre-norm blocks have no norm here."""
 
     def __init__(self, in_features: int, spec: EncoderSpec, *, bias: bool, dropout: float) -> None:
         super().__init__()
@@ -180,13 +180,13 @@ class AddNorm(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
-        """[Q, H]."""
+        """Return the output [Q, H] of this half of the block."""
         hidden_QH: Tensor = self.dropout(self.dense(x_QF)) + residual_QH
         return hidden_QH if self.LayerNorm is None else self.LayerNorm(hidden_QH)
 
 
 class Attention(nn.Module):
-    """The attention half of a block."""
+    """Attention half of a block."""
 
     def __init__(self, spec: EncoderSpec, block: int) -> None:
         super().__init__()
@@ -196,14 +196,14 @@ class Attention(nn.Module):
         self.output = AddNorm(spec.hidden_size, spec, bias=spec.attention_output_bias, dropout=dropout)
 
     def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
-        """[Q, H]."""
+        """Return the output [Q, H] of the attention half."""
         normed_TH = hidden_TH if self.LayerNorm is None else self.LayerNorm(hidden_TH)
         mixed_QH: Tensor = self.output(self.self(normed_TH, positions), positions.queries(hidden_TH))
         return mixed_QH
 
 
 class Intermediate(nn.Module):
-    """The widening half of the feed-forward."""
+    """First half of the feed-forward, to its inner size."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class Intermediate(nn.Module):
         self.dropout = nn.Dropout(spec.intermediate_dropout_prob)
 
     def forward(self, hidden_QH: Tensor) -> Tensor:
-        """[Q, F]."""
+        """Return the inner activations [Q, F] of the feed-forward."""
         up_QF: Tensor = self.dense(hidden_QH)
         wide_QF = self.activation(up_QF) if self.gate is None else self.activation(self.gate(hidden_QH)) * up_QF
         dropped_QF: Tensor = self.dropout(wide_QF)
@@ -223,11 +223,11 @@ class Intermediate(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer block of weights.
+    """Transformer block of an encoder.
 
     Args:
         spec: the encoder.
-        block: which of its blocks.
+        block: index of the block among the blocks with weights of their own.
     """
 
     def __init__(self, spec: EncoderSpec, block: int) -> None:
@@ -239,7 +239,7 @@ class Block(nn.Module):
         self.output = AddNorm(spec.intermediate_size, spec, bias=spec.output_bias, dropout=dropout)
 
     def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
-        """[T, H], or [Q, H] where `positions` has only some rows as queries."""
+        """Run the block: [T, H], or [Q, H] where `positions` has only some rows as queries."""
         mixed_QH: Tensor = self.attention(hidden_TH, positions)
         normed_QH = mixed_QH if self.LayerNorm is None else self.LayerNorm(mixed_QH)
         hidden_QH: Tensor = self.output(self.intermediate(normed_QH), mixed_QH)
@@ -247,7 +247,7 @@ class Block(nn.Module):
 
 
 class Stack(nn.Module):
-    """The blocks, `encoder.layer[i]`, and what belongs to all of them."""
+    """Blocks of the encoder, and the tables and norms that all of them share."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
@@ -266,14 +266,14 @@ class Stack(nn.Module):
 
     @property
     def relative(self) -> RelativeBias | DistanceTable | None:
-        """What all layers know of distances."""
+        """Relative position table that all layers share, or None."""
         if self._disentangled is None or self.rel_embeddings is None:
             return self.relative_attention_bias
         return DistanceTable(self._disentangled, self.rel_embeddings, self.LayerNorm)
 
 
 def distance_table(spec: EncoderSpec) -> DistanceTable | None:
-    """The spec's vectors of distances, where it has them."""
+    """Make the table of vectors of distances, or return None where the spec has none."""
     if not isinstance(spec.relative, Disentangled):
         return None
     table = _table(2 * spec.relative.span, spec.hidden_size, padding_idx=None)
@@ -281,7 +281,7 @@ def distance_table(spec: EncoderSpec) -> DistanceTable | None:
 
 
 def convolution(spec: EncoderSpec) -> Convolution | None:
-    """What the spec adds to block 0."""
+    """Make the convolution beside block 0, or return None where the spec has none."""
     if spec.convolution is None:
         return None
     activation = torch.tanh if spec.convolution.activation == "tanh" else ACTIVATIONS[spec.convolution.activation]
@@ -292,19 +292,19 @@ def convolution(spec: EncoderSpec) -> Convolution | None:
 
 
 class Pooler(nn.Module):
-    """Dense and tanh on the first token's last hidden state."""
+    """Pooler: a dense layer with tanh on the last hidden state of the first token."""
 
     def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
         self.dense = nn.Linear(spec.hidden_size, spec.hidden_size)
 
     def forward(self, first_BH: Tensor) -> Tensor:
-        """[B, H], `pooler_output`."""
+        """Compute `pooler_output` [B, H] from the first rows."""
         return torch.tanh(self.dense(first_BH))
 
 
 class Encoder(nn.Module):
-    """A whole encoder on packed batches: knows train mode and dropout, can be differentiated through."""
+    """Whole encoder on packed batches, differentiable, with train mode and dropout."""
 
     def __init__(self, spec: EncoderSpec, *, pooler: bool) -> None:
         super().__init__()
@@ -321,13 +321,14 @@ class Encoder(nn.Module):
         top_rows: npt.NDArray[np.int32] | None = None,
         unnormed: bool = False,
     ) -> Iterator[tuple[int, Tensor]]:
-        """Yields (i, `hidden_states[i]` [T, H]) for i in 0..stop, one at a time.
+        """Yield (i, `hidden_states[i]` [T, H]) for i in 0..stop, one at a time.
 
         Args:
             batch: T packed tokens.
-            stop: the highest layer to run, L if None. Higher ones cost nothing.
-            top_rows: int32 [Q] ascending: compute only these rows of layer `stop`, whose state is then [Q, H].
-            unnormed: state L as it is before the final norm, where the encoder has one.
+            stop: the highest layer to run; None: L. Higher layers are not computed.
+            top_rows: int32 [Q] ascending; if given, only these rows of layer `stop` are computed, whose state is then
+                [Q, H].
+            unnormed: whether to yield state L as it is before the final norm, where the encoder has one.
         """
         layers = self.spec.num_hidden_layers
         states = run_layers(
@@ -364,7 +365,7 @@ def run_layers(
     top_rows: npt.NDArray[np.int32] | None = None,
     watches: Mapping[int, Watch] | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Yields (i, state i) for i in 0..stop, before any final norm; parts are asked for as they are reached.
+    """Yield (i, state i) for i in 0..stop, before any final norm; each part is requested when it is reached.
 
     Args:
         spec: the encoder.

@@ -1,9 +1,9 @@
-"""The quickest way through a block on a processor, for inference only.
+"""Fast forward pass of a block on a processor, for inference only.
 
-Against `encoder.Block`: query, key and value are one product; bias, activation and residual are added inside the
-product (oneDNN, through the operators that torch's own compiler emits); weights are laid out for it once, rows and
-inner dimensions are cut into blocks of few sizes. Where these
-operators are missing the same arithmetic runs as plain torch calls. Equivalence with `Block` is tested.
+In contrast to `encoder.Block`, key and value are one product; bias, activation and residual are added inside the
+product (by oneDNN, through the operators that torch's own compiler emits); weights are laid out for it once, and rows
+and inner dimensions are split into blocks of few sizes. Where these operators are missing, the same arithmetic runs as
+plain torch calls. Tests hold it equal to `Block`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from layertap.backends.torch.encoder import ACTIVATIONS, Block
 from layertap.backends.torch.positions import AttentionPositions
 from layertap.models.spec import Activation, EncoderSpec
 
-# activation -> the name and algorithm under which oneDNN knows it
+# activation -> its name and algorithm in oneDNN
 POST_OPS: dict[Activation, tuple[str, str]] = {
     "gelu": ("gelu", "none"),
     "gelu_tanh": ("gelu", "tanh"),
@@ -28,12 +28,12 @@ POST_OPS: dict[Activation, tuple[str, str]] = {
 
 
 SLICE = 1024
-"""Columns of a float32 feed-forward taken at once: longer sums lose accuracy in oneDNN, and each slice more rounds the
-running sum once more. Half of it is as fast and less accurate, a quarter is slower."""
+"""Number of columns of a float32 feed-forward computed at once. Longer sums lose accuracy in oneDNN, and every slice
+rounds the running sum once. Slices of half this size are as fast and less accurate, a quarter is slower."""
 
 
 def onednn_works(dtype: torch.dtype) -> bool:
-    """Whether this build and processor run the fused products in `dtype`."""
+    """Return whether this build of torch and this processor run the fused products in `dtype`."""
     if not torch._C._has_mkldnn:
         return False
     try:
@@ -46,7 +46,7 @@ def onednn_works(dtype: torch.dtype) -> bool:
 
 
 class FusedLinear:
-    """`x W' + b` with what follows it."""
+    """Dense layer `x W' + b`, fused with the operation that follows."""
 
     def __init__(
         self, weight: Tensor, bias: Tensor | None, *, onednn: bool, activation: Activation | None = None
@@ -58,7 +58,7 @@ class FusedLinear:
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, 1024) if onednn else weight
 
     def __call__(self, x_QF: Tensor) -> Tensor:
-        """`activation(x W' + b)`."""
+        """Compute the layer with its activation: `activation(x W' + b)`."""
         if self.onednn:
             name, algorithm = POST_OPS[self.activation] if self.activation else ("none", "")
             y: Tensor = torch.ops.mkldnn._linear_pointwise.default(x_QF, self.weight, self.bias, name, [], algorithm)
@@ -67,13 +67,13 @@ class FusedLinear:
         return ACTIVATIONS[self.activation](y) if self.activation else y
 
     def plus(self, x_QF: Tensor, residual_QH: Tensor) -> Tensor:
-        """`x W' + b + residual`."""
+        """Compute the layer and add a residual: `x W' + b + residual`."""
         if self.onednn:
             return self._with(x_QF, residual_QH, "add")
         return F.linear(x_QF, self.weight, self.bias).add_(residual_QH)
 
     def times(self, x_QH: Tensor, gate_QF: Tensor) -> Tensor:
-        """`(x W' + b) * gate`."""
+        """Compute the layer and multiply by a gate: `(x W' + b) * gate`."""
         if self.onednn:
             return self._with(x_QH, gate_QF, "mul")
         return F.linear(x_QH, self.weight, self.bias).mul_(gate_QF)
@@ -106,15 +106,15 @@ class FusedBlock:
         self.attention_output = _linear(block.attention.output.dense, onednn)
         self.feed_forward = _slices(block, spec, onednn)
         # A block has those before its halves (pre-norm) or those after them.
-        self.norm_before_attention = block.attention.LayerNorm or _same
-        self.norm_after_attention = block.attention.output.LayerNorm or _same
-        self.norm_before_feed_forward = block.LayerNorm or _same
-        self.norm_after_feed_forward = block.output.LayerNorm or _same
+        self.norm_before_attention = block.attention.LayerNorm or _identity
+        self.norm_after_attention = block.attention.output.LayerNorm or _identity
+        self.norm_before_feed_forward = block.LayerNorm or _identity
+        self.norm_after_feed_forward = block.output.LayerNorm or _identity
         # Keys and queries of distances [R, H], the same for every batch.
         self.of_distances = (None, None) if distances is None else self._project(distances(), block, onednn)
 
     def __call__(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
-        """As `Block.forward`."""
+        """Run the block, as `Block.forward` does."""
         normed_TH = self.norm_before_attention(hidden_TH)
         key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
         query_QH = by_rows(self.query, positions.queries(normed_TH))
@@ -150,12 +150,12 @@ class FusedBlock:
         return hidden_QH
 
 
-def _same(hidden_TH: Tensor) -> Tensor:
+def _identity(hidden_TH: Tensor) -> Tensor:
     return hidden_TH
 
 
 def _slices(block: Block, spec: EncoderSpec, onednn: bool) -> list[tuple[FusedLinear | None, FusedLinear, FusedLinear]]:
-    """The feed-forward as (gate, up, down) over slices of its inner columns; their results add up."""
+    """Split the feed-forward into (gate, up, down) over slices of its inner columns, whose results add up."""
     gate, up, down = block.intermediate.gate, block.intermediate.dense, block.output.dense
     # In half precision every slice would round the running sum once more.
     whole = up.weight.dtype != torch.float32

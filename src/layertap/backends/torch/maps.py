@@ -1,4 +1,4 @@
-"""Attention probabilities of single blocks, for those who ask for them: `Maps`.
+"""Attention probabilities of single blocks, computed beside their fast kernels.
 
 Shape letters: T packed tokens, A heads, D head size, K heads of keys, t tokens of one sequence, q queries of a piece,
 h heads that any capture wants, M numbers in all maps of a batch.
@@ -16,18 +16,18 @@ from layertap.backends.torch.positions import AttentionPositions
 from layertap.features.program import Capture
 
 PIECE_BYTES = 16 << 20
-"""Probabilities of one sequence that are computed at once; one query at least."""
+"""Size of the probabilities of one sequence that are computed at once; at least those of one query."""
 
 
 class Maps:
-    """What the captures of one block want of its attention probabilities; filled as the block attends.
+    """Observer of one block that computes the attention probabilities which captures ask for.
 
-    Probabilities are float32, after softmax and before any dropout, as transformers' eager attention has them. Scores
-    are float32, too: products in float32 of queries and keys as the block has them, in its own precision. What the
-    block itself does with the values goes its usual way, so nothing else changes where maps are taken.
+    Probabilities are float32, after softmax and before any dropout, like those of transformers' eager attention. Scores
+    are float32 products of queries and keys, which come in the precision of the block. The block itself attends with
+    its usual kernel, so that nothing else changes where maps are taken.
 
     Attributes:
-        results: float32 [M] on the processor, a capture each; see `Capture`.
+        results: for each capture, float32 [M] on the processor; see `Capture`.
     """
 
     def __init__(self, captures: Sequence[Capture], num_heads: int) -> None:
@@ -41,7 +41,7 @@ class Maps:
         }
 
     def __call__(self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions) -> None:
-        """Takes the maps of every sequence; a `positions.Watch`."""
+        """Compute the maps of every sequence; called by the block as its `Watch`."""
         lengths = positions.layout.lengths
         assert len(query_TH) == len(key_TG) == sum(lengths), "maps need every token as a query"
         squares = sum(length * length for length in lengths)
@@ -55,7 +55,7 @@ class Maps:
             filled += length * length
 
     def _take(self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions, run: Run, filled: int) -> None:
-        """One sequence; `filled` is how many numbers a map the sequences before it have."""
+        """Compute the maps of one sequence; `filled` is the size of a map of all sequences before it."""
         places = {}
         for capture, heads in self._heads.items():
             maps = len(heads) if capture.attention == "heads" else 1
@@ -69,7 +69,7 @@ class Maps:
     def _shares(
         self, query_TH: Tensor, key_TG: Tensor, positions: AttentionPositions, run: Run
     ) -> Iterator[tuple[slice, Tensor]]:
-        """(queries, their probabilities [h, q, t]) of one sequence, in bounded pieces."""
+        """Yield (queries, their probabilities [h, q, t]) of one sequence, in pieces of bounded size."""
         length = run.length
         rows = slice(run.begin, run.begin + length)
         query_AtD = query_TH[rows].view(length, self.num_heads, -1).transpose(0, 1)

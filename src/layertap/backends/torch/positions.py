@@ -23,25 +23,25 @@ from layertap.models.spec import EncoderSpec
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rotary:
-    """Rotary angles of some rows: cosine and sine, float32 [T, 1, d]."""
+    """Cosines and sines of the rotary angles of some rows, float32 [T, 1, d]."""
 
     cosine: Tensor
     sine: Tensor
 
     @classmethod
     def of(cls, positions: Tensor, theta: float, head_size: int, scale: float = 1.0) -> Rotary:
-        """The angles `position * theta^(-2i / D) / scale` of int64 positions [T]."""
+        """Compute the angles `position * theta^(-2i / D) / scale` of int64 positions [T]."""
         exponents_d = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device) / head_size
         frequencies_d = 1.0 / theta**exponents_d / scale
         angles_T1d = (positions.float()[:, None] * frequencies_d).unsqueeze(1)
         return cls(angles_T1d.cos(), angles_T1d.sin())
 
     def rows(self, rows: Tensor) -> Rotary:
-        """The angles of these rows."""
+        """Return the angles of some rows only."""
         return Rotary(self.cosine[rows], self.sine[rows])
 
     def rotate(self, projected_TG: Tensor) -> Tensor:
-        """[T, K * D]: in each head, number i is rotated against number i + d; computed in float32."""
+        """Rotate projections [T, K * D] in float32: in each head, value i is paired with value i + d."""
         rows, width = projected_TG.shape
         one, other = projected_TG.view(rows, -1, 2 * self.cosine.shape[-1]).float().chunk(2, dim=-1)
         turned = torch.cat((one * self.cosine - other * self.sine, other * self.cosine + one * self.sine), dim=-1)
@@ -49,7 +49,7 @@ class Rotary:
 
 
 class RelativeBias(nn.Module):
-    """The table of `models.spec.RelativeBias`: one number a bucket of distances and head."""
+    """Table of `models.positions.RelativeBias`: one value for each bucket of distances and each head."""
 
     def __init__(self, spec: RelativeBiasSpec, num_heads: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class RelativeBias(nn.Module):
         self.weight = nn.Parameter(torch.empty(spec.buckets, num_heads))
 
     def forward(self, length: int) -> Tensor:
-        """[A, t, t], for queries and keys 0..t-1 of a sequence; a shorter one's is the upper left part."""
+        """Return the bias [A, t, t] of a sequence of t tokens; that of a shorter one is its upper left part."""
         distances_t = np.arange(1 - length, length)
         buckets_t = torch.as_tensor(self.spec.buckets_of(distances_t), device=self.weight.device)
         positions = torch.arange(length, device=self.weight.device)
@@ -71,17 +71,17 @@ Watch: TypeAlias = Callable[[Tensor, Tensor, "AttentionPositions"], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AttentionPositions:
-    """What a block's attention needs to know beside hidden states.
+    """Layout of a batch and position terms of one layer: everything that attention needs beside hidden states.
 
     Attributes:
-        layout: which rows are whose, and which are queries.
-        rows: int64 [Q], the query rows among T, ascending; None where every row is one.
-        rotary: angles of all rows, or None.
-        window: the largest distance at which tokens attend, or None: any.
-        bias: what is added to scores, or None.
-        watch: called before the block attends, or None.
-        distances: vectors of distances, of which a block makes its own bias (`with_distances`), or None.
-        scale: of the scores; None: one over the root of D.
+        layout: rows of each sequence, and rows that are queries.
+        rows: int64 [Q], the query rows among T, ascending; None where every row is a query.
+        rotary: rotary angles of all rows, or None.
+        window: largest distance at which tokens attend to each other, or None: any.
+        bias: relative position term that is added to scores, or None.
+        watch: observer that is called before the block attends, or None.
+        distances: vectors of distances, from which a block computes its own bias (`with_distances`), or None.
+        scale: factor of the scores; None: one over the square root of D.
     """
 
     layout: Layout
@@ -94,27 +94,28 @@ class AttentionPositions:
     scale: float | None = None
 
     def with_distances(self, project: Callable[[Tensor], tuple[Tensor | None, Tensor | None]]) -> AttentionPositions:
-        """The same with the bias of one block, where the encoder has vectors of distances.
+        """Add the bias of one block, where the encoder has vectors of distances.
 
         Args:
-            project: the vectors [R, H] -> keys [R, H] and queries [R, H] of them, None where a score has no such term.
+            project: function from the vectors [R, H] to their keys [R, H] and queries [R, H], each None where scores
+                have no such term.
         """
         if self.distances is None:
             return self
         return replace(self, bias=self.distances.bias(*project(self.distances.vectors), self.layout))
 
     def queries(self, hidden_TH: Tensor) -> Tensor:
-        """[Q, H]."""
+        """Select the query rows [Q, H] of hidden states."""
         return hidden_TH if self.rows is None else hidden_TH[self.rows]
 
-    def turn_queries(self, query_QH: Tensor) -> Tensor:
-        """Query projections with their positions' rotation, where the encoder has one."""
+    def rotate_queries(self, query_QH: Tensor) -> Tensor:
+        """Rotate query projections by their positions, where the encoder has rotary positions."""
         if self.rotary is None:
             return query_QH
         return (self.rotary if self.rows is None else self.rotary.rows(self.rows)).rotate(query_QH)
 
-    def turn_keys(self, key_TG: Tensor) -> Tensor:
-        """The same for keys."""
+    def rotate_keys(self, key_TG: Tensor) -> Tensor:
+        """Rotate key projections by their positions, where the encoder has rotary positions."""
         return key_TG if self.rotary is None else self.rotary.rotate(key_TG)
 
     def attend(
@@ -127,13 +128,13 @@ class AttentionPositions:
         dropout: float = 0.0,
         fast: bool = False,
     ) -> Tensor:
-        """[Q, H], attention of projections as they come from their dense layers; see `attention.attend`."""
-        turned_QH, turned_TG = self.turn_queries(query_QH), self.turn_keys(key_TG)
+        """Attend with projections as they come from their dense layers: [Q, H]; see `attention.attend`."""
+        rotated_QH, rotated_TG = self.rotate_queries(query_QH), self.rotate_keys(key_TG)
         if self.watch is not None:
-            self.watch(turned_QH, turned_TG, self)
+            self.watch(rotated_QH, rotated_TG, self)
         return attend(
-            turned_QH,
-            turned_TG,
+            rotated_QH,
+            rotated_TG,
             value_TG,
             self.layout,
             num_heads=num_heads,
@@ -147,11 +148,11 @@ class AttentionPositions:
 
 
 class LayerPositions:
-    """`AttentionPositions` of every layer for one batch; what layers share is computed once.
+    """Position terms of every layer for one batch; terms that layers share are computed once.
 
     Args:
         spec: the encoder.
-        layout: of the batch.
+        layout: layout of the batch.
         position_ids: int64 [T], from which rotary angles are computed.
         relative: the encoder's table of relative biases or of distances, where it has one.
     """
@@ -172,7 +173,7 @@ class LayerPositions:
     def of(
         self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None
     ) -> AttentionPositions:
-        """Of layer 0..L-1; with only the rows `kept` (int32 [Q], ascending) as queries, unless None."""
+        """Return the terms of layer 0..L-1; `kept` (int32 [Q], ascending) are the only queries, unless it is None."""
         layout = self.layout if kept is None else self.layout.with_queries(kept)
         device = self.position_ids.device
         return AttentionPositions(
@@ -195,7 +196,7 @@ class LayerPositions:
 
 
 def _shared_bias(bias_Att: Tensor, layout: Layout) -> Bias:
-    """The bias that is the same for all sequences, cut from the one of the longest."""
+    """Return the bias that all sequences share, cut from the one of the longest sequence."""
 
     def bias_of(run: Run, _query_nAqD: Tensor, _key_nAtD: Tensor) -> Tensor:
         own_Att = bias_Att[:, : run.length, : run.length]

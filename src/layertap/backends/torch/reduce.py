@@ -1,4 +1,4 @@
-"""Segment reductions in torch, differentiable: the twins of the naive numpy ones.
+"""Differentiable segment reductions in torch.
 
 Shape letters: T packed rows, H hidden size, S segments, R row ranges, N rows that belong to segments.
 """
@@ -15,13 +15,13 @@ from layertap.packing import Segments
 
 
 class SegmentRows:
-    """`Segments` spelled out for one device: for every row of a segment, which row and whose.
+    """Index form of `Segments` on one device: every row that belongs to a segment, and its segment.
 
     Attributes:
-        count: S.
-        rows: int64 [N] rows in segment order, or None where they are 0..T-1.
-        owners: int64 [N], the segment of each.
-        weights: float32 [N, 1], or None for ones.
+        count: S, the number of segments.
+        rows: int64 [N], rows in the order of segments, or None where they are 0..T-1.
+        owners: int64 [N], index of the segment of each row.
+        weights: float32 [N, 1], weight of each row, or None where all weights are one.
     """
 
     def __init__(self, segments: Segments, num_rows: int, device: torch.device) -> None:
@@ -37,7 +37,7 @@ class SegmentRows:
         )
 
     def reduce(self, hidden_TH: Tensor, operation: Reduce) -> Tensor:
-        """float32 [S, H]; segments without rows are zero. `sum` is weighted and not divided."""
+        """Reduce rows to float32 [S, H]; segments without rows are zero. `sum` is weighted and not divided."""
         rows_NH = (hidden_TH if self.rows is None else hidden_TH[self.rows]).float()
         result_SH = rows_NH.new_zeros(self.count, rows_NH.shape[1])
         if operation == "sum":
@@ -48,17 +48,17 @@ class SegmentRows:
 
 
 def edge_rows(hidden_TH: Tensor, segments: Segments, operation: Reduce) -> Tensor:
-    """float32 [S, H], the `first` or `last` row of each segment; segments without rows are zero."""
+    """Return float32 [S, H], the `first` or `last` row of each segment; segments without rows are zero."""
     rows, filled = _edges(segments, operation)
-    found_SH = hidden_TH[torch.as_tensor(rows, device=hidden_TH.device)].float()
+    edge_SH = hidden_TH[torch.as_tensor(rows, device=hidden_TH.device)].float()
     if filled.all():
-        return found_SH
-    # not a product with zero: the row taken in its place may hold infinity
-    return found_SH.masked_fill(torch.as_tensor(~filled, device=hidden_TH.device).unsqueeze(1), 0)
+        return edge_SH
+    # A product with zero would not do: the row taken in its place may hold infinity.
+    return edge_SH.masked_fill(torch.as_tensor(~filled, device=hidden_TH.device).unsqueeze(1), 0)
 
 
 def _edges(segments: Segments, operation: Reduce) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """int64 [S] the first or last row of each segment (0 where it has none), bool [S] whether it has one."""
+    """Return the first or last row of each segment, int64 [S] (0 where it has none), and bool [S]: it has one."""
     rows = np.zeros(len(segments), dtype=np.int64)
     filled = np.zeros(len(segments), dtype=bool)
     owner = np.repeat(np.arange(len(segments)), np.diff(segments.offsets))

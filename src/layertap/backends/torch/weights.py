@@ -1,4 +1,4 @@
-"""Weights: from a checkpoint's bytes to tensors, and the legacy pickled format."""
+"""Conversion of stored weights to torch tensors, and the reader of the legacy pickled format."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ DTYPES: dict[str, torch.dtype] = {
 
 
 def to_tensor(stored: TensorView) -> Tensor:
-    """The tensor in its stored dtype; shares memory with a writable (copy-on-write) mapping, else a copy."""
+    """Return a stored tensor in its dtype; it shares memory with a writable buffer and is a copy of a read-only one."""
     buffer = stored.buffer if not stored.buffer.readonly else bytearray(stored.buffer)
     return torch.frombuffer(buffer, dtype=DTYPES[stored.dtype]).view(stored.shape)
 
 
 def read_pickle(file: Path) -> Mapping[str, TensorView]:
-    """Reads a `pytorch_model.bin` with torch's weights-only unpickler, which runs no code of the file.
+    """Read a `pytorch_model.bin` with torch's weights-only unpickler, which runs no code of the file.
 
     Raises:
-        WeightsError: a damaged file, or one that holds more than tensors.
+        WeightsError: the file is damaged, or holds anything but tensors.
     """
     try:
         with file.open("rb") as opened:
