@@ -38,6 +38,12 @@ def printable(text: object) -> str:
     )
 
 
+def one_line(text: object, limit: int = 300) -> str:
+    """Return a message of another library as one printable line of at most `limit` characters."""
+    line = printable(" ".join(str(text).split()))
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
 class LayertapError(Exception):
     """Base of every error that layertap raises for a user."""
 

@@ -121,3 +121,9 @@ def test_a_classifier_refuses_an_unknown_option_before_anything_is_opened():
 
     with pytest.raises(OptionError, match=r"no option 'trunc_side' here; did you mean 'truncate_side'\?"):
         Classifier.from_pretrained("there/is/no/such/folder", trunc_side="left")
+
+
+def test_threads_have_a_limit():
+    assert Runtime(threads=1024).threads == 1024
+    with pytest.raises(OptionError, match="threads 20000: expected a whole number of at most 1,024"):
+        Runtime(threads=20_000)

@@ -105,7 +105,9 @@ def test_only_long_texts_are_cut(kinds: dict[str, Any], monkeypatch: pytest.Monk
     monkeypatch.setattr(room, "pieces_of", watched)
     ours.encode(texts)
     assert seen == []
+    monkeypatch.setattr(room, "LONG", 8)
     monkeypatch.setattr(room, "PIECE", 8)
+    monkeypatch.setattr(room, "PIECES_AT_ONCE", 2)
     for one, other in zip(ours.encode(texts, pairs, offsets=True), expected, strict=True):
         assert one.input_ids.tolist() == other.input_ids.tolist()
         assert (one.content, one.pair_content) == (other.content, other.pair_content)

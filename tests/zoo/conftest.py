@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -49,8 +50,23 @@ def count(request: pytest.FixtureRequest) -> Count:
 
 @pytest.fixture(params=[pytest.param(5, id="a fifth"), pytest.param(1, id="all", marks=pytest.mark.slow)])
 def cases(request: pytest.FixtureRequest) -> Callable[[int], int]:
-    """`cases(10_000)`: how many random cases to try, a fifth of them where `slow` tests are left out."""
-    return lambda count: count // request.param
+    """`cases(10_000)`: how many random cases to try, a fifth of them where `slow` tests are left out.
+
+    LAYERTAP_FUZZ=50 makes a long run by hand: fifty times as many.
+    """
+    times = int(os.environ.get("LAYERTAP_FUZZ", "1"))
+    return lambda count: count * times // request.param
+
+
+@pytest.fixture
+def fuzzed(count: Count) -> Callable[[int, int], None]:
+    """Count cases, and fail where the mutations no longer reach both sides of the reader."""
+
+    def fuzzed(cases: int, refused: int) -> None:
+        count.fuzzed += cases
+        assert 0.02 * cases < refused < 0.999 * cases, f"{refused} of {cases} refused"
+
+    return fuzzed
 
 
 def _load_strictly(folder: Path) -> OpenedModel:

@@ -41,6 +41,10 @@ _BATCH_TOKENS = "{:,}; with torch {:,}, on CUDA {:,}".format(
 )
 
 
+MOST_THREADS = 1024
+"""Limit of `threads`: more than any machine has cores; each thread takes memory and is started at once."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReference:
     """Reference to a model by which it can be opened again.
@@ -182,7 +186,7 @@ class Runtime:
         if not isinstance(self.device, str):
             raise OptionError(f"device {self.device!r}: expected a text: 'cpu', 'cuda' or 'cuda:N'")
         if self.threads is not None:
-            _check_whole_number("threads", self.threads)
+            _check_whole_number("threads", self.threads, most=MOST_THREADS)
         if self.instruction_set is not None and not isinstance(self.instruction_set, str):
             raise OptionError(f"instruction_set {self.instruction_set!r}: expected a name, as 'avx2'")
         if self.batch_tokens is not None:
@@ -356,6 +360,8 @@ def _check_choices(options: Semantics | Runtime) -> None:
             raise OptionError(f"{own.name} {value!r}: expected one of {', '.join(option.choices)}")
 
 
-def _check_whole_number(name: str, value: object, least: int = 1) -> None:
+def _check_whole_number(name: str, value: object, least: int = 1, most: int | None = None) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise OptionError(f"{name} {value!r}: expected a whole number of at least {least}")
+    if most is not None and value > most:
+        raise OptionError(f"{name} {value!r}: expected a whole number of at most {most:,}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from layertap.errors import LayertapError, TokenizerError
+from layertap.errors import LayertapError, TokenizerError, one_line
 
 T = TypeVar("T")
 
@@ -31,5 +31,5 @@ def guarded(what: str, step: Callable[[], T], *, passing: tuple[type[Exception],
         raise
     except BaseException as error:
         if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"{what}: {error}") from error
+            raise TokenizerError(f"{what}: {one_line(error)}") from error
         raise

@@ -20,7 +20,14 @@ from layertap.text.encoded import EncodedText
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
-PIECE = 1 << 20  # characters
+LONG = 1 << 18
+"""Characters above which a text is encoded in pieces."""
+
+PIECE = 1 << 17
+"""Characters of a piece."""
+
+PIECES_AT_ONCE = 8
+"""Pieces that the library's threads work on together; their encodings are in memory at the same time."""
 
 CUT = re.compile("(?<=[0-9A-Za-z]) (?=[0-9A-Za-z])")
 EDGE = re.compile("[0-9A-Za-z]")

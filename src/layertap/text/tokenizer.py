@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -19,7 +19,7 @@ from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
 from layertap.text.guard import guarded
-from layertap.text.pieces import PIECE, joined, may_be_cut, pieces_of
+from layertap.text.pieces import LONG, PIECE, PIECES_AT_ONCE, joined, may_be_cut, pieces_of
 from layertap.text.template import Template
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ class TextTokenizer:
     ) -> list[EncodedText]:
         """Texts -> ids, one `EncodedText` each, without a limit.
 
-        An empty text is the template alone. A lone surrogate becomes U+FFFD. A text of more than a million
+        An empty text is the template alone. A lone surrogate becomes U+FFFD. A text of more than 262,144
         characters is encoded in pieces where that gives the same ids (`pieces.may_be_cut`), which takes a fraction of
         the memory. Many texts at once run on the Rust library's threads (its own `TOKENIZERS_PARALLELISM` and
         `RAYON_NUM_THREADS` steer them).
@@ -180,7 +180,7 @@ class TextTokenizer:
         texts = _checked(texts)
         items = texts if pairs is None else _paired(texts, pairs)
         run = self._run_of(items, offsets=offsets)
-        long = [isinstance(item, str) and len(item) > PIECE for item in items]
+        long = [isinstance(item, str) and len(item) > LONG for item in items]
         if any(long) and may_be_cut(self.backend):
             others = [item for item, is_long in zip(items, long, strict=True) if not is_long]
             short = iter(self._encode(others, run, offsets=offsets))
@@ -197,7 +197,9 @@ class TextTokenizer:
 
     def _encode_in_pieces(self, text: str, run: Run, *, offsets: bool) -> EncodedText:
         pieces = list(pieces_of(text, PIECE))
-        return joined([self._encode([piece], run, offsets=offsets)[0] for piece in pieces], pieces)
+        groups = (pieces[begin : begin + PIECES_AT_ONCE] for begin in range(0, len(pieces), PIECES_AT_ONCE))
+        parts = chain.from_iterable(self._encode(group, run, offsets=offsets) for group in groups)
+        return joined(list(parts), pieces)
 
     def encode_words(self, words: Sequence[Sequence[str]], *, offsets: bool = True) -> list[EncodedText]:
         """Given words -> ids, one `EncodedText` a list of words, as transformers with `is_split_into_words=True`.

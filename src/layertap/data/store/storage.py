@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.data.writers.base import map_shapes
-from layertap.errors import InputError
+from layertap.errors import InputError, one_line
 from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
 
 BLOCK_BYTES = 8 << 20
@@ -127,7 +127,9 @@ def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
 
 def unreadable(path: Path, reason: str) -> InputError:
     """The one error of a file that cannot be read back."""
-    return InputError(f"{path}: {reason}; expected a whole Parquet, safetensors, npz or npy file that layertap wrote")
+    return InputError(
+        f"{path}: {one_line(reason)}; expected a whole Parquet, safetensors, npz or npy file that layertap wrote"
+    )
 
 
 def feature_dtype(path: Path, name: str, dtype: str) -> Dtype:

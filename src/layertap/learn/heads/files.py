@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.errors import InputError, OutputError, UsageError
+from layertap.errors import InputError, OutputError, UsageError, one_line
 from layertap.files import FOLDER, read_settled, staged_folder
 from layertap.version import __version__
 
@@ -79,7 +79,7 @@ def read_head(folder: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]
 
 def damaged(path: Path, why: str) -> InputError:
     """Build the error for a file of a head that does not hold what it should."""
-    return InputError(f"{path} is damaged: {why}; fit the head again")
+    return InputError(f"{path} is damaged: {one_line(why)}; fit the head again")
 
 
 def _read_json(folder: Path) -> dict[str, Any]:
