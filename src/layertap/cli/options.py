@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from layertap.backends.facts import BackendName, Precision
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     Commands = argparse._SubParsersAction[Any]
 
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+BACKENDS: tuple[str, ...] = get_args(BackendName)
 # Named here so that --help need not load the rooms that own them; a test holds them to those.
-PRECISIONS = ("float32", "float32-high", "bfloat16", "float16", "int8")
-BACKENDS = ("auto", "native", "torch")
 RULES = ("stop", "capture", "rows", "share", "fold", "heads")
 READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet", "conll", "conllu")
 WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
