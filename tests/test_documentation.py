@@ -32,6 +32,7 @@ from layertap.records import AttentionMaps, FeatureSchema, Ragged
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/features.md")
 CHINESE = "README.zh-CN.md"
+DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 SHAPED = re.compile(r"(float32|float16|int8|uint8|int32|int64|bool) \[([\w, ]*)\]")
 
 FILES = {
@@ -205,6 +206,21 @@ def prose(page: str) -> str:
     return re.sub(r"`[^`]*`|\]\([^)]*\)", "", re.sub(r"^```.*?^```\n", "", page, flags=re.DOTALL | re.MULTILINE))
 
 
+FILE_LISTS = [line for line in (ROOT / "docs/extending.md").read_text("utf-8").splitlines() if re.match(r"\d\. ", line)]
+
+
+@pytest.mark.parametrize("line", FILE_LISTS)
+def test_a_file_to_touch_exists(line):
+    """Files in the lists of `docs/extending.md` exist, except new ones: those with a placeholder, and the server's."""
+    path = line.partition("`")[2].partition("`")[0]
+    if "<" not in path and "serve" not in path:
+        assert (ROOT / path).is_file(), line
+
+
+def test_no_list_of_files_is_longer_than_five():
+    assert {int(line[0]) for line in FILE_LISTS} == {1, 2, 3, 4, 5}
+
+
 def run(block: str, names: dict[str, Any]) -> None:
     """Run a block statement by statement, and compare the values of expressions with their comments."""
     lines = block.splitlines()
@@ -255,7 +271,7 @@ def test_a_wrong_comment_is_noticed():
 
 
 def test_links_lead_somewhere():
-    for page in (*PAGES, CHINESE, "docs/structure.md", "docs/learn.md", "docs/heads.md", "CONTRIBUTING.md"):
+    for page in (*PAGES, CHINESE, "CONTRIBUTING.md", "CHANGELOG.md", *DOCS):
         text = (ROOT / page).read_text(encoding="utf-8")
         headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in text.splitlines()}
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
