@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_a_file_to_touch_exists(line):
     path = line.partition("`")[2].partition("`")[0]
     if "<" not in path and "serve" not in path:
         assert (ROOT / path).is_file(), line
+
+
+def test_the_rooms_are_those_of_the_import_contract():
+    """The picture of the rooms in `docs/structure.md` equals the first import contract."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = next(contract["layers"] for contract in project["tool"]["importlinter"]["contracts"])
+    room = (ROOT / "docs/structure.md").read_text("utf-8").partition("## The rooms")[2]
+    drawn = re.findall(r"^    (.+)$", room.partition("`lint-imports`")[0], re.MULTILINE)
+    assert drawn == [layer.replace("layertap.", "") for layer in layers]
 
 
 def test_no_list_of_files_is_longer_than_five():
