@@ -86,7 +86,15 @@ def run(tmp_path: Path) -> Callable[..., Ran]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "count"), [("fd", 20_000), ("fd", 50), ("stdin", 20_000), ("stdin", 50), ("-", 50), ("fifo", 20_000)]
+    ("kind", "count"),
+    [
+        ("fd", 20_000),
+        pytest.param("fd", 50, marks=pytest.mark.slow),
+        pytest.param("stdin", 20_000, marks=pytest.mark.slow),
+        ("stdin", 50),
+        pytest.param("-", 50, marks=pytest.mark.slow),
+        ("fifo", 20_000),
+    ],
 )
 def test_extract_takes_every_record_of_a_pipe(run, model, tmp_path, kind, count):
     output = tmp_path / "out.npy"

@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 from layertap.testing.candidate import Candidate  # noqa: E402 - needs torch
 from layertap.testing.families import random_sequences  # noqa: E402
 from layertap.verify.measure import Difference  # noqa: E402
-from layertap.verify.reference import quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
+from tests.tiny_models import save_model  # noqa: E402
 
 DROPOUTS = {
     "hidden_dropout_prob": 0.5,
@@ -32,8 +32,7 @@ WITH_DROPOUT = [row for row in ROWS if row.spec(with_dropout(row)).hidden_dropou
 @pytest.mark.parametrize("row", WITH_DROPOUT, ids=[row.name for row in WITH_DROPOUT])
 def test_dropout_falls_where_it_does_in_transformers(row, tmp_path):
     module = row.random_model(with_dropout(row))
-    with quiet_transformers():
-        module.save_pretrained(tmp_path)
+    save_model(tmp_path, module)
     candidate = Candidate.open(tmp_path)
     # one sequence, so that both draw as many numbers at once
     (ids,) = random_sequences([9], candidate.files.spec.vocab_size)

@@ -68,8 +68,17 @@ def folders(tmp_path: Path, make_checkpoint) -> tuple[Path, Path]:
     return make_checkpoint(tmp_path / "one"), make_checkpoint(tmp_path / "other", seed=5)
 
 
-@pytest.mark.parametrize("backend", ["native", "torch"])
-@pytest.mark.parametrize("change", ["truncate", "empty", "copy", "copy with its times"])
+CHANGES = ("truncate", "empty", "copy", "copy with its times")
+
+
+@pytest.mark.parametrize(
+    ("change", "backend"),
+    [
+        *((change, "native") for change in CHANGES),
+        # importing torch takes each process two seconds
+        *(pytest.param(change, "torch", marks=() if change == "copy" else pytest.mark.slow) for change in CHANGES),
+    ],
+)
 def test_a_block_of_a_changed_file_is_refused(folders: tuple[Path, Path], change: str, backend: str) -> None:
     done = run(*folders, change, backend)
     assert done.returncode == 7, done.stderr.decode()

@@ -21,6 +21,8 @@ import pytest
 from layertap.engine.extractor import MOST_PLANS, Extractor
 from layertap.errors import InputError
 from layertap.records import AttentionMaps, Ragged, Record
+from tests.tiny_models import random_model, save_model
+from tests.writing import write
 
 THREADS = 8
 COMMON = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 48}
@@ -56,14 +58,12 @@ def folder(family: str, tmp_path_factory: pytest.TempPathFactory, make_checkpoin
     """A checkpoint of the family with the tokenizer of `make_checkpoint`."""
     made = make_checkpoint(tmp_path_factory.mktemp(family) / family, num_hidden_layers=4)
     if family != "bert":
-        torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-        torch.manual_seed(0)
+        pytest.importorskip("transformers")
         name, config = FAMILIES[family]
         vocabulary = json.loads((made / "config.json").read_text())["vocab_size"]
         values = COMMON | config | {"vocab_size": vocabulary}
-        model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**values))
-        (made / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
-        model.save_pretrained(made)
+        write(made / "tokenizer_config.json", {"tokenizer_class": "PreTrainedTokenizerFast"})
+        save_model(made, random_model(name, values))
     return made
 
 
