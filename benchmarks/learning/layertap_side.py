@@ -11,8 +11,8 @@ import numpy.typing as npt
 from benchmarks.learning.tasks import Part
 from benchmarks.models import minilm_folder
 from layertap import Extractor, Ragged
-from layertap.learn.fitting.linear import Examples, Fitted, Training, fit_linear
-from layertap.learn.fitting.mix import learnt_mix
+from layertap.learn.fitting.linear import FitResult, SolverOptions, TrainingData, fit_linear
+from layertap.learn.fitting.mix import learn_mix
 
 Vectors = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class LayertapSide:
 
     def fit_layer(self, vectors: Vectors, classes: Classes, num_classes: int) -> Callable[[Vectors], Classes]:
         """Fit a classifier on one layer to convergence."""
-        fitted = fit_linear(_examples(vectors[None], classes), num_classes, Training())
+        fitted = fit_linear(_examples(vectors[None], classes), num_classes, SolverOptions())
         return lambda rows: _predict(fitted, rows)
 
     def fit_mix(
@@ -53,17 +53,17 @@ class LayertapSide:
         """Fit a mix to convergence: the shares on the held-out part, the weights on the other one."""
         both = _examples(np.concatenate([vectors, held[0]], axis=1), np.concatenate([classes, held[1]]))
         apart = np.arange(len(both.classes)) >= len(classes)
-        mix = learnt_mix(both, None, num_classes, Training(), apart=apart)
-        fitted = fit_linear(mix.of(_examples(vectors, classes)), num_classes, Training())
+        mix = learn_mix(both, None, num_classes, SolverOptions(), held_out=apart)
+        fitted = fit_linear(mix.apply(_examples(vectors, classes)), num_classes, SolverOptions())
         facts = {"shares": [round(float(share), 4) for share in mix.shares]}
         return lambda rows: _predict(fitted, np.tensordot(mix.factors.astype(np.float32), rows, axes=1)), facts
 
 
-def _examples(vectors: Vectors, classes: Classes) -> Examples:
-    return Examples(vectors=vectors, classes=classes, weights=np.ones(len(classes)))
+def _examples(vectors: Vectors, classes: Classes) -> TrainingData:
+    return TrainingData(vectors=vectors, classes=classes, weights=np.ones(len(classes)))
 
 
-def _predict(fitted: Fitted, vectors: Vectors) -> Classes:
+def _predict(fitted: FitResult, vectors: Vectors) -> Classes:
     weight, bias = fitted.parameters.for_classes()
     classes: Classes = (vectors @ weight.T + bias).argmax(axis=1)
     return classes

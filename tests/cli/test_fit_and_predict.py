@@ -144,14 +144,14 @@ def test_heads_with_different_options_are_refused(fit, refused, data):
     [
         (2, ["--label", "moo"], "there is no column 'moo'"),
         (2, ["--class-weight", "good"], "--class-weight 'good': expected balanced alone, or LABEL=NUMBER"),
-        (2, ["--class-weight", "fine=2"], "class weights for 'fine', and the classes are 'bad', 'good'"),
+        (2, ["--class-weight", "fine=2"], "class_weight names 'fine'; expected some of 'bad', 'good'"),
         (2, ["--validation-share", "0.001"], "is no row"),
         (2, ["-f", "last_hidden_state"], "for labels of texts pool the tokens"),
         (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are named, and a head stands on one"),
         (2, ["--memory", "much"], "--memory 'much': expected a size"),
         (1, ["--test", "{}/nothing.jsonl"], "nothing.jsonl"),
         (1, ["--test", "{}/empty.jsonl"], "empty.jsonl: there are no rows"),
-        (1, ["--validation", "{}/unseen.jsonl"], "unseen.jsonl: one label is not among those of"),
+        (1, ["--validation", "{}/unseen.jsonl"], "unseen.jsonl: one label does not occur in"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(refused, data, model, code, more, message):
@@ -180,9 +180,7 @@ def test_a_pipe(fit, data, start):
     assert [json.loads(line)["mood"] for line in out.splitlines()] == ["good", "bad"], err
 
 
-def test_standard_input_and_a_head_that_exists_are_refused(fit, refused, data):
-    said = refused(2, "fit", "-", "-o", data / "mood.head")
-    assert "standard input can be read once only, and labelled texts are read twice" in said
+def test_a_head_that_exists_is_refused(fit, refused, data):
     fit()
     assert "exists; name another folder" in refused(2, "fit", data / "train.jsonl", "-o", data / "mood.head")
 
@@ -262,7 +260,7 @@ def test_parts_of_speech_from_conllu(layertap, model, tmp_path):
 def test_tags_of_another_number_than_words_are_refused(refused, model, tmp_path):
     write(tmp_path / "x.jsonl", [{"text": "a b c", "tags": ["O", "B-x"]}])
     said = refused(1, "fit", tmp_path / "x.jsonl", "--label", "tags", "-o", tmp_path / "h", "-m", model)
-    assert "row 1: 2 labels in column 'tags', and 3 words; each word needs one" in said
+    assert "x.jsonl, line 1: column 'tags' has 2 labels, and the text has 3 words; give one label per word" in said
 
 
 def test_a_model_that_is_gone(fit, refused, data, make_checkpoint):
@@ -284,3 +282,37 @@ def test_a_head_fitted_on_a_pickle_predicts_without_being_told(layertap, data, m
     ended = layertap("predict", data / "test.jsonl", "--head", f"x={head}", "-o", out)
     assert ended.code == 0, ended.err
     assert {row["x"] for row in lines(out)} <= {"good", "bad"}
+
+
+def test_labelled_texts_from_standard_input(data, start, model, layertap):
+    head = data / "mood.head"
+    process = start("fit", "-", "--input-format", "jsonl", "--label", "mood", "-o", head, "-m", model, "-q")
+    _, err = process.communicate((data / "train.jsonl").read_text(), timeout=120)
+    assert process.returncode == 0, err
+    other = data / "other.head"
+    ended = layertap("fit", data / "train.jsonl", "--label", "mood", "--name", "mood", "-o", other, "-m", model, "-q")
+    assert ended.code == 0, ended.err
+    for name in ("head.json", "head.safetensors"):
+        assert (head / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_the_same_pipe_named_twice_is_refused(start, data):
+    process = start("fit", "-", "--test", "-", "-o", data / "mood.head")
+    _, err = process.communicate("", timeout=60)
+    assert process.returncode == 2
+    assert "read once only" in err
+
+
+@pytest.mark.parametrize("command", ["fit", "probe", "finetune"])
+def test_the_column_of_labels_is_called_label_unless_it_is_named(refused, data, command):
+    output = [] if command == "probe" else ["-o", data / "out"]
+    said = refused(2, command, data / "train.jsonl", *output, "-m", "/no/model")
+    assert "there is no column 'label'" in said
+
+
+@pytest.mark.parametrize("command", ["fit", "probe", "finetune"])
+def test_labels_are_refused_in_the_same_words(refused, data, command):
+    write(data / "bad.jsonl", [{"text": "a", "mood": "x"}, {"text": "b", "mood": None}])
+    output = [] if command == "probe" else ["-o", data / "out"]
+    said = refused(1, command, data / "bad.jsonl", "--label", "mood", *output, "-m", "/no/model")
+    assert "bad.jsonl, line 2: column 'mood' is empty; fill it in, or remove the row" in said

@@ -146,17 +146,17 @@ def test_many_classes(layertap, model, tmp_path):
         (["--label", "mood", "--pooling", ","], 2, "names none"),
         (["--label", "mood", "--layers", "a"], 2, "--layers 'a': expected numbers"),
         (["--label", "mood", "--layers", "9"], 2, "hidden_states[9]"),
-        (["--label", "mood", "-f", "hidden_states[1]"], 2, "a vector a token"),
-        (["--label", "mood", "--show", "hidden_states[:].mean"], 2, "gives 4 vectors a text"),
+        (["--label", "mood", "-f", "hidden_states[1]"], 2, "a vector per token"),
+        (["--label", "mood", "--show", "hidden_states[:].mean"], 2, "gives 4 vectors per text"),
         (["--label", "mood", "--seed", "-1"], 2, "--seed -1: expected 0 or more"),
         (["--label", "mood", "--spans-column", "s"], 2, "--spans-column"),
         (
             ["--label", "mood", "--metric", "entity_f1"],
             2,
-            "is of BIO or IO tags of words, and the labels are 'down', 'up'",
+            "needs BIO or IO tags of words, and the labels are 'down', 'up'",
         ),
         (["--label", "mood", "--metric", "pearson"], 2, "is of pairs; name the column of second texts"),
-        ([], 2, "--label"),
+        ([], 2, "there is no column 'label'"),
     ],
 )
 def test_refusals(refused, data, model, arguments, code, message, tmp_path, monkeypatch):
@@ -166,7 +166,7 @@ def test_refusals(refused, data, model, arguments, code, message, tmp_path, monk
 
 def test_bad_labels_are_refused_before_the_model_is_opened(refused, tmp_path):
     missing = write(tmp_path / "m.jsonl", [*rows(4), {"text": "x", "mood": None}])
-    assert "1 of 5 rows have no label in column 'mood', the first of them row 5" in refused(
+    assert "m.jsonl, line 5: column 'mood' is empty; fill it in, or remove the row" in refused(
         1, "probe", missing, "--label", "mood", "-m", "/no/model"
     )
     one = write(tmp_path / "o.jsonl", rows(9)[::2])
@@ -252,7 +252,7 @@ def test_tags_of_the_words_of_texts(layertap, model, tmp_path):
     ("arguments", "message"),
     [
         (["--cache", "c"], "--cache keeps vectors of texts"),
-        (["-f", "last_hidden_state.mean"], "one vector a word is needed"),
+        (["-f", "last_hidden_state.mean"], "one vector per word is needed"),
         (["--pooling", "cls"], "words takes one of first"),
         (["--max-words", "0"], "--max-words 0: expected at least 1"),
     ],
@@ -369,7 +369,7 @@ def test_cosines_of_pairs_are_those_of_their_vectors(layertap, model, tmp_path):
         (["--test", "t.jsonl", "--dev", "d.jsonl"], "--dev: of pairs nothing is learned"),
         (["--metric", "mcc"], "--metric mcc is of classes; of pairs it is one of spearman, pearson"),
         (["--projection", "tsne"], "of pairs cosines are drawn"),
-        (["-f", "hidden_states[1]"], "a vector a token"),
+        (["-f", "hidden_states[1]"], "a vector per token"),
     ],
 )
 def test_refusals_of_pairs(refused, model, tmp_path, arguments, message):
@@ -380,13 +380,13 @@ def test_refusals_of_pairs(refused, model, tmp_path, arguments, message):
 @pytest.mark.parametrize(
     ("scores", "message"),
     [
-        ([1, None, 2], "1 of 3 rows have no score in column 'y', the first of them row 2; label them"),
-        ([1, "high", 2], "row 2: the score in column 'y' is 'high'; expected a number"),
-        ([1, True, 2], "row 2: the score in column 'y' is True; expected a number"),
+        ([1, None, 2], "d.jsonl, line 2: column 'y' is empty; fill it in"),
+        ([1, "high", 2], "d.jsonl, line 2: column 'y' is 'high'; expected a number"),
+        ([1, True, 2], "d.jsonl, line 2: column 'y' is True; expected a number"),
         ([1, "inf", 2], "is 'inf'; expected a number"),
         ([1, [2], 2], r"is [2]; expected a number"),
-        ([3, 3, 3], "every score is 3; there is nothing to agree with"),
-        ([1, 2], "2 pairs; a correlation needs 3 or more"),
+        ([3, 3, 3], "every score is 3; a correlation needs different scores"),
+        ([1, 2], "2 pairs; a correlation needs at least 3"),
     ],
 )
 def test_bad_scores_are_refused_before_the_model_is_opened(refused, tmp_path, scores, message):
@@ -403,5 +403,5 @@ def test_pairs_of_the_test_part_that_stand_in_the_data(layertap, refused, model,
     test.write_text(test.read_text() + json.dumps(swapped) + "\n")
     ended = layertap("probe", data, *PAIRS, "--test", test, "-m", model, "-q", "--layers", "1")
     assert "Scored on 10 pairs" in ended.out
-    assert f"note: 1 pairs of {test} stand in {data}, too, and were left out" in ended.out
+    assert f"note: 1 pairs of {test} also occur in {data} and were left out" in ended.out
     assert "there is nothing to score on" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)

@@ -50,7 +50,7 @@ def test_schemes(tags, asked, scheme):
 
 
 def test_tags_that_a_scheme_does_not_have():
-    with pytest.raises(InputError, match="'S-x' are of BIOES or BILOU"):
+    with pytest.raises(InputError, match="'S-x' are BIOES or BILOU"):
         scheme_of({"O", "B-x", "S-x"})
     with pytest.raises(InputError, match="scheme bio: 'NOUN': expected O, B-type and I-type"):
         scheme_of({"NOUN"}, "bio")

@@ -28,10 +28,8 @@ from layertap.words import aligned, counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
-    from layertap.engine.options import Semantics
     from layertap.learn.fitting.task import FitOptions
     from layertap.learn.heads.head import Head
-    from layertap.learn.labels import Part
 
 SCHEMES = ("auto", "bio", "io", "tags")
 
@@ -119,11 +117,13 @@ def run(options: argparse.Namespace) -> None:
     """Runs the command: labels are checked before a model is opened."""
     from layertap.backends.choice import require_backend
     from layertap.checkpoints.source import stored_files
+    from layertap.data.input import check_read_once
     from layertap.files import refuse_overlap
-    from layertap.learn.fitting.fit import canonical_feature, fit_task
+    from layertap.learn.fitting.fit import canonical_feature, fit_task, word_finder
     from layertap.learn.fitting.task import checked_task
     from layertap.learn.heads.base import check_feature
     from layertap.learn.heads.files import check_head_place
+    from layertap.learn.labelled import LabelledDataset
     from layertap.learn.libraries import require_libraries
 
     limit_tokenizer_threads(options.threads)
@@ -131,17 +131,23 @@ def run(options: argparse.Namespace) -> None:
     place = Path(options.output)
     check_head_place(place, overwrite=options.overwrite)
     sources = [source for source in (options.input, options.validation, options.test) if source is not None]
+    check_read_once(sources)
     refuse_overlap([*sources, *stored_files(options.model)], {"the head": place})
     require_libraries("layertap fit", "sklearn")
     require_backend(runtime.backend)
     silence_downloads(options)
+    finder = word_finder(semantics)
     train, validation, test = (
-        None if source is None else labelled_part(options, source, semantics)
+        None
+        if source is None
+        else LabelledDataset.read(
+            input_of(options, source, columns=(options.label,)), options.label, finder, in_memory=False
+        )
         for source in (options.input, options.validation, options.test)
     )
     assert train is not None
     task = checked_task(train, validation, test, fit)
-    if task.scheme in ("bio", "io"):
+    if task.encoder.marks_entities:
         require_libraries("measuring entities", "seqeval")
     with uncollected():
         from layertap.engine.opening import open_reference
@@ -149,7 +155,7 @@ def run(options: argparse.Namespace) -> None:
         opened = open_reference(reference_of(options))
         extractor = extractor_of(opened, semantics, runtime)
     feature = canonical_feature(extractor, task, fit)
-    check_feature(extractor.plan({"v": feature}), "v", train.labels.task)
+    check_feature(extractor.plan({"v": feature}), "v", train.task)
     head = fit_task(extractor, task, fit, folder=place.resolve().parent, progress=not options.quiet)
     head.save(place, overwrite=options.overwrite)
     if not options.quiet:
@@ -163,7 +169,7 @@ def run(options: argparse.Namespace) -> None:
 def fit_options(options: argparse.Namespace) -> FitOptions:
     """How to fit, as the command line says."""
     from layertap.features.parse import parse_named
-    from layertap.learn.fitting.linear import Training
+    from layertap.learn.fitting.linear import SolverOptions
     from layertap.learn.fitting.task import FitOptions
 
     features = features_of(options) or []
@@ -175,7 +181,7 @@ def fit_options(options: argparse.Namespace) -> FitOptions:
         scheme=options.scheme,
         class_weight=class_weights(options.class_weight),
         validation_share=options.validation_share,
-        training=Training(
+        solver=SolverOptions(
             l2=options.l2,
             max_iterations=options.max_iterations,
             tolerance=options.tolerance,
@@ -200,17 +206,6 @@ def class_weights(given: list[str] | None) -> Any:
         if not equals:
             raise OptionError(f"--class-weight {text!r}: expected balanced alone, or LABEL=NUMBER as in spam=3")
     return weights
-
-
-def labelled_part(options: argparse.Namespace, source: str, semantics: Semantics) -> Part:
-    """The records of a file and their labels."""
-    from layertap.data.input import RepeatedInput
-    from layertap.learn.fitting.fit import counter
-    from layertap.learn.labels import Part, labels_of
-
-    records = RepeatedInput(input_of(options, source, columns=(options.label,)))
-    labels = labels_of(records, options.label, source=source, count_words=counter(semantics))
-    return Part(records=records, labels=labels)
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:

@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from layertap.data.input import Input
     from layertap.engine.extractor import Extractor
     from layertap.features.expr import Expr
-    from layertap.learn.labels import Part
     from layertap.learn.probing.findings import Findings
-    from layertap.learn.probing.splits import Examples
+    from layertap.learn.probing.splits import ProbeData
 
 ENDINGS = (".csv", ".json", ".png", ".html")
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
@@ -101,7 +100,9 @@ def add_to(commands: Commands) -> None:
         epilog=EPILOG,
     )
     parser.add_argument("input", metavar="DATA", help="a file of texts with labels, or of pairs with scores")
-    parser.add_argument("--label", metavar="COLUMN", required=True, help="the column with the labels, or scores")
+    parser.add_argument(
+        "--label", metavar="COLUMN", default="label", help="the column with the labels, or scores (default: label)"
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -189,11 +190,11 @@ def _prepared(request: Request) -> Callable[[], Findings]:
     from layertap.learn.libraries import require_libraries
     from layertap.learn.probing.splits import metrics_of
 
-    options, examples = request.options, _examples(request)
-    words = examples.owners is not None
+    options, data = request.options, _data(request)
+    words = data.owners is not None
     if words and options.cache is not None:
         raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
-    metrics = metrics_of(examples, options.metric)
+    metrics = metrics_of(data, options.metric)
     if "entity_f1" in metrics:
         require_libraries("measuring entities", "seqeval")
 
@@ -204,7 +205,7 @@ def _prepared(request: Request) -> Callable[[], Findings]:
         features = _features(request, extractor, words=words)
         return probe(
             extractor,
-            examples,
+            data,
             features,
             metrics=metrics,
             seed=options.seed,
@@ -220,7 +221,7 @@ def _prepared(request: Request) -> Callable[[], Findings]:
 
 def _prepared_pairs(request: Request) -> Callable[[], Findings]:
     """The same of pairs."""
-    from layertap.learn.probing.pairs import Pairs, apart, probe_pairs, read_pairs
+    from layertap.learn.probing.pairs import ScoredPairs, probe_pairs, read_pairs, without_known
 
     options = request.options
     for name, why in PAIRLESS.items():
@@ -229,12 +230,11 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
     if options.metric in METRICS:
         raise OptionError(f"--metric {options.metric} is of classes; of pairs it is one of {', '.join(PAIR_METRICS)}")
 
-    def read(source: str) -> Pairs:
-        with replace(request.source, source=source).open() as reader:
-            return read_pairs(reader, options.label, source)
+    def read(source: str) -> ScoredPairs:
+        return read_pairs(replace(request.source, source=source), options.label)
 
     data = read(options.input)
-    test = None if options.test is None else apart(read(options.test), data)
+    test = None if options.test is None else without_known(read(options.test), data)
 
     def find() -> Findings:
         extractor = _opened(options)
@@ -265,8 +265,6 @@ def _checked(options: argparse.Namespace) -> Request:
     limit_tokenizer_threads(options.threads)
     _require_libraries(options.outputs)
     require_backend(options.backend)
-    if "-" in (options.input, options.test, options.dev):
-        raise OptionError("DATA, --test and --dev are files; standard input is not read here")
     if options.spans_column is not None:
         raise OptionError("--spans-column: probe takes texts with a label, words with one each, or pairs with a score")
     if options.metric in PAIR_METRICS and options.pair_column is None:
@@ -328,23 +326,23 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise OptionError(f"--layers {text!r}: expected numbers of hidden states, as 0,4,6") from None
 
 
-def _examples(request: Request) -> Examples:
-    from layertap.learn.probing.splits import MAX_WORDS, cross_validation, given_split, read_part
+def _data(request: Request) -> ProbeData:
+    from layertap.learn.labelled import LabelledDataset
+    from layertap.learn.probing.splits import MAX_WORDS, check_for_probe, cross_validation, given_split
     from layertap.text.units import UnitFinder
 
     options = request.options
-    most = options.max_words or MAX_WORDS
+    max_words = options.max_words or MAX_WORDS
     finder = UnitFinder(words=True, pattern=semantics_of(options).compiled_word_pattern())
 
-    def read(source: str) -> Part:
-        with replace(request.source, source=source).open() as reader:
-            return read_part(reader, options.label, source, finder=finder)
+    def read(source: str) -> LabelledDataset:
+        return check_for_probe(LabelledDataset.read(replace(request.source, source=source), options.label, finder))
 
     train = read(options.input)
     if options.test is None:
-        return cross_validation(train, finder=finder, folds=options.folds or 5, seed=options.seed, most=most)
+        return cross_validation(train, finder=finder, folds=options.folds or 5, seed=options.seed, max_words=max_words)
     test, dev = read(options.test), None if options.dev is None else read(options.dev)
-    return given_split(train, test, dev, finder=finder, seed=options.seed, most=most)
+    return given_split(train, test, dev, finder=finder, seed=options.seed, max_words=max_words)
 
 
 def _opened(options: argparse.Namespace) -> Extractor:

@@ -80,18 +80,22 @@ class RepeatedInput(Iterable[Record]):
     def __init__(self, source: Input) -> None:
         if not source.can_be_reread:
             raise OptionError(
-                f"{source.name} can be read once only, and labelled texts are read twice; write them to a file first, "
-                "and name that"
+                f"{source.name} can be read once only, and these records are read more than once; write them to a file "
+                "first, and name that"
             )
         self.source = source
         self._state: FileState | None = None
 
     def __iter__(self) -> Iterator[Record]:
+        return (record for _, record in self.located())
+
+    def located(self) -> Iterator[tuple[str, Record]]:
+        """Yield each record with its place in the file, for example `line 7`."""
         with self.source.open() as reader:
             if self._state is not None:
                 reader.check_same(self._state)
             self._state = reader.state
-            yield from reader
+            yield from reader.located()
 
 
 def check_read_once(sources: Iterable[str | os.PathLike[str]]) -> None:

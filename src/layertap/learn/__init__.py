@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from layertap.backends.here import require_torch
 
 if TYPE_CHECKING:
-    from layertap.learn.finetuning.encoding import LabelledTexts
     from layertap.learn.finetuning.options import TrainingOptions
     from layertap.learn.finetuning.run import finetune
     from layertap.learn.fitting.fit import fit_head
     from layertap.learn.heads.classifier import Classifier
     from layertap.learn.heads.head import Head
+    from layertap.learn.labelled import LabelledTexts
     from layertap.learn.vectors.text_features import TextFeatures
 
 __all__ = ["Classifier", "Head", "LabelledTexts", "TextFeatures", "TrainingOptions", "finetune", "fit_head"]
@@ -28,7 +28,7 @@ __all__ = ["Classifier", "Head", "LabelledTexts", "TextFeatures", "TrainingOptio
 _MODULES = {
     "Classifier": "heads.classifier",
     "Head": "heads.head",
-    "LabelledTexts": "finetuning.encoding",
+    "LabelledTexts": "labelled",
     "TextFeatures": "vectors.text_features",
     "TrainingOptions": "finetuning.options",
     "finetune": "finetuning.run",

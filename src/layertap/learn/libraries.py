@@ -1,4 +1,4 @@
-"""The libraries of the extra `learn`, asked for in one place."""
+"""Check for the libraries of the extra `learn`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from importlib.util import find_spec
 from layertap.errors import BackendError
 
 PACKAGES = {"sklearn": "scikit-learn", "seqeval": "seqeval"}
-"""Module -> what it is called where one installs it."""
+"""Name of the distribution of each module."""
 
 
 def require_libraries(what: str, *modules: str) -> None:
-    """Refuses where a library is not installed.
+    """Refuse to go on if a library is not installed.
 
     Args:
-        what: what needs it, for the message.
-        modules: names in `PACKAGES`.
+        what: name of what needs the libraries, for the message.
+        modules: names of modules in `PACKAGES`.
 
     Raises:
-        BackendError: naming the first that is missing, and how to get it.
+        BackendError: a library is missing; the message names it and how to install it.
     """
     missing = next((name for name in modules if find_spec(name) is None), None)
     if missing is not None:

@@ -1,4 +1,4 @@
-"""How good predicted classes and entities are, those found by seqeval; how far two numbers agree."""
+"""Metrics of predicted classes, of entities (by seqeval), and of the agreement of two sets of numbers."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from layertap.learn.arrays import Float64Array, Int64Array
 from layertap.learn.libraries import require_libraries
+from layertap.learn.tags import Scheme, in_scheme
 
-Classes = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Scores = dict[str, Any]
 
-TINY = 1e-12
-"""A spread below which numbers are the same but for rounding."""
+MIN_SPREAD = 1e-12
+"""Spread below which numbers are equal up to rounding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Tally:
-    """How often each pair of a true and a predicted class occurs; a row of `counts` each for R resamples.
+class ConfusionCounts:
+    """Number of occurrences of each pair of a true and a predicted class, in R resamples.
 
     Attributes:
-        true, predicted: of the P pairs that occur.
+        true: int64 [P], true class of each pair that occurs.
+        predicted: int64 [P], predicted class of each pair.
         counts: float64 [R, P].
-        num_classes: K.
+        num_classes: K, number of classes.
     """
 
-    true: Classes
-    predicted: Classes
-    counts: Floats
+    true: Int64Array
+    predicted: Int64Array
+    counts: Float64Array
     num_classes: int
 
     @classmethod
-    def of(cls, true: Classes, predicted: Classes, num_classes: int) -> Tally:
-        """Counts N rows."""
+    def of(cls, true: Int64Array, predicted: Int64Array, num_classes: int) -> ConfusionCounts:
+        """Count the pairs of N rows."""
         pairs, counts = np.unique(true * num_classes + predicted, return_counts=True)
         return cls(
             true=pairs // num_classes,
@@ -45,72 +45,77 @@ class Tally:
             num_classes=num_classes,
         )
 
-    def of_classes(self, classes: Classes, weights: Floats | None = None) -> Floats:
-        """float64 [R, K]: counts added up by a class of each pair."""
+    def per_class(self, classes: Int64Array, weights: Float64Array | None = None) -> Float64Array:
+        """Add up counts by one of the classes of each pair: float64 [R, K]."""
         chosen = self.counts if weights is None else self.counts * weights
-        found: Floats = np.zeros((len(chosen), self.num_classes))
-        np.add.at(found.T, classes, chosen.T)
-        return found
+        sums: Float64Array = np.zeros((len(chosen), self.num_classes))
+        np.add.at(sums.T, classes, chosen.T)
+        return sums
 
     @property
-    def right(self) -> Floats:
-        """float64 [P]: 1 where prediction and truth agree."""
-        same: Floats = (self.true == self.predicted).astype(np.float64)
+    def correct(self) -> Float64Array:
+        """Whether prediction and truth agree, float64 [P]: 1 or 0."""
+        same: Float64Array = (self.true == self.predicted).astype(np.float64)
         return same
 
 
-def accuracy(tally: Tally) -> Floats:
-    """The share of right predictions."""
-    found: Floats = tally.counts @ tally.right / tally.counts.sum(axis=1)
-    return found
+def accuracy(confusion: ConfusionCounts) -> Float64Array:
+    """Return the share of correct predictions."""
+    shares: Float64Array = confusion.counts @ confusion.correct / confusion.counts.sum(axis=1)
+    return shares
 
 
-def macro_f1(tally: Tally) -> Floats:
-    """The mean of the classes' F1; a class that neither occurs nor is predicted does not count."""
-    right = tally.of_classes(tally.true, tally.right)
-    both = tally.of_classes(tally.true) + tally.of_classes(tally.predicted)
-    found: Floats = _ratio(2 * right, both).sum(axis=1) / (both > 0).sum(axis=1)
-    return found
+def macro_f1(confusion: ConfusionCounts) -> Float64Array:
+    """Return the mean F1 of all classes that occur or are predicted."""
+    correct = confusion.per_class(confusion.true, confusion.correct)
+    both = confusion.per_class(confusion.true) + confusion.per_class(confusion.predicted)
+    means: Float64Array = _ratio(2 * correct, both).sum(axis=1) / (both > 0).sum(axis=1)
+    return means
 
 
-def mcc(tally: Tally) -> Floats:
-    """Matthews correlation, for any number of classes (Gorodkin 2004); 0 where one class has everything."""
-    total = tally.counts.sum(axis=1)
-    true, predicted = tally.of_classes(tally.true), tally.of_classes(tally.predicted)
-    above = tally.counts @ tally.right * total - (true * predicted).sum(axis=1)
+def mcc(confusion: ConfusionCounts) -> Float64Array:
+    """Return the Matthews correlation for any number of classes (Gorodkin 2004); 0 if one class has all rows."""
+    total = confusion.counts.sum(axis=1)
+    true, predicted = confusion.per_class(confusion.true), confusion.per_class(confusion.predicted)
+    above = confusion.counts @ confusion.correct * total - (true * predicted).sum(axis=1)
     below = np.sqrt((total**2 - (true**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1)))
     return _ratio(above, below)
 
 
-METRICS: Mapping[str, Callable[[Tally], Floats]] = {"accuracy": accuracy, "macro_f1": macro_f1, "mcc": mcc}
+METRICS: Mapping[str, Callable[[ConfusionCounts], Float64Array]] = {
+    "accuracy": accuracy,
+    "macro_f1": macro_f1,
+    "mcc": mcc,
+}
+"""Metrics of predicted classes, by name."""
 
 
 def class_scores(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
-    """All of `METRICS`, and precision, recall, F1 and support of each class that occurs in either."""
+    """Return all of `METRICS`, and precision, recall, F1 and support of each class that occurs or is predicted."""
     classes, places = np.unique([*gold, *predicted], return_inverse=True)
-    tally = Tally.of(places[: len(gold)], places[len(gold) :], len(classes))
-    right = tally.of_classes(tally.true, tally.right)[0]
-    true, found = tally.of_classes(tally.true)[0], tally.of_classes(tally.predicted)[0]
-    parts = [_ratio(right, found), _ratio(right, true), _ratio(2 * right, true + found), true]
-    return {name: float(measure(tally)[0]) for name, measure in METRICS.items()} | {
+    confusion = ConfusionCounts.of(places[: len(gold)], places[len(gold) :], len(classes))
+    correct = confusion.per_class(confusion.true, confusion.correct)[0]
+    true, given = confusion.per_class(confusion.true)[0], confusion.per_class(confusion.predicted)[0]
+    parts = [_ratio(correct, given), _ratio(correct, true), _ratio(2 * correct, true + given), true]
+    return {name: float(measure(confusion)[0]) for name, measure in METRICS.items()} | {
         "classes": _by_name(classes.tolist(), parts)
     }
 
 
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Scores:
-    """Precision, recall and F1 over entities that agree in bounds and type (micro), and of each type.
+    """Return precision, recall and F1 of entities (micro), and of each type; a match has the same bounds and type.
 
-    Tags are BIO or IO; an entity is what conlleval takes for one.
+    Tags are BIO or IO; entities are those that conlleval counts.
     """
     require_libraries("measuring entities", "sklearn", "seqeval")
     from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
 
-    truth, found = list(map(list, gold)), list(map(list, predicted))
-    kinds = sorted({tag[2:] for tags in (*truth, *found) for tag in tags if tag != "O"})
+    truth, given = list(map(list, gold)), list(map(list, predicted))
+    kinds = sorted({tag[2:] for tags in (*truth, *given) for tag in tags if tag != "O"})
     if not kinds:
         return {"precision": 0.0, "recall": 0.0, "f1": 0.0, "types": {}}
-    precision, recall, f1, _ = precision_recall_fscore_support(truth, found, average="micro", zero_division=0)
-    parts = precision_recall_fscore_support(truth, found, average=None, zero_division=0)
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, given, average="micro", zero_division=0)
+    parts = precision_recall_fscore_support(truth, given, average=None, zero_division=0)
     return {
         "precision": float(precision),
         "recall": float(recall),
@@ -119,61 +124,79 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     }
 
 
-def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Floats:
-    """float64 [S, 3]: entities of each sentence that are right, predicted, and true, as seqeval finds them."""
+def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Float64Array:
+    """Count correct, predicted and true entities of S sentences, as seqeval does: float64 [S, 3]."""
     require_libraries("measuring entities", "seqeval")
     from seqeval.metrics.sequence_labeling import get_entities
 
     rows = []
-    for truth, found in zip(gold, predicted, strict=True):
-        one, other = set(get_entities(list(truth))), set(get_entities(list(found)))
+    for truth, given in zip(gold, predicted, strict=True):
+        one, other = set(get_entities(list(truth))), set(get_entities(list(given)))
         rows.append((len(one & other), len(other), len(one)))
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
-def entity_f1(counts: Floats) -> Floats:
-    """float64 [R]: F1 of right, predicted and true entities [R, 3]; 0 where there are none."""
+def head_scores(scheme: Scheme | None, gold: Sequence[tuple[str, ...]], predicted: Sequence[str]) -> Scores:
+    """Return the metrics of a head: those of classes, and those of entities under `entities` if the tags mark them.
+
+    Args:
+        scheme: tagging scheme of the head, or None if it classifies texts.
+        gold: true labels of N records; one each if the head classifies texts.
+        predicted: predicted labels of all records, end to end.
+    """
+    learned = [label if scheme is None else in_scheme(label, scheme) for labels in gold for label in labels]
+    scores = class_scores(learned, predicted)
+    if scheme in ("bio", "io"):
+        rest = iter(predicted)
+        scores["entities"] = entity_scores(gold, [[next(rest) for _ in labels] for labels in gold])
+    return scores
+
+
+def entity_f1(counts: Float64Array) -> Float64Array:
+    """Return the F1 of correct, predicted and true entities [R, 3], float64 [R]; 0 if there are no entities."""
     return _ratio(2 * counts[:, 0], counts[:, 1] + counts[:, 2])
 
 
-def correlation(metric: str, one: Floats, other: Floats, counts: Floats) -> Floats:
-    """float64 [R]: how far numbers [N] agree, each taken as often as `counts` [R, N] says.
+def correlation(metric: str, one: Float64Array, other: Float64Array, counts: Float64Array) -> Float64Array:
+    """Return the correlation of two sets of N numbers in R resamples, float64 [R].
 
-    0 where one of them is the same everywhere.
+    The correlation is 0 if one set is constant.
 
     Args:
-        metric: a name of `CORRELATIONS`.
-        one, other, counts: as above.
+        metric: name of a correlation in `CORRELATIONS`.
+        one: float64 [N].
+        other: float64 [N].
+        counts: float64 [R, N], number of times that each pair occurs in each resample.
     """
     one, other = (CORRELATIONS[metric](values, counts) for values in (one, other))
     total = counts.sum(axis=1, keepdims=True)
     one = one - (counts * one).sum(axis=1, keepdims=True) / total
     other = other - (counts * other).sum(axis=1, keepdims=True) / total
     below = np.sqrt((counts * one**2).sum(axis=1) * (counts * other**2).sum(axis=1))
-    return _ratio((counts * one * other).sum(axis=1), np.where(below > TINY, below, 0.0))
+    return _ratio((counts * one * other).sum(axis=1), np.where(below > MIN_SPREAD, below, 0.0))
 
 
-def ranks(values: Floats, counts: Floats) -> Floats:
-    """float64 [R, N]: ranks of numbers [N] that are there `counts` [R, N] times; equal ones share the middle."""
+def ranks(values: Float64Array, counts: Float64Array) -> Float64Array:
+    """Return the ranks of numbers [N] that occur `counts` [R, N] times, float64 [R, N]; ties share their mean rank."""
     _, place = np.unique(values, return_inverse=True)
     order = np.argsort(place, kind="stable")
     begins = np.flatnonzero(np.diff(place[order], prepend=-1))
     held = np.add.reduceat(counts[:, order], begins, axis=1)
-    found: Floats = (held.cumsum(axis=1) - (held - 1) / 2)[:, place]
-    return found
+    in_order: Float64Array = (held.cumsum(axis=1) - (held - 1) / 2)[:, place]
+    return in_order
 
 
-CORRELATIONS: Mapping[str, Callable[[Floats, Floats], Floats]] = {
+CORRELATIONS: Mapping[str, Callable[[Float64Array, Float64Array], Float64Array]] = {
     "spearman": ranks,
     "pearson": lambda values, _: values,
 }
-"""What stands for numbers in a correlation."""
+"""Transformation of the numbers before Pearson's correlation, by the name of the metric."""
 
 
-def _ratio(part: Floats, whole: Floats) -> Floats:
-    """Where there is nothing, 0."""
-    found: Floats = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
-    return found
+def _ratio(part: Float64Array, whole: Float64Array) -> Float64Array:
+    """Divide two arrays, with 0 for a division by zero."""
+    ratios: Float64Array = np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    return ratios
 
 
 def _by_name(names: Sequence[str], parts: Sequence[Any]) -> dict[str, dict[str, float | int]]:

@@ -1,4 +1,4 @@
-"""Tags of words: which scheme they follow, and the entities that they mark."""
+"""Tags of words: tagging schemes, and the entities that tags mark."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Scheme = Literal["bio", "io", "tags"]
 SCHEMES: tuple[Scheme, ...] = ("bio", "io", "tags")
 OUTSIDE = "O"
 CLOSING = ("E-", "S-", "L-", "U-")
-"""What BIOES and BILOU have beside B- and I-: tags of last words."""
+"""Prefixes of tags of last words, which BIOES and BILOU have beside B- and I-."""
 BEGINNING = ("B-", "S-", "U-")
-"""Tags of first words."""
+"""Prefixes of tags of first words."""
 
 
 def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
-    """The scheme of training tags.
+    """Return the tagging scheme of training tags.
 
     Args:
-        tags: all that there are.
-        asked: a scheme, or "auto": "bio" where all are `O`, `B-...` or `I-...` and some begin with B-, "io" where they
-            are `O` and `I-...`, else "tags", which mark no entities. "io" asked for of BIO tags takes B- as I-.
+        tags: all tags that occur.
+        asked: a scheme, or "auto": "bio" if all tags are `O`, `B-...` or `I-...` and some start with B-, "io" if they
+            are `O` and `I-...`, else "tags", which marks no entities. "io" learns the B- of BIO tags as I-.
 
     Raises:
         OptionError: there is no such scheme.
@@ -35,15 +35,15 @@ def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
     strange = sorted(tag for tag in entity if not _is_entity_tag(tag))
     if asked in ("bio", "io") and strange:
         raise InputError(
-            f"scheme {asked}: {', '.join(map(repr, strange[:5]))}: expected O, B-type and I-type; scheme tags takes "
-            "any, and marks no entities"
+            f"scheme {asked}: {', '.join(map(repr, strange[:5]))}: expected O, B-type and I-type; the scheme tags "
+            "takes any tags, and marks no entities"
         )
     if asked == "auto" and strange:
         closing = all(tag[:2] in ("B-", "I-", *CLOSING) and len(tag) > 2 for tag in entity)
         if OUTSIDE in tags and closing:
             raise InputError(
-                f"tags such as {strange[0]!r} are of BIOES or BILOU; write them as BIO (E-, L- as I-; S-, U- as B-), "
-                "or ask for the scheme tags, which marks no entities"
+                f"tags such as {strange[0]!r} are BIOES or BILOU; convert them to BIO (E-, L- to I-; S-, U- to B-), "
+                "or choose the scheme tags, which marks no entities"
             )
         return "tags"
     if asked == "auto":
@@ -52,7 +52,7 @@ def scheme_of(tags: Collection[str], asked: str = "auto") -> Scheme:
 
 
 def mark_entities(tags: Collection[str]) -> bool:
-    """Whether tags are BIO or IO: all `O`, `B-...` or `I-...`, and not all `O`."""
+    """Return whether tags are BIO or IO: all of them `O`, `B-...` or `I-...`, and not all `O`."""
     return {*tags} != {OUTSIDE} and all(tag == OUTSIDE or _is_entity_tag(tag) for tag in tags)
 
 
@@ -61,24 +61,24 @@ def _is_entity_tag(tag: str) -> bool:
 
 
 def in_scheme(tag: str, scheme: Scheme) -> str:
-    """A tag as a head of this scheme learns it: without B- under IO."""
+    """Return the tag that a head with this scheme learns: under IO, I- in place of B-."""
     return f"I-{tag[2:]}" if scheme == "io" and tag.startswith("B-") else tag
 
 
 def entities(tags: Sequence[str]) -> list[tuple[int, int, str]]:
-    """Entities as (first word, one past the last, type), as conlleval counts them.
+    """Return entities as (first word, one past the last word, type), as conlleval counts them.
 
-    An `I-` after `O`, or after another type, begins one. Under IO neighbours of one type are one entity. `E-`, `S-`,
-    `L-` and `U-` of BIOES and BILOU, which hub models have, end one with the word that they stand on.
+    An `I-` after `O`, or after another type, starts an entity. Under IO, neighbouring words of one type are one entity.
+    `E-`, `S-`, `L-` and `U-` of BIOES and BILOU, which models of the hub use, end an entity with their own word.
     """
-    found: list[tuple[int, int, str]] = []
+    spans: list[tuple[int, int, str]] = []
     begin, kind, closed = 0, "", False
     for place, tag in enumerate((*tags, OUTSIDE)):
         prefix, here = tag[:2], "" if tag == OUTSIDE else tag[2:]
         if kind and (here != kind or prefix in BEGINNING or closed):
-            found.append((begin, place, kind))
+            spans.append((begin, place, kind))
             kind = ""
         if here and not kind:
             begin, kind = place, here
         closed = prefix in CLOSING
-    return found
+    return spans

@@ -42,23 +42,23 @@ def with_labels(*labels, texts=None):
 @pytest.mark.parametrize(
     ("data", "dev", "message"),
     [
-        (with_labels("a", None), None, "x.csv: 1 of 2 rows have no label in column 'label', the first of them row 2"),
-        (with_labels("a", ""), None, "1 of 2 rows have no label"),
-        (with_labels("a", float("nan")), None, "1 of 2 rows have no label"),
-        (with_labels("a", 0.5), None, "is 0.5; expected a string or a whole number"),
-        (with_labels(["a"], ["b"], texts=["", ""]), None, "1 label in column 'label', and 0 words"),
+        (with_labels("a", None), None, "x.csv, text 1: column 'label' is empty"),
+        (with_labels("a", ""), None, "text 1: column 'label' is empty"),
+        (with_labels("a", float("nan")), None, "text 1: column 'label' is empty"),
+        (with_labels("a", 0.5), None, "is 0.5; expected a string, a whole number"),
+        (with_labels(["a"], ["b"], texts=["", ""]), None, "column 'label' has 1 label, and the text has 0 words"),
         (
             with_labels([], [], texts=["", ""]),
             None,
-            "x.csv: there is no word in it",
+            "x.csv: no text has a word",
         ),
-        (with_labels("a", "a"), None, "every row has the label 'a'; to learn a difference takes two classes"),
-        (with_labels("a", "b", "a"), None, "one example only of 'b'"),
+        (with_labels("a", "a"), None, "every row has the label 'a'; at least two classes are needed"),
+        (with_labels("a", "b", "a"), None, "only one example of 'b'"),
         (with_labels(), None, "x.csv: there are no rows"),
-        (DATA, with_labels("neg", "other"), "x.csv: one label is not among those of data: 'other'"),
+        (DATA, with_labels("neg", "other"), "x.csv: one label does not occur in data: 'other'"),
         (DATA, with_labels(), "x.csv: there are no rows"),
         (with_labels("a", "b", texts=["x"]), None, "1 texts and 2 labels"),
-        (with_labels("a", "b", texts=["x", None]), None, "text 1 is None, no str"),
+        (with_labels("a", "b", texts=["x", None]), None, "x.csv: text 1 is NoneType; expected a str"),
     ],
 )
 def test_data_that_cannot_be_learned_from_is_refused_before_a_model_is_opened(tmp_path, data, dev, message):
@@ -86,7 +86,7 @@ def test_outputs_that_cannot_be_made_are_refused_first(tmp_path):
         ({"layer_decay": 0}, "layer_decay 0"),
         ({"max_grad_norm": -1}, "max_grad_norm -1"),
         ({"metric": "f1"}, "metric 'f1': expected one of accuracy, macro_f1, mcc, entity_f1"),
-        ({"precision": "float16"}, "precision 'float16': training knows float32 and bfloat16"),
+        ({"precision": "float16"}, "precision 'float16': expected float32 or bfloat16"),
         ({"seed": True}, "seed True"),
         ({"patience": 0}, "patience 0"),
     ],
@@ -100,9 +100,9 @@ def test_options_that_do_not_fit_the_run_are_refused(tmp_path, model, make_check
     def run(options=ONE, **more):
         return finetune(DATA, tmp_path / "out", **{"model": model} | more, options=options)
 
-    with pytest.raises(OptionError, match="patience goes with a dev part"):
+    with pytest.raises(OptionError, match="patience needs dev data"):
         run(TrainingOptions(patience=1))
-    with pytest.raises(OptionError, match="freeze_below 5: this model has blocks 1 to 3; 4 leaves only the head"):
+    with pytest.raises(OptionError, match="freeze_below 5: this model has blocks 1 to 3; 4 trains the head"):
         run(TrainingOptions(freeze_below=5))
     with pytest.raises(OptionError, match="max_length 65: this model takes 64 tokens"):
         run(TrainingOptions(max_length=65))
@@ -162,21 +162,21 @@ def scripted(monkeypatch):
 
 def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(tmp_path, monkeypatch, model, scripted):
     at_best: dict = {}
-    inner = trainer_module.Trainer._look
+    inner = trainer_module.Trainer._evaluate_dev
 
     def look(self):
         inner(self)
         if len(self.evaluations) == 2:
             at_best.update({name: weight.clone().numpy() for name, weight in self.model.stored().items()})
 
-    monkeypatch.setattr(trainer_module.Trainer, "_look", look)
+    monkeypatch.setattr(trainer_module.Trainer, "_evaluate_dev", look)
     scripted += [0.5, 0.7, 0.7, 0.6]
     options = TrainingOptions(epochs=9, batch_size=6, learning_rate=1e-3, patience=2)
     found = finetune(DATA, tmp_path / "out", dev=DATA, model=model, options=options)
     assert [seen.scores["accuracy"] for seen in found.evaluations] == [0.5, 0.7, 0.7, 0.6]
     assert found.kept is not None
     assert (found.kept.step, found.kept.epoch, found.steps) == (6, 2.0, 12)
-    assert any("stopped after 12 of 27 steps: no better accuracy in 2 looks" in note for note in found.notes)
+    assert any("stopped after 12 of 27 steps: no better accuracy in 2 evaluations" in note for note in found.notes)
     written = weights_of(found.folder)
     assert written.keys() == at_best.keys()
     assert all(np.array_equal(written[name], weight) for name, weight in at_best.items())
@@ -229,7 +229,7 @@ def test_what_a_person_should_know_is_noted(tmp_path, make_checkpoint):
     start = make_checkpoint(tmp_path / "start", pooler="untrained")
     found = finetune(data, tmp_path / "out", model=start, options=TrainingOptions(epochs=1, max_length=16))
     assert found.labels == ("0", "2", "10")
-    assert [note for note in found.notes if "2 texts of the training part were cut at the limit" in note]
+    assert [note for note in found.notes if "2 texts of the training data were longer than the limit" in note]
     assert [note for note in found.notes if "stores a pooler that was never trained; it was trained" in note]
     # the limit of training is that of the result, here and in transformers
     assert json.loads((found.folder / "tokenizer_config.json").read_text())["model_max_length"] == 16
@@ -261,13 +261,13 @@ def interrupted(tmp_path, monkeypatch, model, options):
         with pytest.raises(KeyboardInterrupt) as stop:
             finetune(DATA, tmp_path / "out", model=model, options=options)
         (note,) = stop.value.__notes__
-        assert "out.training as it last was; --resume" in note
+        assert "out.training; --resume" in note
 
 
 def test_an_interrupted_run_is_neither_lost_nor_mistaken_for_another(tmp_path, monkeypatch, model):
     options = TrainingOptions(epochs=2, batch_size=6)
     interrupted(tmp_path, monkeypatch, model, options)
-    with pytest.raises(UsageError, match=r"out\.training: an interrupted run is there; go on with it \(--resume"):
+    with pytest.raises(UsageError, match=r"out\.training: it holds an interrupted run; continue it \(--resume"):
         finetune(DATA, tmp_path / "out", model=model, options=options)
     other = TrainingOptions(epochs=2, batch_size=6, learning_rate=1e-3)
     with pytest.raises(UsageError, match=r"learning_rate was 5e-05 and is now 0\.001"):
@@ -307,7 +307,7 @@ def test_epochs_have_orders_of_their_own():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"problem_type": "regression"}, r"its head gives 2 numbers a text \(problem_type regression\)"),
+        ({"problem_type": "regression"}, r"its head gives 2 numbers per text \(problem_type regression\)"),
         ({"problem_type": "ranking"}, "problem_type: expected one of single_label_classification"),
         ({"id2label": {"0": "a", "1": "a"}}, "id2label: expected labels that differ"),
         ({"id2label": {"0": "a"}}, "id2label: expected a label for each of 0 to 1"),

@@ -248,7 +248,7 @@ def test_a_head_of_the_same_labels_is_gone_on_with_and_another_is_not(classifier
     options = TrainingOptions(epochs=1, warmup=1.0)  # one step at learning rate 0
     same = finetune(data, tmp_path / "same", model=folder, options=options)
     np.testing.assert_array_equal(*(Classifier.from_pretrained(f).logits(data.texts) for f in (folder, same.folder)))
-    assert any("went on with the head" in note for note in same.notes)
+    assert any("continued with the head" in note for note in same.notes)
     renamed = LabelledTexts(texts=data.texts, labels=[label.upper() for label in data.labels])
     other = finetune(renamed, tmp_path / "other", model=folder, options=options)
     assert any("a head with other labels" in note for note in other.notes)

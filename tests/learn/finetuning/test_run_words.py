@@ -83,7 +83,7 @@ def test_parts_of_speech_mark_no_entities(tmp_path, model):
     assert found.kept.scores["accuracy"] > 0.95
     assert json.loads((found.folder / "training.json").read_text())["metric"] == "accuracy"
     assert all(not it.entities for it in Classifier.from_pretrained(found.folder).predict(TRAIN.texts[:3]))
-    with pytest.raises(OptionError, match="metric 'entity_f1' goes with tags O, B-type and I-type of words"):
+    with pytest.raises(OptionError, match="metric 'entity_f1' needs tags of words: O, B-type and I-type"):
         finetune(data, tmp_path / "no", model=model, options=TrainingOptions(metric="entity_f1"))
 
 
@@ -128,7 +128,7 @@ def test_words_are_those_of_transformers(tmp_path, make_checkpoint, model_type):
 def test_words_that_are_cut_off_are_not_learned_from_and_are_told(tmp_path, model):
     long = LabelledTexts(texts=[["river"] * 20, ["the", "money"]], labels=[["B-place"] * 20, ["O", "O"]])
     found = finetune(long, tmp_path / "out", dev=long, model=model, options=TrainingOptions(epochs=1, max_length=12))
-    assert "10 words of the training part have no token, or were cut off with theirs" in found.notes
+    assert "10 words of the training data have no token, or their tokens were cut off" in found.notes
     classifier = Classifier.from_pretrained(found.folder)
     logits = classifier.logits(long.texts)
     assert [len(own) for own in logits] == [20, 2]
@@ -179,23 +179,31 @@ GOOD = tagged(["O", "B-x"], ["B-x", "O"])
 @pytest.mark.parametrize(
     ("data", "dev", "message"),
     [
-        (tagged(["O", "B-x"], ["O"]), None, "row 2: 1 label in column 'label', and 2 words; each word needs one"),
-        (tagged(["O", "B-x"], ["O"], texts=["a b", "c d e"]), None, "row 2: 1 label in column 'label', and 3 words"),
-        (tagged(["O", None]), None, "row 1: item 2: the label in column 'label' is empty"),
-        (tagged(["O", "B-x"], "O"), None, "holds lists in some rows and single labels in others"),
+        (tagged(["O", "B-x"], ["O"]), None, "text 1: column 'label' has 1 label, and the text has 2 words"),
+        (
+            tagged(["O", "B-x"], ["O"], texts=["a b", "c d e"]),
+            None,
+            "text 1: column 'label' has 1 label, and the text has 3 words",
+        ),
+        (tagged(["O", None]), None, "text 0: item 2 of column 'label' is empty"),
+        (tagged(["O", "B-x"], "O"), None, "holds a single label, and lists in the rows before"),
         (tagged(["O", "O"]), None, "every word has the label 'O'"),
-        (tagged(["O", "B-x"], ["O", "O"]), None, "one example only of 'B-x'"),
-        (tagged([], [], texts=[[], []]), None, "x.conll: there is no word in it"),
-        (tagged(["O", "S-x"], ["O", "E-x"]), None, "are of BIOES or BILOU; write them as BIO"),
-        (GOOD, tagged(["O", "B-y"]), "one label is not among those of x.conll: 'B-y'"),
-        (GOOD, tagged([], texts=[[]]), "x.conll: there is no word in it"),
+        (tagged(["O", "B-x"], ["O", "O"]), None, "only one example of 'B-x'"),
+        (tagged([], [], texts=[[], []]), None, "x.conll: no text has a word"),
+        (tagged(["O", "S-x"], ["O", "E-x"]), None, "are BIOES or BILOU; convert them to BIO"),
+        (GOOD, tagged(["O", "B-y"]), "one label does not occur in x.conll: 'B-y'"),
+        (GOOD, tagged([], texts=[[]]), "x.conll: no text has a word"),
         (GOOD, tagged(), "x.conll: there are no rows"),
-        (GOOD, tagged("a", "b"), "x.conll has one label a row, and x.conll has lists of labels"),
-        (tagged(["O", "B-x"], ["B-x", "O"], texts=[["a", 3], ["b", "c"]]), None, "text 0 is 3, no str"),
+        (GOOD, tagged("a", "b"), "x.conll has one label per row, and x.conll has lists of labels"),
+        (
+            tagged(["O", "B-x"], ["B-x", "O"], texts=[["a", 3], ["b", "c"]]),
+            None,
+            "text 0 is a list of other things than words",
+        ),
         (
             LabelledTexts(texts=["a b"], labels=[["O", "O"]], pairs=["c"], source="x"),
             None,
-            "x: row 1: it is a pair; words and spans, and details of them, are of single texts",
+            "x, text 0: it is a pair; words and spans, and details of them, are of single texts",
         ),
     ],
 )
@@ -207,9 +215,9 @@ def test_tags_that_cannot_be_learned_from_are_refused_before_a_model_is_opened(t
 
 def test_tags_of_the_test_part_are_checked_before_a_model_is_opened(tmp_path):
     for test, message in (
-        (tagged(["O", "I-x"]), "one label is not among those of x.conll: 'I-x'"),
-        (tagged(["O"]), "row 1: 1 label in column 'label', and 2 words"),
-        (tagged([], texts=[""]), "there is no word in it"),
+        (tagged(["O", "I-x"]), "one label does not occur in x.conll: 'I-x'"),
+        (tagged(["O"]), "text 0: column 'label' has 1 label, and the text has 2 words"),
+        (tagged([], texts=[""]), "no text has a word"),
     ):
         with pytest.raises(InputError, match=message):
             finetune(GOOD, tmp_path / "out", test=test, model=tmp_path / "no-such-model")
@@ -217,7 +225,7 @@ def test_tags_of_the_test_part_are_checked_before_a_model_is_opened(tmp_path):
 
 def test_a_scheme_goes_with_tags(tmp_path):
     texts = LabelledTexts(texts=["a", "b"] * 2, labels=["x", "y"] * 2)
-    with pytest.raises(OptionError, match="scheme 'bio' goes with lists of tags"):
+    with pytest.raises(OptionError, match="scheme 'bio' is for tags of words"):
         finetune(texts, tmp_path / "out", scheme="bio")
     with pytest.raises(InputError, match="scheme bio: 'NOUN'"):
         finetune(tagged(["O", "NOUN"], ["O", "NOUN"]), tmp_path / "out", scheme="bio")

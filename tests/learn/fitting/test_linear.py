@@ -10,15 +10,15 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 from sklearn.linear_model import LogisticRegression
 
 from layertap.learn.fitting import linear
-from layertap.learn.fitting.linear import Examples, Training, cross_entropy, fit_linear
+from layertap.learn.fitting.linear import SolverOptions, TrainingData, cross_entropy, fit_linear
 
 
-def examples(*, layers: int = 1, count: int = 200, width: int = 6, classes: int = 3, seed: int = 0) -> Examples:
+def examples(*, layers: int = 1, count: int = 200, width: int = 6, classes: int = 3, seed: int = 0) -> TrainingData:
     random = np.random.default_rng(seed)
     vectors = random.standard_normal((layers, count, width)).astype(np.float32)
     truth = random.standard_normal((width, classes))
     labels = (vectors[-1] @ truth + random.standard_normal((count, classes))).argmax(axis=1)
-    return Examples(vectors=vectors, classes=labels, weights=np.ones(count))
+    return TrainingData(vectors=vectors, classes=labels, weights=np.ones(count))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -30,11 +30,11 @@ def test_the_solution_is_that_of_scikit_learn(classes, l2, balanced, monkeypatch
     if balanced:
         counts = np.bincount(data.classes)
         each = len(data.classes) / (classes * counts)
-        data = Examples(vectors=data.vectors, classes=data.classes, weights=each[data.classes])
+        data = TrainingData(vectors=data.vectors, classes=data.classes, weights=each[data.classes])
     oracle = LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000, class_weight="balanced" if balanced else None).fit(
         data.vectors[0].astype(np.float64), data.classes
     )
-    fitted = fit_linear(data, classes, Training(l2=l2, tolerance=1e-7))
+    fitted = fit_linear(data, classes, SolverOptions(l2=l2, tolerance=1e-7))
     weight, bias = fitted.parameters.for_classes()
     logits = data.vectors[0] @ weight.T + bias
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -46,11 +46,11 @@ def test_the_solution_is_that_of_scikit_learn(classes, l2, balanced, monkeypatch
 def test_early_stopping_keeps_the_best_of_the_validation_part():
     data = examples(count=40, width=30, classes=2)
     held = examples(count=200, width=30, classes=2)
-    held = Examples(
+    held = TrainingData(
         vectors=held.vectors, classes=np.random.default_rng(3).permutation(held.classes), weights=held.weights
     )
-    to_the_end = fit_linear(data, 2, Training(l2=1e-4))
-    fitted = fit_linear(data, 2, Training(l2=1e-4, patience=3), validation=held)
+    to_the_end = fit_linear(data, 2, SolverOptions(l2=1e-4))
+    fitted = fit_linear(data, 2, SolverOptions(l2=1e-4, patience=3), validation=held)
     assert fitted.ended == "stopped early"
     assert fitted.validation_loss == pytest.approx(cross_entropy(fitted.parameters, held))
     assert fitted.validation_loss < cross_entropy(to_the_end.parameters, held)
@@ -58,9 +58,9 @@ def test_early_stopping_keeps_the_best_of_the_validation_part():
 
 
 def test_the_limit_of_iterations_is_said():
-    assert fit_linear(examples(), 3, Training(max_iterations=2)).ended == "at the limit of iterations"
+    assert fit_linear(examples(), 3, SolverOptions(max_iterations=2)).ended == "at the limit of iterations"
 
 
 def test_the_same_numbers_again():
-    first, second = (fit_linear(examples(), 3, Training()).parameters.flat() for _ in range(2))
+    first, second = (fit_linear(examples(), 3, SolverOptions()).parameters.flat() for _ in range(2))
     np.testing.assert_array_equal(first, second)

@@ -156,7 +156,7 @@ def test_gradients_of_a_step_are_those_of_transformers(family_model, tmp_path, m
     found = finetune(
         labelled, tmp_path / "out", model=start, options=TrainingOptions(epochs=1, batch_size=6, batch_tokens=20)
     )
-    assert any("went on with the head" in note for note in found.notes)
+    assert any("continued with the head" in note for note in found.notes)
     model, tokenizer = reference(start, "TokenClassification" if words else "SequenceClassification")
     reference_loss(model, tokenizer, labelled, found.labels, words=words).backward()
     compared = 0
@@ -211,7 +211,7 @@ def test_layers_below_the_last_that_a_masked_language_model_stores_are_gone_on_w
 def test_a_head_of_another_kind_is_not_gone_on_with(family_model, tmp_path, family, end, names):
     start = family_model(tmp_path / "start", family, end, id2label={0: "a", 1: "b"})
     found = finetune(data(8), tmp_path / "out", model=start, options=TrainingOptions(epochs=1, warmup=1.0))
-    assert "the checkpoint stores a head of another kind; a new one took its place" in found.notes
+    assert "the checkpoint stores a head of another kind; a new one replaced it" in found.notes
     assert names <= load_file(found.folder / "model.safetensors").keys()
 
 
@@ -220,7 +220,7 @@ def test_a_head_with_other_rows_than_its_labels_is_not_gone_on_with(family_model
     config = json.loads((start / "config.json").read_text())
     (start / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b"}}))
     found = finetune(data(8), tmp_path / "out", model=start, options=TrainingOptions(epochs=1))
-    assert "the checkpoint stores a head with other labels; a new one took its place" in found.notes
+    assert "the checkpoint stores a head with other labels; a new one replaced it" in found.notes
 
 
 def test_layers_that_share_weights(family_model, tmp_path, monkeypatch):

@@ -127,12 +127,12 @@ def test_a_stream_carries_tags_and_entities(extractor, head):
 @pytest.mark.parametrize(
     ("tags", "match"),
     [
-        ([["O"], ["O", "B-x"]], "row 1: 1 label in column 'label', and 2 words"),
-        ([["O", "B-x"], ["O", "O"]], "one example only of 'B-x'"),
+        ([["O"], ["O", "B-x"]], "text 0: column 'label' has 1 label, and the text has 2 words"),
+        ([["O", "B-x"], ["O", "O"]], "only one example of 'B-x'"),
         ([["O", "O"], ["O", "O"]], "every word has the label 'O'"),
-        ([["O", None], ["B-x", "B-x"]], "row 1: item 2: the label .* is empty"),
-        ([["O", "S-x"], ["O", "S-x"]], "are of BIOES or BILOU"),
-        ([["O", "B-x"], "O"], "holds lists in some rows"),
+        ([["O", None], ["B-x", "B-x"]], "text 0: item 2 of column 'label' is empty"),
+        ([["O", "S-x"], ["O", "S-x"]], "are BIOES or BILOU"),
+        ([["O", "B-x"], "O"], "holds a single label, and lists in the rows before"),
     ],
 )
 def test_tags_that_do_not_fit_are_refused_before_anything_runs(extractor, tags, match, runs):
@@ -142,9 +142,9 @@ def test_tags_that_do_not_fit_are_refused_before_anything_runs(extractor, tags, 
 
 
 def test_parts_must_agree(extractor, runs):
-    with pytest.raises(InputError, match="the test part has one label a row, and the training part has lists"):
+    with pytest.raises(InputError, match="test data has one label per row, and training data has lists"):
         fit_head(*TRAIN, extractor=extractor, test=(["x"], ["O"]))
-    with pytest.raises(InputError, match=r"the test part: one label is not among .*: 'B-odd'"):
+    with pytest.raises(InputError, match=r"test data: one label does not occur in .*: 'B-odd'"):
         fit_head(*TRAIN, extractor=extractor, test=([["x"]], [["B-odd"]]))
     with pytest.raises(FeatureError, match="gives one vector per text, and the labels are one per word"):
         fit_head(*TRAIN, "last_hidden_state.mean", extractor=extractor)

@@ -12,7 +12,7 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 from scipy import stats
 from sklearn import metrics
 
-from layertap.learn.metrics import METRICS, Tally, class_scores, correlation, entity_counts, entity_f1
+from layertap.learn.metrics import METRICS, ConfusionCounts, class_scores, correlation, entity_counts, entity_f1
 from layertap.learn.probing.bootstrap import Gold, correlated, shuffled
 
 ORACLES = {
@@ -35,7 +35,7 @@ def scored(metric, true, predicted, num_classes, *, seed, groups=None):
 @pytest.mark.filterwarnings("ignore:A single label:UserWarning")
 def test_metrics_are_scikit_learns(pairs, metric):
     true, predicted = np.array(pairs, dtype=np.int64).T
-    found = METRICS[metric](Tally.of(true, predicted, 4))[0]
+    found = METRICS[metric](ConfusionCounts.of(true, predicted, 4))[0]
     assert found == pytest.approx(ORACLES[metric](true, predicted), abs=1e-12)
 
 

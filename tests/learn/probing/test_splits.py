@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
 from layertap.errors import InputError, OptionError
-from layertap.learn.probing.splits import cross_validation, given_split, read_part
-from layertap.records import Record
+from layertap.learn.labelled import LabelledDataset
+from layertap.learn.probing.splits import check_for_probe, cross_validation, given_split
 from layertap.text.units import UnitFinder
 
 FINDER = UnitFinder(words=True)
@@ -17,11 +17,7 @@ FINDER = UnitFinder(words=True)
 
 def part(labels, texts=None, source="data.csv"):
     texts = [f"text {i} of {source}" for i in range(len(labels))] if texts is None else texts
-    records = [
-        Record(row=row, text=text, columns={"y": label})
-        for row, (text, label) in enumerate(zip(texts, labels, strict=True))
-    ]
-    return read_part(records, "y", source, finder=FINDER)
+    return LabelledDataset.of_texts(texts, labels, FINDER, source=source)
 
 
 def crossed(part, *, folds=5, seed=0):
@@ -39,12 +35,12 @@ def test_labels_are_words_or_whole_numbers():
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        (None, r"data.csv: 1 of 2 rows have no label in column 'y', the first of them row 2; label them or"),
-        ("", "have no label"),
-        (float("nan"), "have no label"),
-        (2.5, "data.csv: row 2: the label in column 'y' is 2.5; expected a string or a whole number"),
+        (None, r"data.csv, text 1: column 'label' is empty; fill it in, or remove the row"),
+        ("", "is empty"),
+        (float("nan"), "is empty"),
+        (2.5, "data.csv, text 1: column 'label' is 2.5; expected a string, a whole number"),
         (float("inf"), "is inf; expected"),
-        (["a"], "holds lists in some rows and single labels in others"),
+        (["a"], "holds a list, and single labels in the rows before"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused(label, message):
@@ -58,15 +54,15 @@ def test_no_text_is_refused():
 
 
 def test_one_class_and_rare_classes_are_refused():
-    with pytest.raises(InputError, match=r"data.csv: every row has the label 'a'; to learn a difference takes two"):
+    with pytest.raises(InputError, match=r"data.csv: every row has the label 'a'; at least two classes are needed"):
         crossed(part(["a"] * 9))
-    with pytest.raises(InputError, match="one example only of 'b'"):
+    with pytest.raises(InputError, match="only one example of 'b'"):
         crossed(part(["a"] * 9 + ["b"]))
     with pytest.raises(InputError, match="class 'b' has 2 examples, and 3-fold cross-validation needs 3 of each"):
         crossed(part(["a"] * 9 + ["b"] * 2), folds=3)
     with pytest.raises(OptionError, match="expected at least 2"):
         crossed(part(["a", "b"] * 9), folds=1)
-    with pytest.raises(InputError, match="one example only of 'b'"):
+    with pytest.raises(InputError, match="only one example of 'b'"):
         divided(part(["a", "a", "b"]), part(["a"], source="test.csv"))
     with pytest.raises(InputError, match="every row has the label 'a'"):
         divided(part(["a", "a"]), part(["a"], source="test.csv"))
@@ -74,9 +70,9 @@ def test_one_class_and_rare_classes_are_refused():
 
 def test_labels_that_are_new_in_a_test_part_are_refused():
     train = part(["a", "b"] * 3)
-    with pytest.raises(InputError, match=r"test.csv: 2 labels are not among those of data.csv: 'c'; only 'a', 'b' can"):
+    with pytest.raises(InputError, match=r"test.csv: 2 labels do not occur in data.csv: 'c'; known are 'a', 'b'"):
         divided(train, part(["a", "c", "c"], source="test.csv"))
-    with pytest.raises(InputError, match=r"dev.csv: one label is not among those"):
+    with pytest.raises(InputError, match=r"dev.csv: one label does not occur in data.csv"):
         divided(train, part(["a"], source="test.csv"), part(["c"], source="dev.csv"))
 
 
@@ -105,9 +101,9 @@ def test_a_given_split_leaves_out_what_was_learned_from():
     (split,) = examples.splits
     assert [examples.texts[row] for row in split.test] == ["new 1", "new 2"]
     assert examples.classes[split.test].tolist() == [0, 1]
-    assert examples.notes == ("1 texts of test.csv stand in data.csv, too, and were left out",)
+    assert examples.notes == ("1 texts of test.csv also occur in data.csv and were left out",)
     assert len(split.validate) == 2
-    with pytest.raises(InputError, match=r"test.csv: every text of it stands in data.csv"):
+    with pytest.raises(InputError, match=r"test.csv: every text also occurs in data.csv"):
         divided(train, part(["a"], [train.records[0].text], source="test.csv"))
 
 
@@ -129,17 +125,11 @@ def test_numbers_are_sorted_as_numbers():
     assert np.bincount(crossed(part(labels), folds=3, seed=0).classes).tolist() == [3] * 11
 
 
-def sentences(*given):
-    """Records of given words: `("a/X b/Y", ...)`."""
-    pairs = [[word.split("/") for word in sentence.split()] for sentence in given]
-    return [
-        Record.of_words(row, [word for word, _ in words], columns={"tag": [tag for _, tag in words]})
-        for row, words in enumerate(pairs)
-    ]
-
-
 def words_part(*given, source="data.conll"):
-    return read_part(sentences(*given), "tag", source, finder=FINDER)
+    """Given words and their tags: `("a/X b/Y", ...)`."""
+    sentences = [[word.split("/") for word in sentence.split()] for sentence in given]
+    texts = [[word for word, _ in words] for words in sentences]
+    return LabelledDataset.of_texts(texts, [[tag for _, tag in words] for words in sentences], FINDER, source=source)
 
 
 def test_words_of_sentences():
@@ -154,23 +144,22 @@ def test_words_of_sentences():
 @pytest.mark.parametrize(
     ("tags", "message"),
     [
-        (["D"], r"data.conll: row 1: 1 label in column 'tag', and 2 words; each word needs one"),
-        (None, "1 of 1 rows have no label in column 'tag'"),
-        ("D N", "it has given words, and column 'tag' one label for all"),
-        (["D", None], "row 1: item 2: the label in column 'tag' is empty"),
+        (["D"], r"data.conll, text 0: column 'label' has 1 label, and the text has 2 words; give one label per word"),
+        (None, "data.conll, text 0: column 'label' is empty"),
+        ("D N", "its texts are given as words, and have one label each"),
+        (["D", None], "text 0: item 2 of column 'label' is empty"),
     ],
 )
 def test_tags_that_do_not_fit_their_words_are_refused(tags, message):
-    record = Record.of_words(0, ["the", "film"], columns={"tag": tags})
     with pytest.raises(InputError, match=message):
-        read_part([record], "tag", "data.conll", finder=FINDER)
+        check_for_probe(LabelledDataset.of_texts([["the", "film"]], [tags], FINDER, source="data.conll"))
 
 
 def test_of_many_words_whole_sentences_are_drawn():
     given = [f"w{i}/A v{i}/B" for i in range(50)]
 
     def drawn(most, seed=0):
-        return cross_validation(words_part(*given), finder=FINDER, folds=2, seed=seed, most=most)
+        return cross_validation(words_part(*given), finder=FINDER, folds=2, seed=seed, max_words=most)
 
     found = drawn(21)
     assert len(found.texts) == 20
@@ -181,11 +170,11 @@ def test_of_many_words_whole_sentences_are_drawn():
 
 def test_a_draw_refuses_nothing():
     given = ["rare/R", "other/R", *(f"w{i}/A v{i}/B" for i in range(50))]
-    found = cross_validation(words_part(*given), finder=FINDER, folds=2, seed=0, most=40)
+    found = cross_validation(words_part(*given), finder=FINDER, folds=2, seed=0, max_words=40)
     assert found.names == ("A", "B", "R")
     assert np.bincount(found.classes, minlength=3)[2] < 2
     test = words_part("new/R w/A x/B", source="test.conll")
-    found = given_split(words_part(*given), test, None, finder=FINDER, seed=0, most=40)
+    found = given_split(words_part(*given), test, None, finder=FINDER, seed=0, max_words=40)
     assert len(found.splits[0].test) == 3
 
 
@@ -202,7 +191,7 @@ def test_folds_and_held_out_parts_keep_sentences_whole():
             {examples.records[place].text for place in examples.owners[rows]} for rows in (split.train, split.test)
         ]
         assert not texts[0] & texts[1]
-    assert examples.notes == ("1 sentences repeat others word for word; these were kept in one fold",)
+    assert examples.notes == ("1 sentences are copies of others; copies were kept in one fold",)
 
 
 def test_a_given_split_of_words():
@@ -211,8 +200,8 @@ def test_a_given_split_of_words():
     examples = divided(train, test)
     assert [examples.texts[row] for row in examples.splits[0].test] == ["w3", "x"]
     assert examples.records[-1].words == ("w3", "x")
-    assert "1 sentences of test.conll stand in data.conll" in examples.notes[0]
-    with pytest.raises(InputError, match=r"test.csv has one label a row, and data.conll has lists of labels"):
+    assert "1 sentences of test.conll also occur in data.conll" in examples.notes[0]
+    with pytest.raises(InputError, match=r"test.csv has one label per row, and data.conll has lists of labels"):
         divided(train, part(["A"], source="test.csv"))
-    with pytest.raises(InputError, match=r"test.conll: one label is not among"):
+    with pytest.raises(InputError, match=r"test.conll: one label does not occur"):
         divided(train, words_part("w/C", source="test.conll"))

@@ -145,6 +145,7 @@ class Reader(ABC):
         self._source = source
         self._options = options
         self._range: range | None = None
+        self._number = 0
         self._records = self._read()
         self._lock = threading.Lock()
 
@@ -225,6 +226,11 @@ class Reader(ABC):
         with self._lock:
             return next(self._records)
 
+    def located(self) -> Iterator[tuple[str, Record]]:
+        """Yield each record with its place in the input as messages state it, for example `line 7`."""
+        for record in self:
+            yield f"{self.unit} {self._number}", record
+
     def __enter__(self) -> Self:
         return self
 
@@ -269,6 +275,7 @@ class Reader(ABC):
                 except BadRowError as bad:
                     self._refuse(row, f"{self.unit} {number}", str(bad))
                     continue
+                self._number = number
                 yield record
             self._source.check_unchanged()
         except READING_ERRORS as error:

@@ -1,39 +1,41 @@
-"""Which records make a step, and which of them go through the model together."""
+"""Order of the records in an epoch, and division of a step into parts that run through the model together."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Rows = npt.NDArray[np.int64]
+from layertap.learn.arrays import Int64Array
 
 
-def order(num_records: int, *, seed: int, epoch: int) -> Rows:
-    """int64 [N], the order of an epoch: a function of the arguments alone, so that a run can go on in its middle."""
+def order(num_records: int, *, seed: int, epoch: int) -> Int64Array:
+    """Return the order of the records in an epoch, int64 [N].
+
+    It depends on the arguments alone, so that a run can continue in the middle of an epoch.
+    """
     return np.random.default_rng([seed, epoch]).permutation(num_records)
 
 
 def steps_of(num_records: int, batch_size: int) -> int:
-    """Steps an epoch; the last may have fewer records."""
+    """Return the number of steps per epoch; the last step may have fewer records."""
     return -(-num_records // batch_size)
 
 
-def parts(rows: Sequence[int] | Rows, lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
-    """The rows by length, in parts of at most `batch_tokens` tokens; a longer text is alone.
+def parts(rows: Sequence[int] | Int64Array, lengths: Sequence[int], *, batch_tokens: int) -> list[list[int]]:
+    """Sort rows by length, and divide them into parts of at most `batch_tokens` tokens; a longer text is alone.
 
     Args:
-        rows: places in `lengths`.
-        lengths: tokens of every record.
-        batch_tokens: of one part.
+        rows: indices of records.
+        lengths: number of tokens of every record.
+        batch_tokens: maximum number of tokens of a part.
     """
-    found: list[list[int]] = []
+    divided: list[list[int]] = []
     tokens = batch_tokens
     for row in sorted((int(row) for row in rows), key=lambda row: lengths[row]):
         tokens += lengths[row]
-        if not found or tokens > batch_tokens:
-            found.append([])
+        if not divided or tokens > batch_tokens:
+            divided.append([])
             tokens = lengths[row]
-        found[-1].append(row)
-    return found
+        divided[-1].append(row)
+    return divided

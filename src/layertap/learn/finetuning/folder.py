@@ -33,11 +33,11 @@ LEFT_OUT = (
     "problem_type",
     "transformers_version",
 )
-"""Fields of the first config that are not true of the result."""
+"""Fields of the original config that do not hold for the result."""
 
 
 def config_of(files: ModelFiles, head: FamilyHead, labels: Sequence[str]) -> dict[str, Any]:
-    """`config.json` of a classifier."""
+    """Return the content of `config.json` of a classifier."""
     return {
         **{name: value for name, value in files.config.items() if name not in LEFT_OUT},
         "architectures": [head.transformers_class],
@@ -50,7 +50,7 @@ def config_of(files: ModelFiles, head: FamilyHead, labels: Sequence[str]) -> dic
 
 
 def write_tokenizer(files: ModelFiles, folder: StagedFolder, *, max_length: int | None) -> None:
-    """Copies the tokenizer's files; a limit goes into `tokenizer_config.json`, where transformers looks for it."""
+    """Copy the files of the tokenizer; a limit goes into `tokenizer_config.json`, where transformers reads it."""
     for name in TOKENIZER_FILES:
         file = files.checkpoint.file(name)
         if file is not None and (max_length is None or name != TOKENIZER_CONFIG):
@@ -62,5 +62,5 @@ def write_tokenizer(files: ModelFiles, folder: StagedFolder, *, max_length: int 
 
 
 def as_json(content: Mapping[str, Any]) -> bytes:
-    """Encodes a JSON object for people to read."""
+    """Encode a JSON object in a readable layout."""
     return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

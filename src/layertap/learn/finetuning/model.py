@@ -1,4 +1,4 @@
-"""`HeadedEncoder`: an encoder and its family's classification head, on packed batches.
+"""`HeadedEncoder`: an encoder with the classification head of its family, on packed batches.
 
 Shape letters: T packed tokens, B sequences, H hidden size, C classes, U units (texts or words) that get logits.
 """
@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,14 +18,13 @@ from layertap.backends.torch.encoder import Encoder, PackedTensors
 from layertap.backends.torch.weights import to_tensor
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import POOLER, ModelFiles
+from layertap.learn.arrays import Int64Array
 from layertap.learn.heads.families import FamilyHead, HeadLayer
 from layertap.models.sentence import DenseActivation
 from layertap.models.spec import EncoderSpec
 from layertap.packing import pack
 from layertap.tensors import TensorView
 from layertap.text.encoded import EncodedText
-
-Rows = npt.NDArray[np.int64]
 
 ACTIVATIONS: dict[DenseActivation, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -39,10 +37,10 @@ ACTIVATIONS: dict[DenseActivation, Callable[[Tensor], Tensor]] = {
 
 
 class ClassificationHead(nn.Module):
-    """The dense layers of a head; its parameters have the names under which transformers stores them.
+    """Dense layers of a head, whose parameters have the names under which transformers stores them.
 
     Args:
-        head: which layers there are.
+        head: design of the head.
         hidden_size: H.
         num_classes: C.
     """
@@ -57,7 +55,7 @@ class ClassificationHead(nn.Module):
                 self._place(layer.norm, nn.LayerNorm(size, eps=layer.norm_eps, bias=layer.norm_bias))
 
     def forward(self, vectors_UH: Tensor) -> Tensor:
-        """[U, C]."""
+        """Compute logits [U, C]."""
         for layer in self.layers:
             dropped = F.dropout(vectors_UH, layer.dropout, self.training)
             vectors_UH = ACTIVATIONS[layer.activation](self.get_submodule(layer.name)(dropped))
@@ -67,7 +65,7 @@ class ClassificationHead(nn.Module):
 
     @torch.no_grad()
     def draw(self, layer: HeadLayer) -> None:
-        """New weights for a layer."""
+        """Draw new weights for a layer."""
         dense = self.get_submodule(layer.name)
         assert isinstance(dense, nn.Linear)
         if layer.cut is None:
@@ -89,11 +87,11 @@ class ClassificationHead(nn.Module):
 
 
 class HeadedEncoder(nn.Module):
-    """transformers' `ForSequenceClassification` or `ForTokenClassification` model of a family, without padding.
+    """Model of a `ForSequenceClassification` or `ForTokenClassification` class of transformers, without padding.
 
     Args:
         files: the checkpoint; its weights are not read.
-        head: which head the encoder gets.
+        head: design of the head.
         num_classes: C.
     """
 
@@ -106,21 +104,21 @@ class HeadedEncoder(nn.Module):
         self.encoder = Encoder(files.spec, pooler=head.pooling == "pooler")
         self.head = ClassificationHead(head, files.spec.hidden_size, num_classes)
 
-    def forward(self, batch: PackedTensors, rows: Rows) -> Tensor:
-        """[U, C], logits.
+    def forward(self, batch: PackedTensors, rows: Int64Array) -> Tensor:
+        """Compute logits [U, C].
 
         Args:
             batch: B sequences.
-            rows: int64 [U], the packed row of each unit; -1: it has none, and logits are those of zeros. Of a head on
-                the mean of the tokens the first row of each sequence, in order.
+            rows: int64 [U], packed row of each unit; -1 for a unit without a token, whose logits are those of a vector
+                of zeros. For a head on the mean of the tokens, the first row of each sequence, in order.
         """
         logits_UC: Tensor = self.head(self._vectors(batch, rows))
         return logits_UC
 
-    def _vectors(self, batch: PackedTensors, rows: Rows) -> Tensor:
-        """[U, H], what the head stands on."""
+    def _vectors(self, batch: PackedTensors, rows: Int64Array) -> Tensor:
+        """Compute the input vectors of the head, [U, H]."""
         if self._pooling in ("first", "pooler"):
-            # The last block is computed for these only.
+            # The last block is computed for these rows only.
             *_, (_, first_BH) = self.encoder.states(batch, top_rows=rows.astype(np.int32))
             return self.encoder.pool(first_BH) if self._pooling == "pooler" else first_BH
         *_, (_, hidden_TH) = self.encoder.states(batch)
@@ -130,7 +128,7 @@ class HeadedEncoder(nn.Module):
         return vectors_UH if (rows >= 0).all() else vectors_UH * _on(rows >= 0, hidden_TH)[:, None]
 
     def stored(self) -> dict[str, Tensor]:
-        """The weights under transformers' names."""
+        """Return the weights under the names of transformers."""
         own = self.encoder.state_dict()
         layout = stored_layout(own, self._key_rules, self._split_rules)
         encoder = {
@@ -143,18 +141,18 @@ class HeadedEncoder(nn.Module):
 def starting_model(
     files: ModelFiles, head: FamilyHead, *, num_classes: int, stored: Mapping[str, TensorView]
 ) -> HeadedEncoder:
-    """A model to train: the checkpoint's encoder, and a head that is drawn as transformers draws it.
+    """Return a model to train: the encoder of the checkpoint, and a head initialised like that of transformers.
 
-    Random numbers come from torch's own generator.
+    Random numbers come from the global generator of torch.
 
     Args:
         files: the checkpoint.
-        head: which head.
+        head: design of the head.
         num_classes: C.
-        stored: stored name -> weight of the layers of the head that are gone on with; the others are new.
+        stored: weights by stored name of the layers of the head that training continues with; the others are new.
 
     Raises:
-        WeightsError: a weight that is missing or damaged.
+        WeightsError: a weight is missing or damaged.
     """
     model = HeadedEncoder(files, head, num_classes=num_classes)
     names = set(model.encoder.state_dict())
@@ -184,7 +182,7 @@ def _on(values: Any, beside: Tensor) -> Tensor:
 
 
 def packed(texts: Sequence[EncodedText], spec: EncoderSpec, *, device: torch.device) -> PackedTensors:
-    """Sequences laid end to end, on a device."""
+    """Pack sequences end to end, on a device."""
     position_ids: Callable[[Any], Any] = spec.positions.position_ids
     types = None
     if spec.type_vocab_size > 1 and any(text.token_type_ids is not None for text in texts):

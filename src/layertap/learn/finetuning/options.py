@@ -1,4 +1,4 @@
-"""`TrainingOptions`: everything that decides what a training run comes to."""
+"""`TrainingOptions`: the hyperparameters of a training run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from layertap.errors import OptionError
-from layertap.learn.tags import Scheme
+from layertap.learn.labels import LabelEncoder
 from layertap.models.spec import EncoderSpec
 
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
@@ -16,27 +16,27 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingOptions:
-    """How to train: AdamW, a learning rate that rises and then falls linearly, the best checkpoint kept.
+    """Hyperparameters of training with AdamW and a learning rate that rises, then falls, linearly.
 
     Attributes:
-        epochs: how often every record is learned from.
-        batch_size: records a step of the optimiser; the loss of a step is their mean.
-        batch_tokens: packed tokens that go through the model at once; a step of more than that is taken in parts
-            whose gradients add up to the same.
-        learning_rate: the highest one, of the head and the pooler.
-        weight_decay: AdamW's, of everything but biases and norms.
+        epochs: number of passes over the training data.
+        batch_size: records per step of the optimiser; the loss of a step is their mean.
+        batch_tokens: maximum number of packed tokens that run through the model at once; a larger step is split into
+            parts, whose gradients add up to those of the whole.
+        learning_rate: highest learning rate, that of the head and the pooler.
+        weight_decay: weight decay of AdamW, applied to everything but biases and norms.
         warmup: share of all steps over which the learning rate rises.
-        max_grad_norm: gradients of a larger norm are scaled down to it; None: never.
-        layer_decay: block i of L learns at `learning_rate * layer_decay ** (L + 1 - i)`, the embeddings (i = 0) too.
-        freeze_below: embeddings (layer 0) and blocks below this layer stay as they are; 0: everything learns, L + 1:
-            only the pooler and the head.
-        precision: float32, or bfloat16: matrix products in bfloat16 (autocast), weights and sums in float32.
-        max_length: tokens a text at most; None: the model's limit.
-        seed: of the order of the data, the new weights and dropout.
-        metric: which of the dev part's scores decides what the best checkpoint is; None: `entity_f1` where tags mark
-            entities, else `accuracy`.
-        eval_steps: look at the dev part every so many steps; None: after every epoch.
-        patience: stop after so many looks without a better score; None: never.
+        max_grad_norm: norm to which larger gradients are scaled down; None never scales them.
+        layer_decay: block i of L learns with `learning_rate * layer_decay ** (L + 1 - i)`; the embeddings are i = 0.
+        freeze_below: layers below this one are not trained: 0 trains everything, 1 freezes the embeddings, L + 1 trains
+            the pooler and the head only.
+        precision: "float32", or "bfloat16" for matrix products in bfloat16 (autocast) with weights and sums in float32.
+        max_length: maximum number of tokens per text; None stands for the limit of the model.
+        seed: seed of the order of the data, of new weights and of dropout.
+        metric: score on the dev data by which the best checkpoint is chosen; None stands for `entity_f1` if the tags
+            mark entities, else `accuracy`.
+        eval_steps: number of steps between evaluations on the dev data; None evaluates after every epoch.
+        patience: number of evaluations without a better score after which training stops; None never stops it.
     """
 
     epochs: int = 3
@@ -72,43 +72,50 @@ class TrainingOptions:
         if self.metric is not None and self.metric not in METRICS:
             raise OptionError(f"metric {self.metric!r}: expected one of {', '.join(METRICS)}")
         if self.precision not in PRECISIONS:
-            raise OptionError(f"precision {self.precision!r}: training knows {' and '.join(PRECISIONS)}")
+            raise OptionError(f"precision {self.precision!r}: expected {' or '.join(PRECISIONS)}")
 
     def check_layers(self, spec: EncoderSpec) -> None:
-        """Refuses a layer that the model does not have, or a border between layers that share their weights."""
+        """Refuse to freeze below a layer that the model does not have, or that shares weights with a frozen one.
+
+        Raises:
+            OptionError: `freeze_below` is not possible for the model.
+        """
         layers, below = spec.num_hidden_layers, self.freeze_below
         if below > layers + 1:
             raise OptionError(
                 f"freeze_below {below}: this model has blocks 1 to {layers}; "
-                f"{layers + 1} leaves only the head (and the pooler) to learn"
+                f"{layers + 1} trains the head (and the pooler) only"
             )
         blocks = [spec.block_of(i) for i in range(layers)]
         borders = [i + 1 for i in range(layers + 1) if set(blocks[:i]).isdisjoint(blocks[i:])]
         if below and below not in borders:
             raise OptionError(
-                f"freeze_below {below}: layers of this model share their weights, so that it can be "
+                f"freeze_below {below}: layers of this model share their weights; expected one of "
                 f"{', '.join(map(str, [0, *borders]))}"
             )
 
-    def for_task(self, scheme: Scheme | None) -> TrainingOptions:
-        """The same with the metric that is meant.
+    def for_task(self, encoder: LabelEncoder) -> TrainingOptions:
+        """Return the options with the metric stated.
 
         Raises:
-            OptionError: entities are to be scored, and there are none.
+            OptionError: the metric is that of entities, and the labels mark none.
         """
-        marks_entities = scheme in ("bio", "io")
-        if self.metric == "entity_f1" and not marks_entities:
+        if self.metric == "entity_f1" and not encoder.marks_entities:
             raise OptionError(
-                "metric 'entity_f1' goes with tags O, B-type and I-type of words; for others take accuracy, macro_f1 "
-                "or mcc"
+                "metric 'entity_f1' needs tags of words: O, B-type and I-type; for other labels choose accuracy, "
+                "macro_f1 or mcc"
             )
-        return replace(self, metric=self.metric or ("entity_f1" if marks_entities else "accuracy"))
+        return replace(self, metric=self.metric or ("entity_f1" if encoder.marks_entities else "accuracy"))
 
     def check_dev(self, has_dev: bool) -> None:
-        """Refuses what needs a dev part where there is none."""
+        """Refuse options that need dev data if there is none.
+
+        Raises:
+            OptionError: `eval_steps` or `patience` without dev data.
+        """
         asked = [name for name in ("eval_steps", "patience") if getattr(self, name) is not None]
         if asked and not has_dev:
-            raise OptionError(f"{asked[0]} goes with a dev part (--dev FILE), which tells one checkpoint from another")
+            raise OptionError(f"{asked[0]} needs dev data (--dev FILE), by which checkpoints are compared")
 
 
 def _whole(name: str, value: Any, *, least: int) -> None:

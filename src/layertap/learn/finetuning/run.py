@@ -1,4 +1,4 @@
-"""`finetune`: from labelled texts or words and a checkpoint to a Hugging Face folder with a classifier."""
+"""`finetune`: train an encoder with a classification head, and write a Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ import torch
 from layertap.backends.torch.backend import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
-from layertap.data import open_reader
-from layertap.data.input import check_read_once
+from layertap.data.input import Input, check_read_once, read_options
 from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.engine.progress import progress_on
-from layertap.errors import InputError, OptionError, UsageError
+from layertap.errors import UsageError
 from layertap.files import check_new_folder, refuse_overlap, staged_folder
 from layertap.hf.saving import write_weights
 from layertap.learn.finetuning.curve import Evaluation, as_csv, as_png, can_draw
-from layertap.learn.finetuning.encoding import LABEL, Examples, LabelledTexts, digest_of, encoded, part_of
+from layertap.learn.finetuning.encoding import FINDER, EncodedDataset, digest_of, encoded
 from layertap.learn.finetuning.folder import as_json, config_of, write_tokenizer
 from layertap.learn.finetuning.model import HeadedEncoder, starting_model
 from layertap.learn.finetuning.options import TrainingOptions
@@ -34,27 +33,29 @@ from layertap.learn.finetuning.state import RunFolder
 from layertap.learn.finetuning.trainer import OnEvaluation, Trainer
 from layertap.learn.heads.checkpoint import stored_head, stored_lower_layers
 from layertap.learn.heads.families import FamilyHead, head_of, stated_task
-from layertap.learn.labels import Labels, Part, check_known, check_learnable, check_same_task
+from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts
+from layertap.learn.labels import check_labels
 from layertap.learn.libraries import require_libraries
-from layertap.learn.tags import in_scheme, scheme_of
 from layertap.tensors import TensorView
 from layertap.version import __version__
 
 Data = str | os.PathLike[str] | LabelledTexts
+"""Labelled data: a file, or texts in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FineTuned:
-    """What came of a run.
+    """Result of a training run.
 
     Attributes:
         folder: the Hugging Face folder.
-        labels: in the order of the logits.
-        kept: the look at the dev part whose weights were kept, or None: there was no dev part, and the last were.
-        evaluations: all looks.
-        test: what the kept weights score on the test part, or None: there was none.
-        steps: of the optimiser.
-        notes: what a person should know.
+        labels: class names, in the order of the logits.
+        kept: evaluation on the dev data whose weights were kept; None if there is no dev data, and the last weights
+            were kept.
+        evaluations: all evaluations on the dev data.
+        test: scores of the kept weights on the test data, or None if there is none.
+        steps: number of steps of the optimiser.
+        notes: remarks on the data and the run.
     """
 
     folder: Path
@@ -72,7 +73,7 @@ def finetune(
     *,
     dev: Data | None = None,
     test: Data | None = None,
-    label: str = "label",
+    label: str = LABEL,
     text_column: str | None = None,
     words_column: str | None = None,
     pair_column: str | None = None,
@@ -90,40 +91,39 @@ def finetune(
     progress: bool = False,
     on_evaluation: OnEvaluation | None = None,
 ) -> FineTuned:
-    """Trains an encoder and its family's classification head, and writes a Hugging Face folder.
+    """Train an encoder with the classification head of its family, and write a Hugging Face folder.
 
-    A label a text trains the head that `AutoModelForSequenceClassification` of transformers loads, a list of labels a
-    text, one a word, that of `AutoModelForTokenClassification`; both load with `Classifier` here. Beside weights,
-    config and tokenizer the folder holds `training.json` (how it was made), `curve.csv` and, with matplotlib,
-    `curve.png`.
+    One label per text trains the head of `AutoModelForSequenceClassification` of transformers, a list of labels with
+    one per word that of `AutoModelForTokenClassification`; transformers and `Classifier` load both. The folder holds
+    weights, config and tokenizer, and in addition `training.json` (how the model was trained), `curve.csv` and, with
+    matplotlib, `curve.png`.
 
-    After every epoch and every look at the dev part, the run is kept in `<output>.training`; one that was killed goes
-    on from there with `resume`, on a processor to the same bits.
+    After every epoch and every evaluation on the dev data, the state of the run is saved in `<output>.training`; a run
+    that was interrupted continues from there with `resume`, on a processor with the same bits.
 
     Args:
-        data: a file (txt has no labels; CSV, TSV, JSONL, Parquet; CoNLL, CoNLL-U of words), or `LabelledTexts`.
-        output: the folder to make.
-        dev: what the checkpoints are judged by, of the same form; None: the last one is kept.
-        test: what the result is measured on at the end, of the same form; None: nothing.
-        label: the column with the labels, or lists of them, one a word.
-        text_column, words_column, pair_column, input_format, max_record_bytes: arguments of `open_reader`, which
-            hold for all files.
-        scheme: of tags of words: "bio", "io" (B- is learnt as I-), "tags" (no entities), or "auto".
-        model: a folder, a hub id, or None: all-MiniLM-L6-v2.
-        revision, cache_dir, local_files_only, allow_pickle: where the model comes from.
-        options: how to train.
+        data: a file (CSV, TSV, JSONL, Parquet; CoNLL and CoNLL-U for words), or `LabelledTexts`.
+        output: folder to create.
+        dev: data by which the best checkpoint is chosen, in the same form; None keeps the last one.
+        test: data that the result is measured on at the end, in the same form; None measures nothing.
+        label: name of the column of labels, or of lists of labels with one per word.
+        text_column, words_column, pair_column, input_format, max_record_bytes: as in `open_reader`, for all files.
+        scheme: tagging scheme of words: "bio", "io" (learns B- as I-), "tags" (no entities), or "auto".
+        model: folder, hub id, or None for all-MiniLM-L6-v2.
+        revision, cache_dir, local_files_only, allow_pickle: as in `Extractor.from_pretrained`.
+        options: hyperparameters of the training.
         device: "cpu", "cuda" or "cuda:N".
-        resume: go on with an interrupted run; where there is none, begin.
+        resume: continue an interrupted run; without one, start a new run.
         progress: draw a progress bar on standard error.
-        on_evaluation: called after every look at the dev part.
+        on_evaluation: called after every evaluation on the dev data.
 
     Raises:
-        UsageError: options or columns that cannot be, an output that exists, an interrupted run without `resume` or
-            with other options.
-        InputError: a label that is missing or unknown, a single class, an empty part, tags of another number than
-            the words.
-        CheckpointError: a model that cannot be used, or of a family without a head here.
-        NonFiniteError: a loss that is no number.
+        UsageError: options or columns that are not possible, an output that exists, or an interrupted run without
+            `resume` or with other options.
+        InputError: labels that are missing or unknown, a single class, a dataset without rows, or lists of labels that
+            do not match the words.
+        CheckpointError: a model that cannot be used, or of a family whose heads are not implemented.
+        NonFiniteError: a loss that is not finite.
         OutputError: files that cannot be written.
     """
     options = options or TrainingOptions()
@@ -135,24 +135,27 @@ def finetune(
     places = {"the folder": place, "the state of the run": place.with_name(f"{place.name}.training")}
     refuse_overlap([*files, *stored_files(model)], places)
 
-    def read(source: Data) -> Part:
+    reading = read_options(
+        text_column=text_column,
+        words_column=words_column,
+        pair_column=pair_column,
+        columns=(label,),
+        max_record_bytes=max_record_bytes,
+    )
+
+    def read(source: Data) -> LabelledDataset:
         if isinstance(source, LabelledTexts):
-            return part_of(source.records(), LABEL, source.source)
-        with open_reader(
-            source,
-            format=input_format,
-            text_column=text_column,
-            words_column=words_column,
-            pair_column=pair_column,
-            columns=(label,),
-            max_record_bytes=max_record_bytes,
-        ) as reader:
-            return part_of(reader, label, os.fspath(source))
+            return source.dataset(FINDER)
+        return LabelledDataset.read(Input(source=source, format=input_format, options=reading), label, FINDER)
 
     sources = {"training": data, "dev": dev, "test": test}
-    parts = {name: read(source) for name, source in sources.items() if source is not None}
-    scoring = _scoring(parts, scheme)
-    options = options.for_task(scoring.scheme)
+    datasets = {name: read(source) for name, source in sources.items() if source is not None}
+    train, *others = (dataset.labels for dataset in datasets.values())
+    encoder = check_labels(train, others, scheme=scheme)
+    if encoder.marks_entities:
+        require_libraries("measuring entities", "seqeval")
+    scoring = Scoring(encoder=encoder)
+    options = options.for_task(encoder)
     reference = ModelReference(
         name=None if model is None else os.fspath(model),
         revision=revision,
@@ -161,93 +164,67 @@ def finetune(
         allow_pickle=allow_pickle,
     )
     opened = open_reference(reference)
-    head = head_of(opened.files, parts["training"].labels.task)
+    head = head_of(opened.files, train.task)
     options.check_layers(opened.files.spec)
-    examples = _encoded(opened, scoring, options, parts)
-    meant_by = _meant_by(opened.files, options, scoring, parts, on_device)
-    folder = RunFolder(place.with_name(f"{place.name}.training"), meant_by)
+    examples = _encoded(opened, scoring, options, datasets)
+    recipe = _recipe(opened.files, options, scoring, datasets, on_device)
+    folder = RunFolder(place.with_name(f"{place.name}.training"), recipe)
     if folder.is_there() and not resume:
         raise UsageError(
-            f"{folder.path}: an interrupted run is there; go on with it (--resume, resume=True), or delete the folder"
+            f"{folder.path}: it holds an interrupted run; continue it (--resume, resume=True), or delete the folder"
         )
     notes = _notes(opened.files, head, examples)
-    stored = _stored_to_go_on_with(opened.files, head, scoring.names, notes, allow_pickle=allow_pickle)
-    # The caller's random numbers are left alone.
+    stored = _stored_layers(opened.files, head, encoder.classes, notes, allow_pickle=allow_pickle)
+    # The random state of the caller is left unchanged.
     with torch.random.fork_rng(devices=[on_device] if on_device.type == "cuda" else []):
         torch.manual_seed(options.seed)
-        classifier = starting_model(opened.files, head, num_classes=len(scoring.names), stored=stored).to(on_device)
+        classifier = starting_model(opened.files, head, num_classes=len(encoder.classes), stored=stored).to(on_device)
         trainer = _trainer(classifier, examples, scoring, options, folder)
         if folder.is_there():
-            trainer.go_on_from(folder.load())
+            trainer.load_state(folder.load())
         left = (trainer.total_steps - trainer.step) * options.batch_size
         try:
             with progress_on(sys.stderr, shown=progress, total=left) as on_step:
                 trainer.run(on_step=on_step, on_evaluation=on_evaluation)
         except BaseException as stop:
             if folder.is_there():
-                stop.add_note(
-                    f"the run is kept in {folder.path} as it last was; --resume (resume=True) goes on with it"
-                )
+                stop.add_note(f"the state of the run is saved in {folder.path}; --resume (resume=True) continues it")
             raise
         trainer.keep_best()
-        found = _finished(trainer, place, examples.get("test"), notes)
-    _write(trainer, opened.files, head, found, meant_by)
+        result = _result(trainer, place, examples.get("test"), notes)
+    _write(trainer, opened.files, head, result, recipe)
     folder.remove()
-    return found
+    return result
 
 
-def _scoring(parts: Mapping[str, Part], scheme: str) -> Scoring:
-    """The labels to learn, and what they mark; checks parts against each other.
-
-    Raises:
-        InputError: nothing can be learnt, or labels elsewhere that training does not have.
-        OptionError: a scheme where labels are of texts.
-    """
-    train, *others = (part.labels for part in parts.values())
-    for labels in others:
-        check_same_task(train, labels)
-    if train.task == "text" and scheme != "auto":
-        raise OptionError(f"scheme {scheme!r} goes with lists of tags, and {train.source} has one label a row")
-    found = None if train.task == "text" else scheme_of(train.counts, scheme)
-
-    def learnt(labels: Labels) -> Labels:
-        return labels if found is None else labels.mapped(lambda tag: in_scheme(tag, found))
-
-    names = check_learnable(learnt(train))
-    for labels in others:
-        if not labels.counts:
-            raise InputError(f"{labels.source}: there is no word in it")
-        check_known(learnt(labels), names, trained_on=train.source)
-    if found in ("bio", "io"):
-        require_libraries("measuring entities", "seqeval")
-    return Scoring(names=names, scheme=found)
-
-
-def _stored_to_go_on_with(
+def _stored_layers(
     files: ModelFiles, head: FamilyHead, labels: tuple[str, ...], notes: list[str], *, allow_pickle: bool
 ) -> dict[str, TensorView]:
-    """The layers of the head that the checkpoint stores, all of them where it has these labels; notes which."""
+    """Return the layers of the head that the checkpoint stores and that training continues with, and note which.
+
+    A stored head with the same labels is continued as a whole.
+    """
     task = stated_task(files)
     if task is None:
-        found = stored_lower_layers(files, head, allow_pickle=allow_pickle)
-        if found:
-            notes.append("went on with the layers of the head that the checkpoint stores: " + ", ".join(found))
-        return found
+        layers = stored_lower_layers(files, head, allow_pickle=allow_pickle)
+        if layers:
+            notes.append("continued with the layers of the head that the checkpoint stores: " + ", ".join(layers))
+        return layers
     stored = stored_head(files, head, allow_pickle=allow_pickle) if task == head.task else None
     if task == head.task and stored is None:
         return {}
     same = files.config.get("id2label") == {str(i): label for i, label in enumerate(labels)}
     if stored is None or not same or stored[head.last].shape[0] != len(labels):
         what = "of another kind" if stored is None else "with other labels"
-        notes.append(f"the checkpoint stores a head {what}; a new one took its place")
+        notes.append(f"the checkpoint stores a head {what}; a new one replaced it")
         return {}
-    notes.append("went on with the head that the checkpoint stores, which has the same labels")
+    notes.append("continued with the head that the checkpoint stores, which has the same labels")
     return stored
 
 
 def _trainer(
     model: HeadedEncoder,
-    examples: Mapping[str, Examples],
+    examples: Mapping[str, EncodedDataset],
     scoring: Scoring,
     options: TrainingOptions,
     folder: RunFolder,
@@ -265,52 +242,52 @@ def _trainer(
 
 
 def _encoded(
-    opened: OpenedModel, scoring: Scoring, options: TrainingOptions, parts: Mapping[str, Part]
-) -> dict[str, Examples]:
+    opened: OpenedModel, scoring: Scoring, options: TrainingOptions, datasets: Mapping[str, LabelledDataset]
+) -> dict[str, EncodedDataset]:
     limit = min(opened.limits.values())
     return {
-        name: encoded(part, scoring.names, scoring.scheme, opened.tokenizer, limit=limit, max_length=options.max_length)
-        for name, part in parts.items()
+        name: encoded(dataset, scoring.encoder, opened.tokenizer, limit=limit, max_length=options.max_length)
+        for name, dataset in datasets.items()
     }
 
 
-def _meant_by(
+def _recipe(
     files: ModelFiles,
     options: TrainingOptions,
     scoring: Scoring,
-    parts: Mapping[str, Part],
+    datasets: Mapping[str, LabelledDataset],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Everything that decides the result."""
+    """Return everything that the result of the run depends on, as JSON values."""
     identity = ModelIdentity.of(files)
     stated = {
-        name: None if part is None else {"records": len(part.labels.values), "sha256": digest_of(part)}
-        for name, part in (("train", parts["training"]), ("dev", parts.get("dev")))
+        name: None if dataset is None else {"records": len(dataset), "sha256": digest_of(dataset)}
+        for name, dataset in (("train", datasets["training"]), ("dev", datasets.get("dev")))
     }
     return {
         "layertap": __version__,
         "model": identity.name,
         "commit": identity.commit,
         "sha256": dict(identity.sha256),
-        "task": parts["training"].labels.task,
-        "scheme": scoring.scheme,
-        "labels": list(scoring.names),
+        "task": datasets["training"].task,
+        "scheme": scoring.encoder.scheme,
+        "labels": list(scoring.encoder.classes),
         **stated,
         **asdict(options),
         "device": device.type,
     }
 
 
-def _notes(files: ModelFiles, head: FamilyHead, examples: Mapping[str, Examples]) -> list[str]:
+def _notes(files: ModelFiles, head: FamilyHead, examples: Mapping[str, EncodedDataset]) -> list[str]:
     notes = [
-        f"{part.num_cut:,} texts of the {name} part were cut at the limit"
-        for name, part in examples.items()
-        if part.num_cut
+        f"{dataset.num_cut:,} texts of the {name} data were longer than the limit and were cut"
+        for name, dataset in examples.items()
+        if dataset.num_cut
     ]
     notes += [
-        f"{part.num_without_token:,} words of the {name} part have no token, or were cut off with theirs"
-        for name, part in examples.items()
-        if part.num_without_token
+        f"{dataset.num_without_token:,} words of the {name} data have no token, or their tokens were cut off"
+        for name, dataset in examples.items()
+        if dataset.num_without_token
     ]
     if head.pooling == "pooler" and files.pooler != "trained":
         state = (
@@ -320,17 +297,19 @@ def _notes(files: ModelFiles, head: FamilyHead, examples: Mapping[str, Examples]
     return notes
 
 
-def _finished(trainer: Trainer, place: Path, test: Examples | None, notes: list[str]) -> FineTuned:
+def _result(trainer: Trainer, place: Path, test: EncodedDataset | None, notes: list[str]) -> FineTuned:
     if trainer.stopped and trainer.step < trainer.total_steps:
         notes.append(
             f"stopped after {trainer.step:,} of {trainer.total_steps:,} steps: no better {trainer.options.metric} in "
-            f"{trainer.options.patience} looks at the dev part"
+            f"{trainer.options.patience} evaluations on the dev data"
         )
     if not can_draw():
-        notes.append("no curve.png: it needs matplotlib (pip install 'layertap[learn]'); curve.csv has its numbers")
+        notes.append(
+            "curve.png is missing: it needs matplotlib (pip install 'layertap[learn]'); curve.csv has its values"
+        )
     return FineTuned(
         folder=place,
-        labels=trainer.scoring.names,
+        labels=trainer.scoring.encoder.classes,
         kept=trainer.best,
         evaluations=tuple(trainer.evaluations),
         test=None if test is None else trainer.evaluate(test).scores,
@@ -339,19 +318,17 @@ def _finished(trainer: Trainer, place: Path, test: Examples | None, notes: list[
     )
 
 
-def _write(
-    trainer: Trainer, files: ModelFiles, head: FamilyHead, found: FineTuned, meant_by: Mapping[str, Any]
-) -> None:
-    with staged_folder(found.folder, first="config.json", overwrite=False) as folder:
-        folder.write("config.json", as_json(config_of(files, head, found.labels)))
+def _write(trainer: Trainer, files: ModelFiles, head: FamilyHead, result: FineTuned, recipe: Mapping[str, Any]) -> None:
+    with staged_folder(result.folder, first="config.json", overwrite=False) as folder:
+        folder.write("config.json", as_json(config_of(files, head, result.labels)))
         write_weights(folder, trainer.model.stored())
         write_tokenizer(files, folder, max_length=trainer.options.max_length)
-        kept = None if found.kept is None else found.kept.values()
-        told = {"steps": found.steps, "kept": kept, "test": found.test, "notes": list(found.notes)}
-        folder.write("training.json", as_json({**meant_by, **told}))
+        kept = None if result.kept is None else result.kept.values()
+        outcome = {"steps": result.steps, "kept": kept, "test": result.test, "notes": list(result.notes)}
+        folder.write("training.json", as_json({**recipe, **outcome}))
         metrics = trainer.scoring.metrics
-        steps, looks, epoch_steps = trainer.steps, trainer.evaluations, trainer.epoch_steps
-        folder.write("curve.csv", as_csv(steps, looks, epoch_steps=epoch_steps, metrics=metrics))
+        steps, evaluations, epoch_steps = trainer.steps, trainer.evaluations, trainer.epoch_steps
+        folder.write("curve.csv", as_csv(steps, evaluations, epoch_steps=epoch_steps, metrics=metrics))
         if can_draw():
-            best = None if found.kept is None else found.kept.step
-            folder.write("curve.png", as_png(steps, looks, epoch_steps=epoch_steps, best_step=best))
+            best = None if result.kept is None else result.kept.step
+            folder.write("curve.png", as_png(steps, evaluations, epoch_steps=epoch_steps, best_step=best))

@@ -1,4 +1,4 @@
-"""What learns, and how fast."""
+"""Trained parameters, and their learning rates."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BLOCK = re.compile(r"encoder\.encoder\.layer\.(\d+)\.")
 
 
 def layer_of(name: str, spec: EncoderSpec) -> int:
-    """Which layer a parameter belongs to: 0 the embeddings, 1..L the blocks, L + 1 the pooler and the head.
+    """Return the layer of a parameter: 0 for the embeddings, 1..L for the blocks, L + 1 for the pooler and the head.
 
-    A block of weights that several layers share belongs to the highest of them. What all layers know of distances is
-    with the embeddings, a convolution with block 1, the norm after the last block with that.
+    A block that several layers share belongs to the highest of them. Relative position tables of all layers belong to
+    the embeddings, a convolution to block 1, the norm after the last block to that block.
     """
     layers = spec.num_hidden_layers
     block = BLOCK.match(name)
@@ -33,15 +33,15 @@ def layer_of(name: str, spec: EncoderSpec) -> int:
 
 
 def freeze(model: HeadedEncoder, below: int) -> None:
-    """Takes the layers below one out of training."""
+    """Freeze the layers below one."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(layer_of(name, model.encoder.spec) >= below)
 
 
 def optimizer_of(model: HeadedEncoder, options: TrainingOptions) -> torch.optim.AdamW:
-    """AdamW with a group for every layer, one with weight decay and one (biases, norms) without.
+    """Return AdamW with two groups per layer: one with weight decay, and one without for biases and norms.
 
-    A group's `scale` is what its learning rate is multiplied by.
+    The learning rate of a group is multiplied by its `scale`.
     """
     layers = model.encoder.spec.num_hidden_layers
     groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
@@ -60,9 +60,10 @@ def optimizer_of(model: HeadedEncoder, options: TrainingOptions) -> torch.optim.
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, options: TrainingOptions, step: int, total: int) -> float:
-    """Sets the rates of a step (counted from 0) of `total`; gives that of the head.
+    """Set the learning rates for a step (counted from 0) of `total`, and return that of the head.
 
-    It rises from 0 over the warm-up and falls to 0 at the end, as transformers' `get_linear_schedule_with_warmup`.
+    The rate rises from 0 over the warm-up and falls to 0 at the end, like `get_linear_schedule_with_warmup` of
+    transformers.
     """
     rising = math.ceil(options.warmup * total)
     share = step / max(1, rising) if step < rising else max(0.0, (total - step) / max(1, total - rising))

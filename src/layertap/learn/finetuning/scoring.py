@@ -1,39 +1,38 @@
-"""How good predictions are, in the words of a training run."""
+"""Metrics of a training run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layertap.learn.fitting.fit import head_scores
-from layertap.learn.tags import Scheme
+from layertap.learn.labels import LabelEncoder
+from layertap.learn.metrics import head_scores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scoring:
-    """What predictions are measured by.
+    """Metrics by which predictions are measured.
 
     Attributes:
-        names: the labels, in the order of the model's outputs.
-        scheme: of tags, or None: labels are of texts.
+        encoder: classes, in the order of the outputs of the model, and the tagging scheme.
     """
 
-    names: tuple[str, ...]
-    scheme: Scheme | None
+    encoder: LabelEncoder
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What there is a score of."""
-        return ("accuracy", "macro_f1", "mcc", *(("entity_f1",) if self.scheme in ("bio", "io") else ()))
+        """Names of the metrics."""
+        return ("accuracy", "macro_f1", "mcc", *(("entity_f1",) if self.encoder.marks_entities else ()))
 
     def scores(self, gold: Sequence[tuple[str, ...]], predicted: Sequence[int]) -> dict[str, float]:
-        """Metric -> score.
+        """Return the score of each metric.
 
         Args:
-            gold: N tuples, of one label each where labels are of texts.
-            predicted: places in `names`, laid end to end.
+            gold: true labels of N records; one each if texts are labelled.
+            predicted: indices of the predicted classes of all records, end to end.
         """
-        found = head_scores(self.scheme, gold, [self.names[i] for i in predicted])
-        if "entities" in found:
-            found["entity_f1"] = found["entities"]["f1"]
-        return {name: found[name] for name in self.metrics}
+        classes = self.encoder.classes
+        scores = head_scores(self.encoder.scheme, gold, [classes[i] for i in predicted])
+        if "entities" in scores:
+            scores["entity_f1"] = scores["entities"]["f1"]
+        return {name: scores[name] for name in self.metrics}

@@ -1,4 +1,4 @@
-"""What a killed run goes on from: one file, whole or not there, and the best weights beside it."""
+"""State of an interrupted run on disk: one file, which is whole or absent, and the best weights beside it."""
 
 from __future__ import annotations
 
@@ -17,63 +17,64 @@ STATE = "state.pt"
 
 
 class RunFolder:
-    """The folder of an unfinished run.
+    """Folder with the state of an unfinished run.
 
     Args:
-        path: where it is; made when there is something to keep.
-        meant_by: what decides the run's result, as JSON has it; another run is not gone on with.
+        path: path of the folder; it is created when the first state is saved.
+        recipe: everything that the result of the run depends on, as JSON values; a run with another recipe is not
+            continued.
     """
 
-    def __init__(self, path: Path, meant_by: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, recipe: Mapping[str, Any]) -> None:
         self.path = path
-        self._meant_by = json.loads(json.dumps(meant_by))
+        self._recipe = json.loads(json.dumps(recipe))
 
     def is_there(self) -> bool:
-        """Whether a run was left unfinished."""
+        """Return whether the folder holds an interrupted run."""
         return (self.path / STATE).is_file()
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Keeps the state of a run: beside the last one first, and then in its place."""
-        self._write(self.path / STATE, {"meant_by": json.dumps(self._meant_by), **state})
+        """Save the state of the run in place of the last one, which stays intact until the new one is whole."""
+        self._write(self.path / STATE, {"meant_by": json.dumps(self._recipe), **state})
         best = state["best_step"]
         for other in self.path.glob("best-*.pt"):
             if best is None or other != self._best(best):
                 remove_file(other)
 
     def load(self) -> dict[str, Any]:
-        """The state that was kept last.
+        """Load the state that was saved last.
 
         Raises:
-            UsageError: it is of a run with other options or data; says which.
-            OutputError: a file that cannot be read.
+            UsageError: the state belongs to a run with other options or data; the message names them.
+            OutputError: the file cannot be read.
         """
         file = self.path / STATE
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-            meant_by = json.loads(state.pop("meant_by"))
+            recipe = json.loads(state.pop("meant_by"))
         except Exception as error:  # unpickling damaged bytes can raise nearly anything
             raise OutputError(
-                f"{file}: cannot be read ({type(error).__name__}); delete {self.path} and begin again"
+                f"{file}: cannot be read ({type(error).__name__}); delete {self.path} and start again"
             ) from error
-        if meant_by != self._meant_by:
+        if recipe != self._recipe:
             raise UsageError(
-                f"{self.path}: the interrupted run is another one: {_differences(meant_by, self._meant_by)}; go on "
-                "with what it was started with, or delete the folder and begin again"
+                f"{self.path}: the interrupted run differs from this one: {_differences(recipe, self._recipe)}; "
+                "continue it with its own options and data, or delete the folder and start again"
             )
         return state
 
     def save_best(self, step: int, weights: Mapping[str, Tensor]) -> None:
-        """Keeps the weights of a step; they count once `save` names the step."""
+        """Save the weights of a step; they become the best ones when `save` names the step."""
         self._write(self._best(step), {name: weight.detach().cpu() for name, weight in weights.items()})
 
     def best(self, step: int) -> dict[str, Tensor]:
-        """The weights of the best step."""
-        found: dict[str, Tensor] = torch.load(self._best(step), map_location="cpu", weights_only=True)
-        return found
+        """Load the weights of the best step."""
+        weights: dict[str, Tensor] = torch.load(self._best(step), map_location="cpu", weights_only=True)
+        return weights
 
     def remove(self) -> None:
-        """Removes what was kept, and the folder if nothing else is in it."""
-        # First the state: a folder without one is no interrupted run.
+        """Remove the state and the weights, and the folder if it holds nothing else."""
+        # The state goes first: a folder without one is not an interrupted run.
         for file in (self.path / STATE, *self.path.glob("best-*.pt")):
             remove_file(file)
         remove_leftovers(self.path)
@@ -86,7 +87,7 @@ class RunFolder:
         make_folder(self.path)
         try:
             write_file(file, lambda opened: torch.save(dict(content), opened), overwrite=True)
-        except RuntimeError as error:  # what torch makes of a full disk
+        except RuntimeError as error:  # torch raises it when the disk is full
             raise OutputError(f"{file}: cannot be written: {error}") from error
 
 

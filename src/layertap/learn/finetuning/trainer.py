@@ -1,4 +1,4 @@
-"""The training loop."""
+"""Training loop over packed batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from layertap.errors import NonFiniteError
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.curve import Evaluation, Step
-from layertap.learn.finetuning.encoding import Examples
+from layertap.learn.finetuning.encoding import EncodedDataset
 from layertap.learn.finetuning.model import HeadedEncoder, packed
 from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import set_learning_rate
@@ -23,33 +23,34 @@ from layertap.learn.finetuning.scoring import Scoring
 from layertap.learn.finetuning.state import RunFolder
 
 OnStep = Callable[[int, int], None]
-"""Called after every step with its records and tokens."""
+"""Callback after every step, called with its numbers of records and tokens."""
 
 OnEvaluation = Callable[[Evaluation], None]
+"""Callback after every evaluation on the dev data."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Trainer:
-    """A run: where it is, and what it has seen.
+    """State of a training run, and the loop that advances it.
 
     Attributes:
-        model: what is trained.
-        optimizer: of its parameters.
-        train: what it learns from.
-        dev: what it is judged by, or None: nothing.
-        scoring: what predictions are measured by.
-        options: how; the metric is stated.
-        folder: where the run is kept.
-        step: steps done.
-        steps: what each of them said.
-        evaluations: the looks at the dev part.
-        stopped: the run ended early, for want of a better score.
+        model: model to train.
+        optimizer: optimiser of its parameters.
+        train: training data.
+        dev: data by which the best checkpoint is chosen, or None.
+        scoring: metrics of predictions.
+        options: hyperparameters, with the metric stated.
+        folder: folder in which the state is saved.
+        step: number of steps done.
+        steps: record of each step.
+        evaluations: evaluations on the dev data.
+        stopped: whether the run ended early, because the score did not improve.
     """
 
     model: HeadedEncoder
     optimizer: torch.optim.Optimizer
-    train: Examples
-    dev: Examples | None
+    train: EncodedDataset
+    dev: EncodedDataset | None
     scoring: Scoring
     options: TrainingOptions
     folder: RunFolder
@@ -64,32 +65,32 @@ class Trainer:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     @property
     def epoch_steps(self) -> int:
-        """Steps an epoch."""
+        """Number of steps per epoch."""
         return steps_of(len(self.train), self.options.batch_size)
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run."""
+        """Number of steps of the whole run."""
         return self.epoch_steps * self.options.epochs
 
     @property
     def best(self) -> Evaluation | None:
-        """The first of the best looks."""
+        """First of the evaluations with the best score, or None if there are no evaluations."""
         metric = self.options.metric
         assert metric is not None
         return max(self.evaluations, key=lambda seen: seen.scores[metric], default=None)
 
     def run(self, *, on_step: OnStep | None = None, on_evaluation: OnEvaluation | None = None) -> None:
-        """Trains to the end, from wherever the run is.
+        """Train from the current step to the end.
 
         Raises:
-            NonFiniteError: a loss that is no number.
-            OutputError: a state that cannot be kept.
+            NonFiniteError: a loss that is not finite.
+            OutputError: a state that cannot be saved.
         """
         rows = order(len(self.train), seed=self.options.seed, epoch=self.step // self.epoch_steps)
         while self.step < self.total_steps and not self.stopped:
@@ -102,16 +103,16 @@ class Trainer:
             if on_step is not None:
                 on_step(len(taken), sum(self._lengths[row] for row in taken))
             ends_epoch = self.step % self.epoch_steps == 0
-            looked = self.dev is not None and self._is_due(ends_epoch)
-            if looked:
-                self._look()
+            evaluated = self.dev is not None and self._is_due(ends_epoch)
+            if evaluated:
+                self._evaluate_dev()
                 if on_evaluation is not None:
                     on_evaluation(self.evaluations[-1])
-            if looked or ends_epoch:
+            if evaluated or ends_epoch:
                 self.folder.save(self.state())
 
     def state(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Return everything that the rest of the run depends on."""
         on_cuda = self.device.type == "cuda"
         return {
             "step": self.step,
@@ -125,8 +126,8 @@ class Trainer:
             "stopped": self.stopped,
         }
 
-    def go_on_from(self, state: dict[str, Any]) -> None:
-        """Takes a run up where `state` was taken."""
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore the state that `state` returned."""
         self.step, self.stopped = state["step"], state["stopped"]
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -137,23 +138,23 @@ class Trainer:
         self.evaluations = [Evaluation.of(values) for values in state["evaluations"]]
 
     def _take_step(self, rows: list[int]) -> None:
-        """One step of the optimiser on these records.
+        """Take one step of the optimiser on some records.
 
-        The loss is the mean over the records, or over their words, whatever parts they go through the model in.
+        The loss is the mean over all their units, however the step is divided into parts.
         """
         self.model.train()
         rate = set_learning_rate(self.optimizer, self.options, self.step, self.total_steps)
-        units, loss = self.train.learned(rows), 0.0
+        units, loss = self.train.num_learned(rows), 0.0
         for part in parts(rows, self._lengths, batch_tokens=self.options.batch_tokens):
-            if self.train.learned(part) == 0:
-                continue  # texts without a word
+            if self.train.num_learned(part) == 0:
+                continue  # texts without words
             logits_UC, classes_U = self._logits(self.train, part, all_units=False)
             part_loss = F.cross_entropy(logits_UC, classes_U, reduction="sum") / units
             torch.autograd.backward(part_loss)
             loss += part_loss.item()
         if not math.isfinite(loss):
             raise NonFiniteError(
-                f"step {self.step + 1}: the loss is {loss}; a lower learning rate or more warm-up may help"
+                f"step {self.step + 1}: the loss is {loss}; try a lower learning rate, or more warm-up"
             )
         if self.options.max_grad_norm is not None:
             learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
@@ -163,8 +164,8 @@ class Trainer:
         self.step += 1
         self.steps.append(Step(step=self.step, loss=loss, learning_rate=rate))
 
-    def _logits(self, examples: Examples, records: list[int], *, all_units: bool) -> tuple[Tensor, Tensor]:
-        """float32 [U, C] and int64 [U]; where not of all units, of those that have a token."""
+    def _logits(self, examples: EncodedDataset, records: list[int], *, all_units: bool) -> tuple[Tensor, Tensor]:
+        """Return logits, float32 [U, C], and classes, int64 [U], of all units or of those that have a token."""
         texts = [examples.texts[record] for record in records]
         batch = packed(texts, self.model.encoder.spec, device=self.device)
         starts = np.repeat(batch.layout.cu_seqlens[:-1], [len(examples.rows[record]) for record in records])
@@ -183,12 +184,12 @@ class Trainer:
             return True
         return ends_epoch if every is None else self.step % every == 0
 
-    def _look(self) -> None:
-        """Looks at the dev part, keeps the weights if they are the best so far, and stops if there is no point."""
+    def _evaluate_dev(self) -> None:
+        """Evaluate on the dev data, save the weights if they are the best so far, and stop if patience has run out."""
         assert self.dev is not None
-        found = self.evaluate(self.dev)
-        self.evaluations.append(found)
-        if self.best is found:
+        evaluation = self.evaluate(self.dev)
+        self.evaluations.append(evaluation)
+        if self.best is evaluation:
             self.folder.save_best(self.step, self.model.state_dict())
         patience = self.options.patience
         if patience is not None and self.best is not None:
@@ -196,13 +197,13 @@ class Trainer:
             self.stopped = since >= patience
 
     def keep_best(self) -> None:
-        """Goes back to the best weights; without a dev part the last are the best."""
+        """Load the best weights; without dev data the last weights are kept."""
         if self.best is not None:
             self.model.load_state_dict(self.folder.best(self.best.step))
 
     @torch.no_grad()
-    def evaluate(self, examples: Examples) -> Evaluation:
-        """Labelled texts under the weights as they are; a word without a token is judged by zeros, as in `predict`."""
+    def evaluate(self, examples: EncodedDataset) -> Evaluation:
+        """Evaluate the current weights; a word without a token gets the prediction for a vector of zeros."""
         self.model.eval()
         lengths = [len(text) for text in examples.texts]
         predicted: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * len(examples)

@@ -1,64 +1,66 @@
-"""Vectors of a training part, extracted once: in memory, or in a file where they are many."""
+"""Buffers for the vectors of a dataset: in memory up to a limit, beyond it in temporary files."""
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from layertap.errors import OutputError
-from layertap.files import allocate_file, reason, scratch_folder
-
-Float32 = npt.NDArray[np.float32]
+from layertap.files import reason
+from layertap.learn.arrays import Float32Array
 
 MEMORY_BYTES = 1 << 30
-"""Vectors up to this size are held in memory."""
+"""Default size of the vectors that are kept in memory."""
 
 
-class VectorSpace:
-    """Room for the vectors of several parts: in memory up to a size, beyond it in temporary files.
+class VectorBuffers:
+    """Allocator of arrays for vectors, in memory up to a limit and beyond it in files of a temporary folder.
 
     Attributes:
-        left: bytes that memory still takes.
+        bytes_left: bytes that may still be allocated in memory.
     """
 
     def __init__(self, folder: Path, memory_bytes: int) -> None:
-        self.left = memory_bytes
+        self.bytes_left = memory_bytes
         self._folder = folder
         self._count = 0
 
-    def room(self, layers: int, count: int, width: int) -> Float32:
-        """A float32 array [L, N, H] to be filled.
+    def allocate(self, layers: int, count: int, width: int) -> Float32Array:
+        """Allocate a float32 array [L, N, H], whose values are undefined.
 
         Raises:
-            OutputError: it does not fit on the disk either.
+            OutputError: the disk has no room for it.
         """
         size = 4 * layers * count * width
-        if size <= self.left:
-            self.left -= size
+        if size <= self.bytes_left:
+            self.bytes_left -= size
             return np.empty((layers, count, width), dtype=np.float32)
         path = self._folder / f"vectors{self._count}"
         self._count += 1
         try:
-            allocate_file(path, size)
+            with path.open("wb") as file:
+                # Writing to a file with holes would end the process when the disk is full.
+                os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
             raise OutputError(
-                f"{path}: {size:,} bytes of vectors cannot be kept there: {reason(error)}; take fewer layers, or "
-                "allow more memory (--memory)"
+                f"{path}: there is no room for {size:,} bytes of vectors: {reason(error)}; use fewer layers, or allow "
+                "more memory (--memory)"
             ) from None
         return np.memmap(path, dtype=np.float32, mode="r+", shape=(layers, count, width))
 
 
 @contextmanager
-def vector_space(folder: Path | None, memory_bytes: int) -> Iterator[VectorSpace]:
-    """Room for vectors, which is given back at the end.
+def vector_buffers(folder: Path | None, memory_bytes: int) -> Iterator[VectorBuffers]:
+    """Provide buffers that are released at the end.
 
     Args:
-        folder: where temporary files go; None: where the system keeps them.
-        memory_bytes: what may be held in memory.
+        folder: folder for temporary files; None stands for that of the system.
+        memory_bytes: size of the vectors that may be kept in memory.
     """
-    with scratch_folder(folder, "layertap-vectors") as place:
-        yield VectorSpace(place, memory_bytes)
+    with tempfile.TemporaryDirectory(prefix=".layertap-vectors-", dir=folder) as place:
+        yield VectorBuffers(Path(place), memory_bytes)

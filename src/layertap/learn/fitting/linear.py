@@ -1,11 +1,11 @@
-"""Multinomial logistic regression on vectors, by L-BFGS.
+"""Multinomial logistic regression by L-BFGS.
 
-The loss is scikit-learn's (`LogisticRegression` with C = 1 / l2): the weighted cross-entropy of all examples plus
-l2 / 2 times the squared weights; the bias is free. Two classes share one vector of weights. The problem is convex: its
-solution depends on no seed.
+The loss is that of scikit-learn (`LogisticRegression` with C = 1 / l2): the weighted cross-entropy of all examples plus
+l2 / 2 times the squared weights; the bias is not penalised. Two classes share one vector of weights. The problem is
+convex, so that the solution depends on no seed.
 
-Shape letters: L layers (1 where vectors are fitted to), N examples, H numbers a vector, C classes, K rows of weights (1
-where C is 2, else C).
+Shape letters: L layers (1 for the vectors that are fitted to), N examples, H size of a vector, C classes, K rows of
+weights (1 if C is 2, else C).
 """
 
 from __future__ import annotations
@@ -15,33 +15,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
 from layertap.learn.libraries import require_libraries
 
-Float32 = npt.NDArray[np.float32]
-Float64 = npt.NDArray[np.float64]
-
 BLOCK_VALUES = 1 << 22
-"""Numbers of a block of examples: what one step over the data holds at a time."""
+"""Values of one block of examples, which a pass over the data holds at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Examples:
-    """What is learnt from, or measured on.
+class TrainingData:
+    """Labelled vectors: to learn from, or to validate on.
 
     Attributes:
         vectors: float32 [L, N, H], in memory or mapped from a file.
-        classes: int64 [N], below C.
-        weights: float64 [N], how much each counts.
+        classes: int64 [N], index of the class of each example.
+        weights: float64 [N], weight of each example.
     """
 
-    vectors: Float32
-    classes: npt.NDArray[np.int64]
-    weights: Float64
+    vectors: Float32Array
+    classes: Int64Array
+    weights: Float64Array
 
     def blocks(self) -> Iterator[slice]:
-        """Runs of examples that together are all of them."""
+        """Yield slices that cover all examples."""
         layers, count, width = self.vectors.shape
         size = max(64, BLOCK_VALUES // (layers * width))
         for begin in range(0, count, size):
@@ -50,27 +47,27 @@ class Examples:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Parameters:
-    """A linear layer.
+    """Parameters of a linear layer.
 
     Attributes:
-        weight: [K, H].
-        bias: [K].
+        weight: float64 [K, H].
+        bias: float64 [K].
     """
 
-    weight: Float64
-    bias: Float64
+    weight: Float64Array
+    bias: Float64Array
 
     @classmethod
-    def of(cls, flat: Float64, rows: int) -> Parameters:
-        """Parameters out of one vector."""
+    def of(cls, flat: Float64Array, rows: int) -> Parameters:
+        """Split one vector into the parameters."""
         return cls(weight=flat[:-rows].reshape(rows, -1), bias=flat[-rows:])
 
-    def flat(self) -> Float64:
-        """One vector of all."""
+    def flat(self) -> Float64Array:
+        """Join all parameters into one vector."""
         return np.concatenate([self.weight.ravel(), self.bias])
 
-    def for_classes(self) -> tuple[Float32, Float32]:
-        """Weight [C, H] and bias [C] whose softmax over C classes is the same."""
+    def for_classes(self) -> tuple[Float32Array, Float32Array]:
+        """Return float32 weight [C, H] and bias [C] that give the same probabilities by a softmax over C classes."""
         weight, bias = self.weight, self.bias
         if len(bias) == 1:
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -78,14 +75,15 @@ class Parameters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
-    """How to fit.
+class SolverOptions:
+    """Options of the optimiser.
 
     Attributes:
-        l2: how strongly weights are held back.
-        max_iterations: of L-BFGS.
-        tolerance: the fit ends where no slope of the mean loss is above it.
-        patience: with a validation part, iterations without a lower loss there after which the fit ends.
+        l2: strength of the L2 penalty, 1 / C of scikit-learn.
+        max_iterations: maximum number of iterations of L-BFGS.
+        tolerance: the fit has converged if no component of the gradient of the mean loss is larger.
+        patience: with validation data, the number of iterations without a lower validation loss after which the fit
+            stops.
     """
 
     l2: float = 1.0
@@ -95,15 +93,16 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Fitted:
-    """The end of a fit.
+class FitResult:
+    """Result of a fit.
 
     Attributes:
-        parameters: with a validation part the best there, else the last.
-        iterations: that led to them.
-        ended: "converged", "stopped early" or "at the limit of iterations".
-        loss: mean cross-entropy in training.
-        validation_loss: mean cross-entropy on the validation part, or None.
+        parameters: parameters with the lowest validation loss; without validation data, the last ones.
+        iterations: number of iterations that led to the parameters.
+        ended: reason for the end: "converged", "converged as far as float32 goes", "stopped early" or "at the limit of
+            iterations".
+        loss: mean cross-entropy on the training data.
+        validation_loss: mean cross-entropy on the validation data, or None.
     """
 
     parameters: Parameters
@@ -114,66 +113,64 @@ class Fitted:
 
 
 def fit_linear(
-    examples: Examples, num_classes: int, training: Training, *, validation: Examples | None = None
-) -> Fitted:
-    """Fits weights to examples; the same numbers for the same input and threads.
+    data: TrainingData, num_classes: int, solver: SolverOptions, *, validation: TrainingData | None = None
+) -> FitResult:
+    """Fit a linear layer to labelled vectors; equal data and threads give equal numbers.
 
     Args:
-        examples: of one layer.
+        data: labelled vectors of one layer.
         num_classes: C.
-        training: how.
-        validation: part for early stopping; None: to convergence.
+        solver: options of the optimiser.
+        validation: data for early stopping; None fits to convergence.
     """
     require_libraries("fitting a head", "sklearn")
     from scipy.optimize import minimize
 
-    rows, width = 1 if num_classes == 2 else num_classes, examples.vectors.shape[2]
+    rows, width = 1 if num_classes == 2 else num_classes, data.vectors.shape[2]
     start = Parameters(weight=np.zeros((rows, width)), bias=np.zeros(rows))
-    total = float(examples.weights.sum())
-    watch = _Watch(validation, training.patience, rows)
+    total = float(data.weights.sum())
+    monitor = _ValidationMonitor(validation, solver.patience, rows)
 
-    def slope(flat: Float64) -> tuple[float, Float64]:
-        return _penalised(Parameters.of(flat, rows), examples, training.l2, total)
+    def loss_and_gradient(flat: Float64Array) -> tuple[float, Float64Array]:
+        return _penalised(Parameters.of(flat, rows), data, solver.l2, total)
 
-    found = minimize(
-        slope,
+    solution = minimize(
+        loss_and_gradient,
         start.flat(),
         jac=True,
         method="L-BFGS-B",
-        callback=watch,
-        # as scikit-learn has them
-        options={"maxiter": training.max_iterations, "maxls": 50, "gtol": training.tolerance, "ftol": 64 * 2.2e-16},
+        callback=monitor,
+        # as in scikit-learn
+        options={"maxiter": solver.max_iterations, "maxls": 50, "gtol": solver.tolerance, "ftol": 64 * 2.2e-16},
     )
-    best = watch.best if watch.best is not None else found.x
+    best = monitor.best if monitor.best is not None else solution.x
     parameters = Parameters.of(best, rows)
-    return Fitted(
+    return FitResult(
         parameters=parameters,
-        iterations=watch.best_iteration if watch.best is not None else int(found.nit),
-        ended="stopped early" if watch.stopped else "converged" if found.success else _why(found),
-        loss=cross_entropy(parameters, examples),
-        validation_loss=None if validation is None else watch.lowest,
+        iterations=monitor.best_iteration if monitor.best is not None else int(solution.nit),
+        ended="stopped early" if monitor.stopped else "converged" if solution.success else _reason(solution),
+        loss=cross_entropy(parameters, data),
+        validation_loss=None if validation is None else monitor.lowest,
     )
 
 
-def cross_entropy(parameters: Parameters, examples: Examples) -> float:
-    """The weighted mean cross-entropy."""
+def cross_entropy(parameters: Parameters, data: TrainingData) -> float:
+    """Return the weighted mean cross-entropy."""
     loss = 0.0
-    for block in examples.blocks():
-        loss += _loss(
-            _logits(parameters, examples.vectors[0, block]), examples.classes[block], examples.weights[block]
-        )[0]
-    return loss / float(examples.weights.sum())
+    for block in data.blocks():
+        loss += _loss(_logits(parameters, data.vectors[0, block]), data.classes[block], data.weights[block])[0]
+    return loss / float(data.weights.sum())
 
 
-class _Watch:
-    """Looks at the validation part after every iteration, and remembers the best."""
+class _ValidationMonitor:
+    """Callback that measures the validation loss after every iteration, and keeps the best parameters."""
 
-    def __init__(self, validation: Examples | None, patience: int, rows: int) -> None:
+    def __init__(self, validation: TrainingData | None, patience: int, rows: int) -> None:
         self._validation = validation
         self._patience = patience
         self._rows = rows
         self.iteration = self.best_iteration = 0
-        self.best: Float64 | None = None
+        self.best: Float64Array | None = None
         self.lowest = np.inf
         self.stopped = False
 
@@ -186,34 +183,34 @@ class _Watch:
             self.lowest, self.best, self.best_iteration = loss, intermediate_result.x.copy(), self.iteration
         elif self.iteration - self.best_iteration >= self._patience:
             self.stopped = True
-            raise StopIteration  # which ends scipy's search
+            raise StopIteration  # ends the search of scipy
 
 
-def _why(found: Any) -> str:
-    # A search that can go no lower, because float32 has no finer steps, has arrived as well.
-    return "at the limit of iterations" if found.status == 1 else "converged as far as float32 goes"
+def _reason(solution: Any) -> str:
+    # A search that cannot go lower, because float32 has no finer steps, has converged too.
+    return "at the limit of iterations" if solution.status == 1 else "converged as far as float32 goes"
 
 
-def _penalised(parameters: Parameters, examples: Examples, l2: float, total: float) -> tuple[float, Float64]:
-    """The loss and its slope, both divided by the weights' total."""
+def _penalised(parameters: Parameters, data: TrainingData, l2: float, total: float) -> tuple[float, Float64Array]:
+    """Return the penalised loss and its gradient, both divided by the total weight."""
     loss = 0.5 * l2 * float(np.vdot(parameters.weight, parameters.weight))
     to_weight, to_bias = l2 * parameters.weight, np.zeros_like(parameters.bias)
-    for block in examples.blocks():
-        vectors = examples.vectors[0, block]
-        part, errors = _loss(_logits(parameters, vectors), examples.classes[block], examples.weights[block])
+    for block in data.blocks():
+        vectors = data.vectors[0, block]
+        part, errors = _loss(_logits(parameters, vectors), data.classes[block], data.weights[block])
         loss += part
         to_bias += errors.sum(axis=0)
         to_weight += errors.astype(np.float32).T @ vectors
     return loss / total, Parameters(weight=to_weight, bias=to_bias).flat() / total
 
 
-def _logits(parameters: Parameters, vectors: Float32) -> Float64:
-    """[n, K]."""
+def _logits(parameters: Parameters, vectors: Float32Array) -> Float64Array:
+    """Return the logits of n vectors, float64 [n, K]."""
     return (vectors @ parameters.weight.astype(np.float32).T).astype(np.float64) + parameters.bias
 
 
-def _loss(logits: Float64, classes: npt.NDArray[np.int64], weights: Float64) -> tuple[float, Float64]:
-    """The weighted cross-entropy of n examples, and its slope [n, K] by logit."""
+def _loss(logits: Float64Array, classes: Int64Array, weights: Float64Array) -> tuple[float, Float64Array]:
+    """Return the weighted cross-entropy of n examples, and its gradient with respect to the logits, [n, K]."""
     if logits.shape[1] == 1:
         margin = logits[:, 0]
         positive = classes == 1

@@ -1,12 +1,12 @@
-"""A learned mix of layers: what each counts is learnt from examples that the weights do not see.
+"""Learned mix of layers, whose shares are learned on held-out examples.
 
-A softmax mix trained with the classifier above it, as ELMo's is, takes the layer that fits the training examples best,
-which often is one that overfits them. Here every layer gets a classifier of its own first, and its cross-entropy on
-held-out examples says what it is good for: the shares are softmax(-sharpness * loss). The sharpness, from the mean of
-all layers to the best layer alone, is the one whose mix has the lowest loss on the same held-out examples. Layers are
-brought to the size of the best one's vectors, so that large numbers are no large share.
+A softmax mix trained together with the classifier, as in ELMo, prefers the layer that fits the training examples best,
+which is often one that overfits. Here a classifier is fitted to every layer first, and its cross-entropy on held-out
+examples gives the shares: softmax(-sharpness * loss). The sharpness is chosen on the same held-out examples, between
+the mean of all layers and the best layer alone. All layers are scaled to the size of the vectors of the best one, so
+that a layer with large values gets no larger share.
 
-Shape letters: L layers, N examples, H numbers a vector.
+Shape letters: L layers, N examples, H size of a vector.
 """
 
 from __future__ import annotations
@@ -15,91 +15,91 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from layertap.learn.fitting.linear import Examples, Float32, Float64, Training, cross_entropy, fit_linear
+from layertap.learn.arrays import BoolArray, Float32Array, Float64Array, Int64Array
+from layertap.learn.fitting.linear import SolverOptions, TrainingData, cross_entropy, fit_linear
 
 SHARPNESSES = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
-"""Those tried, beside the best layer alone."""
+"""Sharpnesses that are tried, beside the best layer alone."""
 
-MOST = 20_000
-"""Examples that the choice is made on, at most, and as many held-out ones."""
+MAX_EXAMPLES = 20_000
+"""Maximum number of examples that the shares are learned from, and of held-out ones."""
 
-Room = Callable[[int, int, int], Float32]
-"""Gives a float32 array [L, N, H] to be filled."""
+Allocate = Callable[[int, int, int], Float32Array]
+"""Function that allocates a float32 array [L, N, H]."""
 
 
-def in_memory(layers: int, count: int, width: int) -> Float32:
-    """Room that memory has."""
+def in_memory(layers: int, count: int, width: int) -> Float32Array:
+    """Allocate an array in memory."""
     return np.empty((layers, count, width), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Mix:
-    """What each layer counts.
+class LayerMix:
+    """Weighted sum of layers.
 
     Attributes:
-        factors: float64 [L]; mixed vectors are the sum of layers times these.
-        shares: float64 [L], at least 0, 1 in all: what each counts where layers are of one size.
-        sharpness: that was chosen; None: the best layer alone.
+        factors: float64 [L]; mixed vectors are the sum of the layers times these.
+        shares: float64 [L], non-negative with the sum 1: weights of the layers if all had vectors of one size.
+        sharpness: chosen sharpness; None stands for the best layer alone.
         losses: float64 [L], mean cross-entropy of each layer alone on held-out examples.
-        loss: of the mix.
+        loss: mean cross-entropy of the mix on held-out examples.
     """
 
-    factors: Float64
-    shares: Float64
+    factors: Float64Array
+    shares: Float64Array
     sharpness: float | None
-    losses: Float64
+    losses: Float64Array
     loss: float
 
-    def of(self, examples: Examples, room: Room = in_memory) -> Examples:
-        """Mixed vectors [1, N, H]."""
-        return _mixed(examples, self.factors, room(1, *examples.vectors.shape[1:]))
+    def apply(self, data: TrainingData, allocate: Allocate = in_memory) -> TrainingData:
+        """Return the data with mixed vectors, [1, N, H]."""
+        return _mixed(data, self.factors, allocate(1, *data.vectors.shape[1:]))
 
 
-def learnt_mix(
-    train: Examples,
-    held: Examples | None,
+def learn_mix(
+    train: TrainingData,
+    validation: TrainingData | None,
     num_classes: int,
-    training: Training,
+    solver: SolverOptions,
     *,
-    apart: npt.NDArray[np.bool_] | None = None,
-    room: Room = in_memory,
+    held_out: BoolArray | None = None,
+    allocate: Allocate = in_memory,
     seed: int = 0,
-) -> Mix:
-    """Learns what each layer counts.
+) -> LayerMix:
+    """Learn the shares of the layers.
 
     Args:
-        train: examples with all layers.
-        held: a validation part, by which fits stop early; None: they go on to convergence.
-        num_classes: of the examples.
-        training: of the classifiers.
-        apart: bool [N], examples of `train` to hold out where there is no validation part: some, not all.
-        room: for mixed vectors.
-        seed: of a sample of many examples.
+        train: training data with all layers.
+        validation: validation data, by which fits stop early; None fits to convergence.
+        num_classes: number of classes.
+        solver: options of the optimiser.
+        held_out: bool [N], examples of `train` to hold out if there is no validation data: some, but not all.
+        allocate: function that allocates the mixed vectors.
+        seed: seed of the sample that is drawn from many examples.
     """
     random = np.random.default_rng(seed)
-    if held is None:
-        assert apart is not None
-        learnt, judged = (_sample(train, np.flatnonzero(side), random) for side in (~apart, apart))
+    if validation is None:
+        assert held_out is not None
+        learned, measured = (_sample(train, np.flatnonzero(side), random) for side in (~held_out, held_out))
     else:
-        learnt, judged = (_sample(part, np.arange(len(part.classes)), random) for part in (train, held))
+        learned, measured = (_sample(data, np.arange(len(data.classes)), random) for data in (train, validation))
     layers, _, width = train.vectors.shape
-    rooms = [room(1, len(rows), width) for _, rows in (learnt, judged)]
+    buffers = [allocate(1, len(rows), width) for _, rows in (learned, measured)]
 
-    def loss_of(factors: Float64) -> float:
-        fit, seen = (
-            _mixed(part, factors, out, rows) for (part, rows), out in zip((learnt, judged), rooms, strict=True)
+    def loss_of(factors: Float64Array) -> float:
+        to_fit, to_measure = (
+            _mixed(data, factors, out, rows) for (data, rows), out in zip((learned, measured), buffers, strict=True)
         )
-        fitted = fit_linear(fit, num_classes, training, validation=None if held is None else seen)
-        return cross_entropy(fitted.parameters, seen)
+        result = fit_linear(to_fit, num_classes, solver, validation=None if validation is None else to_measure)
+        return cross_entropy(result.parameters, to_measure)
 
     alone = np.eye(layers)
     losses = np.array([loss_of(layer) for layer in alone])
     best = int(losses.argmin())
     sizes = _sizes(train)
     relative = np.divide(sizes[best], sizes, out=np.ones(layers), where=sizes > 0)
-    chosen = Mix(factors=alone[best], shares=alone[best], sharpness=None, losses=losses, loss=float(losses[best]))
+    chosen = LayerMix(factors=alone[best], shares=alone[best], sharpness=None, losses=losses, loss=float(losses[best]))
     for sharpness in SHARPNESSES:
         shares = np.exp(-sharpness * (losses - losses[best]))
         shares /= shares.sum()
@@ -109,33 +109,35 @@ def learnt_mix(
     return chosen
 
 
-_Sampled = tuple[Examples, npt.NDArray[np.int64]]
+_Sampled = tuple[TrainingData, Int64Array]
 
 
-def _sample(examples: Examples, rows: npt.NDArray[np.int64], random: np.random.Generator) -> _Sampled:
-    return examples, rows if len(rows) <= MOST else np.sort(random.choice(rows, MOST, replace=False))
+def _sample(data: TrainingData, rows: Int64Array, random: np.random.Generator) -> _Sampled:
+    return data, rows if len(rows) <= MAX_EXAMPLES else np.sort(random.choice(rows, MAX_EXAMPLES, replace=False))
 
 
-def _mixed(examples: Examples, factors: Float64, out: Float32, rows: npt.NDArray[np.int64] | None = None) -> Examples:
-    """Mixed vectors of all examples, or of some, in `out`."""
-    places = np.arange(len(examples.classes)) if rows is None else rows
+def _mixed(
+    data: TrainingData, factors: Float64Array, out: Float32Array, rows: Int64Array | None = None
+) -> TrainingData:
+    """Write the mixed vectors of all examples, or of some rows, to `out`."""
+    chosen = np.arange(len(data.classes)) if rows is None else rows
     (target,) = out
-    for block in replace(examples, classes=examples.classes[places]).blocks():
+    for block in replace(data, classes=data.classes[chosen]).blocks():
         target[block] = 0
-        for factor, layer in zip(factors.astype(np.float32), examples.vectors, strict=True):
+        for factor, layer in zip(factors.astype(np.float32), data.vectors, strict=True):
             if factor:
-                target[block] += factor * layer[places[block]]
-    return Examples(vectors=out, classes=examples.classes[places], weights=examples.weights[places])
+                target[block] += factor * layer[chosen[block]]
+    return TrainingData(vectors=out, classes=data.classes[chosen], weights=data.weights[chosen])
 
 
-def _sizes(examples: Examples) -> Float64:
-    """float64 [L]: how far the vectors of each layer lie from their mean."""
-    count = len(examples.classes)
-    sums = np.zeros((len(examples.vectors), examples.vectors.shape[2]))
-    squares = np.zeros(len(examples.vectors))
-    for block in examples.blocks():
-        part = examples.vectors[:, block].astype(np.float64)
+def _sizes(data: TrainingData) -> Float64Array:
+    """Return the root mean square distance of the vectors of each layer from their mean, float64 [L]."""
+    count = len(data.classes)
+    sums = np.zeros((len(data.vectors), data.vectors.shape[2]))
+    squares = np.zeros(len(data.vectors))
+    for block in data.blocks():
+        part = data.vectors[:, block].astype(np.float64)
         sums += part.sum(axis=1)
         squares += np.square(part).sum(axis=(1, 2))
-    found: Float64 = np.sqrt(np.maximum(squares / count - np.square(sums / count).sum(axis=1), 0))
-    return found
+    sizes: Float64Array = np.sqrt(np.maximum(squares / count - np.square(sums / count).sum(axis=1), 0))
+    return sizes

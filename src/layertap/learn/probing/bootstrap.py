@@ -1,4 +1,4 @@
-"""Scores, and how far they may be trusted: percentile intervals of a bootstrap (Efron 1979)."""
+"""Scores with percentile intervals from a bootstrap (Efron 1979)."""
 
 from __future__ import annotations
 
@@ -6,36 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from layertap.learn.arrays import Float64Array, Int64Array
 from layertap.learn.metrics import (
     CORRELATIONS,
     METRICS,
-    Classes,
-    Floats,
-    Tally,
+    ConfusionCounts,
     correlation,
     entity_counts,
     entity_f1,
 )
 
-Rows = npt.NDArray[np.int64]
-
 ENTITY_F1 = "entity_f1"
 RESAMPLES = 1000
 LEVEL = 0.95
 BLOCK_VALUES = 1 << 21
-"""Numbers of a block of resamples of pairs: what is held at a time."""
+"""Values of one block of resamples of pairs, which is held in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """A score and its bootstrap.
+    """Score with its bootstrap interval.
 
     Attributes:
-        value: on the rows as they are.
-        low, high: the middle 95 % of the resampled scores.
-        error: their standard deviation.
+        value: score on the rows as they are.
+        low: lower bound of the middle 95 % of the resampled scores.
+        high: upper bound of the middle 95 % of the resampled scores.
+        error: standard deviation of the resampled scores.
     """
 
     value: float
@@ -46,85 +43,86 @@ class Score:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Gold:
-    """True classes, which predictions of some rows are held against.
+    """True classes, which predictions of some rows are compared with.
 
     Attributes:
         classes: int64 [N].
-        names: of the K classes; tags where the metric is `entity_f1`.
-        owners: int64 [N], rows that are drawn together, as words of a sentence are; None: each by itself.
+        names: names of the K classes; tags if the metric is `entity_f1`.
+        owners: int64 [N], group of each row: rows of one group are resampled together, as the words of a sentence are;
+            None resamples each row by itself.
     """
 
-    classes: Classes
+    classes: Int64Array
     names: Sequence[str]
-    owners: Classes | None = None
+    owners: Int64Array | None = None
 
-    def value(self, metric: str, rows: Rows, predicted: Classes) -> float:
-        """A metric of predictions of some rows."""
+    def value(self, metric: str, rows: Int64Array, predicted: Int64Array) -> float:
+        """Return a metric of predicted classes of some rows."""
         if metric == ENTITY_F1:
             return float(entity_f1(self._entities(rows, predicted).sum(axis=0, keepdims=True))[0])
-        return float(METRICS[metric](self._tally(rows, predicted))[0])
+        return float(METRICS[metric](self._confusion(rows, predicted))[0])
 
-    def scored(self, metric: str, rows: Rows, predicted: Classes, *, seed: int) -> Score:
-        """A metric of predictions of some rows, with its bootstrap."""
+    def scored(self, metric: str, rows: Int64Array, predicted: Int64Array, *, seed: int) -> Score:
+        """Return a metric of predicted classes of some rows, with its bootstrap interval."""
         random, value = np.random.default_rng(seed), self.value(metric, rows, predicted)
         if metric == ENTITY_F1:
-            return summed_up(value, entity_f1(_drawn(self._entities(rows, predicted), random)))
-        tally = self._tally(rows, predicted)
+            return summarised(value, entity_f1(_resampled(self._entities(rows, predicted), random)))
+        confusion = self._confusion(rows, predicted)
         if self.owners is None:
-            # Rows of a pair of classes are alike, so their numbers are drawn.
-            (counts,) = tally.counts
+            # Rows with the same pair of classes are interchangeable, so that it suffices to draw their counts.
+            (counts,) = confusion.counts
             drawn = random.multinomial(len(rows), counts / len(rows), size=RESAMPLES).astype(np.float64)
         else:
             _, owner = np.unique(self.owners[rows], return_inverse=True)
-            pairs, place = np.unique(self.classes[rows] * len(self.names) + predicted, return_inverse=True)
+            pairs, pair = np.unique(self.classes[rows] * len(self.names) + predicted, return_inverse=True)
             held = np.zeros((int(owner.max()) + 1, len(pairs)))
-            np.add.at(held, (owner, place), 1)
-            drawn = _drawn(held, random)
-        return summed_up(value, METRICS[metric](replace(tally, counts=drawn)))
+            np.add.at(held, (owner, pair), 1)
+            drawn = _resampled(held, random)
+        return summarised(value, METRICS[metric](replace(confusion, counts=drawn)))
 
-    def _tally(self, rows: Rows, predicted: Classes) -> Tally:
-        return Tally.of(self.classes[rows], predicted, len(self.names))
+    def _confusion(self, rows: Int64Array, predicted: Int64Array) -> ConfusionCounts:
+        return ConfusionCounts.of(self.classes[rows], predicted, len(self.names))
 
-    def _entities(self, rows: Rows, predicted: Classes) -> Floats:
+    def _entities(self, rows: Int64Array, predicted: Int64Array) -> Float64Array:
         assert self.owners is not None
         owners = self.owners[rows]
-        order = np.argsort(owners, kind="stable")  # of a cross-validation folds come one after the other
+        order = np.argsort(owners, kind="stable")  # rows of a cross-validation are in the order of the folds
         cuts = np.flatnonzero(np.diff(owners[order])) + 1
-        true, found = (np.split(classes[order], cuts) for classes in (self.classes[rows], predicted))
-        return entity_counts(*([[self.names[i] for i in part] for part in parts] for parts in (true, found)))
+        true, given = (np.split(classes[order], cuts) for classes in (self.classes[rows], predicted))
+        return entity_counts(*([[self.names[i] for i in part] for part in parts] for parts in (true, given)))
 
 
-def correlated(metric: str, one: Floats, other: Floats, *, seed: int) -> Score:
-    """A correlation of numbers [N], with its bootstrap over the N."""
+def correlated(metric: str, one: Float64Array, other: Float64Array, *, seed: int) -> Score:
+    """Return the correlation of two sets of N numbers, with its bootstrap interval."""
     random, number = np.random.default_rng(seed), len(one)
     size = max(1, BLOCK_VALUES // number)
     drawn = [
-        correlation(metric, one, other, _times(number, min(size, RESAMPLES - begin), random))
+        correlation(metric, one, other, _draws(number, min(size, RESAMPLES - begin), random))
         for begin in range(0, RESAMPLES, size)
     ]
-    return summed_up(float(correlation(metric, one, other, np.ones((1, number)))[0]), np.concatenate(drawn))
+    return summarised(float(correlation(metric, one, other, np.ones((1, number)))[0]), np.concatenate(drawn))
 
 
-def shuffled(metric: str, one: Floats, other: Floats, *, seed: int) -> float:
-    """What a correlation of numbers [N] stays below in 95 of 100 shuffles of one of the two, its sign left aside."""
+def shuffled(metric: str, one: Float64Array, other: Float64Array, *, seed: int) -> float:
+    """Return the absolute correlation that 95 of 100 shuffles of one of two sets of N numbers stay below."""
     random, once = np.random.default_rng(seed), np.ones((1, len(one)))
     one, other = (np.broadcast_to(CORRELATIONS[metric](values, once), once.shape)[0] for values in (one, other))
-    found = [abs(float(correlation("pearson", one, random.permutation(other), once)[0])) for _ in range(RESAMPLES)]
-    return float(np.quantile(found, LEVEL))
+    shuffles = [abs(float(correlation("pearson", one, random.permutation(other), once)[0])) for _ in range(RESAMPLES)]
+    return float(np.quantile(shuffles, LEVEL))
 
 
-def summed_up(value: float, drawn: Floats) -> Score:
-    """A score from its value and its resampled values [R]."""
+def summarised(value: float, drawn: Float64Array) -> Score:
+    """Build a score from its value and R resampled values."""
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Score(value=value, low=float(low), high=float(high), error=float(drawn.std(ddof=1)))
 
 
-def _drawn(held: Floats, random: np.random.Generator) -> Floats:
-    """float64 [R, P]: as many of the groups again, with replacement, and what they hold [G, P] in all."""
-    found: Floats = _times(len(held), RESAMPLES, random) @ held
-    return found
+def _resampled(held: Float64Array, random: np.random.Generator) -> Float64Array:
+    """Draw G groups with replacement R times, and add up their counts [G, P]: float64 [R, P]."""
+    totals: Float64Array = _draws(len(held), RESAMPLES, random) @ held
+    return totals
 
 
-def _times(number: int, resamples: int, random: np.random.Generator) -> Floats:
-    """float64 [R, N]: how often each of N is drawn."""
+def _draws(number: int, resamples: int, random: np.random.Generator) -> Float64Array:
+    """Return how often each of N items is drawn in R resamples, float64 [R, N]."""
     return random.multinomial(number, np.full(number, 1 / number), size=resamples).astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a probe found."""
+"""`Findings`: the results of probing all features."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ import numpy as np
 
 from layertap.features.expr import Expr, Pool, Units
 from layertap.features.sources import HiddenLayers
-from layertap.learn.metrics import Classes, Floats
-from layertap.learn.probing.bootstrap import Rows, Score
+from layertap.learn.arrays import Float64Array, Int64Array
+from layertap.learn.probing.bootstrap import Score
 
 SAMPLE = 2000
-"""Texts that similarities and the projection are worked out on, at most."""
+"""Maximum number of texts for the similarities and the projection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What a probe found in one feature.
+    """Result of probing one feature.
 
     Attributes:
-        feature: its canonical text.
-        layer, pooling: of `hidden_states[layer].pooling`; None for other features.
-        score: of what was tested (in cross-validation: of all folds' predictions together).
-        control: of classes the control's metric for labels that were dealt out at random, learned and predicted in the
-            same way; of pairs what shuffled scores stay below.
-        selectivity: how much more there is by the same metric (Hewitt and Liang 2019).
-        selection: what the best is chosen by: the score, or, where a test part was given, the metric on what C was
-            chosen on; of pairs on the data that are no test part.
-        strengths: the C chosen, one a split; none of pairs.
-        beside: other metrics of the same.
+        feature: canonical text of the feature.
+        layer: layer of `hidden_states[layer].pooling`; None for other features.
+        pooling: pooling of `hidden_states[layer].pooling`; None for other features.
+        score: score of the test rows; in a cross-validation, of the predictions of all folds together.
+        control: for classes, the control metric of random labels that were learned and predicted in the same way; for
+            pairs, the correlation that 95 of 100 shuffles of the scores stay below.
+        selectivity: difference between the score and `control`, in the same metric (Hewitt and Liang 2019).
+        selection: value by which the best feature is chosen: the score, or, if there is a test dataset, the metric on
+            the rows that C was chosen on; for pairs, the correlation on the data other than the test dataset.
+        strengths: chosen C of each split; empty for pairs.
+        beside: other metrics of the feature.
     """
 
     feature: str
@@ -47,63 +48,66 @@ class Row:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ClassDetails:
-    """Of labels.
+    """Results for labels of texts or words.
 
     Attributes:
-        names: the K classes.
-        control_metric: of random labels and of the baseline: the metric, but for entity F1, of which tags dealt out at
-            random to frequent words make a great deal, accuracy.
-        baseline: of predicting the most frequent class everywhere.
-        confusion: int64 [K, K] of the best, true classes down.
-        plane: float64 [n, 2], a sample of texts in the projected feature; `plane_classes` [n] theirs.
-        plane_feature, plane_how: which feature, and how it was projected.
+        names: names of the K classes.
+        control_metric: metric of random labels and of the baseline. This is the metric itself, except that accuracy
+            replaces entity F1: random tags of frequent words make entities that are learned by heart.
+        baseline: score of predicting the most frequent class everywhere.
+        confusion: int64 [K, K] of the best feature, with true classes as rows.
+        plane: float64 [n, 2], projection of a sample of texts.
+        plane_classes: int64 [n], classes of the sample.
+        plane_feature: feature that was projected.
+        plane_how: method of the projection, "pca" or "tsne".
     """
 
     names: tuple[str, ...]
     control_metric: str
     baseline: float
-    confusion: Classes
-    plane: Floats
-    plane_classes: Classes
+    confusion: Int64Array
+    plane: Float64Array
+    plane_classes: Int64Array
     plane_feature: str
     plane_how: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PairDetails:
-    """Of pairs.
+    """Results for pairs of texts with a score.
 
     Attributes:
-        gold: float64 [N], scores of the tested pairs.
-        cosines: float64 [N], of their vectors in the feature shown.
-        shown: that feature.
+        gold: float64 [N], given scores of the test pairs.
+        cosines: float64 [N], cosines of the vectors of the test pairs in the feature `shown`.
+        shown: feature whose cosines these are.
     """
 
-    gold: Floats
-    cosines: Floats
+    gold: Float64Array
+    cosines: Float64Array
     shown: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Findings:
-    """Everything a probe found.
+    """Results of probing all features.
 
     Attributes:
-        metric: of the scores.
-        rows: one a feature, in the order asked for.
-        details: of labels or of pairs.
-        apart: whether the best was chosen on other examples than it was scored on.
+        metric: name of the metric of the scores.
+        rows: one row per feature, in the requested order.
+        details: results that only labels, or only pairs, have.
+        apart: whether the best feature was chosen on other examples than it was scored on.
         alike: float64 [F, F], linear CKA of the features `alike_features`.
-        settings: what was asked for, and sizes; JSON values.
-        provenance: of the features.
-        notes: what to know of the data.
+        alike_features: canonical texts of the compared features.
+        settings: options and sizes, as JSON values.
+        provenance: provenance of the features.
+        notes: remarks on the data.
     """
 
     metric: str
     rows: tuple[Row, ...]
     details: ClassDetails | PairDetails
     apart: bool
-    alike: Floats
+    alike: Float64Array
     alike_features: tuple[str, ...]
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
@@ -111,12 +115,12 @@ class Findings:
 
     @property
     def winner(self) -> Row:
-        """The row of the best: that with the highest selection score, the first of equals."""
+        """Row of the best feature: the first with the highest selection score."""
         return best_of(self.rows)
 
     @property
     def frugal(self) -> Row | None:
-        """The feature of the lowest layer within one standard error of the best by what that was chosen by."""
+        """Row of the lowest layer whose selection score is within one standard error of the best."""
         best = self.winner
         if best.layer is None:
             return None
@@ -129,12 +133,12 @@ class Findings:
 
 
 def best_of(rows: Sequence[Row]) -> Row:
-    """The row with the highest selection score, the first of equals."""
+    """Return the first row with the highest selection score."""
     return max(rows, key=lambda row: row.selection)
 
 
 def place_of(feature: Expr) -> tuple[int | None, str | None]:
-    """Layer and pooling of `hidden_states[layer].pooling`."""
+    """Return layer and pooling of `hidden_states[layer].pooling`, or None for other features."""
     if (
         isinstance(feature, Pool | Units)
         and isinstance(feature.of, HiddenLayers)
@@ -145,7 +149,7 @@ def place_of(feature: Expr) -> tuple[int | None, str | None]:
 
 
 def comparable(features: Sequence[Expr], rows: Sequence[Row]) -> list[Expr]:
-    """Layers with the best's pooling, or all features where there are no two of them."""
+    """Return the layers with the pooling of the best feature, or all features if there are fewer than two of them."""
     pooling = best_of(rows).pooling
     same = [
         feature for feature, row in zip(features, rows, strict=True) if row.layer is not None and row.pooling == pooling
@@ -153,8 +157,8 @@ def comparable(features: Sequence[Expr], rows: Sequence[Row]) -> list[Expr]:
     return same if len(same) > 1 else list(features)
 
 
-def sample_of(number: int, seed: int) -> Rows:
-    """int64 [n]: places of a sample, in order."""
+def sample_of(number: int, seed: int) -> Int64Array:
+    """Draw the row numbers of a sample, in order: int64 [n]."""
     if number <= SAMPLE:
         return np.arange(number)
     return np.sort(np.random.default_rng(seed).choice(number, SAMPLE, replace=False))

@@ -1,38 +1,37 @@
-"""Pairs of texts with a score each: how far the cosine of their vectors agrees with it, by feature."""
+"""Probe features with scored pairs of texts, by the correlation of scores and cosines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from layertap.data.input import Input
 from layertap.engine.extractor import Extractor
 from layertap.errors import InputError
 from layertap.features.expr import Expr
-from layertap.learn.arrays import Float32Array
+from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
 from layertap.learn.labels import numbers_of
-from layertap.learn.metrics import Classes, Floats
 from layertap.learn.probing.bootstrap import correlated, shuffled
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
 from layertap.learn.vectors.sweep import sweep
-from layertap.records import Record
 
-LEAST = 3
-"""Pairs that a correlation needs."""
+MIN_PAIRS = 3
+"""Minimum number of pairs for a correlation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairs:
-    """Pairs of one file.
+class ScoredPairs:
+    """Pairs of texts with a score each.
 
     Attributes:
-        source: the file's name.
-        texts: N pairs.
+        source: name of the file, for messages.
+        texts: N pairs of texts.
         gold: N scores.
-        notes: what was left out, in words.
+        notes: remarks on pairs that were left out.
     """
 
     source: str
@@ -41,52 +40,55 @@ class Pairs:
     notes: tuple[str, ...] = ()
 
 
-def read_pairs(records: Iterable[Record], label: str, source: str) -> Pairs:
-    """Reads pairs and their scores.
+def read_pairs(source: Input, column: str) -> ScoredPairs:
+    """Read pairs and their scores.
 
     Args:
-        records: with a second text each.
-        label: the column with the scores.
-        source: the file's name, for messages.
+        source: input with a column of second texts.
+        column: name of the column of scores.
 
     Raises:
-        InputError: scores that are missing, no numbers or all the same, fewer than three pairs.
+        InputError: scores that are missing, not numbers or all equal, or fewer than three pairs.
     """
-    held = tuple(records)
-    gold = numbers_of(held, label, source=source)
-    return _checked(Pairs(source=source, texts=tuple((record.text, str(record.pair)) for record in held), gold=gold))
+    with source.open() as reader:
+        located = list(reader.located())
+    gold = numbers_of(located, column, source=source.name)
+    texts = tuple((record.text, str(record.pair)) for _, record in located)
+    return _checked(ScoredPairs(source=source.name, texts=texts, gold=gold))
 
 
-def apart(test: Pairs, data: Pairs) -> Pairs:
-    """The pairs of `test` that do not stand in `data`, with a note.
+def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
+    """Return the pairs of `test` that do not occur in `data`, with a note on the others.
 
     Raises:
-        InputError: too few are left.
+        InputError: too few pairs are left.
     """
     known = {frozenset(pair) for pair in data.texts}
-    kept = [place for place, pair in enumerate(test.texts) if frozenset(pair) not in known]
+    kept = [row for row, pair in enumerate(test.texts) if frozenset(pair) not in known]
     left_out = len(test.texts) - len(kept)
     if not left_out:
         return test
     if not kept:
-        raise InputError(f"{test.source}: every pair of it stands in {data.source}, too; there is nothing to score on")
-    note = f"{left_out:,} pairs of {test.source} stand in {data.source}, too, and were left out"
-    texts, gold = tuple(test.texts[place] for place in kept), tuple(test.gold[place] for place in kept)
+        raise InputError(
+            f"{test.source}: every pair also occurs in {data.source}, so that none is left to score; give other pairs"
+        )
+    note = f"{left_out:,} pairs of {test.source} also occur in {data.source} and were left out"
+    texts, gold = tuple(test.texts[row] for row in kept), tuple(test.gold[row] for row in kept)
     return _checked(replace(test, texts=texts, gold=gold, notes=(note,)))
 
 
-def _checked(pairs: Pairs) -> Pairs:
-    if len(pairs.gold) < LEAST:
-        raise InputError(f"{pairs.source}: {len(pairs.gold)} pairs; a correlation needs {LEAST} or more")
+def _checked(pairs: ScoredPairs) -> ScoredPairs:
+    if len(pairs.gold) < MIN_PAIRS:
+        raise InputError(f"{pairs.source}: {len(pairs.gold)} pairs; a correlation needs at least {MIN_PAIRS}")
     if len(set(pairs.gold)) == 1:
-        raise InputError(f"{pairs.source}: every score is {pairs.gold[0]:g}; there is nothing to agree with")
+        raise InputError(f"{pairs.source}: every score is {pairs.gold[0]:g}; a correlation needs different scores")
     return pairs
 
 
 def probe_pairs(
     extractor: Extractor,
-    data: Pairs,
-    test: Pairs | None,
+    data: ScoredPairs,
+    test: ScoredPairs | None,
     features: Sequence[Expr],
     *,
     metrics: Sequence[str] = ("spearman", "pearson"),
@@ -96,31 +98,31 @@ def probe_pairs(
     progress: bool = False,
     on_feature: Callable[[int, str], None] = lambda *_: None,
 ) -> Findings:
-    """Extracts all features of all texts in one pass, and compares cosines with scores. Nothing is learned.
+    """Extract all features of all texts in one pass, and correlate cosines with scores. Nothing is learned.
 
     Args:
         extractor: the model.
-        data: what the best is chosen on, and scored where there is no test part.
-        test: what is scored, from `apart`; None: `data`.
-        features: with one vector a text each.
-        metrics: what the best is chosen by, and others to have beside it: names of `CORRELATIONS`.
-        seed: of shuffles, bootstrap and sample.
-        cache: a folder of `TextFeatures`, or None.
-        shown: the feature whose cosines are drawn; None: the best.
+        data: pairs on which the best feature is chosen, and which are scored if there is no test dataset.
+        test: pairs that are scored, from `without_known`; None scores `data`.
+        features: features with one vector per text.
+        metrics: correlation by which the best feature is chosen, then others to report: names of `CORRELATIONS`.
+        seed: seed of the shuffles, the bootstrap and the sample.
+        cache: folder of a cache, as in `TextFeatures`, or None.
+        shown: feature whose cosines are drawn; None stands for the best one.
         progress: draw a progress bar on standard error while extracting.
-        on_feature: called with place and name before each feature.
+        on_feature: called with the number and the name of each feature before it is probed.
 
     Raises:
-        FeatureError: a feature without one vector a text.
+        FeatureError: a feature without one vector per text.
     """
     tested = test or data
     texts = list(dict.fromkeys(text for part in (data, tested) for pair in part.texts for text in pair))
-    place = {text: row for row, text in enumerate(texts)}
+    row_of = {text: row for row, text in enumerate(texts)}
     wanted = list(dict.fromkeys([*features, *([shown] if shown is not None else [])]))
     vectors = sweep(extractor, texts, wanted, cache, progress=progress)
 
-    def cosines_of(part: Pairs, feature: Expr) -> Floats:
-        return _cosines(vectors[feature], np.array([[place[one], place[other]] for one, other in part.texts]))
+    def cosines_of(part: ScoredPairs, feature: Expr) -> Float64Array:
+        return _cosines(vectors[feature], np.array([[row_of[one], row_of[other]] for one, other in part.texts]))
 
     rows = []
     for number, feature in enumerate(features):
@@ -152,7 +154,7 @@ def probe_pairs(
     )
 
 
-def _row(feature: Expr, cosines: Floats, pairs: Pairs, metrics: Sequence[str], seed: int) -> Row:
+def _row(feature: Expr, cosines: Float64Array, pairs: ScoredPairs, metrics: Sequence[str], seed: int) -> Row:
     gold = np.array(pairs.gold)
     score, *beside = (correlated(metric, cosines, gold, seed=seed) for metric in metrics)
     layer, pooling = place_of(feature)
@@ -169,9 +171,9 @@ def _row(feature: Expr, cosines: Floats, pairs: Pairs, metrics: Sequence[str], s
     )
 
 
-def _cosines(vectors: Float32Array, places: Classes) -> Floats:
-    """float64 [N] of vectors [T, H] at places [N, 2]; 0 where one is all zeros."""
-    one, other = (vectors[places[:, side]].astype(np.float64) for side in (0, 1))
+def _cosines(vectors: Float32Array, rows: Int64Array) -> Float64Array:
+    """Return the cosines of vectors [T, H] at pairs of rows [N, 2], float64 [N]; 0 for a vector of zeros."""
+    one, other = (vectors[rows[:, side]].astype(np.float64) for side in (0, 1))
     norms = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    found: Floats = np.divide((one * other).sum(axis=1), norms, out=np.zeros(len(one)), where=norms > 0)
-    return found
+    cosines: Float64Array = np.divide((one * other).sum(axis=1), norms, out=np.zeros(len(one)), where=norms > 0)
+    return cosines

@@ -1,4 +1,4 @@
-"""A linear probe on every feature asked for."""
+"""Fit a linear probe on each of several features."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ import numpy as np
 
 from layertap.engine.extractor import Extractor
 from layertap.features.expr import Expr
-from layertap.learn.arrays import Float32Array
-from layertap.learn.metrics import Classes
+from layertap.learn.arrays import Float32Array, Int64Array
 from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.logistic import probe_control, probe_split
-from layertap.learn.probing.splits import Examples
+from layertap.learn.probing.splits import ProbeData
 from layertap.learn.vectors.sweep import sweep, sweep_words
 
 
 def probe(
     extractor: Extractor,
-    examples: Examples,
+    data: ProbeData,
     features: Sequence[Expr],
     *,
     metrics: Sequence[str] = ("accuracy",),
@@ -32,100 +31,99 @@ def probe(
     progress: bool = False,
     on_feature: Callable[[int, str], None] = lambda *_: None,
 ) -> Findings:
-    """Extracts all features in one pass, and fits a probe on each.
+    """Extract all features in one pass, and fit a probe on each.
 
     Args:
         extractor: the model.
-        examples: texts, classes and splits.
-        features: with one vector a text each, or a word where words are labelled.
-        metrics: what C and the best are chosen by, and others to have beside it: names of `METRICS`, or `entity_f1`.
-        seed: of the control's labels, the bootstrap and the sample.
-        cache: a folder of `TextFeatures`, or None; words are not cached.
-        projected: the feature to show on a plane; None: the best.
-        plane_how: `pca` or `tsne`.
+        data: texts, classes and splits.
+        features: features with one vector per text, or per word if words are labelled.
+        metrics: metric by which C and the best feature are chosen, then other metrics to report: names of `METRICS`, or
+            `entity_f1`.
+        seed: seed of the random labels, the bootstrap and the sample.
+        cache: folder of a cache, as in `TextFeatures`, or None; vectors of words are not cached.
+        projected: feature to project to a plane; None stands for the best one.
+        plane_how: "pca" or "tsne".
         progress: draw a progress bar on standard error while extracting.
-        on_feature: called with place and name before each feature's probe.
+        on_feature: called with the number and the name of each feature before it is probed.
 
     Raises:
-        FeatureError: a feature without one vector a text, or a word.
+        FeatureError: a feature without one vector per text or word.
     """
     wanted = list(dict.fromkeys([*features, *([projected] if projected is not None else [])]))
-    if examples.owners is not None:
-        vectors = sweep_words(extractor, examples.records, wanted, progress=progress)
+    if data.owners is not None:
+        vectors = sweep_words(extractor, data.records, wanted, progress=progress)
     else:
-        vectors = sweep(extractor, examples.texts, wanted, cache, progress=progress)
-    control = _control(examples, seed)
+        vectors = sweep(extractor, data.texts, wanted, cache, progress=progress)
+    control = _control(data, seed)
     rows, predictions = [], {}
-    for place, feature in enumerate(features):
-        on_feature(place, str(feature))
-        row, predictions[str(feature)] = _probed(
-            feature, vectors[feature], examples, control, metrics=metrics, seed=seed
-        )
+    for number, feature in enumerate(features):
+        on_feature(number, str(feature))
+        row, predictions[str(feature)] = _probed(feature, vectors[feature], data, control, metrics=metrics, seed=seed)
         rows.append(row)
-    sample = sample_of(len(examples.texts), seed)
+    sample = sample_of(len(data.texts), seed)
     compared = comparable(features, rows)
     shown = projected if projected is not None else features[rows.index(best_of(rows))]
     return Findings(
         metric=metrics[0],
         rows=tuple(rows),
         details=ClassDetails(
-            names=examples.names,
+            names=data.names,
             control_metric=_control_metric(metrics),
-            baseline=_baseline(examples, _control_metric(metrics)),
-            confusion=_confusion(examples, predictions[best_of(rows).feature]),
+            baseline=_baseline(data, _control_metric(metrics)),
+            confusion=_confusion(data, predictions[best_of(rows).feature]),
             plane=projection(vectors[shown][sample], how=plane_how, seed=seed),
-            plane_classes=examples.classes[sample],
+            plane_classes=data.classes[sample],
             plane_feature=str(shown),
             plane_how=plane_how,
         ),
-        apart=not examples.crossed,
+        apart=not data.crossed,
         alike=similarity([vectors[feature][sample] for feature in compared]),
         alike_features=tuple(map(str, compared)),
         settings={
             "metric": metrics[0],
             "seed": seed,
-            "texts": len(examples.texts),
-            "tested": len(examples.tested),
-            "trained": examples.trained,
-            "classes": len(examples.names),
-            "folds": len(examples.splits) if examples.crossed else None,
-            "unit": "text" if examples.owners is None else "word",
-            "sentences": 0 if examples.owners is None else len(examples.records),
+            "texts": len(data.texts),
+            "tested": len(data.tested),
+            "trained": data.num_trained,
+            "classes": len(data.names),
+            "folds": len(data.splits) if data.crossed else None,
+            "unit": "text" if data.owners is None else "word",
+            "sentences": 0 if data.owners is None else len(data.records),
         },
         provenance=extractor.provenance(wanted),
-        notes=examples.notes,
+        notes=data.notes,
     )
 
 
 def _probed(
-    feature: Expr, vectors: Float32Array, examples: Examples, control: Gold, *, metrics: Sequence[str], seed: int
-) -> tuple[Row, Classes]:
-    """A feature's row, and the predictions of the tested rows."""
-    gold, tested = examples.gold, examples.tested
-    fitted = [
+    feature: Expr, vectors: Float32Array, data: ProbeData, control: Gold, *, metrics: Sequence[str], seed: int
+) -> tuple[Row, Int64Array]:
+    """Probe one feature, and return its row and the predictions of the test rows."""
+    gold, tested = data.gold, data.tested
+    results = [
         probe_split(vectors, gold.classes, split, lambda rows, guess: gold.value(metrics[0], rows, guess))
-        for split in examples.splits
+        for split in data.splits
     ]
-    predicted = np.concatenate([each.predicted for each in fitted])
-    dealt = np.concatenate(
+    predicted = np.concatenate([result.predicted for result in results])
+    control_predicted = np.concatenate(
         [
-            probe_control(vectors, control.classes, split, each.strength)
-            for split, each in zip(examples.splits, fitted, strict=True)
+            probe_control(vectors, control.classes, split, result.strength)
+            for split, result in zip(data.splits, results, strict=True)
         ]
     )
     scores = {name: gold.scored(name, tested, predicted, seed=seed) for name in metrics}
-    score, known_by = scores.pop(metrics[0]), _control_metric(metrics)
-    compared = control.value(known_by, tested, dealt)
+    score, control_metric = scores.pop(metrics[0]), _control_metric(metrics)
+    control_score = control.value(control_metric, tested, control_predicted)
     layer, pooling = place_of(feature)
     row = Row(
         feature=str(feature),
         layer=layer,
         pooling=pooling,
         score=score,
-        control=compared,
-        selectivity=scores.get(known_by, score).value - compared,
-        selection=score.value if examples.crossed else fitted[0].validation,
-        strengths=tuple(each.strength for each in fitted),
+        control=control_score,
+        selectivity=scores.get(control_metric, score).value - control_score,
+        selection=score.value if data.crossed else results[0].validation,
+        strengths=tuple(result.strength for result in results),
         beside=scores,
     )
     return row, predicted
@@ -135,23 +133,23 @@ def _control_metric(metrics: Sequence[str]) -> str:
     return "accuracy" if metrics[0] == ENTITY_F1 else metrics[0]
 
 
-def _control(examples: Examples, seed: int) -> Gold:
-    """The classes dealt out anew, as often as each occurs in the training rows; one to each text or word form."""
+def _control(data: ProbeData, seed: int) -> Gold:
+    """Draw a random class for each distinct text or word form, with the frequencies of the training rows."""
     random = np.random.default_rng(seed)
-    pool = examples.classes[examples.splits[0].train] if not examples.crossed else examples.classes
-    texts = dict.fromkeys(examples.texts)
-    dealt = dict(zip(texts, random.choice(pool, size=len(texts)), strict=True))
-    classes = np.array([dealt[text] for text in examples.texts], dtype=np.int64)
-    return Gold(classes=classes, names=examples.names, owners=examples.owners)
+    pool = data.classes[data.splits[0].train] if not data.crossed else data.classes
+    texts = dict.fromkeys(data.texts)
+    drawn = dict(zip(texts, random.choice(pool, size=len(texts)), strict=True))
+    classes = np.array([drawn[text] for text in data.texts], dtype=np.int64)
+    return Gold(classes=classes, names=data.names, owners=data.owners)
 
 
-def _baseline(examples: Examples, metric: str) -> float:
-    true = examples.classes[examples.tested]
+def _baseline(data: ProbeData, metric: str) -> float:
+    true = data.classes[data.tested]
     common = int(np.bincount(true).argmax())
-    return examples.gold.value(metric, examples.tested, np.full_like(true, common))
+    return data.gold.value(metric, data.tested, np.full_like(true, common))
 
 
-def _confusion(examples: Examples, predicted: Classes) -> Classes:
-    confusion = np.zeros((len(examples.names), len(examples.names)), dtype=np.int64)
-    np.add.at(confusion, (examples.classes[examples.tested], predicted), 1)
+def _confusion(data: ProbeData, predicted: Int64Array) -> Int64Array:
+    confusion = np.zeros((len(data.names), len(data.names)), dtype=np.int64)
+    np.add.at(confusion, (data.classes[data.tested], predicted), 1)
     return confusion

@@ -1,9 +1,9 @@
-"""Labelled texts and words divided: what is learned from, what is predicted."""
+"""Division of labelled data for probes: rows to learn from, to choose the penalty on, and to predict."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from layertap.errors import InputError, OptionError
-from layertap.learn.labels import Part, check_known, check_learnable, check_same_task, listed
-from layertap.learn.metrics import METRICS, Classes
-from layertap.learn.probing.bootstrap import ENTITY_F1, Gold, Rows
+from layertap.learn.arrays import Int64Array
+from layertap.learn.labelled import LabelledDataset
+from layertap.learn.labels import LabelEncoder, check_labels, listed
+from layertap.learn.metrics import METRICS
+from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.logistic import Split
 from layertap.learn.tags import mark_entities
 from layertap.records import Record
@@ -24,103 +26,85 @@ MAX_WORDS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Examples:
-    """What a probe works on.
+class ProbeData:
+    """Labelled texts or words, divided for probes.
 
     Attributes:
-        records: of all files, one after the other.
-        texts: N, the records' own, or their words.
-        classes: int64 [N], places in `names`.
-        names: the K labels, sorted.
-        splits: folds of a cross-validation, or the one that was given.
-        crossed: whether they are folds.
-        notes: what was done to the data, in words.
-        owners: int64 [N], the record of each word; None where texts are labelled as a whole.
+        records: records of all datasets, one after the other.
+        texts: N texts: those of the records, or their words.
+        classes: int64 [N], index of each label in `names`.
+        names: the K class names, sorted.
+        splits: folds of a cross-validation, or the one given split.
+        crossed: whether the splits are folds.
+        notes: remarks on rows that were left out.
+        owners: int64 [N], index of the record of each word; None if texts are labelled.
     """
 
     records: tuple[Record, ...]
     texts: tuple[str, ...]
-    classes: Classes
+    classes: Int64Array
     names: tuple[str, ...]
     splits: tuple[Split, ...]
     crossed: bool
     notes: tuple[str, ...]
-    owners: Classes | None
+    owners: Int64Array | None
 
     @property
     def gold(self) -> Gold:
-        """What predictions are held against."""
+        """True classes, which predictions are compared with."""
         return Gold(classes=self.classes, names=self.names, owners=self.owners)
 
     @property
-    def tested(self) -> Rows:
-        """The rows that are predicted, each once."""
+    def tested(self) -> Int64Array:
+        """Rows that are predicted, each once."""
         return np.concatenate([split.test for split in self.splits])
 
     @property
-    def trained(self) -> int:
-        """Rows that a probe learns from, of the first split."""
+    def num_trained(self) -> int:
+        """Number of rows that a probe learns from, in the first split."""
         return len(self.splits[0].train)
 
 
-def metrics_of(examples: Examples, asked: str | None) -> tuple[str, ...]:
-    """What to measure by, and what to have beside it: accuracy and entity F1 go together where tags mark entities.
+def metrics_of(data: ProbeData, asked: str | None) -> tuple[str, ...]:
+    """Return the metric that decides, and the others to report; accuracy and entity F1 are reported together.
 
     Args:
-        examples: whose labels decide.
-        asked: a metric, or None: entity F1 where there are entities, else accuracy.
+        data: data whose labels decide on the default.
+        asked: name of a metric; None stands for entity F1 if the labels mark entities, else accuracy.
 
     Raises:
-        OptionError: entity F1 of labels that mark no entities.
+        OptionError: entity F1 for labels that mark no entities.
     """
-    entities = examples.owners is not None and mark_entities(examples.names)
+    entities = data.owners is not None and mark_entities(data.names)
     if asked == ENTITY_F1 and not entities:
         raise OptionError(
-            f"--metric {asked} is of BIO or IO tags of words, and the labels are {listed(examples.names)}; expected "
-            f"one of {', '.join(METRICS)}"
+            f"--metric {asked} needs BIO or IO tags of words, and the labels are {listed(data.names)}; expected one of "
+            f"{', '.join(METRICS)}"
         )
     first = asked or (ENTITY_F1 if entities else "accuracy")
     return (first, *(other for other in ("accuracy", ENTITY_F1) if entities and other != first))
 
 
-def read_part(records: Iterable[Record], label: str, source: str, *, finder: UnitFinder) -> Part:
-    """Reads labelled texts, or texts of which the words are labelled.
-
-    Args:
-        records: with a label among their columns, or a list of them, one a word.
-        label: that column.
-        source: the file's name, for messages.
-        finder: of words.
+def check_for_probe(dataset: LabelledDataset) -> LabelledDataset:
+    """Return a dataset that a probe can use, or refuse given words that have one label for all of them.
 
     Raises:
-        InputError: as `labels_of`, or given words with a single label.
+        InputError: texts are labelled, and given as lists of words.
     """
-    part = Part.held(records, label, source=source, count_words=lambda record: len(finder.word_chars(record)))
-    if part.labels.task == "text" and any(record.words is not None for record in part.records):
-        raise InputError(f"{source}: it has given words, and column {label!r} one label for all; one a word is needed")
-    return part
+    if dataset.task == "text" and any(record.words is not None for record in dataset.records):
+        raise InputError(
+            f"{dataset.source}: its texts are given as words, and have one label each; give one label per word, or "
+            "name a column of whole texts (--text-column)"
+        )
+    return dataset
 
 
-def _drawn(part: Part, most: int, seed: int) -> Part:
-    """Whole texts with about so many words in all, where there are more."""
-    sizes = [len(labels) for labels in part.labels.values]
-    if part.labels.task == "text" or sum(sizes) <= most:
-        return part
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    last = int(np.searchsorted(np.array(sizes)[order].cumsum(), most, side="right"))
-    taken = np.sort(order[: max(1, last)]).tolist()
-    words = sum(sizes[place] for place in taken)
-    note = (
-        f"of the {sum(sizes):,} words of {part.labels.source} {words:,} were drawn, in {len(taken):,} sentences "
-        "(--max-words)"
-    )
-    return replace(_kept(part, taken), notes=(note,))
+def cross_validation(
+    dataset: LabelledDataset, *, finder: UnitFinder, folds: int, seed: int, max_words: int = MAX_WORDS
+) -> ProbeData:
+    """Divide a dataset into stratified folds; equal texts stay in one fold, and so do the words of a text.
 
-
-def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int, most: int = MAX_WORDS) -> Examples:
-    """Folds with as much of every class in each; texts that are the same stay in one fold, as do words of a text.
-
-    Of more than `most` words whole texts are drawn. What is refused does not depend on the draw.
+    If there are more than `max_words` words, whole texts are drawn. What is refused does not depend on the draw.
 
     Raises:
         OptionError: fewer than 2 folds.
@@ -130,77 +114,105 @@ def cross_validation(part: Part, *, finder: UnitFinder, folds: int, seed: int, m
 
     if folds < 2:
         raise OptionError(f"--folds {folds}: expected at least 2")
-    names = check_learnable(part.labels)
-    for name, count in part.labels.counts.items():
+    encoder = _checked(dataset, [])
+    for name, count in dataset.labels.counts.items():
         if count < folds:
             raise InputError(
-                f"{part.labels.source}: class {name!r} has {count:,} examples, and {folds}-fold cross-validation needs "
-                f"{folds} of each; leave the class out, name fewer --folds, or give a --test file"
+                f"{dataset.source}: class {name!r} has {count:,} examples, and {folds}-fold cross-validation needs "
+                f"{folds} of each; remove the class, reduce --folds, or give a --test file"
             )
-    part = _drawn(part, most, seed)
-    examples = _joined([part], names, finder, part.notes)
-    classes, owners, notes = examples.classes, examples.owners, examples.notes
-    places = {text: place for place, text in enumerate(dict.fromkeys(record.text for record in examples.records))}
-    copies = len(examples.records) - len(places)
+    dataset = _drawn(dataset, max_words, seed)
+    data = _joined([dataset], encoder, finder, dataset.notes)
+    classes, owners, notes = data.classes, data.owners, data.notes
+    text_ids = {text: i for i, text in enumerate(dict.fromkeys(record.text for record in data.records))}
+    copies = len(data.records) - len(text_ids)
     if copies:
         what = "texts" if owners is None else "sentences"
-        notes = (*notes, f"{copies:,} {what} repeat others word for word; these were kept in one fold")
+        notes = (*notes, f"{copies:,} {what} are copies of others; copies were kept in one fold")
     grouped = copies or owners is not None
-    kind: Any = StratifiedGroupKFold if grouped else StratifiedKFold
-    groups = np.array([places[record.text] for record in examples.records])
+    splitter: Any = StratifiedGroupKFold if grouped else StratifiedKFold
+    groups = np.array([text_ids[record.text] for record in data.records])
     if owners is not None:
         groups = groups[owners]
-    divided = kind(folds, shuffle=True, random_state=seed).split(classes, classes, groups if grouped else None)
+    divided = splitter(folds, shuffle=True, random_state=seed).split(classes, classes, groups if grouped else None)
     with warnings.catch_warnings():
-        # Words are drawn, and of a rare class few may be left.
+        # Of a rare class few words may be left by the draw.
         warnings.filterwarnings("ignore", message="The least populated class in y")
         splits = tuple(_split(train, test, classes, seed, owners) for train, test in divided)
-    return replace(examples, splits=splits, crossed=True, notes=notes)
+    return replace(data, splits=splits, crossed=True, notes=notes)
 
 
 def given_split(
-    train: Part, test: Part, dev: Part | None, *, finder: UnitFinder, seed: int, most: int = MAX_WORDS
-) -> Examples:
-    """One split: learn from `train`, choose C on `dev` (or on a fifth of `train`), predict `test`.
+    train: LabelledDataset,
+    test: LabelledDataset,
+    dev: LabelledDataset | None,
+    *,
+    finder: UnitFinder,
+    seed: int,
+    max_words: int = MAX_WORDS,
+) -> ProbeData:
+    """Return one split: learn from `train`, choose C on `dev` (or on a fifth of `train`), and predict `test`.
 
-    Texts of `test` and `dev` that stand in `train`, too, are left out, with a note. Of more than `most` words of a part
-    whole texts are drawn; what is refused does not depend on the draw.
+    Texts of `test` and `dev` that also occur in `train` are left out, with a note. If a dataset has more than
+    `max_words` words, whole texts are drawn; what is refused does not depend on the draw.
 
     Raises:
-        InputError: a single class, a class of one example, a label that `train` does not have, a part that is empty or
-            has nothing of its own.
+        InputError: a single class, a class with one example, a label that does not occur in `train`, or a dataset with
+            no texts of its own.
     """
-    names = check_learnable(train.labels)
-    others = [part for part in (dev, test) if part is not None]
-    for part in others:
-        check_same_task(train.labels, part.labels)
-        check_known(part.labels, names, trained_on=train.labels.source)
+    others = [dataset for dataset in (dev, test) if dataset is not None]
+    encoder = _checked(train, others)
     notes: list[str] = []
-    parts = [_drawn(part, most, seed) for part in (train, *(_without(part, train, notes) for part in others))]
-    notes += [note for part in parts for note in part.notes]
-    examples = _joined(parts, names, finder, tuple(notes))
-    ends = np.cumsum([0, *(sum(map(len, part.labels.values)) for part in parts)])
+    datasets = [
+        _drawn(dataset, max_words, seed) for dataset in (train, *(_without(other, train, notes) for other in others))
+    ]
+    notes += [note for dataset in datasets for note in dataset.notes]
+    data = _joined(datasets, encoder, finder, tuple(notes))
+    ends = np.cumsum([0, *(sum(map(len, dataset.labels.values)) for dataset in datasets)])
     rows = [np.arange(begin, end) for begin, end in pairwise(ends)]
-    split = _split(rows[0], rows[-1], examples.classes, seed, examples.owners)
+    split = _split(rows[0], rows[-1], data.classes, seed, data.owners)
     if dev is not None:
         split = Split(train=rows[0], test=rows[-1], fit=rows[0], validate=rows[1])
-    return replace(examples, splits=(split,))
+    return replace(data, splits=(split,))
 
 
-def _joined(parts: Sequence[Part], names: tuple[str, ...], finder: UnitFinder, notes: tuple[str, ...]) -> Examples:
-    """All parts end to end, not divided yet."""
-    records = [record for part in parts for record in part.records]
-    values = [labels for part in parts for labels in part.labels.values]
+def _checked(train: LabelledDataset, others: Sequence[LabelledDataset]) -> LabelEncoder:
+    """Check labels; tags are classes as they stand, whether or not they mark entities."""
+    scheme = "tags" if train.task == "words" else "auto"
+    return check_labels(train.labels, [other.labels for other in others], scheme=scheme)
+
+
+def _drawn(dataset: LabelledDataset, max_words: int, seed: int) -> LabelledDataset:
+    """Draw whole texts with about `max_words` words in total, if there are more."""
+    sizes = [len(labels) for labels in dataset.labels.values]
+    if dataset.task == "text" or sum(sizes) <= max_words:
+        return dataset
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    last = int(np.searchsorted(np.array(sizes)[order].cumsum(), max_words, side="right"))
+    taken = np.sort(order[: max(1, last)]).tolist()
+    words = sum(sizes[row] for row in taken)
+    note = (
+        f"of the {sum(sizes):,} words of {dataset.source} {words:,} were drawn, in {len(taken):,} sentences "
+        "(--max-words)"
+    )
+    return replace(dataset.subset(taken), notes=(note,))
+
+
+def _joined(
+    datasets: Sequence[LabelledDataset], encoder: LabelEncoder, finder: UnitFinder, notes: tuple[str, ...]
+) -> ProbeData:
+    """Join datasets, not divided yet."""
+    records = [record for dataset in datasets for record in dataset.records]
+    encoded = [classes for dataset in datasets for classes in encoder.encode(dataset.labels)]
     texts, owners = [record.text for record in records], None
-    if parts[0].labels.task == "words":
+    if datasets[0].task == "words":
         texts = [record.text[begin:end] for record in records for begin, end in finder.word_chars(record).tolist()]
-        owners = np.repeat(np.arange(len(records)), [len(labels) for labels in values])
-    place = {name: i for i, name in enumerate(names)}
-    return Examples(
+        owners = np.repeat(np.arange(len(records)), [len(classes) for classes in encoded])
+    return ProbeData(
         records=tuple(replace(record, row=row, id=None, columns={}) for row, record in enumerate(records)),
         texts=tuple(texts),
-        classes=np.array([place[label] for labels in values for label in labels], dtype=np.int64),
-        names=names,
+        classes=np.concatenate(encoded),
+        names=encoder.classes,
         splits=(),
         crossed=False,
         notes=notes,
@@ -208,8 +220,8 @@ def _joined(parts: Sequence[Part], names: tuple[str, ...], finder: UnitFinder, n
     )
 
 
-def _split(train: Rows, test: Rows, classes: Classes, seed: int, owners: Classes | None) -> Split:
-    """Holds a fifth of every class's training rows back, of a class with a single row nothing; or of the sentences."""
+def _split(train: Int64Array, test: Int64Array, classes: Int64Array, seed: int, owners: Int64Array | None) -> Split:
+    """Hold out a fifth of the training rows of each class (none of a class with one row), or of the sentences."""
     random = np.random.default_rng(seed)
     if owners is not None:
         whole = random.permutation(np.unique(owners[train]))
@@ -224,23 +236,16 @@ def _split(train: Rows, test: Rows, classes: Classes, seed: int, owners: Classes
     return Split(train=train, test=test, fit=np.setdiff1d(train, validate), validate=validate)
 
 
-def _without(part: Part, train: Part, notes: list[str]) -> Part:
-    source, known = part.labels.source, {record.text for record in train.records}
-    what = "text" if part.labels.task == "text" else "sentence"
-    texts = [record.text for record in part.records]
-    kept = [place for place, text in enumerate(texts) if text not in known]
+def _without(dataset: LabelledDataset, train: LabelledDataset, notes: list[str]) -> LabelledDataset:
+    """Leave out the texts that also occur in the training data."""
+    source, known = dataset.source, {record.text for record in train.records}
+    what = "text" if dataset.task == "text" else "sentence"
+    texts = [record.text for record in dataset.records]
+    kept = [row for row, text in enumerate(texts) if text not in known]
     if not kept:
         raise InputError(
-            f"{source}: every {what} of it stands in {train.labels.source}, too; there is nothing to score on"
+            f"{source}: every {what} also occurs in {train.source}, so that none is left to score; give other {what}s"
         )
     if len(kept) < len(texts):
-        left_out = len(texts) - len(kept)
-        notes.append(f"{left_out:,} {what}s of {source} stand in {train.labels.source}, too, and were left out")
-    return _kept(part, kept)
-
-
-def _kept(part: Part, places: Sequence[int]) -> Part:
-    """The part with just some of its records."""
-    records, values = tuple(part.records), part.labels.values
-    labels = replace(part.labels, values=tuple(values[place] for place in places))
-    return replace(part, records=tuple(records[place] for place in places), labels=labels)
+        notes.append(f"{len(texts) - len(kept):,} {what}s of {source} also occur in {train.source} and were left out")
+    return dataset.subset(kept)
