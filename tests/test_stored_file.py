@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from layertap.errors import ConfigError
@@ -185,3 +186,19 @@ def test_descriptors_are_given_back(path: Path) -> None:
         shutil.copy(path, path.with_name("copy"))
     if before:
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+@pytest.mark.parametrize("begin", [0, 8, 24, 64, 104, 3, 12])
+@pytest.mark.parametrize("size", [1, 64, 100_000])
+def test_bytes_lie_in_memory_as_they_lie_in_the_file(tmp_path, begin, size):
+    """Matrix products of torch round otherwise by the alignment of their weights: it may not be the allocator's."""
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(range(256)) * 400)
+    os.utime(path, (1e9, 1e9))
+    file = opened(path)
+    buffers = [file.read(begin, begin + size) for _ in range(5)]
+    for buffer in buffers:
+        assert bytes(buffer) == path.read_bytes()[begin : begin + size]
+        assert not buffer.readonly
+        address = np.frombuffer(buffer, np.uint8).ctypes.data
+        assert address % 64 == (begin % 64 if begin % 8 == 0 else 0)

@@ -80,6 +80,24 @@ class FileState:
         return None
 
 
+ALIGNMENT = 64
+"""Size of a cache line in bytes. Matrix products round differently depending on where in one their data begins."""
+
+
+def _buffer(size: int, begin: int) -> memoryview:
+    """Make a buffer whose address is that of a mapping of the file, modulo `ALIGNMENT`.
+
+    The bits of results then depend on the file and not on the allocator. Bytes whose place in the file is no multiple
+    of 8 are aligned to a cache line instead.
+    """
+    if size == 0:
+        return memoryview(bytearray())
+    whole = np.empty(size + ALIGNMENT, dtype=np.uint8)
+    wanted = begin % ALIGNMENT if begin % 8 == 0 else 0
+    first = (wanted - whole.ctypes.data) % ALIGNMENT
+    return whole[first : first + size].data
+
+
 class StoredFile:
     """A regular file, held open and read at given places; refuses to be read once its content has changed.
 
@@ -157,7 +175,7 @@ class StoredFile:
         Raises:
             LayertapError: of the file's error class: the file changed or cannot be read.
         """
-        buffer = np.empty(end - begin, dtype=np.uint8).data if end > begin else memoryview(bytearray())
+        buffer = _buffer(end - begin, begin)
         self.read_into(buffer, begin)
         return buffer
 
