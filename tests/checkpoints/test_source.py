@@ -15,7 +15,7 @@ from huggingface_hub import constants, errors
 from layertap.checkpoints import source
 from layertap.checkpoints.load import open_model
 from layertap.checkpoints.source import DEFAULT_MODEL, PACKAGE_FILES, Checkpoint, locate, sha256
-from layertap.errors import ModelNotFoundError, OptionError, WeightsError
+from layertap.errors import CheckpointError, ModelNotFoundError, OptionError, WeightsError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -360,3 +360,42 @@ def test_without_the_package_the_default_model_is_the_hubs(no_package, tmp_path,
         locate(None, cache_dir=tmp_path)
     folder = in_cache(tmp_path, make_checkpoint(tmp_path / "m"), DEFAULT_MODEL)
     assert locate("all-MiniLM-L6-v2", cache_dir=tmp_path).folder == folder
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_link_out_of_a_folder_is_refused(tmp_path, make_checkpoint, name):
+    folder = make_checkpoint(tmp_path / "m")
+    (folder / name).rename(tmp_path / "elsewhere")
+    for target in (tmp_path / "elsewhere", Path("../elsewhere")):
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).symlink_to(target)
+        with pytest.raises(CheckpointError, match=f"{name}: a link that leads out of the model's folder"):
+            open_model(locate(folder))
+    (folder / name).unlink()
+    (folder / name).hardlink_to(tmp_path / "elsewhere")
+    open_model(locate(folder))
+
+
+def test_links_that_stay_inside_and_those_of_the_hubs_cache_are_followed(tmp_path, make_checkpoint):
+    folder = make_checkpoint(tmp_path / "models--a--b" / "snapshots" / "0123")
+    blobs = tmp_path / "models--a--b" / "blobs"
+    blobs.mkdir()
+    for path in list(folder.iterdir()):
+        path.rename(blobs / path.name)
+        path.symlink_to(Path("../../blobs") / path.name)
+    open_model(locate(folder))
+    (tmp_path / "m").symlink_to(folder)
+    open_model(locate(tmp_path / "m"))
+    inside = make_checkpoint(tmp_path / "inside")
+    (inside / "config.json").rename(inside / "real.json")
+    (inside / "config.json").symlink_to("real.json")
+    open_model(locate(inside))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors", "tokenizer_config.json"])
+def test_pipes_in_the_place_of_files_are_refused_at_once(tmp_path, make_checkpoint, name):
+    folder = make_checkpoint(tmp_path / "m")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=f"{name}: expected a regular file, found a named pipe"):
+        open_model(locate(folder))

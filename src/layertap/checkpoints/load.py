@@ -223,8 +223,8 @@ def open_model(
         WeightsError: no weights, damaged files, or keys and blocks that are not this architecture's.
         BackendError: a pickle file, and nothing that reads it.
     """
-    for name in chain.from_iterable(TOKENIZER_SETS):
-        checkpoint.file(name)  # remembers its state, before the tokenizer is read
+    for name in (*chain.from_iterable(TOKENIZER_SETS), "special_tokens_map.json", "added_tokens.json"):
+        checkpoint.file(name)  # refuses links and pipes and remembers the file's state, before the tokenizer is read
     config = _read_config(checkpoint)
     reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
     architecture = architecture_of(reader)
@@ -296,17 +296,17 @@ def stored_tensors(
         if file is not None:
             return {key: StoredTensor(file=file, key=key, view=view) for key, view in read(file).items()}
         assert index_file is not None
-        return _read_shards(index_file, read)
+        return _read_shards(checkpoint, index_file, read)
     files = sorted(path.name for path in checkpoint.folder.iterdir())
     raise WeightsError(f"{checkpoint.folder}: {no_weights(files)}")
 
 
-def _read_shards(index_file: Path, read: PickleReader) -> dict[str, StoredTensor]:
+def _read_shards(checkpoint: Checkpoint, index_file: Path, read: PickleReader) -> dict[str, StoredTensor]:
     index = read_index(index_file)
     shards: dict[str, Mapping[str, TensorView]] = {}
     for name in sorted(set(index.values())):
-        path = index_file.parent / name
-        if not path.is_file():
+        path = checkpoint.file(name)
+        if path is None:
             raise WeightsError(f"{index_file}: expected the file {name} beside it, found none; download it again")
         shards[name] = read(path)
     for key, name in index.items():

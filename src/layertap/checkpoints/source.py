@@ -84,8 +84,12 @@ class Checkpoint:
 
         The file's state is remembered at the first call, for `hash_of`.
 
+        A link may not lead out of a local folder: a model that somebody else put together could otherwise have any
+        file of this machine read, and its hash written beside the results. The hub's cache, where every file is a link
+        into `blobs`, is exempt.
+
         Raises:
-            ModelNotFoundError: the name is there and is neither a file nor a folder: a named pipe, a device.
+            CheckpointError: the name is there and is a named pipe, a device, or a link that leads out of the folder.
         """
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
@@ -98,9 +102,23 @@ class Checkpoint:
         if stat.S_ISDIR(status.st_mode):
             return None
         if not stat.S_ISREG(status.st_mode):
-            raise ModelNotFoundError(f"{path}: expected a regular file, found a named pipe, a socket or a device")
+            raise CheckpointError(f"{path}: expected a regular file, found a named pipe, a socket or a device")
+        if self.origin == "folder":
+            self._check_inside(path)
         self._states.setdefault(path, FileState.of(status))
         return path
+
+    def _check_inside(self, path: Path) -> None:
+        """Refuse a file that a link has taken out of the folder."""
+        folder, real = self.folder.resolve(), path.resolve()
+        if real.is_relative_to(folder):
+            return
+        # The hub's cache: <repository>/snapshots/<commit>/<file> -> <repository>/blobs/<hash>
+        if folder.parent.name == "snapshots" and real.parent == folder.parent.parent / "blobs":
+            return
+        raise CheckpointError(
+            f"{path}: a link that leads out of the model's folder, to {real}; put a copy or a hard link in its place"
+        )
 
     def hash_of(self, name: str) -> str:
         """Hexadecimal sha256 of a file that `file` found; of the very content that was there then.

@@ -234,7 +234,13 @@ class TextTokenizer:
         is_pair = [isinstance(item, tuple) for item in items]
         single = Template(prefix=self.prefix, suffix=self.suffix)
         double = Template.of_pair(self.backend, self.files[0]) if any(is_pair) else single
-        flat = FlatEncodings.of(encodings, offsets=offsets, type_ids=double is not single, word_ids=words)
+        try:
+            flat = FlatEncodings.of(encodings, offsets=offsets, type_ids=double is not single, word_ids=words)
+            largest = int(flat.ids.max(initial=0))
+        except OverflowError:  # no int32
+            largest = LARGEST_ID + 1
+        if largest > self.max_id:
+            raise TokenizerError(f"{self.files[0]}: expected ids up to {self.max_id}, the last of its vocabulary")
         typed = self._typed_specials(flat, items, [double if pair else single for pair in is_pair])
         encoded: list[EncodedText] = []
         for i, (begin, end) in enumerate(pairwise([0, *flat.ends])):

@@ -96,7 +96,8 @@ def _read_json(folder: Path) -> dict[str, Any]:
     if not isinstance(stated, dict) or stated.get("format") != FORMAT:
         raise InputError(f"{path} does not describe a head: its format is not {FORMAT!r}")
     if stated.get("version") != VERSION:
-        raise InputError(f"{path}: its version is {stated.get('version')!r}; this version of layertap reads {VERSION}")
+        version = one_line(repr(stated.get("version")), 80)
+        raise InputError(f"{path}: its version is {version}; this version of layertap reads {VERSION}")
     return stated
 
 
