@@ -6,22 +6,19 @@
 #include <unistd.h>
 
 #include <cstdint>
+#include <map>
+#include <string_view>
 
 #include "kernels.hpp"
 
 namespace layertap {
 
-#define LAYERTAP_DECLARE(isa)   \
-  namespace isa {               \
-  const Kernels& kernels();     \
+#define LAYERTAP_SET(isa)   \
+  namespace isa {           \
+  const Kernels& kernels(); \
   }
-LAYERTAP_DECLARE(avx2)
-LAYERTAP_DECLARE(avx512)
-LAYERTAP_DECLARE(avx512_vnni)
-LAYERTAP_DECLARE(avx512_bf16)
-LAYERTAP_DECLARE(amx)
-LAYERTAP_DECLARE(amx_emulated)
-#undef LAYERTAP_DECLARE
+#include "built_sets.inc"
+#undef LAYERTAP_SET
 
 namespace {
 
@@ -52,7 +49,8 @@ bool tiles_granted() {
   return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
-std::vector<std::string> detected() {
+// Whether processor and operating system have what each instruction set needs.
+std::map<std::string, bool> detected() {
   const Registers base = cpuid(1, 0);
   if (!bit(base.c, 27)) return {};  // OSXSAVE: no xgetbv otherwise
   const std::uint64_t saved = saved_states();
@@ -68,34 +66,40 @@ std::vector<std::string> detected() {
   const bool bf16 = vnni && bit(more.a, 5);
   const bool amx = bf16 && bit(extended.d, 22) && bit(extended.d, 24) && bit(extended.d, 25) &&
                    (saved & tiles) == tiles && tiles_granted();
-  std::vector<std::string> found;
-  if (amx) found.emplace_back("amx");
-  if (bf16) found.emplace_back("avx512_bf16");
-  if (vnni) found.emplace_back("avx512_vnni");
-  if (avx512) found.emplace_back("avx512");
-  if (avx2) found.emplace_back("avx2");
-  if (bf16) found.emplace_back("amx_emulated");
-  return found;
+  return {{"amx", amx}, {"avx512_bf16", bf16}, {"avx512_vnni", vnni}, {"avx512", avx512}, {"avx2", avx2}, {"amx_emulated", bf16}};
+}
+
+struct Set {
+  const char* name;
+  const Kernels& (*kernels)();
+};
+
+// Kernels that are built and that run here, best first.
+const std::vector<Set>& available() {
+  static const std::vector<Set> sets = [] {
+    std::vector<Set> all = {
+#define LAYERTAP_SET(isa) {#isa, isa::kernels},
+#include "built_sets.inc"
+#undef LAYERTAP_SET
+    };
+    std::map<std::string, bool> offered = detected();
+    std::erase_if(all, [&](const Set& set) { return !offered[set.name]; });
+    return all;
+  }();
+  return sets;
 }
 
 }  // namespace
 
 std::vector<std::string> instruction_sets() {
-  static const std::vector<std::string> found = detected();
-  return found;
+  std::vector<std::string> names;
+  for (const Set& set : available()) names.emplace_back(set.name);
+  return names;
 }
 
 const Kernels* kernels_of(const char* instruction_set) {
-  const std::string name = instruction_set;
-  for (const std::string& there : instruction_sets()) {
-    if (there != name) continue;
-    if (name == "amx") return &amx::kernels();
-    if (name == "avx512_bf16") return &avx512_bf16::kernels();
-    if (name == "avx512_vnni") return &avx512_vnni::kernels();
-    if (name == "avx512") return &avx512::kernels();
-    if (name == "avx2") return &avx2::kernels();
-    return &amx_emulated::kernels();
-  }
+  for (const Set& set : available())
+    if (std::string_view(set.name) == instruction_set) return &set.kernels();
   return nullptr;
 }
 
