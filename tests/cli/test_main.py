@@ -4,25 +4,43 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 import layertap as package
 from layertap.cli import options
-from layertap.cli.main import warnings_as_notes
+from layertap.cli.main import parser, warnings_as_notes
+from layertap.cli.predict import FIXED
 from layertap.data import READ_FORMATS, WRITE_FORMATS
-from layertap.engine.options import Precision
+from layertap.engine.options import OPTIONS, ModelReference, Runtime, Semantics
 from layertap.features.rules import Rules
 
 Run = Callable[..., Any]
 
 
 def test_names_that_help_shows_are_those_of_the_rooms() -> None:
-    assert get_args(Precision) == options.PRECISIONS
-    assert Rules.names() == options.RULES
     assert tuple(READ_FORMATS) == options.READ_FORMATS
     assert tuple(WRITE_FORMATS) == options.WRITE_FORMATS
+
+
+def test_every_option_of_the_engine_is_an_option_of_extract_with_its_default() -> None:
+    given = parser("extract").parse_args(["extract", "a.txt", "-o", "b.npz"])
+    assert set(OPTIONS) - set(vars(given)) == {"rules"}
+    assert options.reference_of(given) == ModelReference()
+    assert options.semantics_of(given) == Semantics()
+    assert options.runtime_of(given) == Runtime()
+    asked = ["--long", "window", "--window", "9", "--offline", "--disable-rule", "fold", "--batch-tokens", "7"]
+    given = parser("extract").parse_args(["extract", "a.txt", "-o", "b.npz", *asked])
+    assert options.semantics_of(given) == Semantics(long="window", window=9)
+    assert options.reference_of(given) == ModelReference(local_files_only=True)
+    assert options.runtime_of(given) == Runtime(batch_tokens=7, rules=Rules.without("fold"))
+
+
+def test_options_that_a_fitted_head_brings_with_it() -> None:
+    assert set(FIXED) == {"precision", "max_length", "word_pattern", "long", "truncate_side", "window", "overlap"}
+    given = parser("predict").parse_args(["predict", "a.txt", "-o", "b.npz"])
+    assert [getattr(given, name) for name in FIXED] == [None] * len(FIXED)
 
 
 def test_version(layertap: Run) -> None:

@@ -14,7 +14,7 @@ from layertap.cli.options import (
     input_of,
     limit_tokenizer_threads,
     reference_of,
-    rules_of,
+    runtime_of,
     semantics_of,
 )
 from layertap.cli.running import add_backend_options, what_runs
@@ -60,22 +60,15 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Runs the command."""
     from layertap.engine.opening import open_reference
-    from layertap.engine.options import Runtime
     from layertap.engine.variants import lengths_of
     from layertap.features.explain import explain
 
-    features, semantics, rules = features_of(options), semantics_of(options), rules_of(options)
     limit_tokenizer_threads(options.threads)
-    runtime = Runtime(
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
-        instruction_set=options.instruction_set,
-    )
+    features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
     sample, num_records, source = _sample(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
-    plan = opened.plan(features, semantics, rules)
+    plan = opened.plan(features, semantics, runtime.rules)
     lengths = lengths_of(opened.tokenizer, sample) if sample else ASSUMED_TOKENS
     print(
         explain(

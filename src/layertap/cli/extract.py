@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
     add_command,
+    add_engine_options,
     add_feature_options,
     add_model_options,
     features_of,
@@ -53,14 +54,7 @@ def add_to(commands: Commands) -> None:
     add_feature_options(parser)
     add_model_options(parser)
     add_reading_options(parser)
-    group = add_output_options(parser)
-    group.add_argument(
-        "--non-finite",
-        choices=("raise", "keep"),
-        default="raise",
-        metavar="WHAT",
-        help="NaN or infinity in a result: raise (stop) or keep (default: raise)",
-    )
+    add_engine_options(add_output_options(parser), "non_finite")
     add_running_options(parser)
 
 

@@ -163,7 +163,7 @@ def run(options: argparse.Namespace) -> None:
         model=options.model,
         revision=options.revision,
         cache_dir=options.cache_dir,
-        local_files_only=options.offline,
+        local_files_only=options.local_files_only,
         allow_pickle=options.allow_pickle,
         options=training,
         device=options.device,

@@ -1,29 +1,43 @@
-"""Options that several commands have, and what the engine calls them."""
+"""Options that several commands have, and the values that the engine knows them by.
+
+Options of the engine come from its table, `layertap.engine.options.OPTIONS`: names, allowed values, defaults and help.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
-from layertap.backends.facts import BackendName, Precision
 from layertap.cli.units import bytes_of
+from layertap.engine.options import OPTIONS, ModelReference, Runtime, Semantics
 from layertap.errors import OptionError
+from layertap.features.rules import Rules
 
 if TYPE_CHECKING:
     from layertap.data.input import Input
-    from layertap.engine.options import ModelReference, Runtime, Semantics
-    from layertap.features.rules import Rules
 
     Commands = argparse._SubParsersAction[Any]
 
-PRECISIONS: tuple[str, ...] = get_args(Precision)
-BACKENDS: tuple[str, ...] = get_args(BackendName)
-# Named here so that --help need not load the rooms that own them; a test holds them to those.
-RULES = ("stop", "capture", "rows", "share", "fold", "heads")
+# Named here so that --help need not load the room that owns them, and numpy with it; a test holds them to it.
 READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet", "conll", "conllu")
 WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
+
+FLAGS = {"local_files_only": "--offline"}
+"""Flags of engine options whose names on the command line differ from those in Python."""
+
+METAVARS = {
+    "cache_dir": "FOLDER",
+    "precision": "P",
+    "untrained_pooler": "WHAT",
+    "non_finite": "WHAT",
+    "long": "WHAT",
+    "truncate_side": "SIDE",
+    "word_pattern": "REGEX",
+    "device": "DEVICE",
+}
+"""Metavars of engine options; others have N for whole numbers, else NAME."""
 
 
 def add_command(
@@ -36,7 +50,7 @@ def add_command(
     description: str,
     epilog: str,
 ) -> argparse.ArgumentParser:
-    """A command's parser, with what every command has."""
+    """Add the parser of a command, with the options that every command has."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -52,14 +66,44 @@ def add_command(
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Descriptions as they are written, and room for the names of options."""
+    """Help formatter that keeps descriptions as they are written, and leaves room for the names of options."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28)
 
 
+def add_engine_options(
+    group: argparse._ArgumentGroup, *names: str, unset: bool = False, description: str | None = None
+) -> None:
+    """Add options of the engine to a group of arguments, as its table states them.
+
+    Args:
+        group: where to add them.
+        names: keys of `OPTIONS`.
+        unset: whether an option that is not given is None, to tell it from one that is given with its default.
+        description: another description of them, or None for the table's.
+    """
+    for name in names:
+        option = OPTIONS[name]
+        flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+        words = description or option.description
+        default = option.default_description or option.default
+        if option.type is bool:
+            group.add_argument(flag, dest=name, action="store_true", help=words)
+            continue
+        group.add_argument(
+            flag,
+            dest=name,
+            type=option.type,
+            choices=option.choices or None,
+            default=None if unset else option.default,
+            metavar=METAVARS.get(name, "N" if option.type is int else "NAME"),
+            help=words if default is None else f"{words} (default: {default})",
+        )
+
+
 def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
-    """Which model, and where from."""
+    """Add options for the model, and for where it comes from."""
     group = parser.add_argument_group("model")
     named: dict[str, Any] = {
         "metavar": "MODEL",
@@ -70,12 +114,7 @@ def add_model_options(parser: argparse.ArgumentParser, *, positional: bool = Fal
         group.add_argument("model", nargs="?", **named)
     else:
         group.add_argument("-m", "--model", **named)
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a hub id")
-    group.add_argument("--cache-dir", metavar="FOLDER", help="the hub's cache, if not its usual place")
-    group.add_argument("--offline", action="store_true", help="use the hub's cache, never ask the hub")
-    group.add_argument(
-        "--allow-pickle", action="store_true", help="read pytorch_model.bin where there is no safetensors file"
-    )
+    add_engine_options(group, *(name for name, option in OPTIONS.items() if option.group == "reference"))
 
 
 def add_feature_options(
@@ -83,7 +122,7 @@ def add_feature_options(
     *,
     default: str = "sentence_embedding where the model declares it, else last_hidden_state.mean",
 ) -> None:
-    """What to compute, and what may change it; `default` says what stands for no feature."""
+    """Add options for the features, and for what may change them; `default` describes what no feature stands for."""
     group = parser.add_argument_group("features")
     group.add_argument(
         "-f",
@@ -93,66 +132,32 @@ def add_feature_options(
         dest="features",
         help=f"'name = expression' or an expression; again for more (default: {default})",
     )
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        metavar="P",
-        help="of matrix products: float32, bfloat16, float16 (CUDA only), and on the native backend also float32-high "
-        "(errors about 1e-4) and int8 (default: float32)",
-    )
-    group.add_argument(
-        "--max-length", type=int, metavar="N", help="tokens a sequence at most (default: each feature's own limit)"
-    )
-    group.add_argument(
-        "--untrained-pooler",
-        choices=("refuse", "use"),
-        default="refuse",
-        metavar="WHAT",
-        help="pooler_output of a pooler that was stored and never trained: refuse or use (default: refuse)",
-    )
+    add_engine_options(group, "precision", "max_length", "untrained_pooler")
+    add_rule_option(group)
+    add_engine_options(group, "word_pattern")
+    add_long_options(parser)
+
+
+def add_rule_option(group: argparse._ActionsContainer) -> None:
+    """Add the option that switches savings of the plan off."""
     group.add_argument(
         "--disable-rule",
         metavar="RULE",
         action="append",
         default=[],
-        choices=RULES,
-        help=f"leave one saving of the plan out: {', '.join(RULES)}; again for more",
+        choices=Rules.names(),
+        help=f"leave one saving of the plan out: {', '.join(Rules.names())}; again for more",
     )
-    group.add_argument(
-        "--word-pattern",
-        metavar="REGEX",
-        help="what a word of words(...) is (default: what stands between white space)",
-    )
-    add_long_options(parser)
 
 
-def add_long_options(parser: argparse.ArgumentParser) -> None:
-    """What becomes of texts over the limit."""
+def add_long_options(parser: argparse.ArgumentParser, *, unset: bool = False) -> None:
+    """Add options for texts over the limit."""
     group = parser.add_argument_group("long texts")
-    group.add_argument(
-        "--long",
-        choices=("truncate", "window", "error"),
-        default="truncate",
-        metavar="WHAT",
-        help="texts over the limit: truncate (cut and count them), window (run them in windows, of which each token is "
-        "taken once) or error (default: truncate)",
-    )
-    group.add_argument(
-        "--truncate-side",
-        choices=("right", "left"),
-        default="right",
-        metavar="SIDE",
-        help="which end is cut off: right or left (default: right)",
-    )
-    group.add_argument("--window", type=int, metavar="N", help="tokens a window (default: the limit)")
-    group.add_argument(
-        "--overlap", type=int, metavar="N", help="tokens that windows share (default: an eighth of the window)"
-    )
+    add_engine_options(group, "long", "truncate_side", "window", "overlap", unset=unset)
 
 
 def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """How to read the input."""
+    """Add options for how the input is read, and return their group."""
     group = parser.add_argument_group("input")
     group.add_argument(
         "--input-format",
@@ -207,7 +212,12 @@ def add_record_limit(group: argparse._ArgumentGroup) -> None:
 
 
 def features_of(options: argparse.Namespace) -> list[str] | None:
-    """The feature texts, each checked to parse and no name twice; None: the default feature."""
+    """Return the feature texts, or None for the default feature.
+
+    Raises:
+        FeatureSyntaxError: a text that does not parse.
+        OptionError: two features of one name.
+    """
     if options.features is None:
         return None
     from layertap.features.parse import parse_named
@@ -221,58 +231,36 @@ def features_of(options: argparse.Namespace) -> list[str] | None:
 
 
 def reference_of(options: argparse.Namespace) -> ModelReference:
-    """Which model."""
-    from layertap.engine.options import ModelReference
-
-    return ModelReference(
-        name=options.model,
-        revision=options.revision,
-        cache_dir=options.cache_dir,
-        local_files_only=options.offline,
-        allow_pickle=options.allow_pickle,
-    )
+    """Build the reference to the model from parsed arguments."""
+    return ModelReference(name=options.model, **_given(options, "reference"))
 
 
 def semantics_of(options: argparse.Namespace) -> Semantics:
-    """What changes results."""
-    from layertap.engine.options import Semantics
-
-    return Semantics(
-        precision=options.precision,
-        max_length=options.max_length,
-        untrained_pooler=options.untrained_pooler,
-        non_finite=getattr(options, "non_finite", "raise"),
-        long=options.long,
-        truncate_side=options.truncate_side,
-        window=options.window,
-        overlap=options.overlap,
-        word_pattern=options.word_pattern,
-    )
-
-
-def rules_of(options: argparse.Namespace) -> Rules:
-    """The savings of the plan that are on."""
-    from layertap.features.rules import Rules
-
-    return Rules.without(*options.disable_rule)
+    """Build the options that change results from parsed arguments."""
+    return Semantics(**_given(options, "semantics"))
 
 
 def runtime_of(options: argparse.Namespace) -> Runtime:
-    """What does not change results."""
-    from layertap.engine.options import Runtime
+    """Build the options that do not change results from parsed arguments."""
+    return Runtime(**_given(options, "runtime"), rules=rules_of(options))
 
-    return Runtime(
-        backend=options.backend,
-        device=options.device,
-        threads=options.threads,
-        instruction_set=options.instruction_set,
-        batch_tokens=options.batch_tokens,
-        rules=rules_of(options),
-    )
+
+def rules_of(options: argparse.Namespace) -> Rules:
+    """Return the savings that the plan makes."""
+    return Rules.without(*options.disable_rule)
+
+
+def _given(options: argparse.Namespace, group: str) -> dict[str, Any]:
+    """Return the engine's options of a group that the command has, by name; others keep their defaults."""
+    return {
+        name: getattr(options, name)
+        for name, option in OPTIONS.items()
+        if option.group == group and hasattr(options, name)
+    }
 
 
 def limit_tokenizer_threads(number: int | None) -> None:
-    """Checks a number of threads, and gives it to the tokenizers library before that makes its own.
+    """Check a number of threads, and give it to the tokenizers library before that starts threads of its own.
 
     Raises:
         OptionError: fewer than one.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
-    PRECISIONS,
-    RULES,
     add_command,
+    add_engine_options,
     add_long_options,
     add_model_options,
+    add_rule_option,
     features_of,
     limit_tokenizer_threads,
     reference_of,
@@ -23,6 +23,7 @@ from layertap.cli.options import (
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.streaming import add_file_arguments, add_output_options, add_reading_options, job_of
 from layertap.cli.units import in_shape
+from layertap.engine.options import OPTIONS, ClassifierOptions, names_of
 from layertap.errors import InputError, ModelNotFoundError, OptionError
 from layertap.words import aligned
 
@@ -55,8 +56,8 @@ examples:
   layertap predict texts.txt --model dslim/bert-base-NER --name ner -o entities.jsonl
   layertap predict texts.txt --head mood=./classifier -o predicted.jsonl"""
 
-# Options that a head of `layertap fit` brings with it.
-FIXED = ("precision", "max_length", "word_pattern", "long", "truncate_side", "window", "overlap")
+FIXED = tuple(name for name in names_of(ClassifierOptions) if OPTIONS[name].group == "semantics")
+"""Options that change results; a head of `layertap fit` brings its own."""
 
 
 def add_to(commands: Commands) -> None:
@@ -85,29 +86,17 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "-f", "--feature", metavar="FEATURE", action="append", dest="features", help="a feature to write, too"
     )
-    parser.add_argument(
-        "--disable-rule",
-        metavar="RULE",
-        action="append",
-        default=[],
-        choices=RULES,
-        help=f"leave one saving of the plan out: {', '.join(RULES)}; again for more",
-    )
+    add_rule_option(parser)
     add_model_options(parser)
     group = parser.add_argument_group("a checkpoint's own head (those of `layertap fit` have these fixed)")
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        metavar="P",
-        help="of weights and hidden states: float32, bfloat16, or float16 on CUDA (default: float32)",
+    add_engine_options(
+        group,
+        "precision",
+        unset=True,
+        description="precision of weights and hidden states: float32, bfloat16, or float16 on CUDA",
     )
-    group.add_argument("--max-length", type=int, metavar="N", help="tokens a sequence at most (default: the limit)")
-    group.add_argument(
-        "--word-pattern", metavar="REGEX", help="what a word of a text is (default: what stands between white space)"
-    )
-    add_long_options(parser)
-    # None where none is given, to tell it from the default.
-    parser.set_defaults(long=None, truncate_side=None)
+    add_engine_options(group, "max_length", "word_pattern", unset=True)
+    add_long_options(parser, unset=True)
     add_reading_options(parser)
     add_output_options(parser)
     add_running_options(parser)

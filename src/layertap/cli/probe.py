@@ -24,6 +24,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads
+from layertap.engine.options import OPTIONS
 from layertap.errors import BackendError, OptionError
 from layertap.words import aligned
 
@@ -41,24 +42,9 @@ PAIR_METRICS = ("spearman", "pearson")
 POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
 PLANES = ("pca", "tsne")
 
-SHARED = (
-    "model",
-    "revision",
-    "input_format",
-    "text_column",
-    "words_column",
-    "max_length",
-    "precision",
-    "untrained_pooler",
-    "word_pattern",
-    "long",
-    "truncate_side",
-    "window",
-    "overlap",
-)
-
-"""Options that `extract` has, too, and that change its results."""
-DEFAULTS = {"precision": "float32", "long": "truncate", "truncate_side": "right", "untrained_pooler": "refuse"}
+SEMANTICS = tuple(name for name, option in OPTIONS.items() if option.group == "semantics" and name != "non_finite")
+SHARED = ("model", "revision", "input_format", "text_column", "words_column", "max_record_size", *SEMANTICS)
+"""Options that `extract` has, too, and that decide what it reads and what it computes."""
 
 PAIRLESS = {
     "words_column": "pairs are of texts",
@@ -388,7 +374,7 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
     given = ["layertap", "extract", options.input, "-o", output, "-f", findings.winner.feature]
     stated = {**vars(options), "text_column": text_column}
     for name in SHARED:
-        if stated[name] is not None and stated[name] != DEFAULTS.get(name):
+        if stated[name] is not None and not (name in OPTIONS and stated[name] == OPTIONS[name].default):
             given += [f"--{name.replace('_', '-')}", str(stated[name])]
     return shlex.join(given)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from layertap.cli.options import BACKENDS
+from layertap.cli.options import add_engine_options
 from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
@@ -24,34 +24,13 @@ def add_running_options(parser: argparse.ArgumentParser) -> None:
     """Add options for what runs the model, and for how much memory it may take."""
     group = parser.add_argument_group("running")
     add_backend_options(group)
-    group.add_argument(
-        "--batch-tokens",
-        type=int,
-        metavar="N",
-        help="tokens a batch (default: 16,384; with torch 4,096, on CUDA 65,536)",
-    )
+    add_engine_options(group, "batch_tokens")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors are shown")
 
 
 def add_backend_options(group: argparse._ArgumentGroup) -> None:
     """Add options for what runs the model."""
-    group.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        metavar="NAME",
-        help="what runs the model: native (this processor), torch, or auto: native where it can, else torch "
-        "(default: auto; `layertap explain` says which)",
-    )
-    group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    group.add_argument(
-        "--threads", type=int, metavar="N", help="processor threads (default: one a core; torch's as it finds best)"
-    )
-    group.add_argument(
-        "--instruction-set",
-        metavar="NAME",
-        help="of the native kernels, as avx2 (default: the best there is; `layertap inspect` lists them)",
-    )
+    add_engine_options(group, "backend", "device", "threads", "instruction_set")
 
 
 def what_runs(opened: OpenedModel, request: BackendRequest) -> str:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
-    BACKENDS,
-    PRECISIONS,
     READ_FORMATS,
     add_command,
     add_model_options,
@@ -22,6 +20,7 @@ from layertap.cli.options import (
     reference_of,
 )
 from layertap.cli.running import silence_downloads
+from layertap.engine.options import OPTIONS
 from layertap.errors import BackendError, OptionError
 
 if TYPE_CHECKING:
@@ -88,14 +87,14 @@ def add_to(commands: Commands) -> None:
     group.add_argument(
         "--backend",
         action="append",
-        choices=BACKENDS[1:],
+        choices=[name for name in OPTIONS["backend"].choices if name != "auto"],
         metavar="NAME",
         help="compare only this backend, native or torch; may be repeated (default: all that can run the model)",
     )
     group.add_argument(
         "--precision",
         action="append",
-        choices=PRECISIONS,
+        choices=OPTIONS["precision"].choices,
         metavar="P",
         help="compare only this precision; may be repeated (default: all that a backend has)",
     )

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 EXACT_IN_DOUBLE = 2**53
 LIST = "list:"
 
+MAX_LISTS = 48
+"""Lists one inside another that a column may have; readers of Parquet refuse a schema that is nested deeper."""
+
 
 def kind_of(value: Any) -> str:
     """The kind of one parsed JSON value."""
@@ -57,6 +60,8 @@ def arrow_type(kind: str) -> pa.DataType | None:
     """The Arrow type of a kind; None: only JSON text holds it (also where every value is null)."""
     import pyarrow as pa
 
+    if kind.count(LIST) > MAX_LISTS:
+        return None
     if kind.startswith(LIST):
         inner = arrow_type(kind.removeprefix(LIST))
         return None if inner is None else pa.list_(inner)

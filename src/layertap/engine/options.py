@@ -165,7 +165,8 @@ class Runtime:
     backend: BackendName = field(
         default="auto",
         metadata=_described(
-            "what runs the model: native (this processor), torch, or auto: native where it can, else torch"
+            "what runs the model: native (this processor), torch, or auto: native where it can, else torch",
+            "auto; `layertap explain` says which",
         ),
     )
     device: str = field(default="cpu", metadata=_described("cpu, cuda or cuda:N"))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
+from layertap.data import open_reader
+from layertap.errors import InputError, LayertapError
 from tests.data.readers.mutations import attack, cases, read, seeds
 
 FORMATS = tuple(seeds())
@@ -50,3 +53,62 @@ def test_the_same_seed_makes_the_same_files(format_: str) -> None:
         return list(cases(format_, 20, seed))
 
     assert made(3) == made(3) != made(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("a.conllu", "1\tI\t_\t_\t_\t_\t{}\t_\t_\t_\n".format("9" * 5000), {"columns": ["head"]}, "the head of word 1"),
+        ("a.conllu", "{}-2\tI\t_\t_\t_\t_\t0\t_\t_\t_\n".format("9" * 5000), {}, "line 1: the id is"),
+        ("a.conll", "a b\n", {"words_column": "col" + "9" * 5000}, "there is no words column"),
+        ("a.jsonl", '{"text": ' + "9" * 5000 + "}\n", {}, "broken JSON"),
+        ("a.jsonl", '{"text": "a", "deep": ' + "[" * 500 + "]" * 500 + "}\n", {}, "nested more than 100 deep"),
+        (
+            "a.jsonl",
+            '{"text": "a", "deep": ' + '{"a":' * 500 + "1" + "}" * 500 + "}\n",
+            {},
+            "nested more than 100 deep",
+        ),
+        ("a.jsonl", '{"text": "a", "deep": ' + "[" * 100_000 + "}\n", {}, "nested more than 100 deep|broken JSON"),
+    ],
+)
+def test_what_damage_once_found(
+    tmp_path: Path, name: str, content: str, options: dict[str, object], words: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(LayertapError, match=words), open_reader(path, **options) as reader:  # type: ignore[arg-type]
+        list(reader)
+    if words.startswith(("the head", "line", "broken", "nested")):
+        with open_reader(path, on_error="skip", **options) as reader:  # type: ignore[arg-type]
+            assert list(reader) == []
+        assert len(reader.errors) == 1
+
+
+@pytest.mark.parametrize("depth", [1, 48, 49, 99])
+def test_nested_json_is_carried_to_every_output(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"text": "a", "deep": ' + "[" * depth + "1" + "]" * depth + "}\n")
+    assert [read(path, {}, rewrite=kind) for kind in ("parquet", "jsonl")] == ["read"] * 2
+    (deep,) = pq.read_table(tmp_path / "out.parquet")["deep"].to_pylist()
+    if depth > 48:
+        assert deep == "[" * depth + "1" + "]" * depth  # as JSON text: Parquet has no type for it
+        return
+    for _ in range(depth):
+        (deep,) = deep
+    assert deep == 1
+
+
+def test_a_column_name_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"text": "a", "\\ud800": 1}\n')
+    assert read(path, {}, rewrite="jsonl") == "read"
+    assert read(path, {}, rewrite="parquet") == "UsageError"
+
+
+def test_broken_gzip_is_told_before_any_record(tmp_path: Path) -> None:
+    for name in ("a.csv.gz", "a.jsonl.gz", "a.conll.gz", "a.conllu.gz", "a.tsv.gz"):
+        path = tmp_path / name
+        path.write_bytes(b"no gzip at all")
+        with pytest.raises(InputError, match="its first rows cannot be read: Not a gzipped file"):
+            open_reader(path)

@@ -15,7 +15,7 @@ from layertap.records import Record
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMN = re.compile(r"col(0|[1-9][0-9]*)")
+COLUMN = re.compile(r"col(0|[1-9][0-9]{0,8})")
 SPACES = re.compile(r"[ \t]+")
 
 

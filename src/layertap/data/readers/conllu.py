@@ -23,7 +23,8 @@ HEAD = "head"
 DEFAULT_COLUMNS = (TEXT_COLUMN, "upos")
 WORDS = ("form", "lemma")
 SENT_ID = "sent_id"
-OTHER_LINE = re.compile(r"[0-9]+(-[0-9]+|\.[1-9][0-9]*)")
+NUMBER = re.compile(r"[0-9]{1,9}")
+OTHER_LINE = re.compile(r"[0-9]{1,9}(-[0-9]{1,9}|\.[1-9][0-9]{0,8})")
 COMMENT = re.compile(r"# *(sent_id|text) *= *(.*)")
 
 
@@ -128,7 +129,7 @@ def _column(rows: list[list[str]], name: str) -> list[Any]:
         return values
     heads: list[Any] = []
     for number, value in enumerate(values, start=1):
-        if value != "_" and not (value.isascii() and value.isdigit() and int(value) <= len(rows)):
+        if value != "_" and not (NUMBER.fullmatch(value) and int(value) <= len(rows)):
             raise BadRowError(f"the head of word {number} is {value!r}, not the number of a word or 0")
         heads.append(None if value == "_" else int(value))
     return heads

@@ -15,7 +15,7 @@ from layertap.data.json_text import json_text
 from layertap.data.json_types import kind_of
 from layertap.data.slices import cut
 from layertap.data.writers.base import ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
-from layertap.errors import InputError
+from layertap.errors import InputError, UsageError
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 if TYPE_CHECKING:
@@ -45,7 +45,13 @@ class ParquetWriter(Writer):
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses clashes of names."""
+        """Refuses clashes of names, and names of columns that Parquet, whose names are UTF-8, does not hold."""
+        for name in options.column_types:
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                raise UsageError(
+                    f"column {name!r}: Parquet does not hold a name with a lone surrogate; rename the column, or "
+                    "name the columns to carry (--columns) without it"
+                )
         shapes = [schema.name + SHAPE for schema in options.schemas if schema.maps]
         refuse_clashes(options, [ROW, *options.column_types, *shapes])
 
