@@ -54,11 +54,6 @@ UNCONVERTED = (
     # files
     "src/layertap/data/writers",
     "src/layertap/hf",
-    # learn
-    "src/layertap/learn",
-    "src/layertap/cli/fit.py",
-    "src/layertap/cli/probe.py",
-    "src/layertap/cli/finetune.py",
     # store
     "src/layertap/checkpoints",
     "src/layertap/data/store",

@@ -16,8 +16,8 @@ ALLOWED = {
     ("data/writers/npz.py", "open"): "a member of an archive whose file is staged",
     ("hf/saving.py", "save_file"): "the library writes weights into a folder that is staged",
     ("learn/finetuning/state.py", "torch.save"): "into a file that is staged",
-    ("learn/finetuning/curve.py", "savefig"): "into memory",
-    ("learn/probing/figures.py", "savefig"): "into memory",
+    ("plots/curve.py", "savefig"): "into memory",
+    ("plots/style.py", "savefig"): "into memory",
     ("learn/fitting/buffers.py", "np.memmap"): "a scratch file that `allocate_file` made",
 }
 """What may stay outside, and why."""

@@ -405,7 +405,7 @@ def _content(ending: str, findings: Findings, command: str, title: str) -> bytes
     if ending == ".json":
         return as_json(findings, command=command).encode()
     if ending == ".png":
-        from layertap.learn.probing.figures import overview
+        from layertap.learn.probing.pictures import overview
 
         return overview(findings, title=title)
     from layertap.learn.probing.page import as_page

@@ -1,4 +1,4 @@
-"""The training curve: what every step and every look at the dev part said, as CSV and as a picture."""
+"""Training curve: the loss of every step and the evaluations on the dev data, as CSV and as a picture."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
+from layertap.plots.curve import draw_curve
+
 COLUMNS = ("step", "epoch", "learning_rate", "train_loss", "dev_loss")
-SMOOTHED = 50
-"""The picture shows the training loss as the mean of about so many steps' parts of the run."""
+NUM_POINTS = 50
+"""Number of parts of the run whose mean training loss is drawn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A step of the optimiser.
+    """Record of one step of the optimiser.
 
     Attributes:
-        step: its number, from 1.
-        loss: the mean over its records, or over their words, before it.
-        learning_rate: of the head.
+        step: number of the step, from 1.
+        loss: mean loss of its texts or words, before the step.
+        learning_rate: learning rate of the head.
     """
 
     step: int
@@ -31,24 +32,24 @@ class Step:
     learning_rate: float
 
     def values(self) -> list[float]:
-        """As `of` takes them."""
+        """Return the values that `of` takes."""
         return [self.step, self.loss, self.learning_rate]
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Step:
-        """From `values`."""
+        """Build a step from its `values`."""
         return cls(step=int(values[0]), loss=values[1], learning_rate=values[2])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """A look at the dev part.
+    """Evaluation of the model on a dataset.
 
     Attributes:
-        step: after how many steps.
-        epoch: the same in epochs.
-        loss: the mean over its records, or over their words.
-        scores: `accuracy`, `macro_f1`, `mcc`, and of entities `entity_f1`.
+        step: number of steps before the evaluation.
+        epoch: number of epochs before the evaluation.
+        loss: mean loss of the texts or words.
+        scores: mapping from metric to score: `accuracy`, `macro_f1`, `mcc`, and `entity_f1` if the tags mark entities.
     """
 
     step: int
@@ -57,12 +58,12 @@ class Evaluation:
     scores: Mapping[str, float]
 
     def values(self) -> dict[str, Any]:
-        """As `of` takes them."""
+        """Return the values that `of` takes."""
         return {"step": self.step, "epoch": self.epoch, "loss": self.loss, "scores": dict(self.scores)}
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Evaluation:
-        """From `values`."""
+        """Build an evaluation from its `values`."""
         return cls(**values)
 
     def __str__(self) -> str:
@@ -73,56 +74,32 @@ class Evaluation:
 def as_csv(
     steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, metrics: Sequence[str]
 ) -> bytes:
-    """Encodes the curve as CSV, a row a step; cells of the dev part are empty where it was not evaluated."""
-    looks = {seen.step: seen for seen in evaluations}
+    """Encode the curve as CSV, one row per step; cells of the dev data are empty if it was not evaluated."""
+    by_step = {evaluation.step: evaluation for evaluation in evaluations}
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([*COLUMNS, *metrics])
     for step in steps:
-        seen = looks.get(step.step)
+        seen = by_step.get(step.step)
         of_dev = ["", *("" for _ in metrics)] if seen is None else [seen.loss, *(seen.scores[m] for m in metrics)]
         rows.writerow([step.step, step.step / epoch_steps, step.learning_rate, step.loss, *of_dev])
     return text.getvalue().encode()
 
 
-def can_draw() -> bool:
-    """Whether matplotlib is there."""
-    return find_spec("matplotlib") is not None
-
-
 def as_png(
     steps: Sequence[Step], evaluations: Sequence[Evaluation], *, epoch_steps: int, best_step: int | None
 ) -> bytes:
-    """Draws the losses above, the scores below, and marks the best checkpoint."""
-    from matplotlib.figure import Figure  # no window system is asked for
-
-    rows = 2 if evaluations else 1
-    figure = Figure(figsize=(7, 2 + 2 * rows), layout="constrained")
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    epochs, losses = _smoothed(steps, epoch_steps)
-    axes[0].plot(epochs, losses, label="training", color="tab:gray")
-    axes[0].set_ylabel("loss")
-    axes[0].set_ylim(bottom=0)
+    """Draw the curve as PNG, with the kept checkpoint marked."""
+    dev, scores = None, {}
     if evaluations:
-        looks = [seen.epoch for seen in evaluations]
-        axes[0].plot(looks, [seen.loss for seen in evaluations], label="dev", marker="o", color="tab:blue")
-        for metric in evaluations[0].scores:
-            axes[1].plot(looks, [seen.scores[metric] for seen in evaluations], label=metric, marker="o")
-        axes[1].set_ylabel("dev scores")
-        if best_step is not None:
-            for axis in axes:
-                axis.axvline(best_step / epoch_steps, color="tab:green", linestyle=":", label="kept")
-    for axis in axes:
-        axis.legend()
-        axis.grid(alpha=0.3)
-    axes[-1].set_xlabel("epoch")
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120, metadata={"Software": None})
-    return picture.getvalue()
+        dev = [seen.epoch for seen in evaluations], [seen.loss for seen in evaluations]
+        scores = {metric: [seen.scores[metric] for seen in evaluations] for metric in evaluations[0].scores}
+    kept = None if best_step is None else best_step / epoch_steps
+    return draw_curve(_smoothed(steps, epoch_steps), dev, scores, kept=kept)
 
 
 def _smoothed(steps: Sequence[Step], epoch_steps: int) -> tuple[list[float], list[float]]:
-    """(epoch, mean loss) of up to `SMOOTHED` parts of the run."""
-    chunks = np.array_split(np.arange(len(steps)), min(SMOOTHED, len(steps)))
+    """Return epochs and mean losses of up to `NUM_POINTS` parts of the run."""
+    chunks = np.array_split(np.arange(len(steps)), min(NUM_POINTS, len(steps)))
     epochs = [steps[chunk[-1]].step / epoch_steps for chunk in chunks]
     return epochs, [float(np.mean([steps[i].loss for i in chunk])) for chunk in chunks]

@@ -22,7 +22,7 @@ from layertap.engine.progress import progress_on
 from layertap.errors import UsageError
 from layertap.files import check_new_folder, refuse_overlap, staged_folder
 from layertap.hf.saving import write_weights
-from layertap.learn.finetuning.curve import Evaluation, as_csv, as_png, can_draw
+from layertap.learn.finetuning.curve import Evaluation, as_csv, as_png
 from layertap.learn.finetuning.encoding import FINDER, EncodedDataset, digest_of, encoded
 from layertap.learn.finetuning.folder import as_json, config_of, write_tokenizer
 from layertap.learn.finetuning.model import HeadedEncoder, starting_model
@@ -36,6 +36,7 @@ from layertap.learn.heads.families import FamilyHead, head_of, stated_task
 from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts
 from layertap.learn.labels import check_labels
 from layertap.learn.libraries import require_libraries
+from layertap.plots.style import can_draw
 from layertap.tensors import TensorView
 from layertap.version import __version__
 

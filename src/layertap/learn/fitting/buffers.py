@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from layertap.errors import OutputError
-from layertap.files import reason
+from layertap.files import allocate_file, reason, scratch_folder
 from layertap.learn.arrays import Float32Array
 
 MEMORY_BYTES = 1 << 30
@@ -43,9 +41,7 @@ class VectorBuffers:
         path = self._folder / f"vectors{self._count}"
         self._count += 1
         try:
-            with path.open("wb") as file:
-                # Writing to a file with holes would end the process when the disk is full.
-                os.posix_fallocate(file.fileno(), 0, size)
+            allocate_file(path, size)
         except OSError as error:
             raise OutputError(
                 f"{path}: there is no room for {size:,} bytes of vectors: {reason(error)}; use fewer layers, or allow "
@@ -62,5 +58,5 @@ def vector_buffers(folder: Path | None, memory_bytes: int) -> Iterator[VectorBuf
         folder: folder for temporary files; None stands for that of the system.
         memory_bytes: size of the vectors that may be kept in memory.
     """
-    with tempfile.TemporaryDirectory(prefix=".layertap-vectors-", dir=folder) as place:
-        yield VectorBuffers(Path(place), memory_bytes)
+    with scratch_folder(folder, "layertap-vectors") as place:
+        yield VectorBuffers(place, memory_bytes)

@@ -6,8 +6,8 @@ import base64
 import json
 from html import escape
 
-from layertap.learn.probing.figures import pictures
 from layertap.learn.probing.findings import ClassDetails, Findings
+from layertap.learn.probing.pictures import pictures
 from layertap.learn.probing.table import cells, header, method, recommendation, sizes
 
 STYLE = """

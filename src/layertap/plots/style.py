@@ -1,0 +1,82 @@
+"""Style of all pictures: colours, fonts, figures without a window system, and their encoding as PNG or SVG."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any, Literal
+
+INK, FAINT, RULE = "#1f2937", "#6b7280", "#e5e7eb"
+SERIES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#0891b2", "#be123c", "#4d7c0f")
+CLASSES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#0891b2", "#be123c", "#78716c", "#4338ca", "#65a30d")
+REST = "#d1d5db"
+
+SANS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
+
+
+def can_draw() -> bool:
+    """Return whether matplotlib is installed."""
+    return find_spec("matplotlib") is not None
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Create a figure of a size in inches."""
+    # Not by pyplot, which keeps figures and chooses a window system.
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(width, height), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    return figure
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Apply the style to everything that is drawn and saved within the context."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    known = {font.name for font in font_manager.fontManager.ttflist}
+    settings: dict[str, Any] = {
+        "font.family": [name for name in SANS if name in known] or ["sans-serif"],
+        "font.size": 10,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+        "axes.edgecolor": FAINT,
+        "axes.titlesize": 11.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.titlepad": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "xtick.color": FAINT,
+        "ytick.color": FAINT,
+        "text.parse_math": False,  # a label may be "$"
+        "svg.fonttype": "none",  # text stays text, so that a browser shows any script
+        "svg.hashsalt": "layertap",  # equal pictures have equal bytes
+    }
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def encoded(figure: Any, kind: Literal["png", "svg"]) -> bytes:
+    """Encode a figure, without the time of its creation."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"Software": "layertap"}
+    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+    return buffer.getvalue()
+
+
+def hide_frame(axes: Any) -> None:
+    """Remove the frame and the tick marks of axes."""
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    axes.tick_params(length=0)
+
+
+def shortened(name: str, most: int = 18) -> str:
+    """Shorten a name to a number of characters, with dots at the end."""
+    return name if len(name) <= most else name[: most - 3] + "..."
