@@ -74,20 +74,20 @@ def test_what_is_named_is_taken_or_refused(tiny_spec, convolved_spec):
 @pytest.mark.parametrize("only", [{"precision": "int8"}, {"precision": "float32-high"}, {"instruction_set": "amx"}])
 def test_what_only_native_has_is_never_left_out(tiny_spec, convolved_spec, only, machine):
     assert choose(tiny_spec, request_of(**only)).backend == "native"
-    with pytest.raises(OptionError, match="is the native backend's alone"):
+    with pytest.raises(OptionError, match="only the native backend has "):
         choose(tiny_spec, request_of(backend="torch", **only))
-    with pytest.raises(BackendError, match="alone, and native does not run a convolution"):
+    with pytest.raises(BackendError, match=r"only the native backend has .*, and native does not run a convolution"):
         choose(convolved_spec, request_of(**only))
     machine("native")
-    with pytest.raises(BackendError, match="alone, and native is not built"):
+    with pytest.raises(BackendError, match=r"only the native backend has .*, and native is not built"):
         choose(tiny_spec, request_of(**only))
 
 
 def test_precisions_go_by_the_instruction_set(tiny_spec):
     assert choose(tiny_spec, request_of(precision="bfloat16")).backend == "native"
-    with pytest.raises(OptionError, match="native has no int8 with avx2, but float32, float32-high"):
+    with pytest.raises(OptionError, match="native has no int8 with avx2; it has float32, float32-high"):
         choose(tiny_spec, request_of(backend="native", precision="int8", instruction_set="avx2"))
-    with pytest.raises(OptionError, match="no instruction set 'sse', but amx, avx2"):
+    with pytest.raises(OptionError, match="no instruction set 'sse' on this machine; it has amx, avx2"):
         choose(tiny_spec, request_of(backend="native", instruction_set="sse"))
 
 

@@ -384,9 +384,9 @@ def test_nothing_is_read_before_a_feature_needs_it(tmp_path, make_checkpoint):
         ({"threads": 1.5}, "threads 1.5: expected a whole number"),
         ({"threads": 1, "backend": "torch"}, r"torch\.set_num_threads\(1\) sets them"),
         ({"instruction_set": 2}, "instruction_set 2: expected a name"),
-        ({"instruction_set": "avx2", "backend": "torch"}, "instruction_set 'avx2' is the native backend's alone"),
-        ({"precision": "int8", "backend": "torch"}, "precision 'int8' is the native backend's alone"),
-        ({"precision": "float32-high", "backend": "torch"}, "is the native backend's alone"),
+        ({"instruction_set": "avx2", "backend": "torch"}, "only the native backend has instruction_set 'avx2'; choose"),
+        ({"precision": "int8", "backend": "torch"}, "only the native backend has precision 'int8'"),
+        ({"precision": "float32-high", "backend": "torch"}, "only the native backend has precision 'float32-high'"),
         ({"device": "gpu"}, "expected cpu, cuda or cuda:N"),
     ],
 )

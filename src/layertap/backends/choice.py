@@ -50,7 +50,7 @@ def choose(spec: EncoderSpec, request: BackendRequest) -> BackendSelection:
         if request.backend == "native":
             raise
         if _native_only(request):
-            raise type(refusal)(f"{_native_only(request)} is the native backend's alone, and {refusal}") from None
+            raise type(refusal)(f"only the native backend has {_native_only(request)}, and {refusal}") from None
         if not has_torch():
             raise BackendError(
                 f"nothing here can run this model: {refusal}; torch can: pip install 'layertap[torch]'"
@@ -95,7 +95,7 @@ def require_backend(name: str) -> None:
 
 def _torch(request: BackendRequest, reason: str = "") -> BackendSelection:
     if _native_only(request):
-        raise OptionError(f"{_native_only(request)} is the native backend's alone (backend 'native')")
+        raise OptionError(f"only the native backend has {_native_only(request)}; choose backend 'native' or 'auto'")
     require_torch()
     if request.threads is not None:
         because = f" here, since {reason}" if reason else ""
@@ -121,12 +121,12 @@ def _native(spec: EncoderSpec, request: BackendRequest) -> BackendSelection:
     here = kernels.instruction_sets()
     chosen = here[0] if request.instruction_set is None else request.instruction_set
     if chosen not in here:
-        raise OptionError(f"this machine has no instruction set {chosen!r}, but {', '.join(here)}")
+        raise OptionError(f"there is no instruction set {chosen!r} on this machine; it has {', '.join(here)}")
     if request.device != "cpu":
         raise OptionError(f"native runs on the processor, not on {request.device}")
     precisions = kernels.precisions(chosen)
     if request.precision not in precisions:
-        raise OptionError(f"native has no {request.precision} with {chosen}, but {', '.join(precisions)}")
+        raise OptionError(f"native has no {request.precision} with {chosen}; it has {', '.join(precisions)}")
     unsupported = supports(spec)
     if unsupported is not None:
         raise BackendError(f"native does not run {unsupported}")

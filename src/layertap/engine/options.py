@@ -142,7 +142,7 @@ class Semantics:
         if not isinstance(pattern, str):
             raise OptionError(f"word_pattern {pattern!r}: expected a str, found {type(pattern).__name__}")
         if not pattern:
-            raise OptionError(r"word_pattern '' matches no character; expected a regular expression, as '\w+'")
+            raise OptionError(r"word_pattern '' matches no character; expected a regular expression, such as '\w+'")
         try:
             return re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
@@ -189,7 +189,7 @@ class Runtime:
         if self.threads is not None:
             _check_whole_number("threads", self.threads, most=MOST_THREADS)
         if self.instruction_set is not None and not isinstance(self.instruction_set, str):
-            raise OptionError(f"instruction_set {self.instruction_set!r}: expected a name, as 'avx2'")
+            raise OptionError(f"instruction_set {self.instruction_set!r}: expected a name, such as 'avx2'")
         if self.batch_tokens is not None:
             _check_whole_number("batch_tokens", self.batch_tokens)
 

@@ -262,6 +262,7 @@ def device_named(name: str) -> torch.device:
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision not in PRECISIONS:
         raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    if precision == "float16" and device.type == "cpu":
-        raise OptionError("precision 'float16' needs a CUDA device; on a processor use bfloat16 or float32")
+    allowed = row_of("torch", device.type).precisions
+    if precision not in allowed:
+        raise OptionError(f"precision {precision!r} needs a CUDA device; on a processor use {' or '.join(allowed)}")
     return PRECISIONS[precision]
