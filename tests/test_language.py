@@ -51,9 +51,6 @@ UNCONVERTED = (
     "src/layertap/cli/options.py",
     "src/layertap/cli/predict.py",
     "src/layertap/cli/units.py",
-    # files
-    "src/layertap/data/writers",
-    "src/layertap/hf",
     # store
     "src/layertap/checkpoints",
     "src/layertap/data/store",

@@ -1,7 +1,7 @@
-"""The transformers-shaped door: change `from transformers import ...` to `from layertap.hf import ...`.
+"""Interface of transformers: change `from transformers import ...` to `from layertap.hf import ...`.
 
-Models are `nn.Module`s with transformers' parameter names, run on packed rows; tokenizers, configs and outputs have
-transformers' shape. What layertap does not do is refused by name, never ignored.
+Models are `nn.Module`s with the parameter names of transformers that run on packed rows; tokenizers, configs and
+outputs have the interface of transformers. Anything that layertap does not support is refused by name, never ignored.
 """
 
 from __future__ import annotations

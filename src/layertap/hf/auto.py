@@ -1,4 +1,4 @@
-"""`AutoConfig`, `AutoModel`, `AutoTokenizer`: the class follows from the files."""
+"""`AutoConfig`, `AutoModel` and `AutoTokenizer`, which choose the class from the files."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ Location = str | os.PathLike[str]
 
 
 class _Auto:
-    """Not instantiated: its class methods pick a class."""
+    """Base of classes that are never instantiated: their class methods choose another class."""
 
     def __init__(self) -> NoReturn:
         raise OptionError(f"{type(self).__name__} is not instantiated: call {type(self).__name__}.from_pretrained(...)")
 
 
 class AutoConfig(_Auto):
-    """Picks a config class."""
+    """Config of the class that the files call for."""
 
     @classmethod
     def from_pretrained(
@@ -39,7 +39,7 @@ class AutoConfig(_Auto):
         revision: str | None = None,
         **keywords: Any,
     ) -> Any:
-        """The config of a folder, hub id or JSON file; keywords as those of `BertConfig.from_pretrained`."""
+        """Load a config from a folder, hub id or JSON file; takes the keywords of `BertConfig.from_pretrained`."""
         where: dict[str, Any] = {
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
@@ -50,14 +50,14 @@ class AutoConfig(_Auto):
 
     @classmethod
     def for_model(cls, model_type: str, **fields: Any) -> PretrainedConfig:
-        """A config of a family, with that family's defaults."""
+        """Create a config of a family with the defaults of that family."""
         if model_type not in CONFIG_CLASSES:
             raise OptionError(f"model_type: expected one of {', '.join(CONFIG_CLASSES)}, found {model_type!r}")
         return CONFIG_CLASSES[model_type](**fields)
 
 
 class AutoModel(_Auto):
-    """Picks a model class."""
+    """Model of the class that the files call for."""
 
     @classmethod
     def from_pretrained(
@@ -69,7 +69,7 @@ class AutoModel(_Auto):
         revision: str | None = None,
         **keywords: Any,
     ) -> PreTrainedModel:
-        """The model of a folder or hub id; keywords as those of `BertModel.from_pretrained`."""
+        """Load a model from a folder or hub id; takes the keywords of `BertModel.from_pretrained`."""
         where: dict[str, Any] = {
             "cache_dir": cache_dir,
             "local_files_only": local_files_only,
@@ -88,13 +88,13 @@ class AutoModel(_Auto):
         torch_dtype: DtypeLike | None = None,
         **keywords: Any,
     ) -> PreTrainedModel:
-        """A model with random weights.
+        """Create a model with random weights.
 
         Args:
-            config: its numbers; decides the class.
-            add_pooling_layer: False leaves out the pooler.
-            dtype, torch_dtype: of the weights; the config's if None.
-            keywords: transformers' others, refused by name.
+            config: config of the model; it determines the class.
+            add_pooling_layer: whether the model has a pooler.
+            dtype, torch_dtype: dtype of the weights; None takes that of the config.
+            keywords: other keywords of transformers, which are refused by name.
         """
         if not isinstance(config, PretrainedConfig):
             raise OptionError(
@@ -109,7 +109,7 @@ class AutoModel(_Auto):
 
 
 class AutoTokenizer(_Auto):
-    """Picks a tokenizer class."""
+    """Tokenizer of the class that the files call for."""
 
     @classmethod
     def from_pretrained(
@@ -121,22 +121,22 @@ class AutoTokenizer(_Auto):
         revision: str | None = None,
         **keywords: Any,
     ) -> PreTrainedTokenizer:
-        """The tokenizer of a folder or hub id; keywords as those of `BertTokenizer.from_pretrained`."""
-        found, loaded = open_tokenizer(
+        """Load a tokenizer from a folder or hub id; takes the keywords of `BertTokenizer.from_pretrained`."""
+        class_name, loaded = open_tokenizer(
             pretrained_model_name_or_path,
             fallback=None,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             revision=revision,
         )
-        return TOKENIZER_CLASSES[found].of(loaded, str(pretrained_model_name_or_path), keywords)
+        return TOKENIZER_CLASSES[class_name].of(loaded, str(pretrained_model_name_or_path), keywords)
 
 
 def _family(model: Location, **where: Any) -> str:
-    """The model_type of a config.json, also of one that does not state it.
+    """Return the `model_type` of a `config.json`, or infer it where the file does not state it.
 
     Raises:
-        UnsupportedModelError: a family that has no class here.
+        UnsupportedModelError: the family has no class in this package.
     """
     name = architecture_of(ConfigReader(read_config(model, **where))).name
     if name not in CONFIG_CLASSES:

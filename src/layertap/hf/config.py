@@ -1,4 +1,4 @@
-"""Configs with transformers' names: every field an attribute, read from and written to `config.json`."""
+"""Config classes with the names of transformers; each field of `config.json` is an attribute."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COMMON: Mapping[str, Any] = MappingProxyType(
         "transformers_version": None,
     }
 )
-"""Fields of every config and their defaults, as in transformers."""
+"""Fields that all configs have, with their defaults, as in transformers."""
 
 BERT: Mapping[str, Any] = MappingProxyType(
     {
@@ -137,9 +137,10 @@ NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
 
 
 class PretrainedConfig:
-    """Base of the configs (abstract): fields are attributes, unknown ones are kept as they are.
+    """Abstract base class of the configs; fields are attributes, and unknown fields are kept unchanged.
 
-    Args of the subclasses: any field of `config.json` by name; the rest take the family's defaults.
+    The constructors of the subclasses take any field of `config.json` by name; all other fields have the defaults of
+    the family.
     """
 
     model_type: ClassVar[str]
@@ -192,7 +193,7 @@ class PretrainedConfig:
 
     @property
     def num_labels(self) -> int:
-        """Labels of a classification head; `id2label` holds their names."""
+        """Number of labels of a classification head, whose names are in `id2label`."""
         return len(self.id2label)
 
     @num_labels.setter
@@ -212,13 +213,14 @@ class PretrainedConfig:
         return_unused_kwargs: bool = False,
         **keywords: Any,
     ) -> Any:
-        """Reads `config.json` of a folder, hub id or installed package, or a JSON file named directly.
+        """Load a config from a folder, hub id, installed package or JSON file.
 
         Args:
-            pretrained_model_name_or_path: where to look.
+            pretrained_model_name_or_path: the folder, hub id, package or JSON file.
             cache_dir, local_files_only, revision: as in `huggingface_hub`.
-            return_unused_kwargs: returns (config, keywords that are no field of it) instead of refusing those.
-            keywords: fields to set on what was read; transformers' other loading keywords are refused by name.
+            return_unused_kwargs: return the tuple (config, keywords that are not fields of it) instead of refusing
+                such keywords.
+            keywords: fields to change; other loading keywords of transformers are refused by name.
         """
         values = read_config(
             pretrained_model_name_or_path,
@@ -248,22 +250,22 @@ class PretrainedConfig:
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any], **fields: Any) -> Self:
-        """The config of a dictionary as in `config.json`; `fields` override it."""
+        """Create a config from a dictionary as in `config.json`; `fields` override its entries."""
         return cls(**{**config_dict, **fields})
 
     @classmethod
     def from_json_file(cls, json_file: str | os.PathLike[str]) -> Self:
-        """The config of a JSON file."""
+        """Load a config from a JSON file."""
         return cls._of(read_object(Path(json_file)))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every field, as JSON values (the dtype by name), with `model_type`."""
+        """Return all fields and `model_type` as JSON values; the dtype is given by its name."""
         fields = copy.deepcopy({name: value for name, value in vars(self).items() if name != "name_or_path"})
         fields["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         return {**fields, "model_type": self.model_type}
 
     def to_json_string(self) -> str:
-        """The fields that differ from every config's defaults, as `config.json` holds them."""
+        """Return the content of `config.json`: all fields that differ from the defaults of `COMMON`."""
         fields = self.to_dict()
         if fields["id2label"] == {0: "LABEL_0", 1: "LABEL_1"}:
             del fields["id2label"], fields["label2id"]
@@ -271,12 +273,12 @@ class PretrainedConfig:
         return json.dumps(stated, indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
-        """Writes `config.json` into a folder, which is made if it is not there."""
+        """Write `config.json` into a folder, which is created if it does not exist."""
         with staged_folder(Path(save_directory), first=CONFIG_FILE, overwrite=True) as folder:
             folder.write(CONFIG_FILE, self.to_json_string().encode())
 
     def update(self, config_dict: Mapping[str, Any]) -> None:
-        """Sets several fields."""
+        """Set several fields at once."""
         for name, value in config_dict.items():
             setattr(self, name, value)
 
@@ -290,35 +292,35 @@ class PretrainedConfig:
 
 
 class BertConfig(PretrainedConfig):
-    """A BERT config; the defaults are those of bert-base-uncased."""
+    """Config of BERT, with the defaults of bert-base-uncased."""
 
     model_type = "bert"
     defaults = BERT
 
 
 class RobertaConfig(PretrainedConfig):
-    """A RoBERTa config; the defaults are those of transformers' class (roberta-base states other ones)."""
+    """Config of RoBERTa, with the defaults of the class in transformers (those of roberta-base differ)."""
 
     model_type = "roberta"
     defaults = ROBERTA
 
 
 class XLMRobertaConfig(PretrainedConfig):
-    """An XLM-R config: RoBERTa's fields."""
+    """Config of XLM-R, with the fields of RoBERTa."""
 
     model_type = "xlm-roberta"
     defaults = XLM_ROBERTA
 
 
 class CamembertConfig(PretrainedConfig):
-    """A CamemBERT config: RoBERTa's fields."""
+    """Config of CamemBERT, with the fields of RoBERTa."""
 
     model_type = "camembert"
     defaults = XLM_ROBERTA
 
 
 class DistilBertConfig(PretrainedConfig):
-    """A DistilBERT config; sizes have names of their own and are found under BERT's, too."""
+    """Config of DistilBERT; its sizes can be read under its own names and under those of BERT."""
 
     model_type = "distilbert"
     defaults = DISTILBERT
@@ -328,14 +330,14 @@ class DistilBertConfig(PretrainedConfig):
 
 
 class ElectraConfig(PretrainedConfig):
-    """An ELECTRA config; the defaults are those of electra-small-discriminator."""
+    """Config of ELECTRA, with the defaults of electra-small-discriminator."""
 
     model_type = "electra"
     defaults = ELECTRA
 
 
 class AlbertConfig(PretrainedConfig):
-    """An ALBERT config; the defaults are those of albert-xxlarge."""
+    """Config of ALBERT, with the defaults of albert-xxlarge."""
 
     model_type = "albert"
     defaults = ALBERT
@@ -358,11 +360,11 @@ CONFIG_CLASSES: Mapping[str, type[PretrainedConfig]] = MappingProxyType(
 
 
 def encoder_spec(config: PretrainedConfig) -> EncoderSpec:
-    """The numbers that the encoder is built from.
+    """Return the specification of the encoder that a config describes.
 
     Raises:
         OptionError: the config asks for something that layertap does not compute.
-        ConfigError: an impossible value.
+        ConfigError: a field has an impossible value.
     """
     for name, (harmless, why) in NOT_COMPUTED.items():
         value = getattr(config, name, None)
@@ -372,11 +374,11 @@ def encoder_spec(config: PretrainedConfig) -> EncoderSpec:
 
 
 def as_dtype(name: str | torch.dtype) -> torch.dtype:
-    """The floating dtype of a name such as `bfloat16`."""
-    found = getattr(torch, name, None) if isinstance(name, str) else name
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    """Return the floating-point dtype with a name such as `bfloat16`."""
+    dtype = getattr(torch, name, None) if isinstance(name, str) else name
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise OptionError(f"dtype: expected 'auto' or a floating dtype such as 'bfloat16', found {name!r}")
-    return found
+    return dtype
 
 
 def read_config(
@@ -386,7 +388,7 @@ def read_config(
     local_files_only: bool,
     revision: str | None,
 ) -> dict[str, Any]:
-    """The values of a model's `config.json`, or of a JSON file named directly."""
+    """Read the fields of a model's `config.json`, or of a JSON file given by its path."""
     if Path(model).is_file():
         return read_object(Path(model))
     checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)

@@ -1,4 +1,4 @@
-"""`BatchEncoding`: what a tokenizer gives back."""
+"""`BatchEncoding`, the result of calling a tokenizer."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class BatchEncoding(UserDict[str, Any]):
-    """A dictionary of `input_ids` and the like, with attribute access; `model(**encoding)` runs it.
+    """Dictionary of `input_ids`, `attention_mask` and so on, with attribute access; `model(**encoding)` runs it.
 
     Attributes:
-        data: the dictionary: lists, or tensors where `return_tensors` asked for them.
-        encodings: one `tokenizers.Encoding` a row, or None where there are none (after `pad`).
+        data: the dictionary; its values are lists, or tensors if `return_tensors` asked for them.
+        encodings: one `tokenizers.Encoding` per row, or None if there are none (after `pad`).
     """
 
     def __init__(
@@ -35,9 +35,9 @@ class BatchEncoding(UserDict[str, Any]):
         self.convert_to_tensors(tensor_type)
 
     def __getitem__(self, key: Any) -> Any:
-        """The entry called `key`; with an index or a slice, the `tokenizers.Encoding`s of those rows.
+        """Return the entry named `key`, or, for an index or a slice, the `tokenizers.Encoding`s of those rows.
 
-        Where there are no encodings, a slice gives those rows of every entry.
+        Without encodings, a slice returns those rows of every entry.
         """
         if isinstance(key, str):
             return self.data[key]
@@ -52,7 +52,7 @@ class BatchEncoding(UserDict[str, Any]):
 
     @property
     def is_fast(self) -> bool:
-        """Whether there are `encodings`."""
+        """Whether the batch has `encodings`, as in transformers."""
         return self.encodings is not None
 
     def _encoding(self, batch_index: Any) -> Any:
@@ -61,39 +61,39 @@ class BatchEncoding(UserDict[str, Any]):
         return self.encodings[batch_index]
 
     def tokens(self, batch_index: int = 0) -> list[str]:
-        """The tokens of a row."""
+        """Return the tokens of a row as strings."""
         tokens: list[str] = self._encoding(batch_index).tokens
         return tokens
 
     def word_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token of a row, which word it is of; None for the template's special tokens."""
+        """Return the index of the word of each token of a row, None for special tokens of the template."""
         words: list[int | None] = self._encoding(batch_index).word_ids
         return words
 
     def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
-        """For each token of a row, 0 or 1: which text of a pair; None for the template's special tokens."""
+        """Return the index (0 or 1) of the text of each token of a row, None for special tokens of the template."""
         sequences: list[int | None] = self._encoding(batch_index).sequence_ids
         return sequences
 
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
-        """The token over a character of row 0, or of the row given first."""
+        """Return the index of the token that covers a character of row 0, or of the row given first."""
         row, char = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
         token: int | None = self._encoding(row).char_to_token(char, sequence_index)
         return token
 
     def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> tuple[int, int] | None:
-        """(begin, end) of the characters under a token of row 0, or of the row given first."""
+        """Return the character range (begin, end) of a token of row 0, or of the row given first."""
         row, token = (0, batch_or_token_index) if token_index is None else (batch_or_token_index, token_index)
-        found = self._encoding(row).token_to_chars(token)
-        return None if found is None else (found[0], found[1])
+        span = self._encoding(row).token_to_chars(token)
+        return None if span is None else (span[0], span[1])
 
     def convert_to_tensors(self, tensor_type: str | None = None) -> Self:
-        """Turns the lists into tensors ("pt") or arrays ("np"), in place.
+        """Convert the lists to tensors ("pt") or arrays ("np"), in place.
 
         Raises:
-            OptionError: another type, or rows of different lengths.
+            OptionError: the type is unknown, or the rows have different lengths.
         """
         if tensor_type is None:
             return self
@@ -113,7 +113,7 @@ class BatchEncoding(UserDict[str, Any]):
         return self
 
     def to(self, device: str | int | torch.device, *, non_blocking: bool = False) -> Self:
-        """Moves the tensors to a device, in place."""
+        """Move the tensors to a device, in place."""
         for name, value in self.data.items():
             if isinstance(value, torch.Tensor):
                 self.data[name] = value.to(device, non_blocking=non_blocking)

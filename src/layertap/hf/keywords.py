@@ -1,8 +1,8 @@
-"""transformers' keywords that layertap does not honour: literal tables, name -> (values that ask for nothing, why not).
+"""Keywords of transformers that layertap does not support, as tables: name -> (values that have no effect, reason).
 
-What a function honours stands in its own signature. Everything else that a caller passes is looked up here: a
-keyword of a table is refused by name unless its value asks for nothing, a name that is a config field is set on the
-config, and any other name is refused as unknown.
+The keywords that a function supports are in its signature. All others are looked up here: a keyword of a table is
+refused by name unless its value has no effect, the name of a config field is set on the config, and any other name is
+refused as unknown.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ TOKENIZER_SAVING: Table = MappingProxyType(
 
 
 def split_keywords(keywords: Mapping[str, Any], table: Table, config: object) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(keywords that are fields of `config`, keywords that are nothing known).
+    """Split keywords into those that are fields of `config` and those that are unknown.
 
     Raises:
-        OptionError: a keyword of the table with a value that asks for something.
+        OptionError: a keyword of the table has a value with an effect.
     """
     fields: dict[str, Any] = {}
     unknown: dict[str, Any] = {}
@@ -148,12 +148,12 @@ def split_keywords(keywords: Mapping[str, Any], table: Table, config: object) ->
 
 
 def refuse_all(keywords: Mapping[str, Any], table: Table, accepted: Iterable[str]) -> None:
-    """Refuses every keyword: those of the table with their reason, the others as unknown.
+    """Refuse every keyword: those of the table with their reason, all others as unknown.
 
     Args:
-        keywords: what a signature did not take.
-        table: the keywords known.
-        accepted: the names that the signature takes, for the nearest spelling.
+        keywords: keywords that are not in the signature.
+        table: table of unsupported keywords.
+        accepted: names in the signature, among which the nearest spelling is suggested.
     """
     for name, value in keywords.items():
         if name not in table:
@@ -162,7 +162,7 @@ def refuse_all(keywords: Mapping[str, Any], table: Table, accepted: Iterable[str
 
 
 def refuse_unknown(unknown: Mapping[str, Any], table: Table, config: object, accepted: Iterable[str] = ()) -> None:
-    """Refuses keywords that are neither known nor config fields."""
+    """Refuse keywords that are neither supported nor fields of the config."""
     for name in unknown:
         _refuse_unknown(name, [*accepted, *table, *(field for field in vars(config) if not field.startswith("_"))])
 

@@ -1,4 +1,4 @@
-"""What `from_pretrained` does between finding a checkpoint and handing over a model."""
+"""Steps of `from_pretrained` between finding a checkpoint and returning a model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_files(
     revision: str | None,
     allow_pickle: bool,
 ) -> ModelFiles:
-    """Finds and opens a checkpoint."""
+    """Find and open a checkpoint."""
     checkpoint = locate(
         model,
         revision=revision,
@@ -62,17 +62,17 @@ def config_for(
     keywords: Mapping[str, Any],
     accepted: tuple[str, ...],
 ) -> PretrainedConfig:
-    """The config to build from: the checkpoint's with `keywords` set on it, or a copy of the one given.
+    """Return the config to build a model from: the checkpoint's, with `keywords` set on it, or a copy of a given one.
 
     Raises:
-        ConfigError: the checkpoint is of another family; names the right class.
-        OptionError: a keyword that is not honoured, or unknown, or beside `config`.
+        ConfigError: the checkpoint belongs to another family; the message names the right class.
+        OptionError: a keyword is not supported, is unknown, or is given together with `config`.
     """
-    found = files.architecture
-    if found.name != config_class.model_type:
+    architecture = files.architecture
+    if architecture.name != config_class.model_type:
         raise ConfigError(
-            f"{files.checkpoint.name}: its model_type is {found.name!r}, so {model_class} does not fit: "
-            f"use {found.transformers_class}, or AutoModel"
+            f"{files.checkpoint.name}: its model_type is {architecture.name!r}, so {model_class} does not fit: "
+            f"use {architecture.transformers_class}, or AutoModel"
         )
     if isinstance(config, PretrainedConfig):
         refuse_all(keywords, MODEL_LOADING, accepted)
@@ -82,7 +82,7 @@ def config_for(
         read = config_class.from_pretrained(config)
         assert isinstance(read, PretrainedConfig)
         return read
-    made = config_class.from_dict({**files.config, "model_type": found.name})
+    made = config_class.from_dict({**files.config, "model_type": architecture.name})
     made.name_or_path = files.checkpoint.name
     fields, unknown = split_keywords(keywords, MODEL_LOADING, made)
     refuse_unknown(unknown, MODEL_LOADING, made, accepted)
@@ -91,7 +91,7 @@ def config_for(
 
 
 def resolve_dtype(asked: DtypeLike | None, config: PretrainedConfig, files: ModelFiles) -> torch.dtype:
-    """The dtype to load in: the one asked for, else the config's, else the stored one, as in transformers 5."""
+    """Return the dtype of the loaded weights: the requested one, else the config's, else the stored one."""
     if asked is not None and asked != "auto":
         return as_dtype(asked)
     if config.dtype is not None:
@@ -103,7 +103,7 @@ def resolve_dtype(asked: DtypeLike | None, config: PretrainedConfig, files: Mode
 def pooler_to_build(
     files: ModelFiles, *, add_pooling_layer: bool, untrained_pooler: Literal["init"] | None
 ) -> Literal["stored", "random", "absent", "left out"]:
-    """What the model gets as its pooler; warns where the stored one was never trained."""
+    """Choose the pooler of a model, with a warning if the stored pooler was never trained."""
     if untrained_pooler not in (None, "init"):
         raise OptionError(f"untrained_pooler: expected None or 'init', found {untrained_pooler!r}")
     if not files.spec.pooler and untrained_pooler:
@@ -121,10 +121,10 @@ def pooler_to_build(
 
 
 def read_weights(files: ModelFiles, config: PretrainedConfig, *, dtype: torch.dtype, pooler: bool) -> dict[str, Tensor]:
-    """Canonical name -> tensor in `dtype`, copies that stay valid when the file changes.
+    """Read the weights by canonical name, as copies in `dtype` that stay valid if the file changes.
 
     Raises:
-        WeightsError: a weight that is missing or damaged, or that the config gives another shape.
+        WeightsError: a weight is missing, damaged, or has another shape than the config states.
     """
     wanted = {name: shape for name, shape in encoder_spec(config).parameters().items() if pooler or name not in POOLER}
     stored = files.spec.parameters()
@@ -143,10 +143,10 @@ def read_weights(files: ModelFiles, config: PretrainedConfig, *, dtype: torch.dt
 
 
 def device_of(device_map: Any) -> torch.device | None:
-    """The one device that a `device_map` names.
+    """Return the single device that a `device_map` names.
 
     Raises:
-        OptionError: a map that spreads a model over devices, or "auto".
+        OptionError: the map spreads the model over several devices, or is "auto".
     """
     if device_map is None:
         return None

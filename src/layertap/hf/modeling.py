@@ -1,4 +1,4 @@
-"""`BertModel`, `RobertaModel` and their relatives: transformers' shape around the packed `Encoder`.
+"""`BertModel`, `RobertaModel` and related models: the interface of transformers around the packed `Encoder`.
 
 Shape letters: B sequences, S columns of the padded batch, T attended cells, L layers, H hidden size.
 """
@@ -57,7 +57,7 @@ LOADING_KEYWORDS = (
     "add_pooling_layer",
     "untrained_pooler",
 )
-"""What `from_pretrained` honours, for the nearest spelling of what it does not know."""
+"""Keywords of `from_pretrained`, among which the nearest spelling of an unknown one is suggested."""
 
 
 CALL_KEYWORDS = (
@@ -69,11 +69,11 @@ CALL_KEYWORDS = (
     "output_hidden_states",
     "return_dict",
 )
-"""What a call takes, for the same."""
+"""Keywords of `forward`, among which the nearest spelling of an unknown one is suggested."""
 
 
 def _refused(name: str, why: str) -> Callable[..., NoReturn]:
-    """A method of transformers' models that layertap does not have."""
+    """Create a method that refuses a call, for methods of transformers that layertap does not support."""
 
     def method(self: nn.Module, *_args: object, **_keywords: object) -> NoReturn:
         raise OptionError(f"{type(self).__name__}.{name} is not supported: {why}")
@@ -83,11 +83,12 @@ def _refused(name: str, why: str) -> Callable[..., NoReturn]:
 
 
 class PreTrainedModel(nn.Module):
-    """Base of the models (abstract): parameters, calls and outputs as in transformers, computed on packed rows.
+    """Abstract base class of the models: parameters, calls and outputs of transformers, computed on packed rows.
 
-    Args of the subclasses:
-        config: the numbers; weights are random, as transformers initialises them, and of torch's default dtype.
-        add_pooling_layer: False leaves out the pooler and its slot in the outputs.
+    Args:
+        config: config of the model. The weights are random, as transformers initialises them, in torch's default
+            dtype.
+        add_pooling_layer: whether the model has a pooler, and the outputs a slot for it.
     """
 
     config_class: ClassVar[type[PretrainedConfig]]
@@ -107,23 +108,23 @@ class PreTrainedModel(nn.Module):
         self.apply(self._init_weights)
 
     def _take(self, encoder: Encoder) -> None:
-        """Takes the parts of a packed encoder, under transformers' names and without a prefix."""
+        """Register the modules of a packed encoder under the names of transformers, without a prefix."""
         self.embeddings = encoder.embeddings
         self.encoder: Any = encoder.encoder  # families arrange blocks in their own way
         self.pooler: nn.Module | None = encoder.pooler
 
     @classmethod
     def _own_name(cls, name: str) -> str:
-        """The parameter here that a canonical name stands for."""
+        """Return the name that a canonical parameter has in this model."""
         return name
 
     def _blocks(self) -> Sequence[nn.Module] | nn.ModuleList:
-        """What runs layers 1..L, in their order."""
+        """Modules that run the layers 1..L, in order."""
         layers: nn.ModuleList = self.encoder.layer
         return layers
 
     def _embed(self, batch: PackedTensors) -> Tensor:
-        """[T, H], state 0."""
+        """Compute hidden state 0, [T, H]: the output of the embeddings."""
         hidden_TH: Tensor = self.embeddings(batch)
         return hidden_TH
 
@@ -145,24 +146,24 @@ class PreTrainedModel(nn.Module):
         untrained_pooler: Literal["init"] | None = None,
         **keywords: Any,
     ) -> Self:
-        """Loads a checkpoint, in eval mode.
+        """Load a checkpoint; the model is in eval mode.
 
         Args:
             pretrained_model_name_or_path: a folder, a hub id, or the default model's name.
-            config: a config, or where to read one, in place of the checkpoint's.
+            config: a config, or the place to read it from, instead of the checkpoint's.
             cache_dir, local_files_only, revision: as in `huggingface_hub`.
-            dtype, torch_dtype: of the weights; None or "auto": the config's, else the stored one.
-            device_map: the one device to load to.
-            use_safetensors: False reads `pytorch_model.bin`, weights only, where there is no safetensors file.
-            allow_pickle: the same, in layertap's own words.
-            add_pooling_layer: False leaves out the pooler and its slot in the outputs.
-            untrained_pooler: "init" gives an initialised pooler to train where the checkpoint stores none.
-            keywords: fields of the config to change; transformers' others are refused by name.
+            dtype, torch_dtype: dtype of the weights; None or "auto" takes the config's, else the stored one.
+            device_map: the single device to load the model to.
+            use_safetensors: False allows `pytorch_model.bin` (weights only) if there is no safetensors file.
+            allow_pickle: the name that layertap uses elsewhere for `use_safetensors=False`.
+            add_pooling_layer: whether the model has a pooler, and the outputs a slot for it.
+            untrained_pooler: "init" creates a pooler to be trained if the checkpoint stores none.
+            keywords: fields of the config to change; other keywords of transformers are refused by name.
 
         Raises:
-            ModelNotFoundError, ConfigError, WeightsError: what is wrong with the checkpoint, also where it is of
-                another family.
-            OptionError: a keyword that is not honoured or not known.
+            ModelNotFoundError, ConfigError, WeightsError: the checkpoint is missing, damaged, or belongs to another
+                family.
+            OptionError: a keyword is not supported or unknown.
         """
         files = open_files(
             pretrained_model_name_or_path,
@@ -196,7 +197,7 @@ class PreTrainedModel(nn.Module):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Random weights as transformers draws them: normal, zeros for biases and padding rows."""
+        """Initialise the weights of a module as transformers does: normal, with zeros for biases and padding rows."""
         if isinstance(module, nn.Linear | nn.Embedding):
             module.weight.normal_(0.0, self.config.initializer_range or 0.02)
         if isinstance(module, nn.Linear):
@@ -206,26 +207,26 @@ class PreTrainedModel(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """Dtype of the weights."""
         return next(self.parameters()).dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the weights."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def name_or_path(self) -> str:
-        """What the model was loaded from."""
+        """Name or path that the model was loaded from."""
         return self.config.name_or_path
 
     @property
     def base_model(self) -> Self:
-        """The model itself: it has no head."""
+        """The model itself, since it has no head."""
         return self
 
     def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the weights have."""
+        """Return the number of parameters."""
         tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
         skipped = {id(table) for table in tables} if exclude_embeddings else set()
         return sum(
@@ -235,11 +236,11 @@ class PreTrainedModel(nn.Module):
         )
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word table."""
+        """Return the word embeddings."""
         return self.embeddings.word_embeddings
 
     def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replaces the word table."""
+        """Replace the word embeddings."""
         self.embeddings.word_embeddings = value
 
     def forward(
@@ -254,30 +255,30 @@ class PreTrainedModel(nn.Module):
         return_dict: bool | None = None,
         **keywords: Any,
     ) -> ModelOutput | OutputTuple:
-        """Runs the encoder.
+        """Run the encoder on a padded batch.
 
         Args:
             input_ids: integers [B, S].
-            attention_mask: [B, S], 0 where a cell is padding; without it every cell is attended, padding too.
-            token_type_ids: integers [B, S]; zeros if None. A family without token types (DistilBERT) takes no notice
-                of a tokenizer's, as in transformers.
-            position_ids: integers [B, S], [1, S] or [S]. If None, as transformers': the column (BERT, so that left
-                padding shifts it), or counted from the ids (RoBERTa).
-            inputs_embeds: [B, S, E] in place of `input_ids`, of the word table's width.
-            output_hidden_states: True for all L + 1 states, an index or several for those alone (None elsewhere);
-                the config's if None.
-            return_dict: False for a tuple; the config's if None.
-            keywords: transformers' others, refused by name unless they ask for nothing.
+            attention_mask: [B, S], 0 for padding; if None, all cells are attended, including padding.
+            token_type_ids: integers [B, S]; None means zeros. Families without token types (DistilBERT) ignore them,
+                as in transformers.
+            position_ids: integers [B, S], [1, S] or [S]. None counts as transformers does: by column (BERT, so that
+                left padding shifts the positions), or from the ids (RoBERTa).
+            inputs_embeds: [B, S, E], word embeddings to use instead of `input_ids`.
+            output_hidden_states: True for all L + 1 states; an index, or several, for those states alone (the others
+                are None); None takes the value of the config.
+            return_dict: whether to return a dictionary instead of a tuple; None takes the value of the config.
+            keywords: other keywords of transformers, which are refused by name unless they have no effect.
 
         Returns:
-            `last_hidden_state` [B, S, H] and `hidden_states`, with zeros in the cells at mask 0, and
-            `pooler_output` [B, H] where the family has a pooler, the head on each row's first attended token
-            (transformers pools column 0, which with left padding is a padding cell); zeros for a row without an
-            attended cell.
+            `last_hidden_state` [B, S, H] and `hidden_states`, with zeros in all cells that are masked, and
+            `pooler_output` [B, H] if the family has a pooler. The pooler reads the first attended token of each row
+            (transformers reads column 0, which is padding in left-padded rows); rows without attended tokens are
+            zeros.
 
         Raises:
-            OptionError: inputs of impossible shape, or something that layertap does not compute.
-            TokenizerError: an id beyond its table.
+            OptionError: the inputs do not fit together, or ask for something that layertap does not compute.
+            TokenizerError: an id is beyond the end of its embedding table.
         """
         refuse_all(keywords, MODEL_CALL, CALL_KEYWORDS)
         refuse_all({"output_attentions": self.config.output_attentions}, MODEL_CALL, ())
@@ -312,7 +313,7 @@ class PreTrainedModel(nn.Module):
         return outputs.to_tuple() if as_dict is False else outputs
 
     def _states(self, batch: PackedTensors) -> Iterator[tuple[int, Tensor]]:
-        """(i, `hidden_states[i]` [T, H]) for i in 0..L."""
+        """Yield (i, `hidden_states[i]` [T, H]) for i in 0..L."""
         hidden_TH = self._embed(batch)
         yield 0, hidden_TH
         positions = AttentionPositions(layout=batch.layout)
@@ -328,19 +329,20 @@ class PreTrainedModel(nn.Module):
         return pooled_BH
 
     def _head(self, first_nH: Tensor) -> Tensor:
-        """[n, H], the pooler on first tokens' last states."""
+        """Apply the pooler to the last hidden states of first tokens, [n, H]."""
         assert self.pooler is not None
         pooled_nH: Tensor = self.pooler(first_nH)
         return pooled_nH
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> None:
-        """Writes `model.safetensors` and `config.json`, which transformers and layertap read back.
+        """Write `model.safetensors` and `config.json`, which transformers and layertap can load.
 
-        Both appear or neither: where one cannot be written, the folder is as it was. Other files in it are not touched.
+        The two files appear together: if one of them cannot be written, the folder is left unchanged. Other files in it
+        are never touched.
 
         Raises:
-            OptionError: one of transformers' keywords that layertap does not honour.
-            OutputError: a folder that cannot be written.
+            OptionError: a keyword of transformers that layertap does not support.
+            OutputError: the folder cannot be written.
         """
         refuse_all(keywords, MODEL_SAVING, ())
         config = copy.copy(self.config)
@@ -352,7 +354,7 @@ class PreTrainedModel(nn.Module):
         self.config.architectures, self.config.dtype = config.architectures, config.dtype
 
     def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Module:
-        """The word table as it is; another size is refused."""
+        """Return the word embeddings; sizes other than the current one are refused."""
         table = self.embeddings.word_embeddings
         if new_num_tokens not in (None, table.num_embeddings):
             raise OptionError(
@@ -395,7 +397,7 @@ class CamembertModel(PreTrainedModel):
 
 
 def selected_states(asked: bool | int | Sequence[int] | None, num_states: int) -> frozenset[int]:
-    """Indices 0..L of the hidden states asked for."""
+    """Return the indices (0..L) of the requested hidden states."""
     if asked is None or isinstance(asked, bool):
         return frozenset(range(num_states)) if asked else frozenset()
     indices = [asked] if isinstance(asked, int) else list(asked)

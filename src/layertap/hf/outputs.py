@@ -1,4 +1,4 @@
-"""What a model gives back: by name, index and slice, or as a tuple.
+"""Outputs of a model, by name, index or slice, or as a tuple.
 
 Shape letters: B sequences, S columns of the padded batch, L layers, H hidden size.
 """
@@ -22,7 +22,7 @@ FIELDS = (
 
 
 class AbsentPooler:
-    """Stands in slot 1 where a checkpoint has no pooler; whatever is asked of the slot raises `reason`."""
+    """Placeholder in slot 1 for checkpoints without a pooler; reading the slot raises an error with `reason`."""
 
     __slots__ = ("reason",)
 
@@ -30,7 +30,7 @@ class AbsentPooler:
         self.reason = reason
 
     def error(self) -> UntrainedPoolerError:
-        """The error that says why there is nothing here and what to do."""
+        """Error that explains why there is no pooler output, and what to do."""
         return UntrainedPoolerError(self.reason)
 
     def __repr__(self) -> str:
@@ -38,38 +38,39 @@ class AbsentPooler:
 
 
 def _touch(value: Any) -> Any:
-    """The value of a slot that somebody reads."""
+    """Return the value of a slot, or raise the error of an absent pooler."""
     if isinstance(value, AbsentPooler):
         raise value.error()
     return value
 
 
 class OutputTuple(tuple[Any, ...]):
-    """The slots of an output as a tuple (`return_dict=False`); reading an absent pooler's slot raises."""
+    """Tuple of outputs (`return_dict=False`); reading the slot of an absent pooler raises an error."""
 
     __slots__ = ()
 
     def __getitem__(self, index: SupportsIndex | slice) -> Any:
-        found = tuple.__getitem__(self, index)
+        values = tuple.__getitem__(self, index)
         if isinstance(index, slice):
-            for value in tuple.__iter__(found):
+            for value in tuple.__iter__(values):
                 _touch(value)
-            return found
-        return _touch(found)
+            return values
+        return _touch(values)
 
     def __iter__(self) -> Iterator[Any]:
         return map(_touch, tuple.__iter__(self))
 
 
 class BaseModelOutputWithPoolingAndCrossAttentions(OrderedDict[str, Any]):
-    """The outputs that are there, in transformers' order: a dictionary that also knows attributes and indices.
+    """Dictionary of the outputs of a model, in the order of transformers, with access by attribute and index.
 
     Attributes:
-        last_hidden_state: [B, S, H]; rows at mask 0 are zeros. Slot 0.
-        pooler_output: [B, H]: dense + tanh on the first token's last state. Slot 1, also where the checkpoint has
-            no pooler: reading it (by name, index, slice or iteration over values) then raises
-            `UntrainedPoolerError`. With `add_pooling_layer=False` the slot is not there, as in transformers.
-        hidden_states: L + 1 tensors [B, S, H] - the embedding output, then every block's - where asked for, else None.
+        last_hidden_state: [B, S, H], zeros in masked cells. Slot 0.
+        pooler_output: [B, H], a dense layer and tanh on the last hidden state of the first token. Slot 1. If the
+            checkpoint has no pooler, reading it (by name, index, slice or iteration over values) raises
+            `UntrainedPoolerError`. With `add_pooling_layer=False` there is no such slot, as in transformers.
+        hidden_states: L + 1 tensors [B, S, H], the output of the embeddings and of each layer, if requested, else
+            None.
         past_key_values, attentions, cross_attentions: always None.
     """
 
@@ -80,7 +81,7 @@ class BaseModelOutputWithPoolingAndCrossAttentions(OrderedDict[str, Any]):
                 self[name] = value
 
     def __getitem__(self, key: Any) -> Any:
-        """The output called `key`, or slot `key` (an index or a slice) of those that are there."""
+        """Return the output named `key`, or, for an index or a slice, the outputs in those slots."""
         return _touch(super().__getitem__(key)) if isinstance(key, str) else self.to_tuple()[key]
 
     def __getattr__(self, name: str) -> Any:
@@ -97,24 +98,24 @@ class BaseModelOutputWithPoolingAndCrossAttentions(OrderedDict[str, Any]):
             super().__setattr__(name, value)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The output called `key`, or `default`."""
+        """Return the output named `key`, or `default` if there is none."""
         return self[key] if super().__contains__(key) else default
 
     # The dictionary's own views, and its pickling, would read past `__getitem__`.
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        """The outputs, in order."""
+        """Return the outputs in the order of their slots."""
         return ValuesView(self)
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        """Names and outputs, in order."""
+        """Return names and outputs in the order of their slots."""
         return ItemsView(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), ([(name, OrderedDict.__getitem__(self, name)) for name in self],)
 
     def to_tuple(self) -> OutputTuple:
-        """The outputs that are there, without names."""
+        """Return the outputs as a tuple, without their names."""
         return OutputTuple(OrderedDict.__getitem__(self, name) for name in self)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""From the padded tensors that callers pass to packed rows, and back.
+"""Conversion between the padded tensors that callers pass and packed rows.
 
 Shape letters: B sequences, S columns, T attended cells, H hidden size.
 """
@@ -18,12 +18,12 @@ from layertap.models.positions import PositionTable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:
-    """Which cells of a padded [B, S] batch are attended.
+    """Attended cells of a padded [B, S] batch.
 
     Attributes:
-        shape: (B, S).
-        index: int64 [T], the attended cells in row-major order, or None: all of them.
-        lengths: attended cells a row, B numbers; a row may have none.
+        shape: shape of the batch, (B, S).
+        index: int64 [T], the attended cells in row-major order, or None if all cells are attended.
+        lengths: number of attended cells in each of the B rows; a row may have none.
     """
 
     shape: tuple[int, int]
@@ -32,10 +32,10 @@ class Cells:
 
     @classmethod
     def of(cls, shape: tuple[int, int], mask: Tensor | None) -> Cells:
-        """The cells where `mask` [B, S] is not 0, or all where there is no mask.
+        """Find the cells where `mask` [B, S] is not 0; without a mask, all cells are attended.
 
         Raises:
-            OptionError: a mask that is not two-dimensional or has another shape.
+            OptionError: the mask is not two-dimensional or has another shape.
         """
         batch, columns = shape
         if mask is None:
@@ -55,28 +55,28 @@ class Cells:
 
     @property
     def layout(self) -> Layout:
-        """The packed sequences; rows without a cell have none."""
+        """Layout of the packed sequences; rows without attended cells have no sequence."""
         return Layout.of([length for length in self.lengths if length])
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[B, S, ...] -> [T, ...]."""
+        """Take the attended cells out of a padded tensor: [B, S, ...] -> [T, ...]."""
         flat = padded.reshape(-1, *padded.shape[2:])
         return flat if self.index is None else flat.index_select(0, self.index)
 
     def unpack(self, rows_TH: Tensor) -> Tensor:
-        """[T, H] -> [B, S, H], zeros in the cells that are not attended."""
+        """Spread packed rows over a padded tensor, [T, H] -> [B, S, H]; other cells are zeros."""
         if self.index is not None:
             zeros = rows_TH.new_zeros(self.shape[0] * self.shape[1], rows_TH.shape[1])
             rows_TH = zeros.index_copy(0, self.index, rows_TH)
         return rows_TH.view(*self.shape, -1)
 
     def first_rows(self, rows_TH: Tensor) -> Tensor:
-        """[T, H] -> [n, H]: the first attended row of each of the n sequences that have one."""
+        """Take the first attended row of each of the n sequences: [T, H] -> [n, H]."""
         layout = self.layout
         return rows_TH.index_select(0, torch.as_tensor(layout.cu_seqlens[:-1], device=rows_TH.device))
 
     def spread(self, pooled_nH: Tensor) -> Tensor:
-        """[n, H] -> [B, H], zeros for the rows without an attended cell."""
+        """Spread one vector per sequence over the rows of the batch, [n, H] -> [B, H]; other rows are zeros."""
         kept = [i for i, length in enumerate(self.lengths) if length]
         if len(kept) == len(self.lengths):
             return pooled_nH
@@ -93,11 +93,11 @@ def packed(
     position_ids: Tensor | None,
     inputs_embeds: Tensor | None,
 ) -> PackedTensors:
-    """The attended cells of what a caller passes, end to end; arguments as those of the models' `forward`.
+    """Concatenate the attended cells of a padded batch; the arguments are those of the models' `forward`.
 
     Raises:
-        OptionError: a shape that does not fit, or more tokens than the model has positions for.
-        TokenizerError: an id beyond its table.
+        OptionError: shapes do not fit together, or a row has more tokens than the model has positions.
+        TokenizerError: an id is beyond the end of its embedding table.
     """
     given = input_ids if input_ids is not None else inputs_embeds
     assert given is not None
@@ -123,7 +123,7 @@ def packed(
 
 
 def batch_shape(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_size: int) -> tuple[int, int]:
-    """(B, S) of the input that is there."""
+    """Return the shape (B, S) of the ids or the embeddings."""
     if input_ids is not None:
         if not isinstance(input_ids, Tensor) or input_ids.ndim != 2 or input_ids.is_floating_point():
             raise OptionError(f"input_ids: expected integers [batch, sequence], found {_described(input_ids)}")
@@ -151,7 +151,7 @@ def _broadcast(name: str, ids: Tensor, shape: tuple[int, int]) -> Tensor:
 def _default_positions(
     table: PositionTable, shape: tuple[int, int], input_ids: Tensor | None, device: torch.device
 ) -> Tensor:
-    """int64 [S] or [B, S]: rows of the position table as transformers counts them in a padded batch."""
+    """Return the default position ids, int64 [S] or [B, S], as transformers counts them in a padded batch."""
     columns = torch.arange(shape[1], device=device)
     if table.padding_id is None:
         return columns

@@ -1,4 +1,4 @@
-"""What a tokenizer's arguments mean: texts and pairs, padding and truncation; and padding of encoded rows."""
+"""Interpretation of a tokenizer's arguments (texts, pairs, padding, truncation), and padding of encoded rows."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ TRUNCATION: Mapping[bool | str | None, Literal["longest_first", "only_first", "o
     "do_not_truncate": None,
 }
 NO_LIMIT = int(1e20)
-"""A `model_max_length` above this is transformers' way to say that there is none."""
+"""Values of `model_max_length` above this mean that there is no limit, as in transformers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lengths:
-    """What to do about lengths.
+    """Padding and truncation of a call.
 
     Attributes:
-        pad: to the longest row, to `max_length`, or not at all.
-        truncate: which text of a pair gives way, or None: nothing is cut.
-        max_length: the limit, where one of the two needs it.
-        multiple: pad to a multiple of this, or None.
+        pad: whether rows are padded to the longest row, to `max_length`, or not at all.
+        truncate: which text of a pair is truncated first, or None for no truncation.
+        max_length: the length for padding and truncation, or None.
+        multiple: number of which padded lengths are multiples, or None.
     """
 
     pad: Literal["longest", "max_length"] | None
@@ -61,13 +61,13 @@ def resolve_lengths(
     pad_to_multiple_of: int | None = None,
     warn: bool = True,
 ) -> Lengths:
-    """The meaning of transformers' arguments (`_get_padding_truncation_strategies`, 5.x).
+    """Interpret the arguments `padding`, `truncation` and `max_length` as transformers 5 does.
 
-    `max_length` alone truncates; without it, the tokenizer's own limit holds, and where it has none, nothing is
-    padded or cut to it.
+    `max_length` alone truncates. Without it, the limit of the tokenizer is used; if it has none, rows are neither
+    padded nor truncated to a fixed length.
 
     Raises:
-        OptionError: an argument outside what is allowed, or two that exclude each other.
+        OptionError: an argument has an invalid value, or two arguments exclude each other.
     """
     if max_length is not None and padding is False and truncation is None:
         truncation = True
@@ -112,18 +112,20 @@ def encode_batch(
     add_special_tokens: bool,
     is_pretokenized: bool,
 ) -> list[Encoding]:
-    """Encodes with these lengths, which stay set on the backend: nobody else may be using it.
+    """Encode texts with the given padding and truncation, which remain set on the backend tokenizer.
+
+    The caller must make sure that no other thread uses the backend tokenizer.
 
     Args:
-        backend: the tokenizer.
-        inputs: from `text_inputs`.
-        lengths: what to do about lengths.
-        truncation_side, stride: where to cut, and what further rows repeat.
-        pad_with: arguments of `enable_padding` for side and token.
-        add_special_tokens, is_pretokenized: as the library's.
+        backend: the backend tokenizer.
+        inputs: the texts, as `text_inputs` returns them.
+        lengths: padding and truncation.
+        truncation_side, stride: the side to truncate, and the number of tokens that overflowing rows repeat.
+        pad_with: arguments of `enable_padding` for the side and the token.
+        add_special_tokens, is_pretokenized: as in the `tokenizers` library.
 
     Raises:
-        OptionError: a limit that leaves no room, or a lone surrogate.
+        OptionError: the limit leaves no room for tokens of the text, or a text has a lone surrogate.
     """
     backend.no_truncation()
     backend.no_padding()
@@ -149,14 +151,14 @@ def encode_batch(
 
 
 def to_lists(value: Any) -> Any:
-    """Tensors and arrays as lists of numbers; lists of them too."""
+    """Convert tensors, arrays and lists of them to lists of numbers."""
     if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         return value.tolist()
     return [to_lists(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def tensor_type(value: Any) -> str | None:
-    """What a value is made of: "pt" for tensors, "np" for arrays, None for numbers."""
+    """Return the tensor type of a value: "pt" for tensors, "np" for arrays, None for numbers."""
     while isinstance(value, list | tuple) and value:
         value = value[0]
     if isinstance(value, torch.Tensor):
@@ -167,13 +169,13 @@ def tensor_type(value: Any) -> str | None:
 def pad_rows(
     rows: Mapping[str, Sequence[Any]], lengths: Lengths, fills: Mapping[str, int], *, left: bool
 ) -> dict[str, list[Any]]:
-    """Encoded rows, those keys that `fills` knows padded to one length.
+    """Pad encoded rows to one length.
 
     Args:
-        rows: name -> one list a row; must hold `input_ids`.
-        lengths: how far to pad.
-        fills: name -> the number to pad it with.
-        left: pad on the left.
+        rows: for each name, one list per row; `input_ids` is required.
+        lengths: the padding to apply.
+        fills: for each name to be padded, the number to pad with.
+        left: whether to pad on the left.
     """
     longest = max((len(ids) for ids in rows["input_ids"]), default=0)
     target = longest if lengths.pad == "longest" else lengths.max_length or 0
@@ -192,10 +194,10 @@ def pad_rows(
 
 
 def text_inputs(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[list[Any], bool]:
-    """(what the `tokenizers` library takes, whether it is a batch).
+    """Convert texts to the inputs of the `tokenizers` library, and return them with whether they are a batch.
 
     Raises:
-        OptionError: something that is not a text, a list of words or a pair of them.
+        OptionError: an input is not a text, a list of words, or a pair of either.
     """
     first = text[0] if isinstance(text, list | tuple) and text else None
     is_batch = isinstance(first, list | tuple) if is_split_into_words else isinstance(text, list | tuple)
@@ -211,9 +213,9 @@ def text_inputs(text: Any, text_pair: Any, is_split_into_words: bool) -> tuple[l
     for i, one in enumerate(inputs):
         if not _is_text(one, is_split_into_words):
             kind = "list of words" if is_split_into_words else "str"
-            found = ", ".join(type(part).__name__ for part in one) if isinstance(one, list | tuple) else None
+            kinds = ", ".join(type(part).__name__ for part in one) if isinstance(one, list | tuple) else None
             raise OptionError(
-                f"text {i}: expected a {kind} or a pair of them, found {found or type(one).__name__}"
+                f"text {i}: expected a {kind} or a pair of them, found {kinds or type(one).__name__}"
                 + ("; is_split_into_words=True is for texts that are lists of words" if isinstance(one, list) else "")
             )
     return inputs, is_batch

@@ -1,7 +1,7 @@
-"""`DistilBertModel`, `ElectraModel`, `AlbertModel`: packed encoders whose parameters have other names than BERT's.
+"""`DistilBertModel`, `ElectraModel` and `AlbertModel`, whose parameters have other names than those of BERT.
 
-The same dense layers and norms hang in two trees: in a packed `Block`, which runs them, and under the names that they
-have in transformers, which is where parameters, state dicts and hooks are found.
+Their dense layers and norms belong to two trees of modules: a packed `Block` runs them, and they are registered under
+their names in transformers, where parameters, state dicts and hooks are found.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from layertap.models.electra import ELECTRA
 
 
 class Renamed(nn.Module):
-    """Parts of a packed block under other names; called, it is the block.
+    """Modules of a packed block under other names; calling it runs the block.
 
     Args:
-        block: what runs, and is not among the submodules; its mode follows `train()` and `eval()` of this one.
-        parts: name, with dots -> module.
+        block: the block to run. It is not registered as a submodule, but follows `train()` and `eval()`.
+        parts: modules by dotted name.
     """
 
     _block: Block
@@ -46,12 +46,12 @@ class Renamed(nn.Module):
             owner.add_module(name, part)
 
     def forward(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
-        """[T, H]."""
+        """Run the block on packed rows [T, H]."""
         after_TH: Tensor = self._block(hidden_TH, positions)
         return after_TH
 
     def train(self, mode: bool = True) -> Self:
-        """The block's mode, too."""
+        """Set the mode of the module and of its block."""
         self._block.train(mode)
         return super().train(mode)
 
@@ -128,7 +128,7 @@ def _distilbert_layer(block: Block) -> Renamed:
 
 
 def _fill_with_sinusoids(table: Tensor) -> None:
-    """Sines in even columns and cosines in odd ones (Vaswani et al. 2017), computed in float64."""
+    """Fill a table with sines in even columns and cosines in odd ones (Vaswani et al. 2017), computed in float64."""
     rows, width = table.shape
     steps = torch.arange(width, dtype=torch.float64, device=table.device) // 2 * 2 / width
     angles = torch.arange(rows, dtype=torch.float64, device=table.device)[:, None] / 10000**steps
@@ -165,7 +165,7 @@ class AlbertModel(PreTrainedModel):
 
 
 class AlbertGroups(nn.Module):
-    """What transformers calls `AlbertTransformer`: the way into the layers, and groups of one layer each."""
+    """Counterpart of `AlbertTransformer`: the projection of the embeddings, and the groups of one layer each."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

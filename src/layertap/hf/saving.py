@@ -1,4 +1,4 @@
-"""The files of `save_pretrained`: their names, and how weights are written."""
+"""Names of the files of `save_pretrained`, and the writing of weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def write_weights(folder: StagedFolder, weights: Mapping[str, Tensor]) -> None:
-    """Writes `model.safetensors` into a folder under construction.
+    """Write `model.safetensors` into a folder under construction.
 
     Raises:
         OutputError: the file cannot be written.

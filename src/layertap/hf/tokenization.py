@@ -1,7 +1,6 @@
-"""Tokenizers with transformers' shape, around the `tokenizers` library.
+"""Tokenizers with the interface of transformers, around the `tokenizers` library.
 
-Their ids are those of `text.TextTokenizer`, which is equal to transformers; here stand the calls, padding and
-truncation around it.
+The ids come from `text.TextTokenizer` and equal those of transformers; this module adds calls, padding and truncation.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from layertap.text.settings import NAMED_TOKENS
 from layertap.text.tokenizer import TextTokenizer
 
 UNLIMITED = int(1e30)
-"""`model_max_length` where the files state none, as in transformers."""
+"""Value of `model_max_length` if the files state none, as in transformers."""
 
 SETTINGS = (
     "model_max_length",
@@ -55,7 +54,7 @@ SETTINGS = (
     *ALBERT_OPTIONS,
     *NAMED_TOKENS,
 )
-"""What `from_pretrained` honours in place of `tokenizer_config.json`."""
+"""Settings that `from_pretrained` accepts instead of those of `tokenizer_config.json`."""
 
 
 COLUMNS = {
@@ -65,20 +64,20 @@ COLUMNS = {
     "special_tokens_mask": "special_tokens_mask",
     "offset_mapping": "offsets",
 }
-"""Entry of a result -> attribute of a `tokenizers.Encoding`, in transformers' order."""
+"""Entries of a result and the attributes of `tokenizers.Encoding` they come from, in the order of transformers."""
 
 CHANGEABLE = ("pad_token", "mask_token")
-"""The special tokens that the template and the vocabulary do not use."""
+"""Special tokens that neither the template nor the vocabulary uses."""
 
 
 class PreTrainedTokenizer(Vocabulary):
-    """Base of the tokenizers (abstract). Made by `from_pretrained`; may be called from several threads.
+    """Abstract base class of the tokenizers, created by `from_pretrained`; several threads may share one.
 
     Attributes:
-        name_or_path: what it was loaded from.
-        model_max_length: the limit of `tokenizer_config.json`, or 10**30.
+        name_or_path: name or path that the tokenizer was loaded from.
+        model_max_length: limit of `tokenizer_config.json`, or 10**30 if there is none.
         padding_side, truncation_side: "left" or "right".
-        model_input_names: the entries that a call returns by default.
+        model_input_names: entries that a call returns by default.
     """
 
     input_names: ClassVar[tuple[str, ...]] = ("input_ids", "token_type_ids", "attention_mask")
@@ -110,31 +109,32 @@ class PreTrainedTokenizer(Vocabulary):
         revision: str | None = None,
         **keywords: Any,
     ) -> Self:
-        """Loads a tokenizer.
+        """Load a tokenizer from a folder or hub id.
 
         Args:
             pretrained_model_name_or_path: a folder, a hub id, or the default model's name.
             cache_dir, local_files_only, revision: as in `huggingface_hub`.
-            keywords: settings in place of those of `tokenizer_config.json` (`model_max_length`, `padding_side`,
-                `do_lower_case`, `add_prefix_space`, special tokens, ...); transformers' others are refused by name.
+            keywords: settings that replace those of `tokenizer_config.json` (`model_max_length`, `padding_side`,
+                `do_lower_case`, `add_prefix_space`, special tokens, ...); other keywords of transformers are refused by
+                name.
 
         Raises:
-            ModelNotFoundError, TokenizerError: what is wrong with the files, also where they are another class's.
-            OptionError: a keyword that is not honoured or not known.
+            ModelNotFoundError, TokenizerError: the files are missing, damaged, or belong to another class.
+            OptionError: a keyword is not supported or unknown.
         """
-        found, loaded = open_tokenizer(
+        class_name, loaded = open_tokenizer(
             pretrained_model_name_or_path,
             fallback=cls.__name__,
             cache_dir=cache_dir,
             local_files_only=local_files_only,
             revision=revision,
         )
-        check_class(cls.__name__, found, pretrained_model_name_or_path)
+        check_class(cls.__name__, class_name, pretrained_model_name_or_path)
         return cls.of(loaded, str(pretrained_model_name_or_path), keywords)
 
     @classmethod
     def of(cls, loaded: TextTokenizer, name_or_path: str, keywords: Mapping[str, Any]) -> Self:
-        """The tokenizer of what was loaded, which it takes over, with `keywords` of `from_pretrained`."""
+        """Create a tokenizer from a loaded `TextTokenizer`, which must not be used elsewhere afterwards."""
         given = {"model_max_length" if name == "max_len" else name: value for name, value in keywords.items()}
         others = {name: value for name, value in given.items() if name not in SETTINGS}
         refuse_all(others, TOKENIZER_LOADING, (*SETTINGS, "cache_dir", "local_files_only", "revision"))
@@ -179,28 +179,32 @@ class PreTrainedTokenizer(Vocabulary):
         verbose: bool = True,
         **keywords: Any,
     ) -> BatchEncoding:
-        """Encodes a text, a list of texts, or pairs of them; arguments as those of transformers' tokenizers.
+        """Encode a text, a list of texts, or pairs of texts; the arguments are those of transformers.
 
         Args:
-            text: a text, a list of them, or a list of (text, text) pairs; lists of words in place of each text with
-                `is_split_into_words`.
+            text: a text, a list of texts, or a list of (text, text) pairs; with `is_split_into_words`, each text is a
+                list of words.
             text_pair: the second texts of pairs.
-            add_special_tokens: adds the template's (`[CLS]`, `[SEP]`), also around texts in which they were typed.
-            padding: True or "longest", "max_length", False.
-            truncation: True or "longest_first", "only_first", "only_second", False; None: only with `max_length`.
-            max_length: tokens a row, special tokens included; the tokenizer's `model_max_length` if None.
-            stride: tokens that overflowing rows repeat.
-            is_split_into_words: each text is a list of words.
-            pad_to_multiple_of, padding_side: how to pad.
+            add_special_tokens: whether to add the special tokens of the template (`[CLS]`, `[SEP]`), even if the text
+                contains them already.
+            padding: True or "longest", "max_length", or False.
+            truncation: True or "longest_first", "only_first", "only_second", or False; None truncates only if
+                `max_length` is given.
+            max_length: tokens per row, including special tokens; None takes `model_max_length`.
+            stride: number of tokens that overflowing rows repeat.
+            is_split_into_words: whether each text is a list of words.
+            pad_to_multiple_of: number of which padded lengths are multiples.
+            padding_side: side to pad; None takes that of the tokenizer.
             return_tensors: "pt", "np", or None for lists.
-            return_token_type_ids, return_attention_mask: None: as `model_input_names` says.
-            return_overflowing_tokens: what was cut becomes further rows, with `overflow_to_sample_mapping`.
-            return_special_tokens_mask, return_offsets_mapping, return_length: further entries.
-            verbose: False leaves out warnings.
-            keywords: transformers' others, refused by name.
+            return_token_type_ids, return_attention_mask: whether to return them; None follows `model_input_names`.
+            return_overflowing_tokens: whether truncated tokens become further rows, with
+                `overflow_to_sample_mapping`.
+            return_special_tokens_mask, return_offsets_mapping, return_length: whether to return these entries.
+            verbose: whether to warn.
+            keywords: other keywords of transformers, which are refused by name.
 
         Raises:
-            OptionError: an argument outside what is allowed, or something that is not a text.
+            OptionError: an argument has an invalid value, or an input is not a text.
         """
         refuse_all(keywords, TOKENIZER_CALL, CALL_KEYWORDS)
         lengths = self._lengths(padding, truncation, max_length, pad_to_multiple_of, verbose)
@@ -268,13 +272,13 @@ class PreTrainedTokenizer(Vocabulary):
         return lengths
 
     def encode(self, text: str | Sequence[str], text_pair: str | Sequence[str] | None = None, **keywords: Any) -> Any:
-        """The `input_ids` of a call with the same arguments."""
+        """Return the `input_ids` of a call with these arguments."""
         return self(text, text_pair, **keywords)["input_ids"]
 
     def tokenize(
         self, text: str, pair: str | None = None, add_special_tokens: bool = False, **keywords: Any
     ) -> list[str]:
-        """The tokens of a text, without the template's special ones unless asked for."""
+        """Return the tokens of a text, by default without the special tokens of the template."""
         return self(text, pair, add_special_tokens=add_special_tokens, **keywords).tokens()
 
     def pad(
@@ -288,13 +292,13 @@ class PreTrainedTokenizer(Vocabulary):
         return_tensors: str | None = None,
         verbose: bool = True,
     ) -> BatchEncoding:
-        """Pads rows that are already encoded, as data collators do.
+        """Pad rows that are already encoded, as data collators do.
 
         Args:
             encoded_inputs: one encoding, a batch of them, or a list of encodings.
             padding, max_length, pad_to_multiple_of, padding_side, return_tensors: as in a call.
-            return_attention_mask: None: as `model_input_names` says.
-            verbose: False leaves out warnings.
+            return_attention_mask: whether to return the mask; None follows `model_input_names`.
+            verbose: whether to warn.
         """
         if isinstance(encoded_inputs, Mapping):
             rows: dict[str, Any] = dict(encoded_inputs)
@@ -324,16 +328,16 @@ class PreTrainedTokenizer(Vocabulary):
 
     @property
     def max_len_single_sentence(self) -> int:
-        """Tokens of its own that a text can have."""
+        """Number of tokens a single text can have, not counting special tokens."""
         return self.model_max_length - self.num_special_tokens_to_add()
 
     @property
     def max_len_sentences_pair(self) -> int:
-        """Tokens of their own that a pair can have."""
+        """Number of tokens a pair can have, not counting special tokens."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
     def add_tokens(self, *_tokens: object, **_keywords: object) -> NoReturn:
-        """Refused: the models' word tables cannot grow."""
+        """Refuse to add tokens, since the word embeddings of the models cannot grow."""
         raise OptionError(
             "add_tokens is not supported, since a model's word table cannot grow here: add them with transformers, "
             "save_pretrained, and load the result"
@@ -342,13 +346,14 @@ class PreTrainedTokenizer(Vocabulary):
     add_special_tokens = add_tokens
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> tuple[str, ...]:
-        """Writes `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap read back.
+        """Write `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap can load.
 
-        Both appear or neither: where one cannot be written, the folder is as it was. Other files in it are not touched.
+        The two files appear together: if one of them cannot be written, the folder is left unchanged. Other files in it
+        are never touched.
 
         Raises:
-            OptionError: one of transformers' keywords that layertap does not honour.
-            OutputError: a folder that cannot be written.
+            OptionError: a keyword of transformers that layertap does not support.
+            OutputError: the folder cannot be written.
         """
         refuse_all(keywords, TOKENIZER_SAVING, ())
         folder = Path(save_directory)
@@ -362,7 +367,7 @@ class PreTrainedTokenizer(Vocabulary):
         settings.pop("name_or_path", None)
         for name in NAMED_TOKENS:
             token = self._special.get(name)
-            # an entry with flags (lstrip, ...) stays as it is while it names the same token
+            # An entry with flags (lstrip, ...) is kept as long as it names the same token.
             if token is None:
                 settings.pop(name, None)
             elif content(settings.get(name)) != token:
@@ -394,47 +399,47 @@ CALL_KEYWORDS = tuple(PreTrainedTokenizer.__call__.__kwdefaults__ or ())
 
 
 class BertTokenizer(PreTrainedTokenizer):
-    """Word pieces, with `[CLS]` and `[SEP]`."""
+    """WordPiece tokenizer with `[CLS]` and `[SEP]`."""
 
 
 class RobertaTokenizer(PreTrainedTokenizer):
-    """Byte-level BPE, with `<s>` and `</s>`."""
+    """Byte-level BPE tokenizer with `<s>` and `</s>`."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class XLMRobertaTokenizer(PreTrainedTokenizer):
-    """SentencePiece pieces, with `<s>` and `</s>`."""
+    """SentencePiece tokenizer with `<s>` and `</s>`."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class CamembertTokenizer(PreTrainedTokenizer):
-    """SentencePiece pieces, with `<s>` and `</s>`."""
+    """SentencePiece tokenizer with `<s>` and `</s>`."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class MPNetTokenizer(PreTrainedTokenizer):
-    """Word pieces, with `<s>` and `</s>`."""
+    """WordPiece tokenizer with `<s>` and `</s>`."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class DistilBertTokenizer(PreTrainedTokenizer):
-    """Word pieces, with `[CLS]` and `[SEP]`; no token types."""
+    """WordPiece tokenizer with `[CLS]` and `[SEP]`, without token types."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class AlbertTokenizer(PreTrainedTokenizer):
-    """SentencePiece pieces, with `[CLS]` and `[SEP]`."""
+    """SentencePiece tokenizer with `[CLS]` and `[SEP]`."""
 
     input_names = ("input_ids", "attention_mask")
 
 
 class PreTrainedTokenizerFast(PreTrainedTokenizer):
-    """Any `tokenizer.json`, as it stands."""
+    """Tokenizer of any `tokenizer.json`, used unchanged."""
 
 
 TOKENIZER_CLASSES: Mapping[str, type[PreTrainedTokenizer]] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""Finds and reads a tokenizer's files for the tokenizer classes here."""
+"""Finding and reading the files of a tokenizer, for the classes in `tokenization`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from layertap.text.styles import (
 from layertap.text.tokenizer import TextTokenizer
 
 GENERIC_CLASS = "PreTrainedTokenizerFast"
-"""The class of a tokenizer.json that is used as it stands."""
+"""Name of the class for any `tokenizer.json` that is used unchanged."""
 
 CLASSES: Mapping[str, Style] = {
     "BertTokenizer": BERT,
@@ -37,7 +37,7 @@ CLASSES: Mapping[str, Style] = {
     "MPNetTokenizer": MPNET,
     "AlbertTokenizer": ALBERT,
 }
-"""The classes here, and what they do. Another class of transformers that does the same is read by the first of them."""
+"""Tokenizer classes and their behaviour; other classes of transformers with equal behaviour map to the first match."""
 
 BERT_OPTIONS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 ALBERT_OPTIONS = ("do_lower_case", "keep_accents")
@@ -52,11 +52,11 @@ def open_tokenizer(
     local_files_only: bool,
     revision: str | None,
 ) -> tuple[str, TextTokenizer]:
-    """(name of its class, tokenizer) of a folder or hub id.
+    """Open the tokenizer of a folder or hub id; return the name of its class and the tokenizer.
 
     Args:
-        model: where to look.
-        fallback: the class to read it as where no file says.
+        model: the folder or hub id.
+        fallback: name of the class to use if no file states one.
         cache_dir, local_files_only, revision: as in `huggingface_hub`.
     """
     checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)
@@ -74,14 +74,14 @@ def open_tokenizer(
 
 
 def _model_type(class_name: str | None) -> str | None:
-    """A family whose tokenizer is of this class, or of one that does the same."""
+    """Return a family whose tokenizer has this class, or a class with equal behaviour."""
     named = [model_type for model_type, name in CLASS_OF.items() if name == class_name]
     alike = [model_type for model_type, name in CLASS_OF.items() if STYLES[name] is STYLES.get(str(class_name))]
     return next(iter(named + alike), None)
 
 
 def _class_name(stated: object) -> str:
-    """The class here that reads what a file calls `stated`."""
+    """Return the class in this package that reads tokenizers of the class `stated`."""
     name = str(stated).removesuffix("Fast")
     if stated is None or name in GENERIC or name not in STYLES:
         return GENERIC_CLASS
@@ -90,23 +90,23 @@ def _class_name(stated: object) -> str:
     return next((one for one, style in CLASSES.items() if style is STYLES[name]), GENERIC_CLASS)
 
 
-def check_class(asked: str, found: str, model: str | os.PathLike[str]) -> None:
-    """Refuses a class that is not that of the files.
+def check_class(asked: str, stated: str, model: str | os.PathLike[str]) -> None:
+    """Refuse a class other than the one that the files call for.
 
     Raises:
-        TokenizerError: naming the right one.
+        TokenizerError: the class is wrong; the message names the right one.
     """
-    if GENERIC_CLASS not in (asked, found) and STYLES[asked] is not STYLES[found]:
+    if GENERIC_CLASS not in (asked, stated) and STYLES[asked] is not STYLES[stated]:
         raise TokenizerError(
-            f"{model}: its tokenizer is a {found}, so {asked} does not fit: use {found}, or AutoTokenizer"
+            f"{model}: its tokenizer is a {stated}, so {asked} does not fit: use {stated}, or AutoTokenizer"
         )
 
 
 def set_options(backend: Tokenizer, settings: Mapping[str, Any], given: Mapping[str, Any], *, class_name: str) -> None:
-    """Changes how texts are split by a tokenizer of this class, where `given` names such a setting.
+    """Apply the settings in `given` that change how a tokenizer splits texts.
 
     Raises:
-        OptionError: a setting of another kind of tokenizer.
+        OptionError: a setting belongs to another kind of tokenizer.
     """
     asked = [name for name in dict.fromkeys((*BERT_OPTIONS, *ROBERTA_OPTIONS, *ALBERT_OPTIONS)) if name in given]
     if not asked:

@@ -1,4 +1,4 @@
-"""A tokenizer's vocabulary with transformers' names: special tokens, tokens to ids and back, decoding."""
+"""Vocabulary of a tokenizer, with the names of transformers: special tokens, conversion and decoding."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CLEAN_UP = (
 
 
 class Vocabulary:
-    """Base of the tokenizers (abstract): what does not depend on a text.
+    """Abstract base class of the tokenizers, with everything that does not depend on a text.
 
     Attributes:
         bos_token, eos_token, unk_token, sep_token, pad_token, cls_token, mask_token: the special tokens, or None; each
-            with its `_id` (`cls_token_id`). Can be set to another token of the vocabulary.
-        clean_up_tokenization_spaces: whether decoding takes spaces away before punctuation.
+            has an id under the name with `_id` (`cls_token_id`). They can be set to other tokens of the vocabulary.
+        clean_up_tokenization_spaces: whether decoding removes spaces before punctuation.
     """
 
     def __init__(self, loaded: TextTokenizer, settings: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ class Vocabulary:
         self.clean_up_tokenization_spaces = bool(settings.get("clean_up_tokenization_spaces", False))
 
     def __getattr__(self, name: str) -> Any:
-        """Special tokens and their ids."""
+        """Return a special token or its id by attribute name."""
         token_name = name.removesuffix("_id")
         if token_name in NAMED_TOKENS:
             token = self._special.get(token_name)
@@ -64,12 +64,12 @@ class Vocabulary:
 
     @property
     def backend_tokenizer(self) -> Any:
-        """The `tokenizers.Tokenizer`."""
+        """The underlying tokenizer of the `tokenizers` library."""
         return self._tokenizer
 
     @property
     def vocab_size(self) -> int:
-        """Tokens in the vocabulary, without added ones."""
+        """Number of tokens in the vocabulary, not counting added ones."""
         return self._tokenizer.get_vocab_size(with_added_tokens=False)
 
     def __len__(self) -> int:
@@ -79,56 +79,56 @@ class Vocabulary:
         return True
 
     def get_vocab(self) -> dict[str, int]:
-        """Token -> id, added tokens included."""
+        """Return the id of every token, including added tokens."""
         return self._tokenizer.get_vocab(with_added_tokens=True)
 
     @property
     def vocab(self) -> dict[str, int]:
-        """Token -> id, added tokens included."""
+        """Return the id of every token, including added tokens."""
         return self.get_vocab()
 
     def get_added_vocab(self) -> dict[str, int]:
-        """Token -> id, added tokens only."""
+        """Return the id of every added token."""
         return {token.content: i for i, token in sorted(self._tokenizer.get_added_tokens_decoder().items())}
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
-        """Name -> special token."""
+        """Special tokens by name, for example `cls_token`."""
         return {name: self._special[name] for name in NAMED_TOKENS if name in self._special}
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Every special token once."""
+        """List of the special tokens, each of them once."""
         return list(dict.fromkeys([*self.special_tokens_map.values(), *self._extra]))
 
     @property
     def all_special_ids(self) -> list[int]:
-        """The ids of `all_special_tokens`."""
+        """List of the ids of `all_special_tokens`."""
         return [self.convert_tokens_to_ids(token) for token in self.all_special_tokens]
 
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
-        """Tokens that the template adds to a text, or to a pair."""
+        """Return the number of tokens that the template adds to a text, or to a pair."""
         return self._tokenizer.num_special_tokens_to_add(pair)
 
     def get_special_tokens_mask(
         self, token_ids_0: list[int], token_ids_1: None = None, already_has_special_tokens: bool = False
     ) -> list[int]:
-        """1 for each special token of ids that already hold them, else 0."""
+        """Return 1 for each id that is a special token, else 0."""
         if not already_has_special_tokens or token_ids_1 is not None:
             raise OptionError("get_special_tokens_mask: needs already_has_special_tokens=True and one list of ids")
         special = set(self.all_special_ids)
         return [int(int(i) in special) for i in token_ids_0]
 
     def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """The id of a token, or a list of them; that of the unknown token where the vocabulary has none."""
+        """Return the id of a token, or of each token of a list; unknown tokens have the id of `unk_token`."""
         if isinstance(tokens, str):
-            found = self._tokenizer.token_to_id(tokens)
+            token_id = self._tokenizer.token_to_id(tokens)
             unknown = self._special.get("unk_token")
-            return self._tokenizer.token_to_id(unknown) if found is None and unknown is not None else found
+            return self._tokenizer.token_to_id(unknown) if token_id is None and unknown is not None else token_id
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """The token of an id, or a list of them."""
+        """Return the token of an id, or of each id of a list."""
         ids = to_lists(ids)
         if isinstance(ids, int):
             return self._tokenizer.id_to_token(ids)
@@ -136,7 +136,7 @@ class Vocabulary:
         return [self._tokenizer.id_to_token(int(i)) for i in ids if int(i) not in skipped]
 
     def convert_tokens_to_string(self, tokens: list[str]) -> str:
-        """Tokens joined to a text."""
+        """Join tokens to a text."""
         decoder = self._tokenizer.decoder
         return " ".join(tokens) if decoder is None else decoder.decode(tokens)
 
@@ -146,7 +146,7 @@ class Vocabulary:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> Any:
-        """The text of ids [T], or the texts of ids [B, T]."""
+        """Decode ids [T] to a text, or ids [B, T] to a list of texts."""
         ids = to_lists(token_ids)
         if isinstance(ids, list) and ids and isinstance(ids[0], list):
             return [self.decode(row, skip_special_tokens, clean_up_tokenization_spaces) for row in ids]
@@ -166,11 +166,11 @@ class Vocabulary:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool | None = None,
     ) -> list[str]:
-        """The texts of rows of ids."""
+        """Decode each row of ids to a text."""
         texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
         return [texts] if isinstance(texts, str) else texts
 
 
 def content(token: Any) -> Any:
-    """The text of a token of `tokenizer_config.json`, which may be an object with flags."""
+    """Return the text of a token in `tokenizer_config.json`, which may be an object with flags."""
     return token.get("content") if isinstance(token, dict) else token

@@ -165,10 +165,10 @@ def test_string_ids_are_read_back_in_pieces(tmp_path: Path, write: Write, monkey
     ("type_", "bad", "message"),
     [
         (pa.string(), None, r"row 2 has no id, and (npz|safetensors) has no null"),
-        (pa.int64(), "7", r"row 2: the id '7' is of another kind"),
-        (pa.string(), 7, r"row 2: the id 7 is of another kind"),
-        (pa.int64(), 2**63, r"row 2: the id 9223372036854775808 is of another kind"),
-        (pa.string(), "\ud800", r"row 2: the id '\\ud800' is of another kind"),
+        (pa.int64(), "7", r"row 2: the id '7' has another type"),
+        (pa.string(), 7, r"row 2: the id 7 has another type"),
+        (pa.int64(), 2**63, r"row 2: the id 9223372036854775808 has another type"),
+        (pa.string(), "\ud800", r"row 2: the id '\\ud800' has another type"),
     ],
 )
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -183,7 +183,7 @@ def test_ids_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize(("bad", "message"), [("x" * 1025, "longer than 1024"), ("a\0", "ends in NUL")])
 def test_ids_that_a_numpy_array_does_not_hold_well(tmp_path: Path, write: Write, bad: str, message: str) -> None:
-    with pytest.raises(InputError, match=f"row 2: its id .*{message}"):
+    with pytest.raises(InputError, match=f"row 2: the id .*{message}"):
         write(tmp_path / "o.npz", [dense(2, ["a", bad])], schemas=[DENSE], column_types={"id": pa.string()})
 
 
@@ -306,6 +306,6 @@ def test_jsonl_columns_called_like_other_keys_are_refused(tmp_path: Path, write:
             found = json.loads(write(tmp_path / "o.jsonl", [batch], schemas=[DENSE], column_types={}).read_text())
             assert found["id"] == 1
             continue
-        with pytest.raises(InputError, match=f"row 1: its column '{column}' is called like another key"):
+        with pytest.raises(InputError, match=f"row 1: column '{column}' has the name of another key"):
             write(tmp_path / "o.jsonl", [batch], schemas=[DENSE], column_types={})
         assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_nan_is_a_value(tmp_path: Path, write: Write, batches: Batches) -> None:
 
 
 def test_a_column_met_too_late_is_refused(tmp_path: Path, write: Write, batches: Batches) -> None:
-    with pytest.raises(InputError, match=r"row 2: column 'x' is met here for the first time"):
+    with pytest.raises(InputError, match=r"row 2: column 'x' appears here for the first time"):
         write(tmp_path / "o.parquet", batches((5,), [{}, {"x": 1}, {}, {}, {}]))
 
 

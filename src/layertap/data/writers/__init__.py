@@ -1,1 +1,1 @@
-"""Where features go: one small file a format; the table of them is `data.formats`."""
+"""Writers of feature files, one module per format; `data.formats` is the table of them."""

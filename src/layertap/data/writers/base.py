@@ -1,4 +1,4 @@
-"""What every writer is: batches in, one whole file out, or nothing."""
+"""Base class of all writers: it takes batches, and leaves one whole file or nothing."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ ID = "id"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
-    """What goes into an output.
+    """Everything that a writer needs to know about its output.
 
     Attributes:
         format: name of the format.
-        schemas: the features, in column order.
-        column_types: what records carry beside them; `id` stands for `Record.id`, None for JSON text.
-        provenance: what the features are, as JSON values.
+        schemas: schemas of the features, in column order.
+        column_types: Arrow types of the columns that records carry; the key `id` stands for `Record.id`, the value None
+            for JSON text.
+        provenance: the model and the options that the features depend on, as JSON values.
     """
 
     format: str
@@ -45,23 +46,23 @@ class WriterOptions:
 
     @property
     def provenance_text(self) -> str:
-        """Provenance as JSON, the same text for the same values."""
+        """Provenance as JSON text; equal values give equal text."""
         return json.dumps(self.provenance, sort_keys=True)
 
     @property
     def sidecar(self) -> bytes:
-        """Provenance as a file of its own, for a format that has no place for it."""
+        """Content of the provenance file, for formats that cannot hold provenance themselves."""
         return (self.provenance_text + "\n").encode()
 
 
 class Writer(ABC):
     """Writes batches of features to one output.
 
-    As a context manager it closes where the block ends well and aborts where it does not, also on Ctrl-C.
-    What fails in `write` or `close` leaves nothing behind, and an old output as it was.
+    As a context manager, a writer closes when the block ends normally and aborts when it raises, also on Ctrl-C.
+    After a failure in `write` or `close`, nothing is left behind and an earlier output is unchanged.
 
     Attributes:
-        records_written: records so far.
+        records_written: number of records written so far.
     """
 
     def __init__(self, output: StagedOutput, options: WriterOptions) -> None:
@@ -75,29 +76,29 @@ class Writer(ABC):
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses features or columns that the format cannot hold, before a file is touched."""
+        """Refuse features or columns that the format cannot hold, before any file is touched."""
         refuse_clashes(options, [ROW, *options.column_types])
 
     @property
     def name(self) -> str:
-        """What to call the output."""
+        """Name of the output in messages."""
         return self._output.name
 
     @property
     def standing(self) -> str:
-        """Says what stands in the output's place now, as a clause for messages."""
+        """Clause for messages that describes the current state of the output."""
         return self._output.standing
 
     def list_errors(self, errors: Sequence[RowError]) -> None:
-        """Takes the rows that were left out; their list is put in place together with the output."""
+        """Record the rows that were left out; their list appears together with the output."""
         self._errors = errors
 
     def write(self, batch: FeatureBatch) -> None:
-        """Appends consecutive records.
+        """Append a batch of consecutive records.
 
         Raises:
-            OutputError: the system refused (disk full); the temporary files are gone then.
-            InputError: a carried value that the output cannot hold.
+            OutputError: the batch cannot be written, for example because the disk is full; temporary files are removed.
+            InputError: a carried value does not fit the output.
         """
         assert self._open, "write after close or abort"
         if not len(batch):
@@ -109,7 +110,7 @@ class Writer(ABC):
         self.records_written += len(batch)
 
     def close(self) -> None:
-        """Makes the output whole and gives it its name; a second call does nothing."""
+        """Complete the output and give it its name; further calls do nothing."""
         if not self._open:
             return
         with self._whole_or_nothing():
@@ -117,7 +118,7 @@ class Writer(ABC):
         self._open = False
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Remove all temporary files of the output."""
         self._open = False
         self._output.discard()
 
@@ -134,18 +135,18 @@ class Writer(ABC):
 
     @abstractmethod
     def _start(self) -> None:
-        """Opens the temporary file or files."""
+        """Open the temporary file or files."""
 
     @abstractmethod
     def _write(self, batch: FeatureBatch) -> None:
-        """Appends a batch of at least one record."""
+        """Append a batch of at least one record."""
 
     @abstractmethod
     def _finish(self) -> None:
-        """Writes what is left and commits."""
+        """Write what is still buffered, and commit the output."""
 
     def _commit(self, file: BinaryIO, *companions: BinaryIO | bytes | None) -> None:
-        """Gives the output and its companions their names, together with the list of errors."""
+        """Give the output, its companions and the list of errors their names."""
         self._output.commit(file, *companions, error_list_content(self._errors) if self._errors else None)
 
     @contextmanager
@@ -161,7 +162,7 @@ class Writer(ABC):
 
 
 def refuse_clashes(options: WriterOptions, names: list[str]) -> None:
-    """Refuses features that are called like something else in the output, `names`."""
+    """Refuse features whose names are already used in the output by one of `names`."""
     taken = set(names)
     clashes = [schema.name for schema in options.schemas if schema.name in taken]
     if clashes:
@@ -177,7 +178,7 @@ def refuse_clashes(options: WriterOptions, names: list[str]) -> None:
 
 
 def check_feature(schema: FeatureSchema, batch: FeatureBatch) -> None:
-    """Asserts that a feature is what its schema promised."""
+    """Assert that a feature matches its schema."""
     feature = batch.features[schema.name]
     assert isinstance(feature, Ragged) == schema.ragged, schema
     assert isinstance(feature, AttentionMaps) == schema.maps, schema
@@ -191,17 +192,17 @@ def check_feature(schema: FeatureSchema, batch: FeatureBatch) -> None:
 
 
 def value_dtype(schema: FeatureSchema) -> np.dtype[Any]:
-    """The dtype of a feature's values in memory."""
+    """Return the dtype of a feature's values in memory."""
     return np.dtype(object if schema.dtype == "str" else schema.dtype)
 
 
 def values_of(feature: Feature) -> Array:
-    """The values of a feature laid end to end: [N, ...], or [M, ...] where it is ragged, or [M] of maps."""
+    """Return the values of a feature, concatenated over records: [N, ...], ragged [M, ...], or attention maps [M]."""
     return feature.values if isinstance(feature, Ragged | AttentionMaps) else feature
 
 
 def map_shapes(feature: AttentionMaps) -> npt.NDArray[np.int64]:
-    """int64 [N, k], the shape of each record's map: [*leading, T_i, T_i]."""
+    """Return the shape of each record's attention map, [*leading, T_i, T_i], as int64 [N, k]."""
     leading = np.broadcast_to(np.array(feature.leading, dtype=np.int64), (len(feature), len(feature.leading)))
     lengths = np.asarray(feature.lengths, dtype=np.int64)[:, None]
     return np.concatenate([leading, lengths, lengths], axis=1)

@@ -13,22 +13,22 @@ if TYPE_CHECKING:
 
 
 def provenance_place(path: Path) -> Path:
-    """Returns where the provenance of an output goes whose format has no place for it."""
+    """Return the path of the provenance file, for formats that cannot hold provenance themselves."""
     return path.with_name(f"{path.name}.provenance.json")
 
 
 def offsets_place(path: Path) -> Path:
-    """Returns where the offsets of a ragged npy output go: the row at which each record begins."""
+    """Return the path of the offsets of a ragged npy output: the row at which each record begins."""
     return path.with_name(f"{path.stem}.offsets{path.suffix}")
 
 
 def error_list_place(path: Path) -> Path:
-    """Returns where the list of the rows goes that were left out of an output."""
+    """Return the path of the list of rows that were left out of an output."""
     return path.with_name(f"{path.name}.errors.jsonl")
 
 
 def error_list_content(errors: Sequence[RowError]) -> bytes:
-    """Returns the list of the rows that were left out: a JSON object a line, with row number, position and reason."""
+    """Encode the rows that were left out as JSON Lines, each with its row number, position and reason."""
     return b"".join(
         json.dumps(asdict(error), ensure_ascii=False).encode("utf-8", "replace") + b"\n" for error in errors
     )

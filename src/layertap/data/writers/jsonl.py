@@ -1,4 +1,4 @@
-"""JSON Lines: an object a record; for small things, and for reading with the eyes."""
+"""JSON Lines, one object per record: for small outputs, and for people to read."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from layertap.records import Array, Feature, FeatureBatch, Ragged, Record
 
 
 class JsonlWriter(Writer):
-    """Keys `row`, `id` (where there are ids), the carried columns as they came, the features as lists.
+    """Writer of JSON Lines with the keys `row`, `id` (if there are ids), the carried columns, and the features.
 
-    Numbers have as many digits as their dtype needs to come back exactly. A ragged feature is a list a token,
-    attentions are lists [*leading, T, T].
-    Not finite: `NaN`, `Infinity`, `-Infinity`. Provenance goes to `<output>.provenance.json`.
+    Numbers have as many digits as their dtype needs to be read back exactly; values that are not finite are `NaN`,
+    `Infinity` and `-Infinity`. A ragged feature is a list with one entry per token, attentions are nested lists
+    [*leading, T, T]. Provenance goes to `<output>.provenance.json`.
     """
 
     def _start(self) -> None:
@@ -51,19 +51,19 @@ class JsonlWriter(Writer):
         clash = [name for name in record.columns if name in self._taken or name in head]
         if clash:
             raise InputError(
-                f"row {record.row + 1}: its column {', '.join(map(repr, clash))} is called like another key "
-                "of the output; name the columns to carry (--columns), without it"
+                f"row {record.row + 1}: column {', '.join(map(repr, clash))} has the name of another key of "
+                "the output; name the columns to carry (--columns) without it"
             )
         return head | dict(record.columns)
 
 
 def token_major(feature: Feature, i: int) -> Array:
-    """The value of record i as every file holds it: dense [...], ragged [T_i, ...], attentions [..., T_i, T_i]."""
+    """Return the value of record i in file order: dense [...], ragged [T_i, ...], or attentions [..., T_i, T_i]."""
     return feature.values[feature.offsets[i] : feature.offsets[i + 1]] if isinstance(feature, Ragged) else feature[i]
 
 
 def json_numbers(values: Array) -> str:
-    """An array as nested lists, each number the shortest that reads back as the same value of its dtype."""
+    """Encode an array as nested JSON lists, with the shortest text of each number that its dtype reads back exactly."""
     if values.ndim > 1:
         return f"[{', '.join(map(json_numbers, values))}]"
     if values.dtype.kind in "Ob":  # strings and truth

@@ -1,4 +1,4 @@
-"""npy: one array, and where records end in it."""
+"""The npy format: one array, and a second file with offsets if the feature is ragged."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from layertap.records import FeatureBatch, Ragged
 
 
 class NpyWriter(Writer):
-    """One feature, records in input order: dense [N, ...], or ragged, [M, ...] token-major.
+    """Writer of one feature as one array, records in input order: dense [N, ...], or ragged [M, ...].
 
-    Where the records of a ragged one end, int64 [N+1], goes to `<stem>.offsets.npy`; provenance goes to
-    `<output>.provenance.json`. There is no place for row numbers and ids.
+    The offsets of a ragged feature, int64 [N+1], go to `<stem>.offsets.npy`: record i has the rows
+    `offsets[i]:offsets[i + 1]`. Provenance goes to `<output>.provenance.json`. The format has no place for row numbers
+    and ids.
     """
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses carried columns, and anything but one feature of numbers."""
+        """Refuse carried columns, and anything but a single numeric feature."""
         refuse_columns(options)
         refuse_strings(options)
         names = ", ".join(repr(schema.name) for schema in options.schemas)
@@ -59,14 +60,14 @@ class NpyWriter(Writer):
         self._commit(self._values.file, self._options.sidecar, ends)
 
     def _spill(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> SpillFile:
-        """An array whose header is written again when its length is known."""
+        """Create an array file; its header is written again once the length of the array is known."""
         spill = SpillFile(name, self._output.create(), dtype=dtype, row_shape=row_shape)
         spill.file.write(header(spill.dtype, spill.shape))
         return spill
 
 
 def header(dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> bytes:
-    """The file up to the array's first value; as long for every number of rows (numpy leaves room for it)."""
+    """Return the header of an npy file; its length does not depend on the number of rows, as numpy pads it."""
     head = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(head, described)

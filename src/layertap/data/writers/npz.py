@@ -1,4 +1,4 @@
-"""npz: a zip of arrays, as `numpy.load` reads it."""
+"""The npz format: a zip archive of arrays, as `numpy.load` reads it."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ IDS_AT_ONCE = 1 << 16
 
 
 class NpzWriter(Writer):
-    """Arrays `row`, `id` (where there are ids: int64, or str), the features as `SpillFiles` has them, `provenance`.
+    """Writer of an archive with the arrays `row`, `id` (if there are ids), `provenance`, and the features.
 
-    Provenance is JSON, a string array of no axes: `json.loads(str(file["provenance"]))`.
+    Ids are int64 or str. The features have the layout of `SpillFiles`. Provenance is JSON in a string array without
+    axes: `json.loads(str(file["provenance"]))`.
     """
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses carried columns and clashes of names."""
+        """Refuse carried columns, strings, and names that clash."""
         check_spilled(options, PROVENANCE)
 
     def _start(self) -> None:
@@ -59,11 +60,11 @@ class NpzWriter(Writer):
 
     def _check_ids(self, batch: FeatureBatch) -> None:
         for record in batch.records:
-            found = str(checked_id(record, self._options.format))
-            if len(found) > LONGEST_ID or found.endswith("\0"):
-                why = "ends in NUL" if found.endswith("\0") else f"is longer than {LONGEST_ID} characters"
+            text = str(checked_id(record, self._options.format))
+            if len(text) > LONGEST_ID or text.endswith("\0"):
+                why = "ends in NUL" if text.endswith("\0") else f"is longer than {LONGEST_ID} characters"
                 raise InputError(
-                    f"row {record.row + 1}: its id {why}, which a numpy array of strings does not hold well; "
+                    f"row {record.row + 1}: the id {why}, which an array of strings in numpy cannot hold; "
                     "write safetensors, parquet or jsonl"
                 )
 
@@ -90,6 +91,6 @@ class NpzWriter(Writer):
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> BinaryIO:
-    # Without a date of its own a member gets the time of day, and no two files would be equal.
+    # Without a fixed date a member gets the current time, and equal inputs would give different files.
     info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
     return cast(BinaryIO, archive.open(info, "w", force_zip64=True))

@@ -1,4 +1,4 @@
-"""Parquet: a column a feature, of fixed-size lists."""
+"""The Parquet format: one column of fixed-size lists per feature."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ SHAPE = ".shape"
 NOISE = ("float32", "float16")
 BYTES = ("int8", "uint8")
 MOST_VALUES = 2**31 - 1
-"""Numbers in one list, whose ends Arrow counts in 32 bits."""
+"""Largest number of values in one list; Arrow counts them in 32 bits."""
 
 ROW_GROUP_BYTES = 8 << 20  # what a row group holds stays in memory until it is written
 ROW_GROUP_ROWS = 1 << 17
 
 
 class ParquetWriter(Writer):
-    """Columns `row`, `id` (where there are ids), the carried columns, the features.
+    """Writer of a Parquet file with the columns `row`, `id` (if there are ids), the carried columns, and the features.
 
-    A dense feature [H] is a fixed-size list, [L, H] a fixed-size list of such; a ragged feature is a list of
-    them, a token each. Attentions are a list of numbers and `<name>.shape`, [*leading, T, T]. Features, and nothing
-    else but `row`, are columns that hold no null. Carried columns and details are compressed (zstd); features are
-    not: embeddings are noise to a compressor (8 percent smaller, twice the time). Parquet has no number of one byte:
-    int8 and uint8 are stored as places in a dictionary, a byte each, and not as the four bytes of an int32.
-    Provenance is JSON in the schema's metadata, `layertap`.
+    A dense feature [H] is a fixed-size list, [L, H] a fixed-size list of such lists; a ragged feature is a list with
+    one of them per token. Attentions are a flat list of numbers and `<name>.shape`, [*leading, T, T]. Only `row` and
+    the features are declared as columns without nulls. Carried columns and details are compressed with zstd; features
+    are not, since embeddings hardly compress (8 percent smaller, at twice the time). Parquet has no type of one byte:
+    int8 and uint8 are stored as indices into a dictionary, one byte each, and not as int32. Provenance is JSON in the
+    schema's metadata, under the key `layertap`.
     """
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
+<<<<<<< HEAD
         """Refuses clashes of names, and names of columns that Parquet, whose names are UTF-8, does not hold."""
         for name in options.column_types:
             if any("\ud800" <= character <= "\udfff" for character in name):
@@ -52,6 +53,9 @@ class ParquetWriter(Writer):
                     f"column {name!r}: Parquet does not hold a name with a lone surrogate; rename the column, or "
                     "name the columns to carry (--columns) without it"
                 )
+=======
+        """Refuse features whose names clash with other columns."""
+>>>>>>> 8e5795f (Writers and hf: docstrings, names and messages in plain technical English)
         shapes = [schema.name + SHAPE for schema in options.schemas if schema.maps]
         refuse_clashes(options, [ROW, *options.column_types, *shapes])
 
@@ -78,7 +82,7 @@ class ParquetWriter(Writer):
         self._parquet = pq.ParquetWriter(self._file, self._schema, **_encoding(self._schema, self._options.schemas))
 
     def _write(self, batch: FeatureBatch) -> None:
-        # Where a row group ends depends on the records alone, not on how they were batched.
+        # Equal inputs give equal files: the end of a row group depends on the records alone, not on the batches.
         sizes = self._record_bytes(batch)
         begin = 0
         for end, size in enumerate(sizes.tolist(), start=1):
@@ -96,16 +100,16 @@ class ParquetWriter(Writer):
         self._commit(self._file)
 
     def abort(self) -> None:
-        """Leaves nothing behind."""
+        """Remove all temporary files of the output."""
         if hasattr(self, "_parquet"):
             with contextlib.suppress(Exception):
                 self._parquet.close()
-            # After a failure it would try again when it is collected, into a closed file.
+            # Otherwise pyarrow would try again when the writer is garbage collected, and write to a closed file.
             self._parquet.is_open = False
         super().abort()
 
     def _record_bytes(self, batch: FeatureBatch) -> Array:
-        """int64 [N], what each record adds to a row group: its features, and its carried strings."""
+        """Return how many bytes each record adds to a row group, as int64 [N]: its features and its carried columns."""
         sizes = np.zeros(len(batch), dtype=np.int64)
         for feature in batch.features.values():
             values = values_of(feature)
@@ -114,7 +118,7 @@ class ParquetWriter(Writer):
         return sizes + self._carried_bytes(batch.records)
 
     def _carried_bytes(self, records: Sequence[Record]) -> Array:
-        """int64 [N], about what each record's carried columns take; refuses a column that has no place."""
+        """Return the approximate size of each record's carried columns, as int64 [N], and refuse unknown columns."""
         sizes = np.zeros(len(records), dtype=np.int64)
         arrow_batch, arrow_bytes = None, 0
         for i, record in enumerate(records):
@@ -134,13 +138,13 @@ class ParquetWriter(Writer):
         new = names - self._options.column_types.keys()
         if new:
             raise InputError(
-                f"row {record.row + 1}: column {', '.join(map(repr, sorted(new)))} is met here for the first "
-                "time, too late for a Parquet file's schema; name the columns to carry (--columns), or write jsonl, "
-                "which holds any"
+                f"row {record.row + 1}: column {', '.join(map(repr, sorted(new)))} appears here for the first "
+                "time, when the schema of the Parquet file is already written; name the columns to carry "
+                "(--columns), or write jsonl, which holds any column"
             )
 
     def _hold(self, batch: FeatureBatch, begin: int, end: int) -> None:
-        """Keeps records for the next row group as Arrow columns; their texts are let go."""
+        """Buffer records for the next row group as Arrow columns, so that their texts can be freed."""
         import pyarrow as pa
 
         part = batch if (begin, end) == (0, len(batch)) else _part(batch, begin, end)
@@ -163,14 +167,14 @@ class ParquetWriter(Writer):
 
         if not self._held:
             return
-        # One chunk a column: where a page ends follows the chunks.
+        # One chunk per column: the ends of pages follow the chunks.
         table = pa.concat_tables(self._held).combine_chunks()
         self._held, self._held_bytes, self._held_rows = [], 0, 0
         self._parquet.write_table(table, row_group_size=len(table))
 
 
 def feature_fields(schema: FeatureSchema) -> list[pa.Field]:
-    """The Arrow fields of a feature's column, or of the two of attentions."""
+    """Return the Arrow field of a feature, or the two fields of attentions."""
     import pyarrow as pa
 
     kind = pa.string() if schema.dtype == "str" else pa.from_numpy_dtype(np.dtype(schema.dtype))
@@ -183,16 +187,16 @@ def feature_fields(schema: FeatureSchema) -> list[pa.Field]:
 
 
 def feature_columns(schema: FeatureSchema, feature: Feature, records: Sequence[Record]) -> list[pa.Array]:
-    """The Arrow arrays of a feature, copies.
+    """Copy a feature into Arrow arrays, one for each of its fields.
 
     Raises:
-        InputError: a record with more numbers than one list of a Parquet file holds.
+        InputError: a record has more numbers than one list of a Parquet file can hold.
     """
     import pyarrow as pa
 
     if isinstance(feature, AttentionMaps):
         _check_sizes(schema, feature, records)
-    # A copy: a batch may be a view of far more than is kept here.
+    # A copy, since the batch may be a view of a much larger array.
     column = _strings(values_of(feature)) if schema.dtype == "str" else pa.array(values_of(feature).flatten())
     if isinstance(feature, AttentionMaps):
         shapes = map_shapes(feature).astype(np.int32)
@@ -209,7 +213,7 @@ def feature_columns(schema: FeatureSchema, feature: Feature, records: Sequence[R
 
 
 def _strings(values: Array) -> pa.Array:
-    """Strings; a lone surrogate, which UTF-8 does not have, becomes U+FFFD, as it does for the model."""
+    """Build an array of strings; lone surrogates, which UTF-8 cannot encode, become U+FFFD as for the model."""
     import pyarrow as pa
 
     texts = values.tolist()
@@ -221,7 +225,7 @@ def _strings(values: Array) -> pa.Array:
 
 
 def _check_sizes(schema: FeatureSchema, feature: AttentionMaps, records: Sequence[Record]) -> None:
-    # A row group ends once it is full, so that only its last record can be large.
+    # A row group ends as soon as it is full, so only its last record can be too large.
     if feature.offsets[-1] <= MOST_VALUES:
         return
     worst = int(np.argmax(feature.lengths))
@@ -233,15 +237,15 @@ def _check_sizes(schema: FeatureSchema, feature: AttentionMaps, records: Sequenc
 
 
 def carried_column(records: Sequence[Record], name: str, type_: pa.DataType | None) -> pa.ChunkedArray:
-    """The Arrow array of a carried column (or of the ids), exactly as it was read.
+    """Return a carried column, or the ids, as an Arrow array with the values that were read.
 
     Args:
-        records: the rows.
-        name: the column; `id` stands for `Record.id` where no carried column is called so.
-        type_: its type, or None for JSON text.
+        records: the records.
+        name: name of the column; `id` stands for `Record.id` unless a carried column has this name.
+        type_: Arrow type of the column, or None for JSON text.
 
     Raises:
-        InputError: a value that the type does not hold, naming its row.
+        InputError: a value does not fit the type; the message names its row.
     """
     import pyarrow as pa
 
@@ -274,14 +278,14 @@ def _python_chunk(records: Sequence[Record], name: str, type_: pa.DataType | Non
         return pa.array([None if value is None else json_text(value) for value in values], pa.string())
     with contextlib.suppress(pa.ArrowException, OverflowError, ValueError, TypeError):
         column = pa.array(values, type_)
-        # pyarrow makes 2 of 2.5 without a word
+        # pyarrow turns 2.5 into 2 without an error
         if column.to_pylist() == values:
             return column
     for record, value in zip(records, values, strict=True):
         if not _fits(value, type_):
             raise InputError(
-                f"row {record.row + 1}: column {name!r}: {shortened(value)} is no {type_}, which the rows before "
-                "made it; leave the column out (name the columns to carry), or write jsonl, which holds anything"
+                f"row {record.row + 1}: column {name!r}: {shortened(value)} does not fit {type_}, the type of the rows "
+                "before; leave the column out (name the columns to carry), or write jsonl, which holds anything"
             )
     return pa.array(values, type_)
 
@@ -291,7 +295,7 @@ def _carried(record: Record, name: str) -> Any:
 
 
 def _fits(value: Any, type_: pa.DataType) -> bool:
-    """Whether an Arrow type holds a value exactly."""
+    """Return whether an Arrow type can hold a value exactly."""
     import pyarrow as pa
 
     try:
@@ -303,20 +307,20 @@ def _fits(value: Any, type_: pa.DataType) -> bool:
 
 
 def shortened(value: Any) -> str:
-    """A value for a message."""
+    """Shorten the text of a value for a message."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _encoding(schema: pa.Schema, features: Sequence[FeatureSchema]) -> dict[str, Any]:
-    """How columns are stored: vectors are noise to a compressor, a dictionary and statistics."""
+    """Choose the encoding of each column; vectors gain nothing from compression, dictionaries or statistics."""
     import pyarrow.parquet as pq
 
     empty = io.BytesIO()
     pq.write_table(schema.empty_table(), empty)
     stored = pq.read_metadata(empty).schema
     paths = [stored.column(i).path for i in range(len(stored))]
-    # every field of a feature is one column of the file, and they are the last
+    # Each field of a feature is one column of the file, and these columns are the last ones.
     dtypes = [dtype for schema in features for dtype in _stored_dtypes(schema)]
     stored_as = dict(zip(paths[len(paths) - len(dtypes) :], dtypes, strict=True))
     others = [path for path in paths if stored_as.get(path) not in (*NOISE, *BYTES)]
@@ -328,11 +332,11 @@ def _encoding(schema: pa.Schema, features: Sequence[FeatureSchema]) -> dict[str,
 
 
 def _stored_dtypes(schema: FeatureSchema) -> list[str]:
-    """The dtype of each field of a feature."""
+    """Return the dtype of each Arrow field of a feature."""
     return [schema.dtype, "int32"] if schema.maps else [schema.dtype]
 
 
 def _part(batch: FeatureBatch, begin: int, end: int) -> FeatureBatch:
-    """Records `begin:end` of a batch."""
+    """Return the records `begin:end` of a batch."""
     features = {name: cut(feature, begin, end) for name, feature in batch.features.items()}
     return FeatureBatch(records=batch.records[begin:end], features=features)

@@ -1,4 +1,4 @@
-"""safetensors: a tensor a feature."""
+"""The safetensors format: one tensor per feature."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ ALIGNMENT = 8
 
 
 class SafetensorsWriter(Writer):
-    """Tensors `row`, `id` (where there are ids) and the features, as `SpillFiles` has them.
+    """Writer of a file with the tensors `row`, `id` (if there are ids), and the features.
 
-    Provenance is JSON in the header's metadata, `layertap`. Format: https://github.com/huggingface/safetensors#format
+    Ids and features have the layout of `SpillFiles`. Provenance is JSON in the metadata of the header, under the key
+    `layertap`. The format is described at https://github.com/huggingface/safetensors#format.
     """
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-        """Refuses carried columns and clashes of names."""
+        """Refuse carried columns, strings, and names that clash."""
         check_spilled(options, METADATA)
 
     def _start(self) -> None:
@@ -42,7 +43,7 @@ class SafetensorsWriter(Writer):
         self._spills.write(batch)
 
     def _finish(self) -> None:
-        # Wide values first: each tensor then starts at a multiple of its own item size.
+        # Wide dtypes first, so that each tensor starts at a multiple of its item size.
         ordered = sorted(self._spills.arrays.values(), key=lambda spill: -spill.dtype.itemsize)
         file = self._output.create()
         file.write(header(ordered, self._options.provenance_text))
@@ -53,7 +54,7 @@ class SafetensorsWriter(Writer):
 
 
 def header(spills: list[SpillFile], provenance: str) -> bytes:
-    """The file up to its first tensor."""
+    """Return the header of the file: everything before the first tensor."""
     entries: dict[str, object] = {METADATA: {METADATA_KEY: provenance}}
     begin = 0
     for spill in spills:

@@ -1,4 +1,4 @@
-"""Arrays that grow on disk: for formats that want each array whole, and its length before it."""
+"""Arrays that grow in temporary files, for formats that store each array whole, after its length."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ COPY_BYTES = 1 << 20
 
 
 class SpillFile:
-    """One array [n, *row_shape] in a temporary file, n growing.
+    """Array [n, *row_shape] in a temporary file, to which rows are appended.
 
     Attributes:
-        name: the array's name in the output.
-        dtype: its dtype.
+        name: name of the array in the output.
+        dtype: dtype of the array.
+        file: the temporary file.
     """
 
     def __init__(self, name: str, file: BinaryIO, *, dtype: Any, row_shape: tuple[int, ...] = ()) -> None:
@@ -42,32 +43,35 @@ class SpillFile:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The array's shape so far."""
+        """Current shape of the array."""
         return (self._count, *self._row_shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array so far."""
+        """Current size of the array in bytes."""
         return math.prod(self.shape, start=self.dtype.itemsize)
 
     def append(self, values: Array) -> None:
-        """Adds rows: an array [m, *row_shape] of the spill's dtype."""
+        """Append rows, an array [m, *row_shape] of the same dtype."""
         self.file.write(np.ascontiguousarray(values, dtype=self.dtype).reshape(-1).view(np.uint8).data)
         self._count += len(values)
 
     def copy_to(self, target: BinaryIO) -> None:
-        """Copies the array's bytes."""
+        """Copy the bytes of the array into another file."""
         self.file.seek(0)
         shutil.copyfileobj(self.file, target, COPY_BYTES)
 
 
 class SpillFiles:
-    """Every array of an output: `row`, the ids, and the features.
+    """All arrays of an output: the row numbers, the ids, and the features.
 
-    A ragged feature is its values laid end to end, token-major, and `<name>.offsets`, int64 [N+1]. Attentions are
-    the values of all maps laid end to end, `<name>.offsets`, int64 [N+1], and `<name>.shapes`, int64 [N, k].
-    Ids are int64 (uint64 where the input's are) or, where they are strings, their UTF-8 bytes laid end to end,
-    uint8, with int64 `id.offsets`. Ids of mixed kinds are held as JSON text.
+    A ragged feature is stored as its concatenated values, token by token, and `<name>.offsets`, int64 [N+1].
+    Attentions are the concatenated values of all maps, `<name>.offsets`, int64 [N+1], and `<name>.shapes`,
+    int64 [N, k]. Ids are int64 (uint64 if those of the input are); ids that are strings are stored as their
+    concatenated UTF-8 bytes, uint8, and `id.offsets`, int64. Ids of mixed types are stored as JSON text.
+
+    Attributes:
+        arrays: the arrays by name.
     """
 
     def __init__(self, output: StagedOutput, options: WriterOptions) -> None:
@@ -88,7 +92,7 @@ class SpillFiles:
                 self._add(schema.name + SHAPES, np.int64, (len(schema.shape) + 2,))
 
     def write(self, batch: FeatureBatch) -> None:
-        """Adds a batch to every array."""
+        """Append a batch to all arrays."""
         self.arrays[ROW].append(np.array([record.row for record in batch.records], dtype=np.int64))
         if ID in self.arrays:
             self._write_ids(batch.records)
@@ -101,7 +105,7 @@ class SpillFiles:
             self.arrays[schema.name].append(values_of(feature))
 
     def drop(self, name: str) -> None:
-        """Deletes an array's temporary file, once it has been copied."""
+        """Delete the temporary file of an array that has been copied."""
         self._output.remove(self.arrays.pop(name).file)
 
     def _add(self, name: str, dtype: Any, row_shape: tuple[int, ...] = ()) -> None:
@@ -123,25 +127,25 @@ class SpillFiles:
         self.arrays[ID].append(np.frombuffer(b"".join(ids), dtype=np.uint8))
 
     def _stored_id(self, record: Record) -> Any:
-        """The id as its array holds it: a whole number in range, or bytes."""
-        found, dtype = checked_id(record, self._options.format), self.arrays[ID].dtype
+        """Return an id as its array stores it: an integer within the range of the dtype, or bytes."""
+        value, dtype = checked_id(record, self._options.format), self.arrays[ID].dtype
         if self._options.column_types[ID] is None:
-            return json_text(found).encode()
+            return json_text(value).encode()
         if ID + OFFSETS not in self.arrays:
             limits = np.iinfo(dtype)
-            if isinstance(found, int) and limits.min <= found <= limits.max:
-                return found
-        elif isinstance(found, str):
+            if isinstance(value, int) and limits.min <= value <= limits.max:
+                return value
+        elif isinstance(value, str):
             with contextlib.suppress(UnicodeEncodeError):
-                return found.encode()
+                return value.encode()
         raise InputError(
-            f"row {record.row + 1}: the id {found!r} is of another kind than those before it; "
-            "make them all strings or all whole numbers, or write jsonl"
+            f"row {record.row + 1}: the id {value!r} has another type than those before it; "
+            "make all ids strings or all of them integers, or write jsonl"
         )
 
 
 def check_spilled(options: WriterOptions, *reserved: str) -> None:
-    """Refuses what a file of arrays cannot hold: other columns, strings, and clashes of names."""
+    """Refuse what a file of arrays cannot hold: carried columns, strings, and names that clash."""
     refuse_columns(options)
     refuse_strings(options)
     offsets = [schema.name + OFFSETS for schema in options.schemas if schema.ragged or schema.maps]
@@ -150,7 +154,7 @@ def check_spilled(options: WriterOptions, *reserved: str) -> None:
 
 
 def refuse_strings(options: WriterOptions) -> None:
-    """Refuses features that are strings, for a format of numbers."""
+    """Refuse features that are strings, for formats that hold numbers only."""
     strings = [schema.name for schema in options.schemas if schema.dtype == "str"]
     if strings:
         are, them = ("is", "it") if len(strings) == 1 else ("are", "them")
@@ -161,7 +165,7 @@ def refuse_strings(options: WriterOptions) -> None:
 
 
 def refuse_columns(options: WriterOptions) -> None:
-    """Refuses carried columns, for a format that holds none."""
+    """Refuse carried columns, for formats that hold none."""
     columns = [name for name, type_ in options.column_types.items() if name != ID or not _can_be_id(type_)]
     if columns:
         raise OptionError(
@@ -171,7 +175,7 @@ def refuse_columns(options: WriterOptions) -> None:
 
 
 def id_dtype(type_: pa.DataType | None) -> Any:
-    """The dtype that holds ids of an Arrow type, or None where they are strings."""
+    """Return the dtype for ids of an Arrow type, or None for ids that are stored as strings."""
     import pyarrow as pa
 
     if type_ is None or not pa.types.is_integer(type_):
@@ -180,7 +184,7 @@ def id_dtype(type_: pa.DataType | None) -> Any:
 
 
 def checked_id(record: Record, format_name: str) -> str | int:
-    """A record's id; refused where it has none."""
+    """Return the id of a record; a record without an id is refused."""
     if record.id is None:
         raise InputError(
             f"row {record.row + 1} has no id, and {format_name} has no null; write parquet or jsonl, "
