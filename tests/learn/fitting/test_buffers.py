@@ -1,27 +1,30 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
-from layertap.errors import OutputError  # noqa: E402
-from layertap.files import system  # noqa: E402
-from layertap.files.staging import Staging  # noqa: E402
-from layertap.learn.fitting.buffers import vector_buffers  # noqa: E402
+from layertap.errors import OutputError
+from layertap.files import system
+from layertap.files.staging import Staging
+from layertap.learn.fitting.buffers import vector_buffers
 
 
 def test_what_does_not_fit_in_memory_is_in_a_folder_that_goes(tmp_path):
     left = Staging(tmp_path, "layertap-vectors")
     left.create("vectors0").write(b"half")
     left.leave()  # as a kill does
-    with pytest.warns(UserWarning, match="4 bytes that a killed run left"), vector_buffers(tmp_path, 100) as buffers:
+    with warnings.catch_warnings(record=True) as told, vector_buffers(tmp_path, 100) as buffers:
         small = buffers.allocate(1, 2, 3)
         assert not isinstance(small, np.memmap)
         large = buffers.allocate(2, 5, 3)
         assert isinstance(large, np.memmap)
         large[:] = 7
         assert [path.name.startswith(".layertap-vectors.") for path in tmp_path.iterdir()] == [True]
+    assert "4 bytes that a killed run left" in str(told[0].message)
     assert not list(tmp_path.iterdir())
 
 
