@@ -45,17 +45,13 @@ class ParquetWriter(Writer):
 
     @classmethod
     def check(cls, options: WriterOptions) -> None:
-<<<<<<< HEAD
-        """Refuses clashes of names, and names of columns that Parquet, whose names are UTF-8, does not hold."""
+        """Refuse names that clash, and names of columns that are not valid UTF-8, which Parquet requires."""
         for name in options.column_types:
             if any("\ud800" <= character <= "\udfff" for character in name):
                 raise UsageError(
                     f"column {name!r}: Parquet does not hold a name with a lone surrogate; rename the column, or "
                     "name the columns to carry (--columns) without it"
                 )
-=======
-        """Refuse features whose names clash with other columns."""
->>>>>>> 8e5795f (Writers and hf: docstrings, names and messages in plain technical English)
         shapes = [schema.name + SHAPE for schema in options.schemas if schema.maps]
         refuse_clashes(options, [ROW, *options.column_types, *shapes])
 
