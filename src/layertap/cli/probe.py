@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from layertap.cli.options import (
     add_command,
@@ -26,6 +26,7 @@ from layertap.cli.options import (
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads
 from layertap.engine.options import OPTIONS
 from layertap.errors import BackendError, OptionError
+from layertap.features.grammar import PoolOp
 from layertap.words import aligned
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 ENDINGS = (".csv", ".json", ".png", ".html")
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
 PAIR_METRICS = ("spearman", "pearson")
-POOLINGS = ("mean", "cls", "first", "last", "max", "min", "sum", "mean_sqrt_len", "weighted_mean")
+POOLINGS: tuple[str, ...] = get_args(PoolOp)
 PLANES = ("pca", "tsne")
 
 SEMANTICS = tuple(name for name, option in OPTIONS.items() if option.group == "semantics" and name != "non_finite")
