@@ -36,21 +36,6 @@ FEWEST_WORDS = 4
 UNCONVERTED = (
     # native
     "src/layertap/backends/native",
-    # input
-    "src/layertap/data/readers",
-    "src/layertap/data/__init__.py",
-    "src/layertap/data/forecast.py",
-    "src/layertap/data/formats.py",
-    "src/layertap/data/json_types.py",
-    "src/layertap/data/json_text.py",
-    "src/layertap/data/arrow_row.py",
-    "src/layertap/data/slices.py",
-    "src/layertap/cli/__init__.py",
-    "src/layertap/cli/explain.py",
-    "src/layertap/cli/main.py",
-    "src/layertap/cli/options.py",
-    "src/layertap/cli/predict.py",
-    "src/layertap/cli/units.py",
     # store
     "src/layertap/checkpoints",
     "src/layertap/data/store",

@@ -1,4 +1,4 @@
-"""The command line: `main` and one small file a command.
+"""The command line: `main` and one small module per command.
 
 Modules here import little at their top: `--help`, `--version` and refusals answer before numpy is loaded.
 """

@@ -40,7 +40,7 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands,
         "explain",
@@ -58,7 +58,7 @@ def add_to(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Print the plan, and what its estimates are based on."""
     from layertap.engine.opening import open_reference
     from layertap.engine.variants import lengths_of
     from layertap.features.explain import explain
@@ -84,16 +84,16 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _sample(options: argparse.Namespace) -> tuple[tuple[Record, ...], int | None, str]:
-    """Records to take lengths from, how many there are in all, and where both come from, in words."""
+    """Return records to take lengths from, their number in all, and a sentence on where both come from."""
     if options.input is None:
         return (), None, f"lengths: texts of {ASSUMED_TOKENS} tokens are assumed; name an input for its own"
     from layertap.data.survey import survey
 
     with input_of(options, columns=()).open() as reader:
-        found = survey(reader)
-    if not found.sample:
+        look = survey(reader)
+    if not look.sample:
         return (), 0, f"lengths: {options.input} has no texts; texts of {ASSUMED_TOKENS} tokens are assumed"
-    words = f"lengths: from the first {counted(len(found.sample), 'text')} of {options.input}"
-    if found.estimated:
-        words += f"; the {found.num_records:,} in all are estimated from its size"
-    return found.sample, found.num_records, words
+    words = f"lengths: from the first {counted(len(look.sample), 'text')} of {options.input}"
+    if look.estimated:
+        words += f"; the {look.num_records:,} in all are estimated from its size"
+    return look.sample, look.num_records, words

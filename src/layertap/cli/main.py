@@ -25,7 +25,7 @@ PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
 
 COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "verify")
-"""Each a module of this room."""
+"""Names of all commands; each is a module of this package."""
 
 DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
 EPILOG = """\
@@ -44,15 +44,15 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors end like all others."""
+    """Argument parser whose errors are usage errors like all others."""
 
     def error(self, message: str) -> NoReturn:
-        """Raises what argparse would print."""
+        """Raise the message that argparse would print."""
         raise UsageError(f"{message}; `{self.prog} --help` lists what there is")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command line.
+    """Run a command line, and return its exit code.
 
     Args:
         argv: arguments without the program's name; None: the process's own.
@@ -104,7 +104,7 @@ def _run(arguments: Sequence[str]) -> int | None:
 
 
 def parser(only: str | None = None) -> argparse.ArgumentParser:
-    """The whole command line, or the part of one command: the others' modules need not be loaded then."""
+    """Build the parser of the whole command line, or of one command, without loading the modules of the others."""
     root = Parser(
         prog="layertap",
         description=DESCRIPTION,
@@ -129,7 +129,7 @@ def _no_command(_: argparse.Namespace) -> None:
 
 @contextmanager
 def warnings_as_notes(stream: TextIO) -> Iterator[None]:
-    """Shows Python warnings as plain lines while it is entered."""
+    """Show Python warnings as plain lines while entered."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
         print(shown(f"layertap: note: {message}"), file=stream)
@@ -148,7 +148,7 @@ def _say(message: str, code: int) -> int:
 
 
 def _wrapped(line: str) -> str:
-    """A line broken between words, as wide as the terminal; one that is indented shows something, and stays."""
+    """Wrap a line between words at the width of the terminal; an indented one shows a position, and stays."""
     columns = shutil.get_terminal_size().columns
     if len(line) <= columns or line.startswith(" "):
         return line
@@ -156,7 +156,7 @@ def _wrapped(line: str) -> str:
 
 
 def _notes(error: BaseException) -> list[str]:
-    """What was added to an error on its way."""
+    """Return the notes that were added to an error on its way."""
     notes: list[str] = getattr(error, "__notes__", [])
     return notes
 
@@ -171,7 +171,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _is_closed_pipe(error: BaseException) -> bool:
-    """Whether someone downstream stopped reading standard output."""
+    """Return whether a program downstream stopped reading standard output."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno == errno.EPIPE:

@@ -61,7 +61,7 @@ FIXED = tuple(name for name in names_of(ClassifierOptions) if OPTIONS[name].grou
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands,
         "predict",
@@ -104,7 +104,7 @@ def add_to(commands: Commands) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OwnHead:
-    """The head that a checkpoint stores, before it is opened.
+    """Head that a checkpoint stores, before it is opened.
 
     Attributes:
         model: where it is.
@@ -153,23 +153,23 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _asked(options: argparse.Namespace) -> list[Head] | OwnHead:
-    """The heads that the command line names: of `fit`, or the one that a checkpoint stores."""
+    """Return the heads that the command line names: those of `fit`, or the one that a checkpoint stores."""
     named: list[str] = options.heads or []
-    found = [_head(text) for text in named]
-    own = [head for head in found if isinstance(head, OwnHead)]
-    if not found:
+    heads_given = [_head(text) for text in named]
+    own = [head for head in heads_given if isinstance(head, OwnHead)]
+    if not heads_given:
         if options.model is None:
             raise OptionError("name a head (--head), or a checkpoint that stores one (--model)")
         own = [OwnHead(model=options.model, name=options.name)]
     elif options.name is not None:
         raise OptionError(f"--name {options.name} goes with --model alone; with --head write NAME=FOLDER")
-    elif own and len(found) > 1:
+    elif own and len(heads_given) > 1:
         raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own, which runs without others")
     elif own and options.model is not None:
         raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own; leave out --model")
     if own:
         return own[0]
-    heads = [head for head in found if not isinstance(head, OwnHead)]
+    heads = [head for head in heads_given if not isinstance(head, OwnHead)]
     given = next((name for name in FIXED if getattr(options, name) is not None), None)
     if given is not None:
         raise OptionError(
@@ -234,7 +234,7 @@ def _semantics(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Sema
 
 
 def _opened(reference: ModelReference, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[PredictionHead]]:
-    """The model, and the heads, checked against it."""
+    """Open the model, and return it with the heads, which are checked against it."""
     from layertap.engine.opening import open_reference
     from layertap.learn.heads.checkpoint import CheckpointHead
     from layertap.learn.heads.classifier import default_name
@@ -260,7 +260,7 @@ def _renaming(asked: list[Head] | OwnHead, name: str) -> str:
 
 
 def _check_together(heads: list[Head]) -> None:
-    """Refuses heads that cannot share one pass, before a model is opened."""
+    """Refuse heads that cannot share one pass, before a model is opened."""
     first = heads[0]
     for head in heads[1:]:
         if head.model.sha256 != first.model.sha256:

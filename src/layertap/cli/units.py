@@ -1,4 +1,4 @@
-"""Numbers for people."""
+"""Sizes on the command line, and descriptions of shapes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
 
 
 def bytes_of(text: str, option: str) -> int:
-    """How many bytes `20GB`, `1.5 TB`, `8GiB` or `1000000` are.
+    """Return the number of bytes that a size such as `20GB`, `1.5 TB`, `8GiB` or `1000000` stands for.
 
     Raises:
         OptionError: it is no size; naming the option.
     """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt])(i?))?b?", text.strip().lower())
-    if found is None:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) *(?:([kmgt])(i?))?b?", text.strip().lower())
+    if match is None:
         raise OptionError(f"{option} {text!r}: expected a size, as 20GB, 500MB or 8GiB")
-    number, unit, binary = found.groups()
+    number, unit, binary = match.groups()
     size = int(float(number) * (1024 if binary else 1000) ** (" kmgt".index(unit) if unit else 0))
     if size < 1:
         raise OptionError(f"{option} {text!r}: expected a size of at least one byte")

@@ -1,4 +1,4 @@
-"""How large an output will be, and whether the disk can hold it: told before any work is done."""
+"""Forecast of the size of an output, and whether the disk can hold it, before any work is done."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from layertap.records import FeatureSchema
 from layertap.words import in_bytes
 
 OFFSET_BYTES = 8
-"""Where a record's values end."""
+"""Bytes of the offset at which a record's values end."""
 
 TEXT_FACTOR = 2.5
-"""Characters that JSON takes for a byte of float32, at least."""
+"""Fewest characters that JSON takes for a byte of float32."""
 
 
 def feature_bytes(schema: FeatureSchema, *, records: int, values: float, squares: float) -> int:
@@ -35,7 +35,7 @@ def feature_bytes(schema: FeatureSchema, *, records: int, values: float, squares
 
 
 def space_needed(format: str, size: int, *, largest: int | None = None) -> int:  # noqa: A002 - as in `open_writer`
-    """Bytes of disk while an output is made.
+    """Return the bytes of disk that are taken while an output is made.
 
     Args:
         format: a name of `WRITE_FORMATS`.
@@ -57,7 +57,7 @@ def check_space(
     format: str | None = None,  # noqa: A002 - as in `open_writer`
     largest_bytes: int | None = None,
 ) -> None:
-    """Refuses an output that the disk cannot hold.
+    """Refuse an output that the disk cannot hold.
 
     Args:
         path: the output, or `-`, which takes no disk.

@@ -23,7 +23,7 @@ STANDARD_OUTPUT = "-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFormat:
-    """A row of the table of readers.
+    """Input format: a row of the table of readers.
 
     Attributes:
         name: what a user calls it.
@@ -40,7 +40,7 @@ class ReadFormat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteFormat:
-    """A row of the table of writers.
+    """Output format: a row of the table of writers.
 
     Attributes:
         name: what a user calls it.
@@ -108,7 +108,7 @@ def check_output(
     overwrite: bool = False,
     error_list: bool = False,
 ) -> WriteFormat:
-    """Checks an output before any work is done for it, and says which format it will have.
+    """Check an output before any work is done for it, and return its format.
 
     Args:
         path: the file to make, or `-` for standard output.
@@ -137,7 +137,7 @@ def open_writer(
     provenance: Mapping[str, Any],
     overwrite: bool = False,
 ) -> Writer:
-    """Opens an output; it appears under its name when `close` has made it whole.
+    """Open an output, which appears under its name when `close` has made it whole.
 
     Args:
         path: the file to make, or `-` for standard output (jsonl only, written as it comes, no provenance).
@@ -169,7 +169,7 @@ def open_writer(
 
 
 def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteFormat:
-    """The format of an output by its name, or the one asked for; raises OptionError where there is none."""
+    """Return the format asked for, or the one that the output's ending says; raises OptionError if there is none."""
     if asked is not None and asked not in WRITE_FORMATS:
         raise OptionError(f"there is no output format {asked!r}; there are {', '.join(WRITE_FORMATS)}")
     if os.fspath(path) == STANDARD_OUTPUT:
@@ -179,23 +179,23 @@ def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteForma
         return row
     ending = Path(path).suffix.lower()
     by_name = next((row for row in WRITE_FORMATS.values() if ending in row.suffixes), None)
-    found = by_name if asked is None else WRITE_FORMATS[asked]
-    if found is None:
+    stated = by_name if asked is None else WRITE_FORMATS[asked]
+    if stated is None:
         known = ", ".join(suffix for row in WRITE_FORMATS.values() for suffix in row.suffixes)
         raise OptionError(
             f"{path}: the name does not say the format; name it (one of "
             f"{', '.join(WRITE_FORMATS)}; --output-format), or let the output end in {known}"
         )
-    return found
+    return stated
 
 
 def output_file(path: str | os.PathLike[str]) -> Path:
-    """Returns the file that an output becomes: a link is followed, and what it points to is replaced."""
+    """Return the file that an output becomes: a link is followed, and what it points to is replaced."""
     return Path(os.path.realpath(path))
 
 
 def output_places(path: str | os.PathLike[str], row: WriteFormat, *, error_list: bool) -> dict[str, Path]:
-    """Returns all files that an output consists of, the output itself first, by what a message calls them.
+    """Return all files that an output consists of, the output itself first, by what a message calls them.
 
     Args:
         path: the output, or `-` for standard output, which is all that there is then.

@@ -1,4 +1,4 @@
-"""Any carried value as JSON text."""
+"""Conversion of carried values to JSON text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """JSON of a value, in its own script and still UTF-8.
+    """Return a value as JSON text, in its own script and still UTF-8.
 
     What JSON has no place for is written as a string: dates and times in ISO 8601, decimals in full, bytes in
     base64. NaN and the infinities are written `NaN`, `Infinity` and `-Infinity`, as Python reads them.

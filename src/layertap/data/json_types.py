@@ -1,4 +1,4 @@
-"""Which Arrow type holds JSON values without losing any.
+"""Choice of the Arrow type that holds JSON values without losing any.
 
 A kind is `null`, `bool`, `int` (a double holds it exactly), `long` (int64 only), `float`, `string`, `json` (anything
 else, and mixtures) or `list:<kind>`.
@@ -21,7 +21,7 @@ MAX_LISTS = 48
 
 
 def kind_of(value: Any) -> str:
-    """The kind of one parsed JSON value."""
+    """Return the kind of one parsed JSON value."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -41,7 +41,7 @@ def kind_of(value: Any) -> str:
 
 
 def merge(a: str, b: str) -> str:
-    """The kind that holds values of both kinds exactly."""
+    """Return the kind that holds values of both kinds exactly."""
     if a == b or b == "null":
         return a
     if a == "null":
@@ -57,7 +57,7 @@ def merge(a: str, b: str) -> str:
 
 
 def arrow_type(kind: str) -> pa.DataType | None:
-    """The Arrow type of a kind; None: only JSON text holds it (also where every value is null)."""
+    """Return the Arrow type of a kind, or None if only JSON text holds it (also if every value is null)."""
     import pyarrow as pa
 
     if kind.count(LIST) > MAX_LISTS:

@@ -1,4 +1,4 @@
-"""Consecutive records of a feature: cut out, put together."""
+"""Cutting consecutive records out of a feature, and putting such pieces together."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragge
 
 
 def cut(feature: Feature, begin: int, end: int) -> Feature:
-    """Records `begin:end`, views."""
+    """Return the records `begin:end` of a feature, as views."""
     if isinstance(feature, Ragged):
         offsets = feature.offsets[begin : end + 1]
         return Ragged(feature.values[offsets[0] : offsets[-1]], offsets - offsets[0])
@@ -21,7 +21,7 @@ def cut(feature: Feature, begin: int, end: int) -> Feature:
 
 
 def join(schema: FeatureSchema, pieces: Sequence[Feature]) -> Feature:
-    """Records of several pieces in their order, a copy; none at all of no pieces."""
+    """Return a copy of the records of several pieces in their order; no pieces give no records."""
     dtype = np.dtype(object if schema.dtype == "str" else schema.dtype)
     row_shape = () if schema.maps else schema.shape
     values: list[Array] = [np.empty((0, *row_shape), dtype)]

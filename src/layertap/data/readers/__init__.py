@@ -1,1 +1,1 @@
-"""Where records come from: one small file a format; the table of them is `data.formats`."""
+"""Readers of input files, one small module per format; `data.formats` has the table of them."""

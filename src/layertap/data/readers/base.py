@@ -26,7 +26,7 @@ MAX_RECORD_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
-    """What to take from an input, and what to do with rows that cannot be read.
+    """Options for reading: which columns play a role, and what to do with rows that cannot be read.
 
     Attributes:
         text_column: name of the column with the texts; None stands for `text`.
@@ -240,7 +240,7 @@ class Reader(ABC):
         self.close()
 
     def close(self) -> None:
-        """Close the input."""
+        """Close the input; no record can be taken afterwards."""
         self._source.close()
 
     @abstractmethod

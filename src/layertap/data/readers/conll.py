@@ -1,4 +1,4 @@
-"""CoNLL: a word a line with its tags in columns, a blank line between sentences."""
+"""CoNLL: one word per line with its tags in columns, and a blank line between sentences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACES = re.compile(r"[ \t]+")
 
 
 class ConllReader(SentenceReader):
-    r"""A record a sentence: the words of column 0, or of `words_column` ("col1", ...).
+    r"""Reader of one record per sentence: the words of column 0, or of `words_column` ("col1", ...).
 
     Columns are separated by tabs where the first line has one, else by spaces or tabs, and every line has as many as
     the first. The others are carried as lists, named col1, col2, ... Naming some of those (`columns`)
@@ -49,7 +49,7 @@ class ConllReader(SentenceReader):
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
-        """Lists of strings, all of them."""
+        """Arrow types of the carried columns, which are all lists of strings."""
         import pyarrow as pa
 
         return dict.fromkeys(self._carried, pa.list_(pa.string()))
@@ -73,7 +73,7 @@ class ConllReader(SentenceReader):
         return line.split("\t") if self._by_tabs else SPACES.split(line.strip(" \t"))
 
     def _layout(self) -> tuple[bool, int]:
-        """Whether tabs separate columns, and how many there are: what the first readable line says."""
+        """Return whether tabs separate columns, and the number of columns, as the first readable line has them."""
         for lines in self._peek():
             try:
                 _, line = next(decoded(lines, first=0))
@@ -93,7 +93,7 @@ class ConllReader(SentenceReader):
         return place
 
     def _carried_columns(self) -> dict[str, int]:
-        """Name -> place of the columns to carry."""
+        """Return the columns to carry: a mapping from their names to their positions."""
         others = {f"col{place}": place for place in range(self._width) if place != self._words}
         asked = self._options.columns
         if asked is None:
@@ -119,5 +119,5 @@ def _names(width: int) -> Iterator[str]:
 
 
 def _place(name: str) -> int | None:
-    found = COLUMN.fullmatch(name)
-    return None if found is None else int(found[1])
+    match = COLUMN.fullmatch(name)
+    return None if match is None else int(match[1])

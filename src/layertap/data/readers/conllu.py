@@ -29,7 +29,7 @@ COMMENT = re.compile(r"# *(sent_id|text) *= *(.*)")
 
 
 class ConlluReader(SentenceReader):
-    """A record a sentence: its syntactic words (lines whose id is a whole number), `form` or `lemma` of them.
+    """Reader of one record per sentence: its syntactic words (lines whose id is a whole number), as form or lemma.
 
     Lines of multiword tokens (`1-2`) and empty nodes (`8.1`) are no words. `# sent_id` is the id and `# text` the
     column `text`, where the first sentence has them. Of the other columns, `upos` is carried, or those named:
@@ -64,12 +64,12 @@ class ConlluReader(SentenceReader):
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
-        """Lists of strings (`head`: of int32), strings for ids and texts."""
+        """Arrow types of the carried columns: lists of strings, of int32 for `head`, and strings for ids and texts."""
         import pyarrow as pa
 
         types = {HEAD: pa.list_(pa.int32()), TEXT_COLUMN: pa.string()}
-        found = {name: types.get(name, pa.list_(pa.string())) for name in self._columns}
-        return {ID_COLUMN: pa.string()} | found if self._has_ids else found
+        carried = {name: types.get(name, pa.list_(pa.string())) for name in self._columns}
+        return {ID_COLUMN: pa.string()} | carried if self._has_ids else carried
 
     def _parse(self, row: int, raw: Lines) -> Record:
         first = raw[0][0]
@@ -95,13 +95,13 @@ class ConlluReader(SentenceReader):
         columns: dict[str, Any] = {}
         for name in self._columns:
             columns[name] = comments.get(TEXT_COLUMN) if name == TEXT_COLUMN else _column(rows, name)
-        found_id = comments.get(SENT_ID) if self._has_ids else None
+        sentence_id = comments.get(SENT_ID) if self._has_ids else None
         if self._options.text_column is None:
-            return Record.of_words(row, [fields[self._words] for fields in rows], id=found_id, columns=columns)
+            return Record.of_words(row, [fields[self._words] for fields in rows], id=sentence_id, columns=columns)
         if TEXT_COLUMN not in comments:
             raise BadRowError("there is no comment '# text = ...'")
         text = comments[TEXT_COLUMN]
-        return Record(row=row, text=text, id=found_id, columns=columns, spans=_word_ranges(text, tokens))
+        return Record(row=row, text=text, id=sentence_id, columns=columns, spans=_word_ranges(text, tokens))
 
     def _first_comments(self) -> dict[str, str]:
         for lines in self._peek():
@@ -136,7 +136,15 @@ def _column(rows: list[list[str]], name: str) -> list[Any]:
 
 
 def _word_ranges(text: str, tokens: list[list[str]]) -> tuple[tuple[int, int], ...]:
-    """Where each syntactic word stands in the raw sentence, of word lines and the ranges that stand before theirs."""
+    """Return the characters [begin, end) of each syntactic word in the raw sentence.
+
+    Args:
+        text: the raw sentence.
+        tokens: fields of the lines of words, and of the multiword tokens before theirs, in order.
+
+    Raises:
+        BadRowError: a form that does not stand where it is expected.
+    """
     spans: list[tuple[int, int]] = []
     position = covered = 0
     for place, fields in enumerate(tokens):
@@ -160,7 +168,7 @@ def _word_ranges(text: str, tokens: list[list[str]]) -> tuple[tuple[int, int], .
 
 
 def _parts(form: str, words: list[str], begin: int) -> list[tuple[int, int]]:
-    """Ranges of the words of a multiword token: their own where they make it up, else the whole."""
+    """Return the characters of the words of a multiword token: their own if they make it up, else all of it."""
     if "".join(words) != form:
         return [(begin, begin + len(form))] * len(words)
     ends = list(accumulate(map(len, words), initial=begin))
@@ -168,13 +176,13 @@ def _parts(form: str, words: list[str], begin: int) -> list[tuple[int, int]]:
 
 
 def _comments(lines: Lines) -> dict[str, str]:
-    """`sent_id` and `text` of a sentence."""
-    found: dict[str, str] = {}
+    """Return the comments `sent_id` and `text` of a sentence, as far as it has them."""
+    comments: dict[str, str] = {}
     for _, line in decoded([entry for entry in lines if _is_comment(entry)], first=lines[0][0]):
         comment = COMMENT.match(line)
         if comment is not None:
-            found.setdefault(comment[1], comment[2].strip())
-    return found
+            comments.setdefault(comment[1], comment[2].strip())
+    return comments
 
 
 def _is_comment(entry: tuple[int, bytes]) -> bool:

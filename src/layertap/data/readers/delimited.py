@@ -1,4 +1,4 @@
-"""CSV and TSV: a header, then a record a row; quoted fields may hold line breaks."""
+"""CSV and TSV: a header, then one record per row; quoted fields may hold line breaks."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_COLUMNS = 1 << 20
 
 
 class DelimitedReader(Reader):
-    """Fields split at a delimiter, quoted as in RFC 4180; blank lines are no rows. Every field is a string."""
+    """Reader of fields split at a delimiter, quoted as in RFC 4180; blank lines are no rows, and fields are strings."""
 
     @property
     @abstractmethod
     def delimiter(self) -> str:
-        """What stands between two fields."""
+        """Character that separates two fields."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
@@ -46,7 +46,7 @@ class DelimitedReader(Reader):
         self._selection = select(
             options,
             file=source.name,
-            found=self._header,
+            available=self._header,
             texts=self._header,
             ids=self._header,
             origin="its first line names the columns",
@@ -54,7 +54,7 @@ class DelimitedReader(Reader):
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
-        """Strings, all of them."""
+        """Arrow types of the carried columns, which are all strings."""
         import pyarrow as pa
 
         chosen = self._selection
@@ -110,13 +110,13 @@ class DelimitedReader(Reader):
 
 
 class CsvReader(DelimitedReader):
-    """Fields split at commas."""
+    """Reader of fields split at commas."""
 
     delimiter: ClassVar[str] = ","
 
 
 class TsvReader(DelimitedReader):
-    """Fields split at tabs."""
+    """Reader of fields split at tabs."""
 
     delimiter: ClassVar[str] = "\t"
 

@@ -1,4 +1,4 @@
-"""JSON Lines: a record an object, an object a line."""
+"""JSON Lines: one JSON object per line, and one record per object."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ HEAD_ROWS = 1000
 HEAD_BYTES = 16 << 20
 
 MAX_DEPTH = 100
-"""Lists and objects one inside another: what is deeper is no data, and what handles values calls itself a level."""
+"""Most lists and objects one inside another; what handles values recurses once for each."""
 TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 
 class JsonlReader(Reader):
-    """An object a line; lines of white space only are no rows.
+    """Reader of one object per line; lines of white space only are no rows.
 
     The first rows (at most 1,000, or 16 MiB) say which columns there are. A column that a row lacks is left
     out of its record; the text column must be there.
@@ -44,7 +44,7 @@ class JsonlReader(Reader):
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
-        """Types that hold every value exactly (see `data.json_types`).
+        """Arrow types that hold every value exactly (see `data.json_types`).
 
         A file is read through once more for it, which also finds its bad rows before any work is done. Of
         a pipe the first rows must do.
@@ -98,7 +98,7 @@ class JsonlReader(Reader):
         return select(
             self._options,
             file=self._source.name,
-            found=tuple(kinds),
+            available=tuple(kinds),
             texts=[key for key, kind in kinds.items() if kind == "string"],
             # an id column that the user named is held to it row by row
             ids=[key for key in kinds if key not in no_ids or key == self._options.id_column],

@@ -1,4 +1,4 @@
-"""Parquet: a record a row, read batch by batch."""
+"""Parquet: one record per row, read batch by batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RawRow: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
 
 
 class ParquetReader(Reader):
-    """Texts from a string column; other columns travel as Arrow values (`ArrowRow`), so nothing is lost."""
+    """Reader of texts from a string column; other columns stay Arrow values (`ArrowRow`), so that nothing is lost."""
 
     unit: ClassVar[str] = "row"
 
@@ -54,7 +54,7 @@ class ParquetReader(Reader):
         self._selection = select(
             options,
             file=source.name,
-            found=names,
+            available=names,
             texts=strings,
             ids=[*strings, *(field.name for field in self._schema if pa.types.is_integer(field.type))],
         )
@@ -63,19 +63,19 @@ class ParquetReader(Reader):
 
     @property
     def bytes_read(self) -> int:
-        """How much of `bytes_total` has been read, by the share of rows."""
+        """Part of `bytes_total` that has been read, by the share of rows."""
         total: int = self._file.metadata.num_rows
         return round((self.bytes_total or 0) * (self._rows_read / total if total else 1.0))
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
-        """The types of the file."""
+        """Arrow types of the carried columns, as the file states them."""
         chosen = self._selection
         ids = {ID_COLUMN: self._schema.field(chosen.id).type} if chosen.id is not None else {}
         return ids | {name: self._schema.field(name).type for name in chosen.columns}
 
     def close(self) -> None:
-        """Closes the input."""
+        """Close the file and what Arrow opened."""
         if hasattr(self, "_file"):
             self._file.close()
         super().close()
@@ -141,7 +141,7 @@ class ParquetReader(Reader):
         return record_of(row, self._selection, values, columns)
 
     def _check_types(self, strings: list[str]) -> None:
-        """Refuses columns that cannot play their role, whatever the rows hold."""
+        """Refuse columns that cannot play their role, whatever the rows hold."""
         chosen = self._selection
         for name in (chosen.text, chosen.pair):
             if name is not None and name not in strings:
@@ -181,7 +181,7 @@ def _is_list_of_strings(type_: pa.DataType) -> bool:
 
 
 def _is_list_of_ranges(type_: pa.DataType) -> bool:
-    """Whether rows may hold ranges; each of them is checked when it is read."""
+    """Return whether a column of this type may hold character ranges; each is checked when it is read."""
     import pyarrow as pa
 
     if not _is_list(type_):
@@ -212,7 +212,7 @@ def _row_bytes(batch: pa.RecordBatch, row: int) -> int:
 
 
 def _python_values(column: pa.Array) -> list[Any]:
-    """The values of a column; in the place of a string that is not UTF-8 stands its error."""
+    """Return the values of a column; a string that is not UTF-8 is replaced by its error."""
     try:
         values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""A record of the columns that play a role in it: text, words, pair, spans, id."""
+"""Records made of the columns that play a role in them: text, words, pair, spans, id."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BEGINS = ("begin", "start")
 
 
 def record_of(row: int, chosen: Selection, values: Mapping[str, Any], columns: Mapping[str, Any]) -> Record:
-    """The record of a row.
+    """Make the record of a row.
 
     Args:
         row: its number.
@@ -27,18 +27,18 @@ def record_of(row: int, chosen: Selection, values: Mapping[str, Any], columns: M
     words = None if chosen.words is None else checked_words(_there(values, chosen.words), chosen.words)
     text = " ".join(words or ()) if chosen.text is None else checked_text(_there(values, chosen.text), chosen.text)
     pair = None if chosen.pair is None else checked_text(_there(values, chosen.pair), chosen.pair)
-    found_id = None if chosen.id is None else checked_id(values.get(chosen.id), chosen.id)
+    record_id = None if chosen.id is None else checked_id(values.get(chosen.id), chosen.id)
     spans = None
     if chosen.spans is not None:
         try:
             spans = checked_spans(_there(values, chosen.spans), chosen.spans, text)
         except BadRowError as bad:
-            raise BadRowError(str(bad) if found_id is None else f"record {found_id!r}: {bad}") from None
-    return Record(row=row, text=text, id=found_id, columns=columns, pair=pair, words=words, spans=spans)
+            raise BadRowError(str(bad) if record_id is None else f"record {record_id!r}: {bad}") from None
+    return Record(row=row, text=text, id=record_id, columns=columns, pair=pair, words=words, spans=spans)
 
 
 def checked_words(value: Any, column: str) -> tuple[str, ...]:
-    """A list of words, or BadRowError saying what stands in its place; a word may be empty."""
+    """Return a list of words, any of which may be empty; raises BadRowError for any other value."""
     if not isinstance(value, list):
         raise BadRowError(f"column {column!r} is {_shown(value)}, not a list of words")
     for number, word in enumerate(value, start=1):
@@ -48,7 +48,7 @@ def checked_words(value: Any, column: str) -> tuple[str, ...]:
 
 
 def checked_spans(value: Any, column: str, text: str) -> tuple[tuple[int, int], ...]:
-    """Character ranges of a text, or BadRowError saying which is none, and why."""
+    """Return character ranges of a text; raises BadRowError for the first that is none."""
     if not isinstance(value, list):
         raise BadRowError(f"column {column!r} is {_shown(value)}, not a list of spans ([] where there are none)")
     return tuple(_range(item, f"column {column!r}: span {i}", len(text)) for i, item in enumerate(value, start=1))

@@ -1,4 +1,4 @@
-"""Which columns of an input are the text, the id and carried along."""
+"""Selection of columns: which are the text, the pair, the words, the spans and the id, and which are carried."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LONGEST_LISTED = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Columns by role.
+    """Columns of an input by their role.
 
     Attributes:
         text: the column with the texts, or None: the words are the text.
@@ -37,7 +37,7 @@ class Selection:
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """Every column that a record is made of, each once."""
+        """All columns that a record is made of, each once."""
         roles = (self.text, self.words, self.pair, self.spans, self.id)
         return tuple(dict.fromkeys([*(name for name in roles if name is not None), *self.columns]))
 
@@ -48,7 +48,7 @@ class Selection:
 
 
 def asked_selection(options: ReadOptions) -> Selection:
-    """What the user asked for, at its word: for an input that says nothing of its columns."""
+    """Return the selection that the user asked for, unchecked, for an input that does not state its columns."""
     return Selection(
         text=None if options.words_column else options.text_column or TEXT_COLUMN,
         words=options.words_column,
@@ -63,26 +63,26 @@ def select(
     options: ReadOptions,
     *,
     file: str,
-    found: Sequence[str],
+    available: Sequence[str],
     texts: Sequence[str],
     ids: Collection[str],
     origin: str = "its columns are",
 ) -> Selection:
-    """Gives the columns of an input their roles.
+    """Give the columns of an input their roles.
 
     Args:
         options: what the user asked for.
         file: the input's name for messages.
-        found: its columns.
-        texts: those of `found` that hold strings, for the advice when the text column is missing.
-        ids: those of `found` that can be ids. A column `id` of another kind is carried as it is.
-        origin: how a message introduces `found`.
+        available: names of its columns, in order.
+        texts: names of those that hold strings, for the advice when the text column is missing.
+        ids: names of those that can be ids. A column `id` of another kind is carried as it is.
+        origin: how a message introduces the columns.
 
     Raises:
-        UsageError: a column that is not there or cannot play its role; the message lists those found.
+        UsageError: a column that is not there or cannot play its role; the message lists those that are there.
     """
-    those = f"{origin} {listed(found)}" if found else "it has no columns"
-    there = frozenset(found)
+    those = f"{origin} {listed(available)}" if available else "it has no columns"
+    there = frozenset(available)
     asked = asked_selection(options)
     if asked.text is not None and asked.text not in there:
         advice = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
@@ -97,7 +97,7 @@ def select(
     id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and asked.text != ID_COLUMN else None)
     chosen = replace(asked, id=id_column)
     if options.columns is None:
-        columns = tuple(name for name in found if name not in chosen.left_out)
+        columns = tuple(name for name in available if name not in chosen.left_out)
     else:
         columns = tuple(name for name in options.columns if (name, id_column) != (ID_COLUMN, ID_COLUMN))
     if id_column is not None and ID_COLUMN in columns:
@@ -118,7 +118,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def checked_text(value: Any, column: str) -> str:
-    """A text, or BadRowError saying what stands in its place."""
+    """Return a text; raises BadRowError for any other value."""
     if isinstance(value, str):
         return value
     raise BadRowError(
@@ -127,19 +127,19 @@ def checked_text(value: Any, column: str) -> str:
 
 
 def checked_id(value: Any, column: str) -> str | int | None:
-    """An id (null is allowed: the record has none), or BadRowError saying what stands in its place."""
+    """Return an id, or None for null (the record has none then); raises BadRowError for any other value."""
     if is_id(value):
-        found: str | int | None = value
-        return found
+        checked: str | int | None = value
+        return checked
     raise BadRowError(f"column {column!r} is {named(value)}; ids are strings or whole numbers")
 
 
 def is_id(value: Any) -> bool:
-    """A string, a whole number or null."""
+    """Return whether a value is a string, a whole number or null."""
     return value is None or (isinstance(value, str | int) and not isinstance(value, bool))
 
 
 def named(value: Any) -> str:
-    """What a value is, in JSON's words."""
+    """Describe the kind of a value in the terms of JSON."""
     kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
     return kinds.get(type(value), f"of type {type(value).__name__}")

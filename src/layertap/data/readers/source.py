@@ -60,7 +60,7 @@ def name_of(where: str | os.PathLike[str]) -> str:
 
 
 class Source:
-    """An open input.
+    """Input that is open for reading.
 
     Attributes:
         name: name of the input for messages.
