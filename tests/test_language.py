@@ -36,18 +36,6 @@ FEWEST_WORDS = 4
 UNCONVERTED = (
     # native
     "src/layertap/backends/native",
-    # store
-    "src/layertap/checkpoints",
-    "src/layertap/data/store",
-    "src/layertap/text",
-    "src/layertap/tensors.py",
-    "src/layertap/records.py",
-    "src/layertap/packing.py",
-    "src/layertap/errors.py",
-    "src/layertap/git_lfs.py",
-    "src/layertap/features",
-    "src/layertap/models",
-    # tests
 )
 
 

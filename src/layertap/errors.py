@@ -51,7 +51,7 @@ class LayertapError(Exception):
 
 
 class UsageError(LayertapError, ValueError):
-    """What was asked cannot be run as asked; the message says what would work."""
+    """Request that cannot be run as it was made; the message says what would work."""
 
     exit_code = 2
 

@@ -11,7 +11,7 @@ LONGEST = 1024
 
 
 def pointer_in_place(path: Path, start: bytes) -> str | None:
-    """The message for a file that is a pointer, or None: it is none.
+    """Return the message for a file that is a pointer, or None: it is none.
 
     Args:
         path: the file.
@@ -19,8 +19,8 @@ def pointer_in_place(path: Path, start: bytes) -> str | None:
     """
     if not start.startswith(MARK):
         return None
-    found = re.search(rb"^size ([0-9]{1,18})\r?$", start[:LONGEST], re.MULTILINE)
-    size = f" of {int(found[1]):,} bytes" if found else ""
+    match = re.search(rb"^size ([0-9]{1,18})\r?$", start[:LONGEST], re.MULTILINE)
+    size = f" of {int(match[1]):,} bytes" if match else ""
     return (
         f"{path}: expected the file itself, found a git-LFS pointer to one{size}: run `git lfs pull` in the clone "
         "(git-lfs has to be installed), or download the file from the hub"

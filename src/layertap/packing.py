@@ -59,17 +59,17 @@ class PackedBatch:
 
     @property
     def num_tokens(self) -> int:
-        """T, the packed tokens."""
+        """Number T of packed tokens in the batch."""
         return len(self.input_ids)
 
     @property
     def num_texts(self) -> int:
-        """N, the texts."""
+        """Number N of texts in the batch."""
         return len(self.record_index)
 
     @property
     def lengths(self) -> IntArray:
-        """int32 [B], tokens a sequence."""
+        """Tokens of each sequence, int32 [B]."""
         return np.diff(self.cu_seqlens)
 
     def part(self, begin: int, end: int) -> PackedBatch:
@@ -140,8 +140,8 @@ def pack(
     def inside(pairs: Sequence[tuple[int, int]] | None) -> tuple[IntArray, IntArray]:
         if pairs is None:
             return begins, ends
-        found = np.array(pairs, dtype=np.int32).reshape(-1, 2)
-        return begins + found[:, 0], begins + found[:, 1]
+        ranges = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+        return begins + ranges[:, 0], begins + ranges[:, 1]
 
     num_texts = len(sequences) if counts is None else len(counts)
     content_begin, content_end = inside(content)
@@ -214,7 +214,7 @@ class Segments:
 
 
 def simple_segments(begin: IntArray, end: IntArray, *, weights: npt.NDArray[np.float32] | None = None) -> Segments:
-    """One row range a segment."""
+    """Return one row range a segment."""
     return Segments(
         begin=np.asarray(begin, dtype=np.int32),
         end=np.asarray(end, dtype=np.int32),

@@ -1,4 +1,4 @@
-"""What goes in and what comes out: `Record`, `Ragged`, `AttentionMaps`, `FeatureBatch`.
+"""Inputs and results: `Record`, `Ragged`, `AttentionMaps`, `FeatureBatch`.
 
 Shape letters here: N records, M values laid end to end, H hidden size, L layers.
 """
@@ -21,12 +21,11 @@ Array: TypeAlias = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """One input row.
+    """Input row: a text, or a pair of texts or given words, with its id and columns.
 
     Attributes:
         row: 0-based number of the row in its input, counting rows that were skipped.
-        text: the text as read; what happens to it before tokenizing is the tokenizer's business. Of given words
-            it is them with a space between.
+        text: the text as read; the tokenizer normalizes it. If words are given: the words with a space between.
         id: the user's own identifier, or None where the input has none.
         columns: the other columns, carried to the output unchanged.
         pair: the second text of a pair, or None.
@@ -60,7 +59,7 @@ class Record:
         id: str | int | None = None,  # noqa: A002 - the field's name
         columns: Mapping[str, Any] | None = None,
     ) -> Record:
-        """A record of given words."""
+        """Return a record of given words."""
         return cls(row=row, text=" ".join(words), id=id, columns=columns or {}, words=tuple(words))
 
 
@@ -103,7 +102,7 @@ STRING_BYTES = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSchema:
-    """What a feature's array will look like, known before anything runs.
+    """Name, dtype and shape of a result, known before anything runs.
 
     Attributes:
         name: the feature's name; a companion of int8 is called `<name>.scale`.

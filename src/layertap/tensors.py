@@ -20,7 +20,7 @@ class UnreadBytes(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes."""
+        """Number of bytes in all."""
 
     def part(self, begin: int, end: int) -> UnreadBytes:
         """Return bytes `begin:end` of these, still unread."""
@@ -45,12 +45,12 @@ class TensorView:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of elements in the tensor."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes."""
+        """Number of bytes that the elements take."""
         return self.data.nbytes
 
     @property

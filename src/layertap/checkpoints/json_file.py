@@ -16,7 +16,7 @@ MAX_DEPTH = 64
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         ConfigError: unreadable, not UTF-8, not JSON, nested deeper than `MAX_DEPTH`, a name twice with different
@@ -29,7 +29,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_array(path: Path) -> list[Any]:
-    """The JSON array in a file; errors as `read_object`."""
+    """Return the JSON array in a file; errors as `read_object`."""
     value = _read(path)
     if not isinstance(value, list):
         raise ConfigError(f"{path}: expected a JSON array, found {_kind(value)}")
@@ -61,14 +61,14 @@ def _read(path: Path) -> Any:
 
 
 def _unique(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its pairs; Python alone would keep the last of a name that stands twice."""
-    found: dict[str, Any] = {}
+    """Return an object of its pairs; Python alone would keep the last of a name that stands twice."""
+    values: dict[str, Any] = {}
     for name, value in pairs:
         # repr: true is not 1, and NaN is itself
-        if name in found and repr(found[name]) != repr(value):
+        if name in values and repr(values[name]) != repr(value):
             raise ConfigError(f"{path}: {short(name)}: expected once, found twice, with different values")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _check_depth(path: Path, value: Any) -> None:

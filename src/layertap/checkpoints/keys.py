@@ -13,21 +13,21 @@ BLOCK = re.compile(r"encoder\.layer\.([0-9]{1,9})\.")
 
 
 def to_canonical(key: str, rules: Sequence[KeyRule]) -> str:
-    """The key after every rule that applies to it, in order."""
+    """Return the key after every rule that applies to it, in order."""
     for rule in rules:
         key = rule.to_canonical(key) or key
     return key
 
 
 def to_stored(name: str, rules: Sequence[KeyRule]) -> str:
-    """The way back, with the rules that a checkpoint uses (`used_rules`)."""
+    """Return the stored key of a canonical name, by the rules that a checkpoint uses (`used_rules`)."""
     for rule in reversed(rules):
         name = rule.to_stored(name) or name
     return name
 
 
 def used_rules(keys: Iterable[str], rules: Sequence[KeyRule]) -> tuple[KeyRule, ...]:
-    """The rules that rename at least one of the stored keys, in their order: the file's own spelling."""
+    """Return the rules that rename at least one of the stored keys, in their order: the file's own spelling."""
     used: set[KeyRule] = set()
     for key in keys:
         for rule in rules:
@@ -45,7 +45,7 @@ def parts_of(key: str, rules: Sequence[KeyRule], splits: Sequence[SplitRule]) ->
 
 
 def used_splits(keys: Iterable[str], rules: Sequence[KeyRule], splits: Sequence[SplitRule]) -> tuple[SplitRule, ...]:
-    """The split rules that take at least one of the stored keys apart, in their order."""
+    """Return the split rules that take at least one of the stored keys apart, in their order."""
     names = [to_canonical(key, rules) for key in keys]
     return tuple(split for split in splits if any(split.to_parts(name) for name in names))
 
@@ -53,13 +53,13 @@ def used_splits(keys: Iterable[str], rules: Sequence[KeyRule], splits: Sequence[
 def stored_layout(
     names: Iterable[str], rules: Sequence[KeyRule], splits: Sequence[SplitRule]
 ) -> dict[str, tuple[str, ...]]:
-    """The way back, with the rules that a checkpoint uses: stored key -> the weights to write into it.
+    """Return the layout to write, by the rules that a checkpoint uses: stored key -> the weights in it.
 
     Weights of a fused tensor are in the order of their rows.
     """
     layout: dict[str, tuple[str, ...]] = {}
     for name in names:
-        fused = next((found[0] for split in splits if (found := split.to_fused(name))), name)
+        fused = next((match[0] for split in splits if (match := split.to_fused(name))), name)
         key = to_stored(fused, rules)
         layout[key] = (*layout.get(key, ()), name)
     return {key: _in_rows(held, parts_of(key, rules, splits)) for key, held in layout.items()}
@@ -72,7 +72,7 @@ def _in_rows(names: tuple[str, ...], parts: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTable:
-    """What the keys of a file are.
+    """Table of the keys of a weights file: canonical names, fused tensors, ignored keys.
 
     Attributes:
         stored: canonical name -> stored key; of everything that is not set aside, in file order.
@@ -85,7 +85,7 @@ class KeyTable:
     ignored: tuple[str, ...]
 
     def without(self, names: Set[str]) -> KeyTable:
-        """The same with the keys of these names set aside."""
+        """Return a table with the keys of these names set aside."""
         stored = {name: key for name, key in self.stored.items() if name not in names}
         spare = [self.stored[name] for name in names & self.stored.keys()]
         return KeyTable(stored=stored, fused=self.fused, ignored=tuple(sorted((*self.ignored, *spare))))
@@ -93,7 +93,7 @@ class KeyTable:
     @property
     def num_blocks(self) -> int:
         """Blocks in the file: the highest number of one, plus one."""
-        return 1 + max((int(found[1]) for name in self.stored if (found := BLOCK.match(name))), default=-1)
+        return 1 + max((int(match[1]) for name in self.stored if (match := BLOCK.match(name))), default=-1)
 
 
 def account_for(

@@ -94,7 +94,7 @@ class ModelFiles:
     _hashes: dict[str, str] = field(default_factory=dict)
 
     def weights(self, names: Iterable[str]) -> dict[str, TensorView]:
-        """The stored tensors of these canonical names, each checked (once).
+        """Return the stored tensors of these canonical names, each checked (once).
 
         Raises:
             WeightsError: one that is missing, of another shape, not of a float dtype, or holds NaN or
@@ -104,13 +104,13 @@ class ModelFiles:
 
     @property
     def faults(self) -> tuple[str, ...]:
-        """What is wrong with weights as far as headers tell: missing, of another shape or dtype; no data is read.
+        """Faults of weights that headers show: missing, of another shape or dtype; no data is read.
 
         An absent pooler is not counted.
         """
         absent = POOLER if self.pooler == "absent" else ()
-        found = (self._fault(name) for name in self._shapes if name not in absent)
-        return tuple(fault for fault in found if fault is not None)
+        all_faults = (self._fault(name) for name in self._shapes if name not in absent)
+        return tuple(fault for fault in all_faults if fault is not None)
 
     def _checked_tensor(self, name: str) -> TensorView:
         if name not in self._checked:
@@ -128,7 +128,7 @@ class ModelFiles:
         return view
 
     def _fault(self, name: str) -> str | None:
-        """What is wrong with a weight as far as headers tell."""
+        """Describe the fault of a weight that headers show, or return None."""
         shape, stored = self._shapes[name], self.tensors.get(name)
         if stored is None:
             return (
@@ -229,9 +229,9 @@ def open_model(
     reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
     architecture = architecture_of(reader)
     spec = architecture.spec(reader)
-    found = stored_tensors(checkpoint, allow_pickle, read_pickle)
+    stored_by_key = stored_tensors(checkpoint, allow_pickle, read_pickle)
     keys = account_for(
-        found,
+        stored_by_key,
         rules=architecture.key_rules,
         splits=architecture.split_rules,
         ignored=architecture.ignored_keys,
@@ -242,10 +242,12 @@ def open_model(
     _check_blocks(checkpoint, keys, spec)
     shapes = spec.parameters()
     keys = keys.without(architecture.spare_names - shapes.keys())
-    _check_parts(found, keys, shapes, architecture)
-    tensors = {name: found[key] for name, key in keys.stored.items() if name in shapes and key not in keys.fused}
+    _check_parts(stored_by_key, keys, shapes, architecture)
+    tensors = {
+        name: stored_by_key[key] for name, key in keys.stored.items() if name in shapes and key not in keys.fused
+    }
     for key, names in keys.fused.items():
-        tensors |= _split(found[key], names, shapes)
+        tensors |= _split(stored_by_key[key], names, shapes)
     used_keys = {stored.key for stored in tensors.values()}
     return ModelFiles(
         checkpoint=checkpoint,
@@ -313,20 +315,20 @@ def _read_shards(checkpoint: Checkpoint, index_file: Path, read: PickleReader) -
         if key not in shards[name]:
             raise WeightsError(f"{index_file.parent / name}: {key}: expected by {index_file.name}, found none")
     # What a shard holds beyond the index is accounted for too.
-    found: dict[str, StoredTensor] = {}
+    tensors: dict[str, StoredTensor] = {}
     for name, views in shards.items():
         for key, view in views.items():
             if index.get(key, name) == name:
-                if key in found:
+                if key in tensors:
                     raise WeightsError(f"{index_file.parent / name}: {key}: expected once, found in two shards")
-                found[key] = StoredTensor(file=index_file.parent / name, key=key, view=view)
-    return found
+                tensors[key] = StoredTensor(file=index_file.parent / name, key=key, view=view)
+    return tensors
 
 
 def _split(
     stored: StoredTensor, names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, StoredTensor]:
-    """The weights of a fused tensor: canonical name -> its rows; none where the encoder lacks one of them."""
+    """Return the weights of a fused tensor: canonical name -> its rows; none where the encoder lacks one of them."""
     if not all(name in shapes for name in names):
         return {}
     heights = [shapes[name][0] for name in names]
@@ -336,22 +338,27 @@ def _split(
             f"{stored.file}: {stored.key}: expected shape {list(expected)} (as config.json says; it holds "
             f"{', '.join(names)}), found {list(stored.view.shape)}"
         )
-    found: dict[str, StoredTensor] = {}
+    parts: dict[str, StoredTensor] = {}
     begin = 0
     for name, height in zip(names, heights, strict=True):
         view = stored.view.rows(begin, begin + height)
-        found[name] = StoredTensor(file=stored.file, key=stored.key, view=view)
+        parts[name] = StoredTensor(file=stored.file, key=stored.key, view=view)
         begin += height
-    return found
+    return parts
 
 
 def _check_blocks(checkpoint: Checkpoint, keys: KeyTable, spec: EncoderSpec) -> None:
-    found = keys.num_blocks
-    if found != spec.num_blocks:
+    num_blocks = keys.num_blocks
+    if num_blocks != spec.num_blocks:
         shared = f" in {spec.num_blocks} groups" if spec.blocks else ""
         raise WeightsError(
             f"{checkpoint.folder}: expected num_hidden_layers {spec.num_hidden_layers}{shared} (as config.json says), "
-            "found " + (f"encoder.layer.0 to encoder.layer.{found - 1} in the weights" if found else "no encoder.layer")
+            "found "
+            + (
+                f"encoder.layer.0 to encoder.layer.{num_blocks - 1} in the weights"
+                if num_blocks
+                else "no encoder.layer"
+            )
         )
 
 
@@ -371,7 +378,10 @@ def _check_known(checkpoint: Checkpoint, keys: KeyTable, architecture: Architect
 
 
 def _check_parts(
-    found: Mapping[str, StoredTensor], keys: KeyTable, shapes: Mapping[str, tuple[int, ...]], architecture: Architecture
+    stored_by_key: Mapping[str, StoredTensor],
+    keys: KeyTable,
+    shapes: Mapping[str, tuple[int, ...]],
+    architecture: Architecture,
 ) -> None:
     """Refuses a weight inside the encoder that its forward pass has no place for: leaving it out would change results.
 
@@ -386,7 +396,7 @@ def _check_parts(
     for name, key in keys.stored.items():
         part = name.partition(".")[0]
         if name not in shapes and part in parts:
-            stored = found[key]
+            stored = stored_by_key[key]
             missing = [other for other in shapes if other not in keys.stored and not other.startswith("pooler.")]
             missed = f"; not found are {_some(tuple(missing))}" if missing else ""
             raise WeightsError(

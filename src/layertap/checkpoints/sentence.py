@@ -58,7 +58,7 @@ def read_sentence_embedding(
     config: Mapping[str, Any] | None = None,
     read_pickle: Callable[[Path], Mapping[str, TensorView]] | None = None,
 ) -> SentenceEmbeddingSpec | None:
-    """The folder's own sentence embedding, or None where it has no `modules.json`.
+    """Return the folder's own sentence embedding, or None where it has no `modules.json`.
 
     Args:
         checkpoint: the folder.
@@ -75,10 +75,10 @@ def read_sentence_embedding(
         modules = _read_modules(folder)
         if modules is None:
             return None
-        found = _read_transformer(folder, spec, config or {}, modules)
+        spec_of_folder = _read_transformer(folder, spec, config or {}, modules)
     except RefusedError as refused:
-        found = SentenceEmbeddingSpec(refusal=str(refused))
-    return replace(found, files=tuple(folder.files))
+        spec_of_folder = SentenceEmbeddingSpec(refusal=str(refused))
+    return replace(spec_of_folder, files=tuple(folder.files))
 
 
 def _read_modules(folder: SentenceFolder) -> list[tuple[str, str]] | None:
@@ -142,7 +142,7 @@ def _read_transformer(
 def _read_steps(
     folder: SentenceFolder, modules: list[tuple[str, str]], size: int
 ) -> tuple[tuple[SentenceStep, ...], int]:
-    """What follows the pooling, and the size of the vector after it."""
+    """Read the steps that follow the pooling; return them and the size of the vector after them."""
     steps: list[SentenceStep] = []
     for kind, place in modules:
         step: SentenceStep | None = None
@@ -160,7 +160,7 @@ def _read_steps(
 
 
 def _limit(folder: SentenceFolder, spec: EncoderSpec, stated: int | None) -> int | None:
-    """Tokens of a text, or None: the model's own limit."""
+    """Return tokens of a text, or None: the model's own limit."""
     values = folder.object(TOKENIZER_CONFIG) or {}
     if values.get("truncation_side", "right") != "right":
         raise RefusedError(f"{TOKENIZER_CONFIG}: long texts are cut on the {short(values['truncation_side'])}")
@@ -204,7 +204,7 @@ def _read_transformer_config(folder: SentenceFolder) -> tuple[int | None, bool, 
 
 
 def _all_states(value: Any, name: str, key: str) -> bool:
-    """Whether changes to the config ask for every hidden state; other changes are refused."""
+    """Return whether changes to the config ask for every hidden state; other changes are refused."""
     if value is not None and (
         not isinstance(value, dict)
         or not set(value) <= {"trust_remote_code", "output_hidden_states"}

@@ -71,24 +71,24 @@ class SentenceFolder:
     files: list[str] = field(default_factory=list)
 
     def find(self, name: str) -> Path | None:
-        """A file's path, or None where it is not there; it counts as read."""
+        """Return a file's path, or None where it is not there; it counts as read."""
         path = self.checkpoint.file(name)
         if path is not None and name not in self.files:
             self.files.append(name)
         return path
 
     def object(self, name: str) -> dict[str, Any] | None:
-        """The JSON object in a file, or None where it is not there."""
+        """Return the JSON object in a file, or None where it is not there."""
         path = self.find(name)
         return None if path is None else read_object(path)
 
     def array(self, name: str) -> list[Any] | None:
-        """The JSON array in a file, or None where it is not there."""
+        """Return the JSON array in a file, or None where it is not there."""
         path = self.find(name)
         return None if path is None else read_array(path)
 
     def config(self, place: str) -> tuple[str, dict[str, Any]]:
-        """Name and content of the `config.json` of a module, which it cannot do without."""
+        """Return name and content of the `config.json` of a module, which it cannot do without."""
         name = inside(place, "config.json")
         config = self.object(name)
         if config is None:
@@ -99,7 +99,7 @@ class SentenceFolder:
         """float32 arrays of a module's weights: exactly these keys, of these shapes."""
         path = self.find(inside(place, SAFETENSORS))
         if path is not None:
-            found: Mapping[str, TensorView] = read_safetensors(path)
+            views: Mapping[str, TensorView] = read_safetensors(path)
         else:
             if self.checkpoint.file(inside(place, PICKLE)) is None:
                 raise RefusedError(f"modules.json: {shown(inside(place, SAFETENSORS))} is missing")
@@ -110,17 +110,17 @@ class SentenceFolder:
                 )
             path = self.find(inside(place, PICKLE))
             assert path is not None
-            found = self.read_pickle(path)
-        return _checked(path, found, shapes)
+            views = self.read_pickle(path)
+        return _checked(path, views, shapes)
 
 
 def _checked(
-    path: Path, found: Mapping[str, TensorView], shapes: Mapping[str, tuple[int, ...]]
+    path: Path, views: Mapping[str, TensorView], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    if set(found) != set(shapes):
-        raise WeightsError(f"{path}: expected {', '.join(shapes)}, found {listed(sorted(found))}")
+    if set(views) != set(shapes):
+        raise WeightsError(f"{path}: expected {', '.join(shapes)}, found {listed(sorted(views))}")
     for key, shape in shapes.items():
-        view = found[key]
+        view = views[key]
         if view.shape != shape:
             raise WeightsError(
                 f"{path}: {key}: expected shape {list(shape)} (as its config.json says), found {list(view.shape)}"
@@ -129,11 +129,11 @@ def _checked(
             raise WeightsError(f"{path}: {key}: expected one of {', '.join(FLOAT_BITS)}, found {view.dtype}")
         if not view.is_finite():
             raise WeightsError(f"{path}: {key}: expected finite float32 values, found NaN or infinity")
-    return {key: found[key].to_float32() for key in shapes}
+    return {key: views[key].to_float32() for key in shapes}
 
 
 def read_pooling(folder: SentenceFolder, place: str, size: int) -> tuple[tuple[SentencePooling, ...], bool]:
-    """The poolings in the order in which they are joined, and whether the prompt's tokens are pooled too."""
+    """Return the poolings in the order in which they are joined, and whether the prompt's tokens are pooled too."""
     name, config = folder.config(place)
     refuse_unknown(config, name, (*SIZE_KEYS, *OLD_POOLING_KEYS, "pooling_mode", "include_prompt"))
     _check_size(config, name, size, "hidden_size")
@@ -172,7 +172,7 @@ def read_layer_weights(folder: SentenceFolder, place: str, size: int, num_hidden
 
 
 def read_dense(folder: SentenceFolder, place: str, size: int) -> Dense:
-    """A Dense module over vectors of `size` numbers."""
+    """Return a Dense module over vectors of `size` numbers."""
     name, config = folder.config(place)
     known = ("in_features", "out_features", "bias", "activation_function", "use_residual")
     refuse_unknown(config, name, (*known, *ON_SENTENCES))
@@ -210,7 +210,7 @@ def _activation(config: Mapping[str, Any], name: str) -> DenseActivation:
 
 
 def read_layer_norm(folder: SentenceFolder, place: str, size: int) -> LayerNorm:
-    """A LayerNorm module over vectors of `size` numbers."""
+    """Return a LayerNorm module over vectors of `size` numbers."""
     name, config = folder.config(place)
     refuse_unknown(config, name, ("dimension",))
     reader = ConfigReader(config, file=str(folder.checkpoint.folder / name))
@@ -234,7 +234,7 @@ def _check_size(config: Mapping[str, Any], name: str, size: int, what: str) -> N
 
 
 def inside(place: str, name: str) -> str:
-    """The name of a module's file in the folder."""
+    """Return the name of a module's file in the folder."""
     return str(PurePosixPath(place) / name)
 
 
@@ -254,11 +254,11 @@ def refuse_unless(config: Mapping[str, Any], file: str, harmless: Mapping[str, A
 
 
 def listed(names: Sequence[str]) -> str:
-    """At most eight names, in plain characters."""
+    """Return at most eight names, in plain characters."""
     more = f" and {len(names) - 8} more" if len(names) > 8 else ""
     return ", ".join(shown(name) for name in names[:8]) + more if names else "none"
 
 
 def shown(name: str) -> str:
-    """A name as it is where that can be printed on one line, else as `short` shows it."""
+    """Return a name as it is where that can be printed on one line, else as `short` shows it."""
     return name if name.isprintable() and len(name) <= 80 else short(name)

@@ -181,10 +181,10 @@ def locate(
     name = DEFAULT_MODEL if model is None or model in DEFAULT_NAMES else os.fspath(model)
     refused = None
     if name == DEFAULT_MODEL and revision is None:
-        found = _installed_package()
-        if isinstance(found, Checkpoint):
-            return found
-        refused = found
+        package = _installed_package()
+        if isinstance(package, Checkpoint):
+            return package
+        refused = package
         if refused:
             warnings.warn(f"{refused}; {DEFAULT_MODEL} is taken from the hub instead", stacklevel=2)
     try:
@@ -197,7 +197,7 @@ def locate(
 
 
 def _folder(model: str | os.PathLike[str] | None) -> Path | None:
-    """The local folder that `model` names, or None where it must be a hub id."""
+    """Return the local folder that `model` names, or None where it must be a hub id."""
     if model is None:
         return None
     name = os.fspath(model)
@@ -235,7 +235,9 @@ def sha256(path: Path) -> str:
 
 
 def _installed_package() -> Checkpoint | str | None:
-    """The default model from its package; a reason where the package is there and not usable; None without it."""
+    """Return the default model from its package; a reason where the package is there and not usable; None without
+    it.
+    """
     # Looked up, never imported: importing it would load sentence-transformers and torch.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -245,11 +247,11 @@ def _installed_package() -> Checkpoint | str | None:
         path = folder / name
         if not path.is_file():
             return f"the installed package {PACKAGE} is not used: it has no {path}"
-        found = sha256(path)
-        if found != expected:
+        digest = sha256(path)
+        if digest != expected:
             return (
                 f"the installed package {PACKAGE} is not used: {path} is not the published file "
-                f"(sha256 {found}, expected {expected})"
+                f"(sha256 {digest}, expected {expected})"
             )
     return Checkpoint(name=DEFAULT_MODEL, origin="package", folder=folder, sha256=PACKAGE_FILES)
 

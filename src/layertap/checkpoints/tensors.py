@@ -55,12 +55,12 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def _is_plain_name(file: str) -> bool:
-    """A name that leads nowhere else, is no pattern, and that every file system takes."""
+    """Return a name that leads nowhere else, is no pattern, and that every file system takes."""
     return file.isprintable() and 0 < len(file) < 256 and file not in {".", ".."} and not set(file) & set("/\\:*?[")
 
 
 def shard_files(index: Path) -> list[str]:
-    """The file names in an index, each once, sorted."""
+    """Return the file names in an index, each once, sorted."""
     return sorted(set(read_index(index).values()))
 
 
@@ -77,5 +77,5 @@ def no_weights(files: Iterable[str]) -> str:
     others = sorted(
         n for n in names if n.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pt", ".gguf"))
     )
-    found = f"; found {', '.join(others[:5])}, which are not read" if others else ""
-    return f"no weights: expected {SAFETENSORS} or {SAFETENSORS_INDEX}{found}"
+    unread = f"; found {', '.join(others[:5])}, which are not read" if others else ""
+    return f"no weights: expected {SAFETENSORS} or {SAFETENSORS_INDEX}{unread}"

@@ -1,4 +1,4 @@
-"""What a plan costs: floating-point operations and bytes, estimated from shapes.
+"""Estimates the cost of a plan from shapes: floating-point operations and bytes.
 
 Counted are products (two operations a multiply-add), attention, reductions and folds; embedding lookups, norms
 and activations are left out (a few per cent). Letters: n tokens a text, r rows needed at the top, H hidden size,
@@ -25,7 +25,7 @@ STATE_BYTES = 4  # captures are float32, whatever the precision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Means over texts.
+    """Cost of a plan, as means over texts.
 
     Attributes:
         flop: floating-point operations a text.
@@ -58,7 +58,7 @@ class Run:
 
 
 def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
-    """Tokens a text, one number for each; a mean stands for one text.
+    """Return tokens a text, one number for each; a mean stands for one text.
 
     Raises:
         OptionError: none, or one below 1.
@@ -70,16 +70,16 @@ def token_counts(lengths: Sequence[int] | float) -> tuple[float, ...]:
 
 
 def runs(inputs: tuple[Input, ...], counts: Sequence[float], windows: WindowSize | None) -> tuple[Run, ...]:
-    """Which inputs run together: a text within several limits has the same tokens under each, worded alike.
+    """Group inputs that run together: a text within several limits has the same tokens under each of them.
 
     A prompt's own tokens are not counted.
     """
-    found: dict[frozenset[int], list[tuple[float, ...]]] = {}
+    texts_of_group: dict[frozenset[int], list[tuple[float, ...]]] = {}
     for count in counts:
         cut = [(given.variant, sequences_of(count, given.max_length, windows)) for given in inputs]
         for seen in dict.fromkeys(cut):
             group = frozenset(i for i, other in enumerate(cut) if other == seen)
-            found.setdefault(group, []).append(seen[1])
+            texts_of_group.setdefault(group, []).append(seen[1])
     return tuple(
         Run(
             inputs=group,
@@ -87,12 +87,12 @@ def runs(inputs: tuple[Input, ...], counts: Sequence[float], windows: WindowSize
             texts=len(texts),
             share=len(texts) / len(counts),
         )
-        for group, texts in found.items()
+        for group, texts in texts_of_group.items()
     )
 
 
 def sequences_of(count: float, limit: int, windows: WindowSize | None) -> tuple[float, ...]:
-    """Tokens of each sequence that a text of `count` tokens is run as; the edges of words are not known here."""
+    """Return tokens of each sequence that a text of `count` tokens is run as; the edges of words are not known here."""
     if windows is None:
         return (min(count, limit),)
     size, overlap = windows.under(limit)
@@ -104,7 +104,7 @@ def sequences_of(count: float, limit: int, windows: WindowSize | None) -> tuple[
 
 
 def estimate(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> Cost:
-    """What a text costs on average."""
+    """Estimate what a text costs on average."""
     flop = handed_over = 0.0
     for run in runs(plan.inputs, counts, facts.windows):
         for program in plan.programs(run.inputs):
@@ -116,7 +116,7 @@ def estimate(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> Cost:
 
 
 def saving(plan: Plan, facts: ModelFacts, counts: Sequence[float], rule: str) -> Cost:
-    """What a text would cost more if one rule was off."""
+    """Estimate how much more a text would cost if one rule was off."""
     without = make_plan(plan.features, facts, rules=replace(plan.rules, **{rule: False}))
     now, then = estimate(plan, facts, counts), estimate(without, facts, counts)
     return Cost(
@@ -144,7 +144,7 @@ def program_flop(program: Program, spec: EncoderSpec, n: float) -> float:
 
 
 def block_flop(spec: EncoderSpec, n: float, r: float, window: int | None = None) -> float:
-    """One block: keys and values for n tokens; queries, attention, output and feed-forward for r of them."""
+    """Return one block: keys and values for n tokens; queries, attention, output and feed-forward for r of them."""
     h, f, g = spec.hidden_size, spec.intermediate_size, spec.key_value_size
     reached = n if window is None else min(n, 2 * window + 1)
     wide = 3 if spec.gated else 2
@@ -159,7 +159,7 @@ def distance_flop(relative: Disentangled, h: int, n: float, r: float) -> float:
 
 
 def top_rows(program: Program) -> int | None:
-    """Rows a text that captures need from block `stop`: distinct first, last and CLS tokens; None: not known."""
+    """Return rows a text that captures need from block `stop`: distinct first, last and CLS tokens; None: not known."""
     at_top = [capture for capture in program.captures if capture.layers[-1] == program.stop]
     if any(capture.segments in ("words", "spans") for capture in at_top):
         return None
@@ -184,7 +184,7 @@ def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
 
 
 def capture_bytes(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Bytes handed over for one text of n tokens; words and spans count as one a token, the most as a rule."""
+    """Return bytes handed over for one text of n tokens; words and spans count as one a token, the most as a rule."""
     if capture.attention is not None:
         heads = spec.num_attention_heads if capture.heads is None else len(capture.heads)
         return STATE_BYTES * n * n * (heads if capture.attention == "heads" else 1)

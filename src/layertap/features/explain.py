@@ -32,7 +32,7 @@ def explain(
     precision: str,
     backend: str = "",
 ) -> str:
-    """The plan as text for a terminal, at most about 100 columns wide where names are short.
+    """Return the plan as text for a terminal, at most about 100 columns wide where names are short.
 
     Args:
         plan: what to explain.
@@ -103,7 +103,7 @@ def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:
 
 
 def _captures(program: Program) -> list[str]:
-    """One line for captures that differ only in their layer."""
+    """Return one line for captures that differ only in their layer."""
     grouped: dict[str, list[Capture]] = {}
     for capture in program.captures:
         grouped.setdefault(_what(capture), []).append(capture)

@@ -45,7 +45,7 @@ class Expr(ABC):
     __slots__ = ()
 
     form: Form
-    """What is known without a model, worked out once when the expression is made."""
+    """Facts that are known without a model, worked out once when the expression is made."""
 
     # An object with only __getitem__ would iterate for ever.
     __iter__: None = None
@@ -83,7 +83,7 @@ class Expr(ABC):
 
     @property
     def unnormed(self) -> Unnormed:
-        """Of a model with a norm after its last block: hidden state L as it is before that norm."""
+        """Hidden state L before the norm after the last block, in models that have one."""
         return Unnormed(of=self)
 
     @property
@@ -107,7 +107,7 @@ class Expr(ABC):
         return LayerFold(of=self, op="concat")
 
     def layer_mix(self, *weights: float) -> LayerFold:
-        """The sum over layers, each times its weight; one weight a layer, used as given (no softmax)."""
+        """Return the sum over layers, each times its weight; one weight a layer, used as given (no softmax)."""
         return LayerFold(of=self, op="mix", weights=tuple(_weight(w) for w in weights))
 
     def heads(self, *heads: int) -> Heads:
@@ -125,11 +125,13 @@ class Expr(ABC):
         return Tokens(of=self)
 
     def words(self, op: UnitOp) -> Units:
-        """One vector a word: `first`, `last`, `mean`, `max`, `min` or `sum` of its tokens; zeros where it has none."""
+        """Return one vector a word: `first`, `last`, `mean`, `max`, `min` or `sum` of its tokens; zeros where it has
+        none.
+        """
         return Units(of=self, unit="words", op=op)
 
     def spans(self, op: UnitOp) -> Units:
-        """One vector a span that the record carries: `op` of the tokens under its characters."""
+        """Return one vector a span that the record carries: `op` of the tokens under its characters."""
         return Units(of=self, unit="spans", op=op)
 
     @property
@@ -139,12 +141,12 @@ class Expr(ABC):
 
     @property
     def first(self) -> Pool:
-        """The first token."""
+        """Vector of the first token."""
         return Pool(of=self, op="first")
 
     @property
     def last(self) -> Pool:
-        """The last token."""
+        """Vector of the last token."""
         return Pool(of=self, op="last")
 
     @property
@@ -183,7 +185,7 @@ class Expr(ABC):
         return Normalize(of=self)
 
     def truncate(self, size: int) -> Truncate:
-        """The first `size` numbers of each vector."""
+        """Return the first `size` numbers of each vector."""
         return Truncate(of=self, size=size)
 
     def astype(self, dtype: StoredType) -> AsType:
@@ -193,7 +195,7 @@ class Expr(ABC):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Step(Expr):
-    """What is done to an expression. Abstract.
+    """Abstract step that an expression is followed by.
 
     Attributes:
         of: the expression.
@@ -208,7 +210,7 @@ class Step(Expr):
     @property
     @abstractmethod
     def name(self) -> str:
-        """As in the language, without arguments."""
+        """Name of the step in the language, without arguments."""
 
     def __post_init__(self) -> None:
         self._check()
@@ -218,7 +220,7 @@ class Step(Expr):
         """Refuses arguments that fit nowhere."""
 
     def _after(self, admitted: Form) -> Form:
-        """The form after the step, from what every step changes in it; refuses what fits elsewhere only."""
+        """Return the form after the step, from what every step changes in it; refuses what fits elsewhere only."""
         return admitted
 
     def __str__(self) -> str:
@@ -226,7 +228,7 @@ class Step(Expr):
 
 
 def _admit(node: Step) -> Form:
-    """The form after a step; one that cannot follow is refused with what can, and the order that works."""
+    """Return the form after a step; one that cannot follow is refused with what can, and the order that works."""
     of, step = node.of, node.name
     if not isinstance(of, Expr):
         raise FeatureError(f".{step} applies to a feature, not to {described(of)}")
@@ -241,7 +243,7 @@ def _admit(node: Step) -> Form:
 
 
 def _in_order(node: Step) -> Expr | None:
-    """The same steps sorted by kind where that makes a feature, or None."""
+    """Return the steps sorted by kind if that makes a feature, else None."""
     steps: list[Step] = []
     source: Expr = node
     while isinstance(source, Step):
@@ -270,7 +272,7 @@ class Unnormed(Step):
         return replace(admitted, unnormed=True)
 
     def __call__(self) -> Unnormed:
-        """`unnormed()` is `unnormed`."""
+        """Return the step itself: parentheses are optional."""
         return self
 
 
@@ -285,7 +287,7 @@ class LayerFold(Step):
 
     @property
     def name(self) -> str:
-        """`layer_mean`."""
+        """Name of the step, such as `layer_mean`."""
         return f"layer_{self.op}"
 
     def _check(self) -> None:
@@ -296,7 +298,7 @@ class LayerFold(Step):
         return replace(admitted, layers=False)
 
     def __call__(self) -> LayerFold:
-        """`layer_mean()` is `layer_mean`."""
+        """Return the step itself: parentheses are optional."""
         if self.op == "mix":
             raise FeatureError("layer_mix(...) has its weights and takes no second parentheses")
         return self
@@ -337,7 +339,7 @@ class HeadsMean(Step):
     name = "heads_mean"
 
     def __call__(self) -> HeadsMean:
-        """`heads_mean()` is `heads_mean`."""
+        """Return the step itself: parentheses are optional."""
         return self
 
 
@@ -358,7 +360,7 @@ class Tokens(Step):
         return replace(admitted, unit="tokens" if self.special else "content")
 
     def __call__(self, *, special: bool = True) -> Tokens:
-        """The same; `special=False` leaves out the special tokens that the template adds."""
+        """Return the same; `special=False` leaves out the special tokens that the template adds."""
         return Tokens(of=self.of, special=special)
 
     def __str__(self) -> str:
@@ -381,7 +383,7 @@ class Units(Step):
 
     @property
     def name(self) -> str:
-        """`words`."""
+        """Name of the step: `tokens`, `words` or `spans`."""
         return self.unit
 
     def _check(self) -> None:
@@ -413,7 +415,7 @@ class Pool(Step):
 
     @property
     def name(self) -> str:
-        """`mean`."""
+        """Name of the step, such as `mean`."""
         return self.op
 
     def _check(self) -> None:
@@ -429,7 +431,7 @@ class Pool(Step):
         return replace(admitted, unit="text")
 
     def __call__(self, *, special: bool = True) -> Pool:
-        """The same pooling with an option.
+        """Return the pooling with an option set.
 
         Args:
             special: False leaves out the special tokens that the template adds; a text without any other
@@ -450,7 +452,7 @@ class Normalize(Step):
     name = "normalize"
 
     def __call__(self) -> Normalize:
-        """`normalize()` is `normalize`."""
+        """Return the step itself: parentheses are optional."""
         return self
 
 

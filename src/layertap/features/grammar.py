@@ -10,19 +10,19 @@ LayerOp = Literal["mean", "sum", "max", "concat", "mix"]
 PoolOp = Literal["cls", "first", "last", "mean", "max", "min", "sum", "mean_sqrt_len", "weighted_mean"]
 UnitOp = Literal["first", "last", "mean", "max", "min", "sum"]
 Unit = Literal["text", "tokens", "content", "words", "spans", "maps"]
-"""What a value has one vector for; `content` are the tokens without the template's special ones. `maps` are no
-vectors: attentions, a number for each two tokens."""
+"""Unit that has one vector each; `content` are the tokens without the template's special ones. `maps` are no vectors
+but attentions, a number for each two tokens."""
 StoredType = Literal["float16", "int8", "binary"]
 
 
 MAX_TEXT = 4096
-"""Characters of a feature."""
+"""Characters of a feature text at most."""
 MAX_DEPTH = 64
 MAX_SIZE = 1000
 
 
 class Kind(IntEnum):
-    """What a step does, in the order in which kinds may follow each other."""
+    """Kinds of steps, in the order in which they may follow each other."""
 
     SOURCE = 0
     LAYERS = 1
@@ -48,7 +48,7 @@ STEPS_OF_MAPS = ("layer_mean", "heads", "heads_mean", "astype")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What is known of a value without a model.
+    """Properties of a value that are known without a model.
 
     Attributes:
         kind: of the last step.
@@ -74,7 +74,7 @@ class Form:
         return self.unit != "text"
 
     def after(self, kind: Kind) -> Form:
-        """The form after a step that changes no axis."""
+        """Return the form after a step that changes no axis."""
         return replace(self, kind=kind, depth=self.depth + 1, size=self.size + 1)
 
 
@@ -132,5 +132,5 @@ _SUBJECT = {
 
 
 def steps_after(form: Form) -> tuple[str, ...]:
-    """The steps that can follow a value of this form."""
+    """Return the steps that can follow a value of this form."""
     return tuple(step for step in STEPS if refusal(form, step) is None)

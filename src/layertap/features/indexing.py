@@ -1,4 +1,4 @@
-"""What square brackets mean: which layers `hidden_states[...]` or `attentions[...]` selects, and `[:, 0]`.
+"""Interprets square brackets: layers that `hidden_states[...]` or `attentions[...]` selects, and `[:, 0]`.
 
 Everything else that people write with torch tensors is refused with the spelling that works.
 """
@@ -33,7 +33,7 @@ Selection: TypeAlias = int | tuple[int, ...] | LayerSlice
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layered:
-    """What has layers to select.
+    """Description, for messages, of a source with layers to select.
 
     Attributes:
         name: as in the language.
@@ -63,12 +63,12 @@ ATTENTIONS = Layered(
 
 
 def selection_text(selection: Selection) -> str:
-    """What stands between the brackets: `-1`, `[1, 6, 12]`, `-4:`."""
+    """Return a selection as it is written between brackets: `-1`, `[1, 6, 12]`, `-4:`."""
     return str(list(selection)) if isinstance(selection, tuple) else str(selection)
 
 
 def selection_of(key: object, of: Layered = HIDDEN_STATES) -> Selection:
-    """The layers that `hidden_states[key]`, or another with layers, selects.
+    """Return the layers that `hidden_states[key]`, or another with layers, selects.
 
     Raises:
         FeatureError: a key that is not one layer, a list of layers or a slice, an empty or a repeated one.
@@ -125,7 +125,7 @@ def _tuple_advice(key: tuple[object, ...], of: Layered) -> str:
 
 
 def resolve(selection: Selection, num_states: int, of: Layered = HIDDEN_STATES) -> tuple[int, ...]:
-    """The selected layers as numbers 0..num_states-1, in the order asked; `num_states` is how many there are.
+    """Return the selected layers as numbers 0..num_states-1, in the order asked; `num_states` is how many there are.
 
     Raises:
         FeatureError: out of range (never clamped), empty, or repeated.
@@ -203,7 +203,7 @@ def _vector_advice(key: object, value: str, text: str) -> str:
 
 
 def key_text(key: object) -> str:
-    """A key as people write it: `:, 0`."""
+    """Return a key as people write it: `:, 0`."""
     if isinstance(key, tuple):
         return ", ".join(key_text(part) for part in key)
     if isinstance(key, slice):

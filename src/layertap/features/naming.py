@@ -19,7 +19,7 @@ Features: TypeAlias = str | Expr | Sequence[str | Expr] | Mapping[str, str | Exp
 
 
 def named(features: Features | None, facts: ModelFacts) -> dict[str, Expr]:
-    """Names and features, in their order.
+    """Return names and features, in their order.
 
     A feature without a name is called by its canonical text. One text or expression stands for a list of one.
 
@@ -58,16 +58,16 @@ def parsed(features: Features) -> dict[str, Expr]:
         )
     if not pairs:
         raise FeatureError("features: none is named; leave features out for the default, or name at least one")
-    found: dict[str, Expr] = {}
+    by_name: dict[str, Expr] = {}
     for name, feature in pairs:
-        if name in found:
+        if name in by_name:
             raise FeatureError(f"features: {name!r} is there twice; give one of them another name, as in v = {feature}")
-        found[name] = feature
-    return found
+        by_name[name] = feature
+    return by_name
 
 
 def default_feature(facts: ModelFacts) -> Expr:
-    """The feature where none is named.
+    """Return the feature where none is named.
 
     Raises:
         FeatureError: the folder declares a sentence embedding that cannot be computed: nothing is guessed then.

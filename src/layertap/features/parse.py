@@ -51,7 +51,7 @@ EXAMPLES: dict[str, str] = {
 
 
 def parse(text: str) -> Expr:
-    """The feature that a text means.
+    """Return the feature that a text means.
 
     Args:
         text: an expression such as `hidden_states[-4:].layer_mean.mean`, at most 4,096 characters.
@@ -66,7 +66,7 @@ def parse(text: str) -> Expr:
 
 
 def parse_named(text: str) -> tuple[str, Expr]:
-    """Name and feature of `name = expression`, or of an expression, whose name is its canonical text.
+    """Return name and feature of `name = expression`, or of an expression, whose name is its canonical text.
 
     Raises:
         FeatureSyntaxError: as `parse`.
@@ -108,21 +108,21 @@ class _Statement:
     @classmethod
     def _of(cls, text: str, statement: ast.stmt) -> _Statement:
         if isinstance(statement, ast.Expr):
-            found = cls(text, None, statement.value)
+            parsed = cls(text, None, statement.value)
         elif (
             isinstance(statement, ast.Assign)
             and len(statement.targets) == 1
             and isinstance(statement.targets[0], ast.Name)
         ):
-            found = cls(text, statement.targets[0].id, statement.value)
+            parsed = cls(text, statement.targets[0].id, statement.value)
         else:
             reason = "expected an expression or `name = expression`, as in `v = last_hidden_state.mean`"
             raise FeatureSyntaxError(reason, text=text, position=_position(text, statement))
-        begin = _position(text, found.value)
+        begin = _position(text, parsed.value)
         for i, character in enumerate(text[begin:], begin):
             if not character.isascii():
-                raise found.error(f"unexpected {character!r}; only a feature's name has other letters than a-z", i)
-        return found
+                raise parsed.error(f"unexpected {character!r}; only a feature's name has other letters than a-z", i)
+        return parsed
 
     def feature(self) -> Expr:
         try:
@@ -135,7 +135,7 @@ class _Statement:
         return FeatureSyntaxError(reason, text=self.text, position=position)
 
     def build(self, node: ast.expr) -> Expr:
-        """The feature of a node: a source, and the steps on it in turn."""
+        """Return the feature of a node: a source, and the steps on it in turn."""
         steps: list[ast.Attribute | ast.Call | ast.Subscript] = []
         while True:
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -195,7 +195,7 @@ class _Statement:
         raise self.error("this cannot be called; only steps and concat take parentheses", _end(self.text, node.func))
 
     def sentence_embedding(self, node: ast.Call) -> Expr:
-        """`sentence_embedding(prompt=NAME)`."""
+        """Parse the call `sentence_embedding(prompt=NAME)`."""
         if node.args or len(node.keywords) != 1 or node.keywords[0].arg != "prompt":
             at = node.args[0] if node.args else node.keywords[0] if node.keywords else _end(self.text, node.func)
             raise self.error("the one option is a prompt by its name, as in sentence_embedding(prompt=query)", at)
@@ -233,7 +233,7 @@ class _Statement:
         raise self.error(f"unknown step {name!r}{_nearest(name, tuple(STEPS))}{follow}", begin)
 
     def arguments(self, feature: Expr, name: str, node: ast.Call) -> Callable[[], Expr]:
-        """The call of a step with its arguments read."""
+        """Return the call of a step with its arguments read."""
         with_option = STEPS[name] == Kind.POOLING or name == "tokens"
         options = {"special": self.special(name, node)} if with_option and node.keywords else {}
         if not options and node.keywords:
@@ -292,7 +292,7 @@ class _Statement:
         raise self.error(f"expected {expected}", node)
 
     def key(self, node: ast.expr) -> object:
-        """What stands in square brackets, as the object that Python would pass."""
+        """Convert the content of square brackets to the object that Python would pass."""
         if isinstance(node, ast.Slice):
             bounds = [None if b is None else self.index(b) for b in (node.lower, node.upper, node.step)]
             return slice(*bounds)
@@ -311,7 +311,7 @@ class _Statement:
         return number
 
     def made(self, at: ast.expr | int, make: Callable[[], Expr]) -> Expr:
-        """What `make` gives; its refusals get a caret."""
+        """Call `make` and add a caret to its refusals."""
         try:
             return make()
         except FeatureError as error:
@@ -319,7 +319,7 @@ class _Statement:
 
 
 def _number(node: ast.expr) -> int | float | None:
-    """The number with its sign, or None where the node is something else."""
+    """Return the number with its sign, or None where the node is something else."""
     sign = 1
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
         sign = -1 if isinstance(node.op, ast.USub) else 1
@@ -377,7 +377,7 @@ def _nearest(name: str, known: tuple[str, ...]) -> str:
 
 
 def _position(text: str, node: ast.AST) -> int:
-    """The character where a node starts (`ast` counts UTF-8 bytes)."""
+    """Return the character where a node starts (`ast` counts UTF-8 bytes)."""
     return len(text.encode()[: getattr(node, "col_offset", 0)].decode(errors="ignore"))
 
 

@@ -1,4 +1,4 @@
-"""What to run for a set of features: `make_plan`, with every saving a named rule."""
+"""Plans what to run for a set of features: `make_plan`, with every saving a named rule."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InputVariant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """What a feature sees of a text.
+    """Form in which a feature sees a text: limit, prompt and lower case.
 
     Attributes:
         max_length: tokens at most, special tokens and prompt included.
@@ -40,7 +40,7 @@ class Input:
 
     @property
     def variant(self) -> InputVariant:
-        """What is tokenised, whatever the limit."""
+        """Text that is tokenised, whatever the limit: its prompt and case."""
         return InputVariant(prompt=self.prompt, lowercase=self.lowercase)
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to run for a set of features over one model.
+    """Plan of what to run for a set of features over one model.
 
     Attributes:
         features: name -> feature as asked.
@@ -75,28 +75,28 @@ class Plan:
     extra_captures: tuple[Capture, ...]
 
     def unit_of(self, name: str) -> str:
-        """What a result has a value for: "text", "token", "word" or "span"; a companion as its feature."""
+        """Return the unit of a result: "text", "token", "word" or "span"; a companion has its feature's."""
         feature = self.features[name if name in self.features else name.removesuffix(".scale")]
         return {"content": "token", "maps": "text"}.get(feature.form.unit, feature.form.unit.removesuffix("s"))
 
     @property
     def units(self) -> frozenset[SegmentKind]:
-        """Which rows of texts features are made of, words and spans among them."""
+        """Kinds of segments that features are made of, words and spans among them."""
         kinds = [reading.segment_kinds for readings in self.readings.values() for reading in readings]
         return frozenset().union(*kinds)
 
     def features_of(self, inputs: frozenset[int]) -> tuple[str, ...]:
-        """Names of the features computed from sequences that stand for these inputs, in output order."""
+        """Return names of the features computed from sequences that stand for these inputs, in output order."""
         return tuple(name for name in self.features if self.input_of[name] in inputs)
 
     def programs(self, inputs: frozenset[int]) -> tuple[Program, ...]:
-        """What to run over sequences that stand for these inputs: one program, or one a feature without `share`."""
+        """Return the programs for sequences that stand for these inputs: one, or without `share` one a feature."""
         names = self.features_of(inputs)
         groups = [names] if self.rules.share else [(name,) for name in names]
         return tuple(self._program(group) for group in groups if group)
 
     def segment_kinds(self, program: Program) -> frozenset[SegmentKind]:
-        """The segments that a program's captures, and the numpy steps on them, need."""
+        """Return the segments that a program's captures, and the numpy steps on them, need."""
         captured = frozenset(program.captures)
         kinds = {capture.segments for capture in program.captures if capture.segments is not None}
         for readings in self.readings.values():
@@ -160,7 +160,7 @@ def make_plan(features: Mapping[str, Expr], facts: ModelFacts, *, rules: Rules |
 
 
 def input_of(expr: Expr, facts: ModelFacts) -> Input:
-    """What a feature sees of a text: `sentence_embedding` as its folder says, everything else up to the model's limit.
+    """Return how a feature sees texts: `sentence_embedding` as its folder says, others up to the model's limit.
 
     Raises:
         FeatureError: a concat whose parts see different things.

@@ -1,4 +1,4 @@
-"""What a backend is asked to run: `Program`, a set of `Capture`s.
+"""Requests to a backend: `Program`, a set of `Capture`s.
 
 A capture is the one primitive: fold hidden states over layers, then reduce rows over segments. Everything after
 it (dividing sums by counts, joining, normalising) happens to small vectors in `features.vectors`.
@@ -23,7 +23,7 @@ SegmentKind = Literal[
     "spans",
     "windows",
 ]
-"""Which rows of a text belong to its segments. One segment a text:
+"""Kinds of segments: the rows of a text that are reduced together. One segment a text:
 
 `tokens`: all; `content`: without the template's special tokens; `after_prompt`: all but the input's prompt and what the
 template puts before it; `..._by_position`: the same rows, with weights 1, 2, 3, ... for `sum`, counted from the first
@@ -71,7 +71,7 @@ class Capture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """What to run over one packed batch.
+    """Request to run one packed batch: captures and how far to run.
 
     Attributes:
         captures: what to hand over, each once.

@@ -28,7 +28,7 @@ from layertap.models.sentence import SentenceEmbeddingSpec, SentencePooling
 
 
 def rewrite(expr: Expr, facts: ModelFacts) -> Expr:
-    """The feature with everything model-dependent resolved; it means the same.
+    """Return the feature with everything model-dependent resolved; it means the same.
 
     Raises:
         FeatureError: a layer, CLS token or sentence embedding that this model does not have.
@@ -38,7 +38,7 @@ def rewrite(expr: Expr, facts: ModelFacts) -> Expr:
 
 
 def sources(expr: Expr) -> tuple[Expr, ...]:
-    """The sources that a feature reads, from left to right."""
+    """Return the sources that a feature reads, from left to right."""
     if isinstance(expr, Concat):
         return tuple(source for part in expr.parts for source in sources(part))
     return sources(expr.of) if isinstance(expr, Step) else (expr,)
@@ -54,7 +54,7 @@ def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
 
 
 def declared(facts: ModelFacts) -> SentenceEmbeddingSpec:
-    """What the folder declares.
+    """Return the sentence embedding that the folder declares.
 
     Raises:
         FeatureError: it declares nothing, or something that cannot be computed.
@@ -73,7 +73,7 @@ def declared(facts: ModelFacts) -> SentenceEmbeddingSpec:
 
 
 def prompt_of(source: SentenceEmbedding, spec: SentenceEmbeddingSpec) -> str:
-    """The text that is put before every text; mostly it is empty.
+    """Return the text that is put before every text; mostly it is empty.
 
     Raises:
         FeatureError: the folder has no prompt of that name.

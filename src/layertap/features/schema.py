@@ -48,7 +48,7 @@ class WindowSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
-    """What the feature language needs to know of a model and the options it is used with.
+    """Facts about a model and its options that the feature language needs.
 
     Attributes:
         spec: the encoder.
@@ -78,7 +78,7 @@ class ModelFacts:
         )
 
     def limit(self, own: int | None) -> int:
-        """Tokens that a feature sees of a text.
+        """Return tokens that a feature sees of a text.
 
         Args:
             own: the limit that the feature carries itself, or None: the model's.
@@ -119,7 +119,7 @@ class FeatureType:
         return self.unit not in ("text", "maps")
 
     def schemas(self, name: str) -> tuple[FeatureSchema, ...]:
-        """The schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
+        """Return the schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
         leading = () if self.layers is None else (self.layers,)
         if self.unit == "maps":
             heads = (self.size,) if self.size else ()
@@ -134,7 +134,7 @@ class FeatureType:
 
 
 def type_of(expr: Expr, spec: EncoderSpec) -> FeatureType:
-    """The type of a feature.
+    """Return the type of a feature.
 
     Args:
         expr: a feature as `rewrite.rewrite` leaves it: every layer numbered, `sentence_embedding` expanded.

@@ -1,4 +1,4 @@
-"""What a feature begins with: hidden states, attentions, the pooler, a folder's own sentence embedding."""
+"""Sources that features begin with: hidden states, attentions, the pooler, a folder's sentence embedding."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class PoolerOutput(Expr):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class SentenceEmbedding(Expr):
-    """What a sentence-transformers folder says of itself: [D] a text.
+    """Sentence embedding as a sentence-transformers folder declares it: [D] a text.
 
     Attributes:
         prompt: name of one of the folder's prompts, or None: its default prompt, if it has one.
@@ -91,7 +91,7 @@ class SentenceEmbedding(Expr):
         )
 
     def __call__(self, *, prompt: str | None = None) -> SentenceEmbedding:
-        """The same with another of the folder's prompts, by name."""
+        """Return the source with another of the folder's prompts, by name."""
         return SentenceEmbedding(prompt=prompt)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What people write and do not mean: near misses of names, characters of input methods."""
+"""Advice for common mistakes: near misses of names, characters of input methods."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ MISTAKEN_SOURCES: dict[str, str] = {
 
 
 def advice_on_step(name: str) -> str:
-    """What to write instead of a step that is none; empty where nothing is near."""
+    """Return what to write instead of an unknown step; empty if no step is near."""
     if name in MISTAKEN_STEPS:
         return f"; {MISTAKEN_STEPS[name]}"
     close = get_close_matches(name.lower(), tuple(STEPS), n=1, cutoff=0.6)

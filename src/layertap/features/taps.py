@@ -1,4 +1,4 @@
-"""What a feature reads from the encoder (`Tap`), and how it is captured there (`Reading`)."""
+"""Values that a feature reads from the encoder (`Tap`), and how they are captured there (`Reading`)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from layertap.features.program import Capture, Reduce, SegmentKind
 from layertap.features.sources import AttentionLayers, HiddenLayers, PoolerOutput
 
 Divisor = Literal["count", "sqrt_count", "weight"]
-"""What a sum is divided by: rows, their square root, or the sum of the rows' weights."""
+"""Divisor of a sum: number of rows, its square root, or the sum of the rows' weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +84,12 @@ class Reading:
 
 
 def pooler_capture(num_hidden_layers: int) -> Capture:
-    """The pooler head on the last state of every window's first token."""
+    """Return the pooler head on the last state of every window's first token."""
     return Capture(layers=(num_hidden_layers,), segments="windows", reduce="first", pooler=True)
 
 
 def reduction_of(op: PoolOp, *, special: bool, prompt: bool = True) -> Reduction:
-    """Which rows a pooling reads, how they are reduced, and by what the sum is divided."""
+    """Return the reduction of a pooling: its rows, operation and divisor."""
     if op == "cls":
         return Reduction(segments="cls", reduce="first")
     rows: SegmentKind = "content" if not special else "tokens" if prompt else "after_prompt"
@@ -108,14 +108,14 @@ def reduction_of(op: PoolOp, *, special: bool, prompt: bool = True) -> Reduction
 
 
 def unit_reduction(unit: Literal["words", "spans"], op: UnitOp) -> Reduction:
-    """The same for words and spans."""
+    """Return the reduction of a pooling of words or spans."""
     if op == "mean":
         return Reduction(segments=unit, reduce="sum", divisor="count")
     return Reduction(segments=unit, reduce=op)
 
 
 def tap_of(expr: Expr, num_hidden_layers: int) -> Tap:
-    """The tap of a rewritten feature without vector steps and joins."""
+    """Return the tap of a rewritten feature without vector steps and joins."""
     if isinstance(expr, PoolerOutput):
         head = Reduction(segments="windows", reduce="first")
         return Tap(layers=(num_hidden_layers,), pooler=True, pooling=head, again="mean", unit="text")
@@ -177,7 +177,7 @@ def _tap_of_attentions(expr: Expr) -> Tap:
 
 
 def taps(expr: Expr, num_hidden_layers: int) -> tuple[Tap, ...]:
-    """The taps of a rewritten feature, from left to right."""
+    """Return the taps of a rewritten feature, from left to right."""
     if isinstance(expr, Concat):
         return tuple(tap for part in expr.parts for tap in taps(part, num_hidden_layers))
     if is_tap(expr):
@@ -189,12 +189,12 @@ TAPPED = (HiddenLayers, AttentionLayers, PoolerOutput, Unnormed, LayerFold, Head
 
 
 def is_tap(expr: Expr) -> bool:
-    """Whether a feature has no vector step and no join."""
+    """Return whether a feature has no vector step and no join."""
     return isinstance(expr, TAPPED)
 
 
 def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
-    """How a tap is captured.
+    """Return how a tap is captured.
 
     Args:
         tap: what is read.
@@ -233,7 +233,7 @@ def read(tap: Tap, *, capture: bool, fold: bool) -> Reading:
 
 
 def commutes(tap: Tap) -> bool:
-    """Whether pooling each layer first and folding then gives the same.
+    """Return whether pooling each layer first and folding then gives the same.
 
     Choosing one row commutes with every fold, a sum with linear folds, and a maximum with a maximum.
     """

@@ -1,4 +1,4 @@
-"""What has layers, before any are selected, and other things that stand where a feature should."""
+"""Sources whose layers are not selected yet, and descriptions of other values in a feature's place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from layertap.features.indexing import Layered
 
 
 class Unselected(ABC):
-    """What has layers, before any are selected."""
+    """Source with layers of which none is selected yet; any use of it says how to select."""
 
     __slots__ = ()
 
@@ -25,7 +25,7 @@ class Unselected(ABC):
 
     @property
     def advice(self) -> str:
-        """What to write in its place."""
+        """Advice on how to select layers."""
         name = self.layered.name
         return (
             f"{name} needs its layers: {name}[-1] (the last), {name}[-4:] (the last four), {name}[[1, 6]] (a list) or "
@@ -51,7 +51,7 @@ class Unselected(ABC):
 
 
 def described(value: object) -> str:
-    """What a wrong value is, for messages."""
+    """Describe a value that is no feature, for messages."""
     if isinstance(value, Unselected):
         return value.advice
     if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""What happens to captures afterwards, in numpy: folding, dividing, joining, normalising, storing.
+"""Finishes captures in numpy: folding, dividing, joining, normalising, storing.
 
 Shape letters: X rows of a value (N texts, or the tokens, words or spans of all of them), L layers, H hidden size,
 S segments, T packed tokens.
@@ -32,7 +32,7 @@ def finish(
     captures: Mapping[Capture, Floats],
     segments: Mapping[SegmentKind, Segments],
 ) -> dict[str, Array]:
-    """One feature's arrays from a backend's captures.
+    """Return one feature's arrays from a backend's captures.
 
     Args:
         plan: the plan whose program ran.
@@ -101,7 +101,7 @@ def _evaluate(
 
 
 def tapped(reading: Reading, captures: Mapping[Capture, Floats], segments: Mapping[SegmentKind, Segments]) -> Floats:
-    """A tap's value, float32 [X, H] or [X, L, H]: what the backend left to do of folding, reducing, dividing."""
+    """Return a tap's value, float32 [X, H] or [X, L, H]: what the backend left to do of folding, reducing, dividing."""
     tap = reading.tap
     parts = [captures[capture] for capture in reading.captures]
     if tap.attention is not None:
@@ -121,7 +121,7 @@ def tapped(reading: Reading, captures: Mapping[Capture, Floats], segments: Mappi
 
 
 def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
-    """One array a layer, each [X, H] -> [X, H], [X, L, H] where layers are kept, [X, L * H] where joined."""
+    """Return one array a layer, each [X, H] -> [X, H], [X, L, H] where layers are kept, [X, L * H] where joined."""
     if tap.stacked:
         return np.stack(parts, axis=1)
     if tap.fold == "concat":
@@ -146,7 +146,7 @@ def select_heads(maps: Floats, tap: Tap, lengths: npt.NDArray[np.int64]) -> Floa
 
 
 def stack_maps(parts: Sequence[Floats], lengths: npt.NDArray[np.int64]) -> Floats:
-    """One array [M] a layer, text after text -> [L * M]: text after text, all layers of each."""
+    """Return one array [M] a layer, text after text -> [L * M]: text after text, all layers of each."""
     if len(lengths) == 1 or len(parts) == 1:
         return np.concatenate(parts)
     ends = np.cumsum(np.square(lengths)) * (len(parts[0]) // int(np.square(lengths).sum()))
@@ -274,7 +274,7 @@ def _times(value: Floats, weight: Floats) -> Floats:
 
 
 def activate(value: Floats, activation: DenseActivation) -> Floats:
-    """An activation of torch.nn, number by number."""
+    """Return an activation of torch.nn, number by number."""
     match activation:
         case "identity":
             return value

@@ -1,1 +1,1 @@
-"""What an architecture is, as data; nothing here computes."""
+"""Architectures as data; nothing here computes."""

@@ -39,7 +39,7 @@ def absolute_post_norm(
     intermediate_size: int = 3072,
     factorised: bool = False,
 ) -> EncoderSpec:
-    """The spec of a BERT-like config; the keyword values are the defaults of the family's config class.
+    """Return the spec of a BERT-like config; the keyword values are the defaults of the family's config class.
 
     Args:
         config: the model's.

@@ -10,7 +10,7 @@ from layertap.errors import ConfigError, UnsupportedModelError
 
 MAX_SIZE = 2**31 - 1
 MAX_LAYERS = 10_000
-"""Of families whose specs say something of each layer."""
+"""Layers at most in families whose specs hold something for each layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +26,18 @@ class ConfigReader:
     file: str = "config.json"
 
     def with_defaults(self, defaults: Mapping[str, Any]) -> ConfigReader:
-        """The same config with values for fields that it does not state."""
+        """Return a config with values for fields that this one does not state."""
         return ConfigReader({**defaults, **self.values}, self.file)
 
     def fail(self, field: str, expected: str) -> ConfigError:
-        """The error for a field with an impossible value."""
-        found = short(self.values[field]) if field in self.values else "nothing"
-        return ConfigError(f"{self.file}: {field}: expected {expected}, found {found}")
+        """Return the error for a field with an impossible value."""
+        shown = short(self.values[field]) if field in self.values else "nothing"
+        return ConfigError(f"{self.file}: {field}: expected {expected}, found {shown}")
 
     def name_of(self, *names: str) -> str:
-        """The first of a field's names that the file states, or the last one; what it says twice has to be the same."""
+        """Return the first of a field's names that the file states, or the last one; what it says twice has to be the
+        same.
+        """
         stated = [name for name in names if self.values.get(name) is not None]
         for other in stated[1:]:
             if self.values[other] != self.values[stated[0]]:
@@ -43,38 +45,38 @@ class ConfigReader:
         return next(iter(stated), next((name for name in names if name in self.values), names[-1]))
 
     def size(self, field: str, default: int | None = None, *, minimum: int = 1, maximum: int = MAX_SIZE) -> int:
-        """A whole number from `minimum` to `maximum`."""
+        """Return a whole number from `minimum` to `maximum`."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
             raise self.fail(field, f"a whole number from {minimum} to {maximum}")
         return value
 
     def number(self, field: str, default: float, *, low: float, high: float) -> float:
-        """A number with `low <= number <= high`."""
+        """Return a number with `low <= number <= high`."""
         value = self.values.get(field, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise self.fail(field, f"a number from {low} to {high}")
         return float(value)
 
     def fraction(self, field: str, default: float) -> float:
-        """A number from 0 to 1, such as a dropout probability or the eps of a norm."""
+        """Return a number from 0 to 1, such as a dropout probability or the eps of a norm."""
         return self.number(field, default, low=0.0, high=1.0)
 
     def flag(self, field: str, default: bool) -> bool:
-        """True or false."""
+        """Return a field that must be true or false."""
         value = self.values.get(field, default)
         if not isinstance(value, bool):
             raise self.fail(field, "true or false")
         return value
 
     def optional_id(self, field: str, default: int | None) -> int | None:
-        """A token id, or None where the file says null."""
+        """Return a token id, or None where the file says null."""
         if self.values.get(field, default) is None:
             return None
         return self.size(field, default, minimum=0)
 
     def one_of(self, field: str, default: str, allowed: Mapping[str, Any]) -> Any:
-        """The meaning in `allowed` of a field with a fixed set of values."""
+        """Return the meaning in `allowed` of a field with a fixed set of values."""
         value = self.values.get(field, default)
         if not isinstance(value, str) or value not in allowed:
             raise self.fail(field, "one of " + ", ".join(allowed))
@@ -87,6 +89,6 @@ class ConfigReader:
 
 
 def short(value: Any) -> str:
-    """A value as messages show it: its repr, cut to 80 characters."""
+    """Return a value as messages show it: its repr, cut to 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."

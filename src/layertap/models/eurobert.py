@@ -50,10 +50,10 @@ def _eurobert(config: ConfigReader) -> EncoderSpec:
 def _key_value_heads(config: ConfigReader, heads: int) -> int:
     if config.values.get("num_key_value_heads") is None:
         return heads
-    found = config.size("num_key_value_heads")
-    if heads % found:
+    key_value_heads = config.size("num_key_value_heads")
+    if heads % key_value_heads:
         raise config.fail("num_key_value_heads", f"a divisor of num_attention_heads ({heads})")
-    return found
+    return key_value_heads
 
 
 EUROBERT = Architecture(

@@ -45,7 +45,7 @@ def heads_of(
 
 
 def pad_id_of(config: ConfigReader, *, vocab_size: int, default: int | None) -> int | None:
-    """The padding id, a row of the word table, or None: there is none."""
+    """Return the padding id, a row of the word table, or None: there is none."""
     pad = config.optional_id("pad_token_id", default)
     if pad is not None and pad >= vocab_size:
         raise config.fail("pad_token_id", f"an id below vocab_size ({vocab_size})")

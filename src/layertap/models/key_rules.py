@@ -21,11 +21,11 @@ class KeyRule:
     canonical: str
 
     def to_canonical(self, key: str) -> str | None:
-        """The key with its stored form replaced by the canonical one, or None where the rule does not apply."""
+        """Return the key with its stored form replaced by the canonical one, or None where the rule does not apply."""
         return _rename(key, self.stored, self.canonical)
 
     def to_stored(self, key: str) -> str | None:
-        """The way back."""
+        """Return the key with its canonical form replaced by the stored one, or None where the rule does not apply."""
         return _rename(key, self.canonical, self.stored)
 
 
@@ -49,7 +49,7 @@ class SplitRule:
         return None if None in names else tuple(name for name in names if name is not None)
 
     def to_fused(self, name: str) -> tuple[str, int] | None:
-        """The fused key that a canonical name is a part of, and which part."""
+        """Return the fused key that a canonical name is a part of, and which part."""
         for i, part in enumerate(self.parts):
             key = _rename(name, part, self.fused)
             if key is not None:
@@ -58,10 +58,10 @@ class SplitRule:
 
 
 def _rename(key: str, old: str, new: str) -> str | None:
-    found = _pattern(old).fullmatch(key)
-    if found is None:
+    match = _pattern(old).fullmatch(key)
+    if match is None:
         return None
-    parts = found.groupdict()
+    parts = match.groupdict()
     return new.replace("#", parts.get("number", "#")).replace("*", parts.get("rest", "*"))
 
 

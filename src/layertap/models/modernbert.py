@@ -79,7 +79,7 @@ def _global_layers(config: ConfigReader, layers: int) -> list[bool]:
 
 
 def _window(config: ConfigReader) -> int:
-    """The largest distance in a local layer: half of `local_attention`, itself included."""
+    """Return the largest distance in a local layer: half of `local_attention`, itself included."""
     window = config.size("local_attention", 128) // 2
     # transformers 5 takes it as another name of the same number
     config.refuse_unless("sliding_window", (window,), f"expected half of local_attention, {window}")
@@ -87,7 +87,7 @@ def _window(config: ConfigReader) -> int:
 
 
 def _thetas(config: ConfigReader, head_size: int) -> tuple[float, float]:
-    """The rotary bases of global and of local layers."""
+    """Return the rotary bases of global and of local layers."""
 
     def said(field: str, settings: object, theta: float) -> float:
         return rope_of(config, field, settings, theta=theta, head_size=head_size, types=("default",)).theta

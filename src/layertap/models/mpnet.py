@@ -11,7 +11,7 @@ from layertap.models.positions import PositionTable, RelativeBias
 from layertap.models.spec import Architecture, EncoderSpec
 
 PADDING_ID = 1
-"""Of words and positions, in transformers' class whatever the config says."""
+"""Padding id of words and positions, fixed in transformers' class whatever the config says."""
 BUCKETS = 32
 MAX_DISTANCE = 128
 

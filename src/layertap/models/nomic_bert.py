@@ -45,7 +45,7 @@ class _Fields:
         self.own = any(field in config.values for field in OWN)
 
     def default(self, value: Any, own: Any) -> Any:
-        """A default, which is another one in the own spelling."""
+        """Return a default, which is another one in the own spelling."""
         return own if self.own else value
 
 
@@ -113,10 +113,10 @@ def _activation(fields: _Fields) -> tuple[Activation, bool]:
         return activation, True
     if "rotary_emb_fraction" not in config.values:  # its own default is 0: a table of learned positions
         raise config.fail("rotary_emb_fraction", "1.0")
-    found: tuple[Activation, bool] = config.one_of("activation_function", "", OWN_ACTIVATIONS)
-    if "hidden_act" in config.values and config.one_of("hidden_act", "", ACTIVATIONS) != found[0]:
-        raise config.fail("hidden_act", f"that of activation_function ({found[0]})")
-    return found
+    own: tuple[Activation, bool] = config.one_of("activation_function", "", OWN_ACTIVATIONS)
+    if "hidden_act" in config.values and config.one_of("hidden_act", "", ACTIVATIONS) != own[0]:
+        raise config.fail("hidden_act", f"that of activation_function ({own[0]})")
+    return own
 
 
 def _intermediate_size(fields: _Fields, hidden_size: int, gated: bool) -> int:
@@ -159,7 +159,7 @@ def _rope(fields: _Fields, head_size: int) -> Rope:
 
 
 def _max_length(fields: _Fields, rope: Rope) -> int:
-    """The longest sequence whose numbers do not depend on the rest of its batch.
+    """Return the longest sequence whose numbers do not depend on the rest of its batch.
 
     Scaling that begins beyond a length (dynamic NTK) follows the longest sequence of a batch, and in the models' own
     code of all batches so far; up to that length it does nothing.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PositionTable:
-    """Learned absolute positions.
+    """Table of learned absolute positions.
 
     Attributes:
         rows: rows of the table (`max_position_embeddings`).
@@ -69,7 +69,7 @@ class RelativeBias:
     max_distance: int
 
     def buckets_of(self, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """The bucket of each distance, key minus query (Raffel et al. 2020, as transformers counts them)."""
+        """Return the bucket of each distance, key minus query (Raffel et al. 2020, as transformers counts them)."""
         half = self.buckets // 2
         exact = half // 2
         far = np.abs(distances)
@@ -109,11 +109,11 @@ class Disentangled:
 
     @property
     def span(self) -> int:
-        """Vectors on either side."""
+        """Number of vectors on either side of distance 0."""
         return self.buckets or self.max_distance
 
     def vectors_of(self, distances: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Which vector each distance has, query minus key, as transformers counts them."""
+        """Return the index of each distance's vector (query minus key), as transformers counts them."""
         buckets = distances
         if self.buckets is not None:
             middle = self.buckets // 2
@@ -129,7 +129,7 @@ class Disentangled:
 
     @property
     def terms(self) -> int:
-        """Of a score."""
+        """Number of terms that a score adds up."""
         return 1 + self.content_to_position + self.position_to_content
 
 

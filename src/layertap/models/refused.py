@@ -232,7 +232,9 @@ def refuse_by_name(config: ConfigReader) -> None:
 
 
 def is_class_of(family: str, name: str) -> bool:
-    """Whether a class, with or without its module in front, is one of a family's: its model, or one with a head."""
+    """Return whether a class, with or without its module in front, is one of a family's: its model, or one with a
+    head.
+    """
     bare = name.rpartition(".")[2]
     return bare.startswith(family) and CLASS_END.fullmatch(bare, len(family)) is not None
 
@@ -265,7 +267,7 @@ def refuse_foreign_code(config: ConfigReader, model_type: str) -> None:
 
 
 def _strings(value: object) -> list[str]:
-    """The texts in a value of the shapes that `architectures` and `auto_map` have, however nested."""
+    """Return the texts in a value of the shapes that `architectures` and `auto_map` have, however nested."""
     if isinstance(value, str):
         return [value]
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

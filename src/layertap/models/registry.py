@@ -1,4 +1,4 @@
-"""Which architecture a config belongs to: one literal table."""
+"""Finds the architecture of a config in one literal table."""
 
 from __future__ import annotations
 
@@ -54,15 +54,15 @@ CLASS_PREFIXES: dict[str, str] = {
 
 
 def architecture(name: str) -> Architecture:
-    """The row of a `model_type` that the table holds."""
+    """Return the row of a `model_type` that the table holds."""
     module, row = ARCHITECTURES[name].split(":")
-    found = getattr(import_module(f"layertap.models.{module}"), row)
-    assert isinstance(found, Architecture)
-    return found
+    architecture = getattr(import_module(f"layertap.models.{module}"), row)
+    assert isinstance(architecture, Architecture)
+    return architecture
 
 
 def architecture_of(config: ConfigReader) -> Architecture:
-    """The architecture of a `config.json`.
+    """Return the architecture of a `config.json`.
 
     Raises:
         UnsupportedModelError: an architecture that layertap does not run, by name.

@@ -1,4 +1,4 @@
-"""What configs say of rotary angles, and which of it is refused."""
+"""Reads the rotary settings of configs, and refuses those that are not computed."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def rotated_heads_of(
 
 
 def base_of(config: ConfigReader, field: str, default: float) -> float:
-    """The base that a field states."""
+    """Return the base that a field states."""
     return config.number(field, default, low=1.0, high=LARGEST)
 
 
 def read_rope(config: ConfigReader, *, theta: float, head_size: int, types: tuple[RopeType, ...]) -> Rope:
-    """What a config says in `rope_parameters`, or in `rope_theta` and `rope_scaling` before that.
+    """Read `rope_parameters`, or `rope_theta` and `rope_scaling` of older configs.
 
     Args:
         config: the model's.
@@ -70,16 +70,16 @@ def read_rope(config: ConfigReader, *, theta: float, head_size: int, types: tupl
         raise config.fail("rope_scaling", "nothing beside rope_parameters, or the same")
     field, settings = ("rope_scaling", old) if old else ("rope_parameters", new)
     outer = base_of(config, "rope_theta", theta)
-    found = rope_of(config, field, settings, theta=outer, head_size=head_size, types=types)
+    rope = rope_of(config, field, settings, theta=outer, head_size=head_size, types=types)
     if "rope_theta" in config.values and settings and settings.get("rope_theta", outer) != outer:
         raise config.fail("rope_theta", f"that of {field} ({short(settings['rope_theta'])}), or one of the two only")
-    return found
+    return rope
 
 
 def rope_of(
     config: ConfigReader, field: str, settings: object, *, theta: float, head_size: int, types: tuple[RopeType, ...]
 ) -> Rope:
-    """What one object of rotary settings says.
+    """Read one object of rotary settings.
 
     Args:
         config: the model's.
@@ -121,12 +121,12 @@ def rope_of(
 def _kind(inner: ConfigReader, types: tuple[RopeType, ...]) -> RopeType:
     stated = inner.values
     field = "rope_type" if "rope_type" in stated else "type"  # `type` before transformers 4.45
-    found = stated.get(field, "default")
-    kind = next((kind for kind in types if kind == found), None)
+    scaling = stated.get(field, "default")
+    kind = next((kind for kind in types if kind == scaling), None)
     if kind is None:
         raise UnsupportedModelError(
-            f"{inner.file}: {field} is {short(found)}: of rotary scaling, this family computes {', '.join(types)}"
+            f"{inner.file}: {field} is {short(scaling)}: of rotary scaling, this family computes {', '.join(types)}"
         )
-    if stated.get("type", found) != found:
-        raise inner.fail("type", f"what rope_type says ({short(found)})")
+    if stated.get("type", scaling) != scaling:
+        raise inner.fail("type", f"what rope_type says ({short(scaling)})")
     return kind

@@ -1,4 +1,4 @@
-"""What a sentence-transformers folder says of itself, as data."""
+"""Sentence embeddings that sentence-transformers folders declare, as data."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Dense:
 
     @property
     def size(self) -> int:
-        """D."""
+        """Size D of the vectors after this step."""
         return len(self.weight)
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class LayerNorm:
 
     @property
     def size(self) -> int:
-        """D."""
+        """Size D of the vectors after this step."""
         return len(self.weight)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class LayerNorm:
 
 
 SentenceStep: TypeAlias = Dense | LayerNorm | Literal["normalize"]
-"""What happens to the pooled vector; `normalize` scales it to length 1."""
+"""Step after the pooling; `normalize` scales the vector to length 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an architecture is, as data that backends interpret.
+"""Architectures as data that backends interpret.
 
 Canonical weight names are those of transformers' `BertModel` (`encoder.layer.0.attention.self.query.weight`);
 `EncoderSpec.parameters` lists them. Beyond BERT's there are
@@ -136,12 +136,12 @@ class EncoderSpec:
 
     @property
     def head_size(self) -> int:
-        """D."""
+        """Size D of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
     @property
     def score_scale(self) -> float:
-        """What scores are multiplied by: one over the root of D, or of D times the terms of a score."""
+        """Factor of attention scores: one over the root of D, or of D times the number of terms in a score."""
         terms = self.relative.terms if isinstance(self.relative, Disentangled) else 1
         return float((self.head_size * terms) ** -0.5)
 
@@ -176,15 +176,15 @@ class EncoderSpec:
         return isinstance(self.relative, Disentangled) and isinstance(self.positions, PlainPositions)
 
     def block_of(self, layer: int) -> int:
-        """The block of weights that layer 0..L-1 uses."""
+        """Return the block of weights that layer 0..L-1 uses."""
         return self.blocks[layer] if self.blocks else layer
 
     def theta_of(self, layer: int) -> float | None:
-        """The rotary base of layer 0..L-1, or None: no rotation."""
+        """Return the rotary base of layer 0..L-1, or None: no rotation."""
         return self.rotary_thetas[layer] if self.rotary_thetas else None
 
     def window_of(self, layer: int) -> int | None:
-        """The largest distance at which tokens of layer 0..L-1 attend, or None: any."""
+        """Return the largest distance at which tokens of layer 0..L-1 attend, or None: any."""
         return self.windows[layer] if self.windows else None
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
@@ -248,7 +248,7 @@ class EncoderSpec:
         return shapes
 
     def block_norms(self, block: int) -> tuple[str, ...]:
-        """Names of a block's norms inside it."""
+        """Return names of a block's norms inside it."""
         if self.norm_position == "post":
             return "attention.output.LayerNorm", "output.LayerNorm"
         return ("attention.LayerNorm", "LayerNorm") if block > 0 or self.first_attention_norm else ("LayerNorm",)

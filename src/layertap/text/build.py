@@ -166,10 +166,10 @@ def _add_tokens(backend: Tokenizer, setup: Setup) -> None:
     for token_id, token in new.items():
         # The library hands out the next free id, whatever was declared. (Of a token that the vocabulary holds, the
         # vocabulary's id is right, as for transformers: settings are often copied from a relative.)
-        if (found := backend.token_to_id(token.content)) != token_id:
+        if (actual_id := backend.token_to_id(token.content)) != token_id:
             raise TokenizerError(
                 f"{settings.files[0].parent}: token {short(token.content)} is declared as id {token_id}, and the "
-                f"vocabulary leads to {found}; vocabulary and settings are not of one tokenizer"
+                f"vocabulary leads to {actual_id}; vocabulary and settings are not of one tokenizer"
             )
 
 

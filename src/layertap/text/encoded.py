@@ -49,7 +49,7 @@ class EncodedText:
         return len(self.input_ids)
 
     def limited(self, max_length: int, side: Side = "right") -> EncodedText:
-        """The text cut to at most `max_length` tokens, the template's special tokens kept.
+        """Return the text cut to at most `max_length` tokens, the template's special tokens kept.
 
         A pair is cut longest first, as transformers does with `truncation="longest_first"`: the longer text until
         both are equally long, then both.
@@ -95,7 +95,7 @@ class EncodedText:
         )
 
     def windowed(self, window: Window) -> EncodedText:
-        """The template around the content tokens `window.begin` to `window.end`.
+        """Return the template around the content tokens `window.begin` to `window.end`.
 
         Counts of what was cut, typed and replaced stay those of the whole text.
 
@@ -111,7 +111,7 @@ class EncodedText:
         return replace(self, **self._rows(keep), content=(begin, begin + window.end - window.begin))
 
     def _rows(self, keep: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        """The arrays that hold one row a token, at the rows to keep."""
+        """Return the arrays that hold one row a token, at the rows to keep."""
         arrays = {
             "input_ids": self.input_ids,
             "token_type_ids": self.token_type_ids,
@@ -122,7 +122,7 @@ class EncodedText:
 
 
 def _longest_first(lengths: Sequence[int], room: int) -> list[int]:
-    """How many tokens each text keeps where they have `room` together, as the tokenizers library shares it."""
+    """Return how many tokens each text keeps where they have `room` together, as the tokenizers library shares it."""
     if sum(lengths) <= room:
         return list(lengths)
     if len(lengths) == 1:

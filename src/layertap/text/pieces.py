@@ -39,7 +39,7 @@ WHITESPACE_SPLITTERS = ("BertPreTokenizer", "WhitespaceSplit", "Whitespace")
 
 
 def pieces_of(text: str, size: int) -> Iterator[str]:
-    """The text in pieces of `size` characters and as many more as it takes to the next place to cut."""
+    """Yield the text in pieces of `size` characters and as many more as it takes to the next place to cut."""
     begin = 0
     while (cut := CUT.search(text, begin + size)) is not None:
         yield text[begin : cut.start()]
@@ -48,7 +48,7 @@ def pieces_of(text: str, size: int) -> Iterator[str]:
 
 
 def joined(parts: Sequence[EncodedText], pieces: Sequence[str]) -> EncodedText:
-    """The whole text, of its encoded pieces."""
+    """Return the whole text, of its encoded pieces."""
     first, last = parts[0], parts[-1]
     begin = first.content[0]
     own = [part.input_ids[slice(*part.content)] for part in parts]
@@ -73,7 +73,7 @@ def joined(parts: Sequence[EncodedText], pieces: Sequence[str]) -> EncodedText:
 
 
 def may_be_cut(backend: Tokenizer) -> bool:
-    """Whether a text's tokens are those of its pieces."""
+    """Return whether a text's tokens are those of its pieces."""
     return (
         _normalizes_locally(_state(backend.normalizer))
         and _splits_at_spaces(_state(backend.pre_tokenizer))
@@ -115,7 +115,7 @@ def _keeps_offsets(state: dict[str, Any]) -> bool:
 
 
 def _reaches_over(token: AddedToken) -> bool:
-    """Whether an added token may hold or swallow the space where a text is cut."""
+    """Return whether an added token may hold or swallow the space where a text is cut."""
     content = token.content
     if any(map(str.isspace, content)):
         return not (content.isspace() and len(content) > 1)  # a run of spaces is not cut

@@ -115,7 +115,9 @@ def _is_known(step: dict[str, Any]) -> bool:
 
 
 def _growth(step: dict[str, Any]) -> float:
-    """How many times longer a text of some characters may become by a step; what a match matches is not counted."""
+    """Return how many times longer a text of some characters may become by a step; what a match matches is not
+    counted.
+    """
     if step["type"] == "Replace":
         pattern = step["pattern"].get("String", "")
         return max(1.0, len(step["content"]) / max(1, len(pattern)))

@@ -1,4 +1,4 @@
-"""What the JSON files beside a vocabulary say: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
+"""Reads the JSON files beside a vocabulary: `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`.
 
 They are read in transformers' order of precedence (`PreTrainedTokenizerBase._from_pretrained`, 5.x): a config with
 `added_tokens_decoder` is complete in itself; without it the two older files are read too, and
@@ -50,14 +50,14 @@ class TokenizerSettings:
     files: tuple[Path, ...]
 
     def flag(self, name: str, default: bool) -> bool:
-        """A field of `tokenizer_config.json` that is true or false."""
+        """Return a field of `tokenizer_config.json` that is true or false."""
         value = self.values.get(name, default)
         if not isinstance(value, bool):
             raise TokenizerError(f"{self.files[0]}: {name}: expected true or false, found {short(value)}")
         return value
 
     def optional_flag(self, name: str) -> bool | None:
-        """A field that is true, false or null (also where it is absent)."""
+        """Return a field that is true, false or null (also where it is absent)."""
         return None if self.values.get(name) is None else self.flag(name, False)
 
 
@@ -97,7 +97,7 @@ def read_settings(folder: Path) -> TokenizerSettings:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds one object; the error names file, line and column."""
+    """Return a JSON file that holds one object; the error names file, line and column."""
     data = read_whole(path, error=TokenizerError)
     if pointer := pointer_in_place(path, data):
         raise TokenizerError(pointer)
@@ -128,7 +128,7 @@ def _token(value: Any, field: str, path: Path, *, special: bool | None = None) -
 
 
 def _is_content(value: Any) -> bool:
-    """A text that is not empty and, without lone surrogates, one that the library takes."""
+    """Return a text that is not empty and, without lone surrogates, one that the library takes."""
     return isinstance(value, str) and value != "" and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 

@@ -1,4 +1,4 @@
-"""What tokenizer classes of transformers 5 do, each as a few functions: `Style` and the table of classes.
+"""Tokenizer classes of transformers 5, each as a few functions: `Style` and the table of classes.
 
 Those in `STYLES` take vocabulary and added tokens from files, and set normalizer, pre-tokenizer and template
 themselves, from `tokenizer_config.json` and their defaults.
@@ -53,7 +53,7 @@ ROBERTA_TOKENS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Setup:
-    """What a style works from.
+    """Settings and special tokens that a style builds a tokenizer from.
 
     Attributes:
         settings: what the JSON files say.
@@ -68,7 +68,7 @@ class Setup:
     mask_lstrip: bool = False
 
     def id_of(self, backend: Tokenizer, token: str) -> int:
-        """The id of a special token that has been added."""
+        """Return the id of a special token that has been added."""
         token_id = backend.token_to_id(token)
         assert token_id is not None
         return token_id
@@ -76,7 +76,7 @@ class Setup:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Style:
-    """What a tokenizer class of transformers does.
+    """Construction of a tokenizer as one class of transformers does it.
 
     Attributes:
         model: the vocabulary's kind; a `tokenizer.json` of another kind is used as it stands.
@@ -263,7 +263,7 @@ def _albert_pipeline(backend: Tokenizer, setup: Setup) -> None:
 
 
 def albert_normalizer(stored: Any, *, lower_case: bool, keep_accents: bool) -> normalizers.Normalizer:
-    """What `AlbertTokenizer` does to a text first, with SentencePiece's table out of a stored normalizer."""
+    """Build the normalizer of `AlbertTokenizer`, with SentencePiece's table from a stored normalizer."""
     steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     if not keep_accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]

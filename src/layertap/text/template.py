@@ -1,4 +1,4 @@
-"""What a tokenizer's template puts around a text, and around the two texts of a pair."""
+"""Special tokens that a tokenizer's template puts around a text, and around the two texts of a pair."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Template:
         return (*self.prefix, *self.between, *self.suffix)
 
     def contents(self, length: int, first: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Rows of both texts in a pair of `length` tokens, `first` of them the first text's."""
+        """Return rows of both texts in a pair of `length` tokens, `first` of them the first text's."""
         begin = len(self.prefix)
         behind = begin + first + len(self.between)
         return (begin, begin + first), (behind, length - len(self.suffix))
 
     @classmethod
     def of_text(cls, backend: Tokenizer, path: Path) -> Template:
-        """The template of a single text; `path` names the tokenizer in errors."""
+        """Return the template of a single text; `path` names the tokenizer in errors."""
         encoding = guarded(f"{path}: its template is not usable", lambda: backend.post_process(_probe()))
         own = _own(encoding)
         if len(own) != 1:
@@ -49,7 +49,7 @@ class Template:
 
     @classmethod
     def of_pair(cls, backend: Tokenizer, path: Path) -> Template:
-        """The template of a pair."""
+        """Return the template of a pair."""
         encoding = guarded(
             f"{path}: its template for pairs is not usable", lambda: backend.post_process(_probe(), _probe())
         )
@@ -69,7 +69,7 @@ class Template:
 
 
 def _probe() -> Encoding:
-    """A made-up token goes through the post-processor alone, so that no vocabulary can drop it."""
+    """Return a made-up token goes through the post-processor alone, so that no vocabulary can drop it."""
     from tokenizers import Tokenizer
     from tokenizers.models import WordLevel
 

@@ -127,7 +127,7 @@ class TextTokenizer:
         return len(self.prefix) + len(self.suffix)
 
     def lowercased(self) -> TextTokenizer:
-        """The same tokenizer with lower-casing before every other step, as sentence-transformers' `do_lower_case`.
+        """Return a tokenizer that lower-cases before every other step, as sentence-transformers' `do_lower_case`.
 
         Special tokens typed in a text are still found as they are written.
         """
@@ -290,8 +290,8 @@ class TextTokenizer:
         (encoding,) = self._guarded(lambda items: [self.backend.encode(items[0])], [text])
         return sum(
             text[begin:end].strip() == token
-            for found, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
-            if found == token_id
+            for i, (begin, end) in zip(encoding.ids, encoding.offsets, strict=True)
+            if i == token_id
         )
 
 
@@ -312,7 +312,7 @@ class _Spaced:
 
 
 def _with_leading_space(backend: Tokenizer) -> Tokenizer:
-    """The tokenizer with `add_prefix_space` on, where it is byte-level; any other as it is.
+    """Return the tokenizer with `add_prefix_space` on, where it is byte-level; any other as it is.
 
     Of several pre-tokenizers only the first can do it: what follows works on pieces of words.
     """
@@ -368,7 +368,9 @@ def _checked_words(words: Sequence[Sequence[str]]) -> list[Item]:
 
 
 def _without_surrogates(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
-    """The items with U+FFFD for each lone surrogate (one character for one: offsets stay right), and how many."""
+    """Return the items with U+FFFD for each lone surrogate (one character for one: offsets stay right), and how
+    many.
+    """
     clean: list[Item] = []
     counts: list[int] = []
     for item in items:
@@ -388,7 +390,7 @@ def _pair_ids(backend: Tokenizer, path: Path) -> tuple[int, ...]:
 
 
 def _unknown(backend: Tokenizer, special_ids: frozenset[int]) -> dict[str, int]:
-    """The special token that the vocabulary's model gives for what it does not know, and its id."""
+    """Return the special token that the vocabulary's model gives for what it does not know, and its id."""
     model: Any = backend.model
     token = getattr(model, "unk_token", None)
     ids: Sequence[int | None]

@@ -33,7 +33,7 @@ class RecordUnits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnitFinder:
-    """Which units are wanted, and what a word is.
+    """Finder of the words and spans of records, as rows of their tokens.
 
     Attributes:
         words, spans: whether they are wanted.
@@ -45,7 +45,7 @@ class UnitFinder:
     pattern: re.Pattern[str] | None = None
 
     def find(self, record: Record, text: EncodedText, *, shift: int = 0) -> RecordUnits:
-        """The units of a record.
+        """Return the units of a record.
 
         Args:
             record: its spans have been checked (`check`).

@@ -70,7 +70,7 @@ def plan_windows(num_tokens: int, *, capacity: int, overlap: int, edges: npt.NDA
 
 
 def _with_long_words_open(edges: npt.NDArray[np.bool_], capacity: int) -> npt.NDArray[np.bool_]:
-    """The edges, and every token of the words that are longer than a window."""
+    """Return the edges, and every token of the words that are longer than a window."""
     places = np.flatnonzero(edges)
     lengths = np.diff(places)
     inside: npt.NDArray[np.bool_] = np.repeat(lengths > capacity, lengths)

@@ -31,7 +31,7 @@ def pattern_words(text: str, pattern: re.Pattern[str]) -> IntArray:
 
 
 def rows_under(ranges: IntArray, offsets: IntArray) -> IntArray:
-    """The tokens whose characters overlap each range: from the first such token to the last.
+    """Return the tokens whose characters overlap each range: from the first such token to the last.
 
     A token may belong to several ranges; one without characters (the template's, or one that stands for a space
     that is not in the text) belongs to none.
@@ -50,10 +50,10 @@ def rows_under(ranges: IntArray, offsets: IntArray) -> IntArray:
     else:
         first = np.searchsorted(ends, ranges[:, 0], side="right")
         last = np.searchsorted(begins, ranges[:, 1], side="left") - 1
-    found = (first <= last) & (ranges[:, 0] < ranges[:, 1])
+    overlapping = (first <= last) & (ranges[:, 0] < ranges[:, 1])
     under = np.zeros((len(ranges), 2), dtype=np.int32)
-    under[found, 0] = rows[first[found]]
-    under[found, 1] = rows[last[found]] + 1
+    under[overlapping, 0] = rows[first[overlapping]]
+    under[overlapping, 1] = rows[last[overlapping]] + 1
     return under
 
 
@@ -87,7 +87,7 @@ def _of_runs(
     end: npt.NDArray[np.int64],
     empty: int,
 ) -> npt.NDArray[np.int64]:
-    """The operation (minimum or maximum) over `values[begin:end]` of each run; `empty` for an empty run."""
+    """Return the operation (minimum or maximum) over `values[begin:end]` of each run; `empty` for an empty run."""
     result = np.full(len(begin), empty)
     lengths = end - begin
     width = 1
@@ -102,7 +102,7 @@ def _of_runs(
 
 
 def rows_of_words(word_ids: IntArray, num_words: int) -> IntArray:
-    """The tokens of each given word.
+    """Return the tokens of each given word.
 
     Args:
         word_ids: int32 [T], ascending but for the -1 of tokens that belong to no word.
@@ -115,10 +115,10 @@ def rows_of_words(word_ids: IntArray, num_words: int) -> IntArray:
     words = word_ids[rows]
     first = np.searchsorted(words, np.arange(num_words), side="left")
     last = np.searchsorted(words, np.arange(num_words), side="right") - 1
-    found = first <= last
+    overlapping = first <= last
     under = np.zeros((num_words, 2), dtype=np.int32)
-    under[found, 0] = rows[first[found]]
-    under[found, 1] = rows[last[found]] + 1
+    under[overlapping, 0] = rows[first[overlapping]]
+    under[overlapping, 1] = rows[last[overlapping]] + 1
     return under
 
 

@@ -70,7 +70,7 @@ class StoredArray:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes."""
+        """Number of bytes in the array."""
         return self.dtype.itemsize * math.prod(self.shape)
 
     def rows(self, begin: int, end: int) -> Array:
@@ -102,7 +102,7 @@ class CompressedBytes:
         return CompressedBytes(lambda: bytearray(self.read()[begin:end]))
 
     def read(self) -> memoryview:
-        """Return the bytes."""
+        """Return the decompressed bytes of the array."""
         if self._data is None:
             self._data = memoryview(self._load())
         return self._data
@@ -168,7 +168,7 @@ class ArrayStorage(Storage):
         return max(1, self.num_records * BLOCK_BYTES // max(1, self._arrays[name].nbytes))
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files behind the arrays."""
         for file in self._files:
             file.close()
 

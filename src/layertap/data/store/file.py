@@ -55,7 +55,7 @@ class FeatureFile:
         return self._ids
 
     def record(self, id: object) -> dict[str, Array]:  # noqa: A002 - the field's name
-        """The record with an id, as `file[i]` gives it. The first call reads all ids.
+        """Return the record with an id, as `file[i]` gives it. The first call reads all ids.
 
         Raises:
             KeyError: there is no such id.
@@ -107,7 +107,7 @@ class FeatureFile:
         self.close()
 
     def close(self) -> None:
-        """Lets the file go; a second call does nothing."""
+        """Close the file; a second call does nothing."""
         self._storage.close()
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -67,18 +67,15 @@ class ParquetStorage(Storage):
         self.features = {schema.name: schema for schema in self._feature_schemas()}
 
     def _read(self, name: str, begin: int, end: int) -> Feature:
-        """Records `begin:end` of a feature, a copy."""
         schema = self.features[name]
         pieces = [cut(self._feature(schema, group), first, last) for group, first, last in self._groups(begin, end)]
         return join(schema, pieces)
 
     def _read_rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
-        """Input row numbers."""
         parts = [self._column(group, ROW).to_numpy()[b:e] for group, b, e in self._groups(begin, end)]
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def _read_ids(self, begin: int, end: int) -> list[Any]:
-        """Ids of records `begin:end`."""
         return [
             value
             for group, first, last in self._groups(begin, end)
@@ -86,18 +83,18 @@ class ParquetStorage(Storage):
         ]
 
     def block_records(self, name: str) -> int:  # noqa: ARG002 - row groups are of all columns
-        """About a row group."""
+        """Return about how many records a row group has."""
         return max(1, self.num_records // max(1, len(self._ends) - 1))
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and drop what is kept of it."""
         with self._lock:
             self._cache.clear()
             self._file.close()
             self._stored.close()
 
     def _groups(self, begin: int, end: int) -> list[tuple[int, int, int]]:
-        """The row groups that hold records `begin:end`, and which of each."""
+        """Return the row groups that hold records `begin:end`, with the range of records in each."""
         if begin >= end:
             return []
         first = int(np.searchsorted(self._ends, begin, side="right")) - 1
@@ -108,7 +105,7 @@ class ParquetStorage(Storage):
         ]
 
     def _feature(self, schema: FeatureSchema, group: int) -> Feature:
-        """A feature of a row group, views of its columns."""
+        """Return a feature of a row group, views of its columns."""
         column = self._column(group, schema.name)
         if schema.maps:
             sizes = self._column(group, schema.name + SHAPE).values.to_numpy().astype(np.int64)
@@ -150,7 +147,7 @@ class ParquetStorage(Storage):
         return column
 
     def _feature_schemas(self) -> list[FeatureSchema]:
-        """What features there are: columns without nulls, other than `row`."""
+        """List the schemas of the features: columns without nulls, other than `row`."""
         names = {field.name for field in self._schema if not field.nullable and field.name != ROW}
         shapes = {name for name in names if name.endswith(SHAPE) and name.removesuffix(SHAPE) in names}
         return [self._feature_schema(field) for field in self._schema if field.name in names - shapes]
@@ -177,7 +174,7 @@ class ParquetStorage(Storage):
         )
 
     def _leading(self, name: str) -> tuple[int, ...]:
-        """What stands before the token axes; not known of no records."""
+        """Return the sizes before the token axes; empty if there are no records."""
         if not self.num_records:
             return ()
         return tuple(self._column(0, name + SHAPE)[0].as_py()[:-2])
@@ -189,13 +186,13 @@ DTYPES = {"float": "float32", "halffloat": "float16", "string": "str"}
 
 def _leaves(schema: pa.Schema, paths: list[str]) -> dict[str, list[str]]:
     """Column -> paths of the file's columns that it consists of."""
-    found = {}
+    leaves = {}
     begin = 0
     for field in schema:
         end = begin + _count(field.type)
-        found[field.name] = paths[begin:end]
+        leaves[field.name] = paths[begin:end]
         begin = end
-    return found
+    return leaves
 
 
 def _count(type_: pa.DataType) -> int:

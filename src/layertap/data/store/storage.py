@@ -1,4 +1,4 @@
-"""What every format offers to those who read features back."""
+"""Interface of the storage formats that features are read back from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from layertap.errors import InputError, one_line
 from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
 
 BLOCK_BYTES = 8 << 20
-"""About what is read at once where many records are wanted."""
+"""Approximate size of a read where many records are wanted."""
 
 FOREIGN_ERRORS = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, EOFError, OSError, MemoryError)
 """Errors that numpy, zipfile and pyarrow raise on damaged bytes."""
@@ -63,23 +63,23 @@ class Storage(ABC):
 
     @abstractmethod
     def _read(self, name: str, begin: int, end: int) -> Feature:
-        """What `read` gives, where the file is whole."""
+        """Read records `begin:end` of a feature; foreign errors mean damage."""
 
     @abstractmethod
     def _read_rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
-        """What `rows` gives, where the file is whole."""
+        """Read the row numbers of records `begin:end`; foreign errors mean damage."""
 
     @abstractmethod
     def _read_ids(self, begin: int, end: int) -> list[Any]:
-        """What `ids` gives, where the file is whole."""
+        """Read the ids of records `begin:end`; foreign errors mean damage."""
 
     @abstractmethod
     def block_records(self, name: str) -> int:
-        """Records of a feature that are well read together."""
+        """Return how many records of a feature are best read together."""
 
     @abstractmethod
     def close(self) -> None:
-        """Lets the file go."""
+        """Close the file; later reads are refused."""
 
     @contextmanager
     def _damage(self, what: str) -> Iterator[None]:
@@ -100,7 +100,7 @@ def maps_of(values: Array, shapes: npt.NDArray[np.int64], leading: tuple[int, ..
 
 
 def _is_whole(feature: Feature, count: int) -> bool:
-    """Whether there are as many values as the records' ends and shapes say."""
+    """Return whether there are as many values as the records' ends and shapes say."""
     if len(feature) != count:
         return False
     if isinstance(feature, Ragged):
@@ -126,14 +126,14 @@ def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
 
 
 def unreadable(path: Path, reason: str) -> InputError:
-    """The one error of a file that cannot be read back."""
+    """Build the error for a file that cannot be read back."""
     return InputError(
         f"{path}: {one_line(reason)}; expected a whole Parquet, safetensors, npz or npy file that layertap wrote"
     )
 
 
 def feature_dtype(path: Path, name: str, dtype: str) -> Dtype:
-    """A dtype of `FeatureSchema`, or the error that it is none."""
+    """Return a dtype of `FeatureSchema`, or the error that it is none."""
     if dtype not in get_args(Dtype):
         raise unreadable(path, f"{name!r} holds {dtype}, which is no feature's")
     return cast(Dtype, dtype)
