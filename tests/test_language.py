@@ -36,6 +36,11 @@ FEWEST_WORDS = 4
 UNCONVERTED = (
     # native
     "src/layertap/backends/native",
+    # learn
+    "src/layertap/learn",
+    "src/layertap/cli/fit.py",
+    "src/layertap/cli/probe.py",
+    "src/layertap/cli/finetune.py",
 )
 
 
