@@ -134,7 +134,7 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command."""
+    """Runs `layertap finetune` with parsed options."""
     from layertap.backends.here import require_torch
     from layertap.learn.libraries import require_libraries
 
@@ -148,7 +148,7 @@ def run(options: argparse.Namespace) -> None:
 
     if options.threads is not None:
         set_num_threads(options.threads)
-    found = finetune(
+    result = finetune(
         options.data,
         options.output,
         dev=options.dev,
@@ -172,7 +172,7 @@ def run(options: argparse.Namespace) -> None:
         on_evaluation=None if options.quiet else _say,
     )
     if not options.quiet:
-        print("\n".join(_summary(found)), file=sys.stderr)
+        print("\n".join(_summary(result)), file=sys.stderr)
 
 
 def _say(seen: Evaluation) -> None:
@@ -180,9 +180,9 @@ def _say(seen: Evaluation) -> None:
     print(f"\r{seen}" if sys.stderr.isatty() else str(seen), file=sys.stderr, flush=True)
 
 
-def _summary(found: FineTuned) -> list[str]:
-    kept = "the last weights (there is no dev part)" if found.kept is None else str(found.kept)
-    lines = [f"{found.folder}: {len(found.labels):,} labels, {found.steps:,} steps; kept: {kept}"]
-    if found.test is not None:
-        lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in found.test.items()))
-    return lines + [f"note: {note}" for note in found.notes]
+def _summary(result: FineTuned) -> list[str]:
+    kept = "the last weights (there is no dev part)" if result.kept is None else str(result.kept)
+    lines = [f"{result.folder}: {len(result.labels):,} labels, {result.steps:,} steps; kept: {kept}"]
+    if result.test is not None:
+        lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))
+    return lines + [f"note: {note}" for note in result.notes]

@@ -193,7 +193,7 @@ def fit_options(options: argparse.Namespace) -> FitOptions:
 
 
 def class_weights(given: list[str] | None) -> Any:
-    """What `FitOptions.class_weight` takes."""
+    """Reads the values of `--class-weight` for `FitOptions`."""
     if given is None or given == ["balanced"]:
         return None if given is None else "balanced"
     weights: dict[str, float] = {}
@@ -209,7 +209,7 @@ def class_weights(given: list[str] | None) -> Any:
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
-    """What was measured, for a terminal: a line a part, then the entities' types or the classes of the last part."""
+    """Formats the scores for a terminal: one line per part, then the classes or entity types of the last part."""
     named = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
     rows = [("", *named.values())]
     rows += [(part, *(f"{scores[key]:.4f}" for key in named)) for part, scores in metrics.items()]

@@ -207,7 +207,7 @@ def _prepared(request: Request) -> Callable[[], Findings]:
 
 
 def _prepared_pairs(request: Request) -> Callable[[], Findings]:
-    """The same of pairs."""
+    """Prepares the run on pairs of texts: reads them and returns the function that compares them."""
     from layertap.learn.probing.pairs import ScoredPairs, probe_pairs, read_pairs, without_known
 
     options = request.options
@@ -300,10 +300,10 @@ def _require_libraries(outputs: Sequence[str]) -> None:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    found = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not found:
+    poolings = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not poolings:
         raise OptionError(f"--pooling {text!r} names none; expected some of {', '.join(POOLINGS)}")
-    return found
+    return poolings
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -347,10 +347,10 @@ def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Ex
         layers = tuple(range(extractor.facts.spec.num_hidden_layers + 1))
     steps = [f"words({pooling})" if words else pooling for pooling in request.poolings]
     named = [parse(f"hidden_states[{layer}].{step}") for step in steps for layer in layers]
-    found = list(dict.fromkeys([*named, *request.further]))
-    for feature in [*found, *([request.shown] if request.shown is not None else [])]:
+    features = list(dict.fromkeys([*named, *request.further]))
+    for feature in [*features, *([request.shown] if request.shown is not None else [])]:
         (word_width_of if words else width_of)(extractor, feature)
-    return found
+    return features
 
 
 def _teller(options: argparse.Namespace, total: int) -> Callable[[int, str], None]:

@@ -1,4 +1,4 @@
-"""What features are for: `TextFeatures`, a transformer for scikit-learn; `fit_head` and `Head`, classifiers.
+"""Learn from features: `TextFeatures`, a transformer for scikit-learn; `fit_head` and `Head`, classifiers.
 
 `finetune` trains an encoder with a classification head, of texts or of words, as `TrainingOptions` say, on a file or on
 `LabelledTexts`; `Classifier` predicts with the folder that it makes and with those of the Hugging Face hub.
@@ -46,8 +46,8 @@ def __getattr__(name: str) -> Any:
         )
     if name == "finetune":
         require_torch("layertap.learn.finetune needs torch")
-    found = globals()[name] = getattr(import_module(f"layertap.learn.{_MODULES[name]}"), name)
-    return found
+    value = globals()[name] = getattr(import_module(f"layertap.learn.{_MODULES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

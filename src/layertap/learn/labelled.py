@@ -126,7 +126,7 @@ class LabelledTexts:
     source: str = "data"
 
     def dataset(self, finder: UnitFinder) -> LabelledDataset:
-        """Build the dataset.
+        """Build the dataset of these texts and labels.
 
         Raises:
             InputError: as `LabelledDataset.of_texts`, or another number of second texts than of texts.

@@ -52,7 +52,7 @@ SOURCES = {
 
 
 def as_page(findings: Findings, *, title: str, command: str) -> str:
-    """The whole report.
+    """Format the whole report as an HTML page.
 
     Args:
         findings: what was found.

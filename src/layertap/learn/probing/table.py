@@ -27,14 +27,14 @@ def header(findings: Findings) -> tuple[str, ...]:
 def cells(row: Row, findings: Findings) -> tuple[str, ...]:
     """A row in words; its last cell is what the best is chosen by, where a test part was given."""
     score = row.score
-    found = [row.feature, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
-    found += [f"{other.value:.3f}" for other in row.beside.values()]
-    found.append(f"{row.control:.3f}")
+    texts = [row.feature, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
+    texts += [f"{other.value:.3f}" for other in row.beside.values()]
+    texts.append(f"{row.control:.3f}")
     if isinstance(findings.details, ClassDetails):
         strengths = sorted(set(row.strengths))
-        found.append(f"{row.selectivity:+.3f}")
-        found.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
-    return (*found, *([f"{row.selection:.3f}"] if findings.apart else []))
+        texts.append(f"{row.selectivity:+.3f}")
+        texts.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
+    return (*texts, *([f"{row.selection:.3f}"] if findings.apart else []))
 
 
 def sizes(findings: Findings) -> str:
@@ -60,7 +60,7 @@ def whiskers(row: Row, findings: Findings) -> str:
 
 
 def recommendation(findings: Findings) -> str:
-    """What to take, in a sentence or two."""
+    """Recommend a feature, in a sentence or two."""
     best, details = findings.winner, findings.details
     scores = {findings.metric: best.score, **best.beside}
     said = f"{best.feature}: " + ", ".join(
@@ -162,7 +162,7 @@ def as_json(findings: Findings, *, command: str) -> str:
 
 def _values(row: Row) -> dict[str, Any]:
     score = row.score
-    found = {
+    values = {
         "feature": row.feature,
         "layer": row.layer,
         "pooling": row.pooling,
@@ -175,5 +175,5 @@ def _values(row: Row) -> dict[str, Any]:
         "selection": row.selection,
     }
     for name, other in row.beside.items():
-        found |= {name: other.value, f"{name}_low": other.low, f"{name}_high": other.high}
-    return found
+        values |= {name: other.value, f"{name}_low": other.low, f"{name}_high": other.high}
+    return values
