@@ -256,3 +256,17 @@ def test_a_header_of_many_columns_takes_no_time(tmp_path):
         open_reader(write(path, ",".join([*names, "c7"]) + "\n"))
     with pytest.raises(OptionError, match="columns name 'c7' twice"):
         open_reader(path, columns=[*names, "c7"])
+
+
+def test_a_small_parquet_file_does_not_unpack_without_bound(tmp_path):
+    """One value of 900 kB, referred to by 40,000 rows: 43 kB as a file, 36 GB as rows, 1 GB as 1,024 of them."""
+    indices = pa.array([0, 1] * 20_000, pa.int32())
+    column = pa.DictionaryArray.from_arrays(indices, pa.array(["a", "x" * 900_000]))
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": column}), path, store_schema=False)
+    assert path.stat().st_size < 100_000
+    before = pa.default_memory_pool().max_memory()
+    with open_reader(path) as reader:
+        texts = [record.text for record, _ in zip(reader, range(300), strict=False)]
+    assert list(map(len, texts[:4])) == [1, 900_000, 1, 900_000]
+    assert pa.default_memory_pool().max_memory() - before < 400 << 20

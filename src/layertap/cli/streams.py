@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
 from typing import TextIO
 
 from layertap.errors import OutputError, printable
+from layertap.files import reason
 
 
 def prepare_streams() -> None:
@@ -45,7 +45,7 @@ class ResultStream(io.TextIOWrapper):
         try:
             return super().write(text)
         except OSError as error:
-            raise OutputError(f"standard output: cannot be written: {_reason(error)}") from error
+            raise OutputError(f"standard output: cannot be written: {reason(error)}") from error
 
     def flush(self) -> None:
         """Hand on what is buffered.
@@ -56,7 +56,7 @@ class ResultStream(io.TextIOWrapper):
         try:
             super().flush()
         except OSError as error:
-            raise OutputError(f"standard output: cannot be written: {_reason(error)}") from error
+            raise OutputError(f"standard output: cannot be written: {reason(error)}") from error
 
 
 class MessageStream(io.TextIOBase):
@@ -111,15 +111,6 @@ def drop_standard_output() -> None:
         sys.stdout.flush()
     except (OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def _reason(error: OSError) -> str:
-    """Return why a stream could not be written, in words."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    if error.errno == errno.EBADF:
-        return "it is closed"
-    return error.strerror or str(error)
 
 
 def _occupy(number: int, flags: int) -> None:

@@ -64,6 +64,8 @@ def reason(error: BaseException) -> str:
         return "permission to write there is denied"
     if error.errno == errno.EPIPE:
         return "whoever reads it has stopped reading"
+    if error.errno == errno.EBADF:
+        return "it is closed"
     if error.errno == errno.ENAMETOOLONG:
         return "its name is longer than the file system allows"
     if error.errno == errno.ENOENT:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 8 << 20
+MAX_BATCH_BYTES = 256 << 20
+"""Most bytes that a batch may unpack to, whatever the rows of a column with a dictionary refer to."""
+
 BUFFER_BYTES = 1 << 20
 
 RawRow: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
@@ -161,10 +164,22 @@ class ParquetReader(Reader):
                 )
 
     def _batch_rows(self) -> int:
+        """Return the rows of a batch: few enough for its memory, as far as the table of contents tells."""
         metadata = self._file.metadata
-        size = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
-        rows: int = BATCH_BYTES * metadata.num_rows // max(1, size)
-        return max(1, min(BATCH_ROWS, rows))
+        groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        rows: int = BATCH_BYTES * metadata.num_rows // max(1, sum(group.total_byte_size for group in groups))
+        # A value that is stored once, in a dictionary, may stand in every row: each is as large as its chunk at most.
+        wanted = set(self._selection.wanted)
+        largest = max(
+            (
+                chunk.total_uncompressed_size
+                for group in groups
+                for chunk in map(group.column, range(group.num_columns))
+                if chunk.has_dictionary_page and chunk.path_in_schema.partition(".")[0] in wanted
+            ),
+            default=0,
+        )
+        return max(1, min(BATCH_ROWS, rows, MAX_BATCH_BYTES // max(1, largest)))
 
 
 def _is_string(type_: pa.DataType) -> bool:
