@@ -35,6 +35,7 @@ from benchmarks.workload import (
     make_workloads,
     read_treebank,
 )
+from layertap.files import write_file
 
 PARTS = ("speed", "stages", "memory", "startup", "selection", "words", "accuracy", "scores", "corpus")
 MAX_LENGTH = 512
@@ -182,7 +183,7 @@ def _save(blocks: Sequence[str]) -> None:
     _RESULTS.mkdir(exist_ok=True)
     path = _RESULTS / f"{machine.slug}-{date.isoformat()}.md"
     before = path.read_text("utf-8") if path.is_file() else report.heading(machine, date) + "\n"
-    path.write_text(before + "\n" + "\n\n".join(blocks) + "\n", "utf-8")
+    write_file(path, (before + "\n" + "\n\n".join(blocks) + "\n").encode(), overwrite=True)
     _say(f"added to benchmarks/results/{path.name}")
 
 

@@ -19,6 +19,7 @@ from benchmarks.machine import read_machine, read_versions
 from benchmarks.models import ModelNotFoundError
 from benchmarks.worker import limit_threads
 from benchmarks.workload import DEFAULT_DATA, DataNotFoundError
+from layertap.files import write_file
 
 PARTS = ("frozen", "finetuned", "step")
 _RESULTS = Path(__file__).parents[1] / "results"
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     page = document(machine, date, store, tasks)
     print(page)
     if place is not None:
-        place.with_suffix(".md").write_text(page, "utf-8")
+        write_file(place.with_suffix(".md"), page.encode(), overwrite=True)
         _say(f"written: benchmarks/results/{place.stem}.md and .json")
     return 0
 

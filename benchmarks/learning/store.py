@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layertap.files import write_file
+
 KEY = ("part", "task", "side", "method", "seed", "precision", "round")
 
 
@@ -42,9 +44,7 @@ class Store:
         self.records = [held for held in self.records if _key(held) != _key(record)]
         self.records.append({**record, "run": len(self.runs) - 1})
         if self.path is not None:
-            beside = self.path.with_suffix(".part")
-            beside.write_text(_as_json(self.runs, self.records), "utf-8")
-            beside.replace(self.path)
+            write_file(self.path, _as_json(self.runs, self.records).encode(), overwrite=True)
 
     def of(self, **wanted: Any) -> Iterator[dict[str, Any]]:
         """Yield the records with these values, ordered by seed and round."""

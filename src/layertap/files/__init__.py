@@ -1,8 +1,7 @@
-"""One way of writing files: an output appears whole or not at all, and belongs together when it is several files.
+"""Writing of files: every output appears whole or not at all, whether it is one file, several, or a folder.
 
-`output.py` is what the other rooms use; `staging.py` has the hidden folders in which outputs are written, `commit.py`
-the order in which finished files get their names, `places.py` and `overlap.py` the checks before a run, and
-`system.py` the system calls that all of it is made of.
+The other rooms use `output.py`. Outputs are written in the hidden folders of `staging.py` and put in place by
+`commit.py`; `places.py` and `overlap.py` check a place before a run, and `system.py` holds the system calls.
 """
 
 from __future__ import annotations

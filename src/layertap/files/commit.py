@@ -1,18 +1,18 @@
-"""Puts finished files in place: all of an output's files or none, also where the process is killed halfway.
+"""Commits: the files of an output get their names, all of them or none, even if the process is killed halfway.
 
 No file system renames several files in one step. A commit therefore keeps a record, `.<name>.commit`, beside the files
-while it puts them in place, and follows an order in which files of two outputs never stand side by side:
+while it moves them, and follows an order in which files of two different outputs never appear side by side:
 
-1. The record names the files; it is on the disk before anything moves.
-2. Companions of an earlier output are moved into the staging folder.
-3. Over an earlier output: the main file replaces it, and then the companions follow. Where there is none: the
-   companions come first, and the main file last, so that the output appears whole.
+1. The record lists the files, and is synchronised to the disk before any file is moved.
+2. The companions of an earlier output are moved into the staging folder.
+3. If there is an earlier output, the new main file replaces its main file, and the new companions follow. Otherwise the
+   companions are moved first and the main file last, so that the output appears whole.
 4. The files of the earlier output and the record are removed.
 
-Where a step fails, the steps before it are taken back. Where the process is killed, the record remains, and `settle`
-completes the commit if the main file is in place, and otherwise takes it back. Every command that writes to the output
-and every function that reads it calls `settle` first. A commit of one file is one renaming, and its record is empty: it
-only makes commits of one output take turns.
+If a step fails, the steps before it are undone. If the process is killed, the record remains, and `settle` completes
+the commit if the main file is in place, and undoes it otherwise. Everything that writes an output or reads it back
+calls `settle` first. A commit of a single file is one renaming; its record is empty, and only makes commits of the same
+output take turns.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ T = TypeVar("T")
 ENDING = ".commit"
 
 LONGEST_COMMIT = 60.0
-"""Seconds after which a commit is taken to be abandoned where locks cannot tell; one takes milliseconds."""
+"""Seconds after which a commit is considered abandoned if locks cannot tell; a commit takes milliseconds."""
 
 POLL = 0.01
-"""Seconds between two looks at a commit of another process."""
+"""Seconds between two checks of a commit of another process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +49,10 @@ class Move:
     """One file of a commit.
 
     Attributes:
-        place: name of the file in the output's folder.
-        new: its name in the staging folder, or None if the place is to be empty afterwards.
-        old: name in the staging folder for the file that stood there, or None if there was none.
-        size, mtime_ns: size and time of the new file, by which it is known again.
+        place: name of the file in the folder of the output.
+        new: name of the new file in the staging folder, or None if the place is to be empty afterwards.
+        old: name in the staging folder for the earlier file, or None if there was none.
+        size, mtime_ns: size and modification time of the new file, by which it is recognised.
     """
 
     place: str
@@ -64,12 +64,12 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """The moves of a commit, the main file's first, and how far they have got, which the disk alone tells.
+    """Moves of a commit; their progress is read from the disk alone, so that another process can continue.
 
     Attributes:
-        folder: the output's folder.
+        folder: folder of the output.
         staging: the staging folder.
-        moves: what is to be moved.
+        moves: the moves, that of the main file first.
     """
 
     folder: Path
@@ -78,18 +78,18 @@ class Commit:
 
     @property
     def is_done(self) -> bool:
-        """Whether the main file is in place: the commit counts from then on."""
+        """Whether the main file is in place, from which point on the commit is completed and not undone."""
         main = self.moves[0]
         assert main.new is not None
         new = self.staging / main.new
         return not os.path.lexists(new) or _is_same(new, self.folder / main.place)
 
     def apply(self, *, overwrite: bool) -> None:
-        """Puts all files in place.
+        """Move all files to their places.
 
         Raises:
-            FileExistsError: a file stands in a place of which nothing was to be removed.
-            OSError: the system refused a step.
+            FileExistsError: a file has appeared in one of the places.
+            OSError: a step failed.
         """
         main, *companions = self.moves
         for move in companions:
@@ -104,10 +104,10 @@ class Commit:
             self._put(main, overwrite=overwrite)
 
     def undo(self) -> None:
-        """Restores what stood there before, as far as `apply` got.
+        """Restore the earlier state, however far `apply` got.
 
         Raises:
-            OSError: the system refused; the record must stay then.
+            OSError: a step failed; the record must be kept.
         """
         main, *companions = self.moves
         for move in (*companions, main):
@@ -118,7 +118,7 @@ class Commit:
             system.sync_folder(self.folder)
 
     def complete(self) -> None:
-        """Puts those files in place that a killed process had not."""
+        """Move the remaining files of a killed process to their places."""
         for move in self.moves:
             if move.new is None or not os.path.lexists(self.staging / move.new):
                 continue
@@ -129,7 +129,7 @@ class Commit:
         system.sync_folder(self.folder)
 
     def is_new(self, move: Move) -> bool:
-        """Whether the new file stands in its place."""
+        """Return whether the new file is in its place."""
         try:
             status = (self.folder / move.place).lstat()
         except FileNotFoundError:
@@ -137,7 +137,7 @@ class Commit:
         return (status.st_size, status.st_mtime_ns) == (move.size, move.mtime_ns)
 
     def _keep(self, main: Move) -> None:
-        """Keeps the main file of an earlier output, under its name too where the file system has links."""
+        """Keep the main file of an earlier output in the staging folder, if possible without removing its name."""
         assert main.old is not None
         try:
             system.link(self.folder / main.place, self.staging / main.old)
@@ -174,9 +174,10 @@ class Commit:
 
 
 def put_new(source: Path, place: Path) -> None:
-    """Renames a file or a folder to a name that must be free.
+    """Rename a file or a folder, and never replace anything.
 
-    Where the system has no such step, a file is linked; where it has no links either, the name is looked at first.
+    If the system cannot do that in one step, a file is linked to its new name; if the file system has no links either,
+    the name is checked beforehand.
 
     Raises:
         FileExistsError: the name is taken.
@@ -202,20 +203,20 @@ def put_new(source: Path, place: Path) -> None:
 def put_in_place(
     staging: Staging, folder: Path, name: str, files: Sequence[tuple[str, str | None]], *, overwrite: bool
 ) -> None:
-    """Gives the files of a staging folder their names.
+    """Move the files of a staging folder to their places, all of them or none.
 
     Args:
-        staging: the staging folder, in or beside `folder` on the same disk; its files are closed and on the disk.
-        folder: the folder of the output.
-        name: name of the output, which its record has.
-        files: name in `folder` and name in `staging` of each file, the main file first. None in place of the second:
-            with `overwrite`, what stands there is of an earlier output and is removed.
-        overwrite: whether files that stand there are replaced.
+        staging: the staging folder, on the same file system as `folder`; its files are closed and synchronised.
+        folder: folder of the output.
+        name: name of the output, from which that of the record follows.
+        files: pairs of names in `folder` and in `staging`, the main file first. None as the second name removes the
+            file of an earlier output, if `overwrite` is set.
+        overwrite: whether existing files are replaced.
 
     Raises:
-        FileExistsError: a file stands in a place, and `overwrite` is off; nothing has changed.
-        OSError: the system refused; what stood there before stands there again.
-        OutputError: the system refused, and something else than before stands there now; the message says what.
+        FileExistsError: a file exists in one of the places, and `overwrite` is not set; nothing has changed.
+        OSError: a step failed; the earlier state has been restored.
+        OutputError: a step failed, and the earlier state could not be restored; the message describes the state.
     """
     with _record(folder, name) as record:
         commit = Commit(folder=folder, staging=staging.path, moves=_moves(staging.path, folder, files, overwrite))
@@ -243,10 +244,10 @@ def put_in_place(
 
 
 def settle(folder: Path, name: str) -> None:
-    """Completes, or takes back, a commit of an output whose process was killed; waits for one that is under way.
+    """Complete or undo a commit whose process was killed, and wait for a commit in progress.
 
     Args:
-        folder: the folder of the output.
+        folder: folder of the output.
         name: name of the output.
 
     Raises:
@@ -267,12 +268,18 @@ def settle(folder: Path, name: str) -> None:
 
 
 def read_settled(path: Path, read: Callable[[], T], *, name: str | None = None) -> T:
-    """Reads several files that belong together; reads again where they were replaced meanwhile.
+    """Read several files that belong together, and read them again if they were replaced meanwhile.
 
     Args:
         path: the main file.
-        read: reads the files.
-        name: name of the output, if it is not that of the file.
+        read: function that reads the files.
+        name: name of the output, if it differs from that of the main file.
+
+    Returns:
+        The result of `read`.
+
+    Raises:
+        OutputError: a commit that was interrupted by a kill cannot be settled.
     """
     while True:
         settle(path.parent, name or path.name)
@@ -288,7 +295,7 @@ def read_settled(path: Path, read: Callable[[], T], *, name: str | None = None) 
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    """Whether two names are of one file."""
+    """Return whether two names refer to the same file."""
     try:
         return os.path.samestat(one.lstat(), other.lstat())
     except FileNotFoundError:
@@ -349,12 +356,12 @@ def _undo(commit: Commit, staging: Staging) -> None:
 
 
 class _UnsettledError(OutputError):
-    """A commit that is neither done nor undone: its record must stay."""
+    """Error of a commit that is neither complete nor undone, so that its record must be kept."""
 
 
 @contextlib.contextmanager
 def _record(folder: Path, name: str) -> Iterator[system.RawFile]:
-    """The record of a commit, empty and locked; removed at the end. Waits for other commits of the output."""
+    """Create the record of a commit, empty and locked, and remove it at the end; waits for other commits."""
     path = folder / hidden_name(name, ENDING)
     while True:
         try:
@@ -381,7 +388,7 @@ def _record(folder: Path, name: str) -> Iterator[system.RawFile]:
 
 
 def _is_ours(file: system.RawFile, path: Path) -> bool:
-    """Whether a record that was created could be locked before another process took it for one that was left behind."""
+    """Return whether a new record could be locked before another process considered it abandoned."""
     try:
         return system.lock(file) and is_locked_by(file, path)
     except OSError:
@@ -401,7 +408,7 @@ def _as_json(commit: Commit) -> bytes:
 
 
 def _read(content: bytes, folder: Path) -> tuple[str, Commit] | None:
-    """System and commit of a record; None for a record that was not written to its end: nothing has moved."""
+    """Decode the system and the commit of a record; an incomplete record gives None, since nothing was moved yet."""
     try:
         stated: dict[str, Any] = json.loads(content)
         moves = tuple(Move(**move) for move in stated["moves"])

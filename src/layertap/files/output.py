@@ -19,22 +19,22 @@ from layertap.files.places import reason
 from layertap.files.staging import LOCK, Staging, remove_leftovers
 
 FOLDER = "layertap"
-"""Name of the hidden files of an output that is a folder; they stand in it: `.layertap.<...>.part`."""
+"""Base of the names of hidden files in an output that is a folder: `.layertap.<...>.part`, `.layertap.commit`."""
 
 SUBFOLDER = "folder"
 
 
 class StagedOutput:
-    """The files of one output, which appear under their names together when they are whole.
+    """Output of one file and its companions, which appear under their names together.
 
     Args:
-        path: the output, or None for standard output.
-        companions: for each file that belongs to the output, the function that gives its place beside it.
-        overwrite: whether files that stand there are replaced.
+        path: path of the output, or None for standard output.
+        companions: functions that return the path of each companion for the path of the output.
+        overwrite: whether existing files are replaced.
 
     Attributes:
-        path: the output, or None for standard output.
-        is_committed: whether the files stand in their places.
+        path: path of the output, or None for standard output.
+        is_committed: whether the files are in their places.
     """
 
     def __init__(
@@ -55,10 +55,10 @@ class StagedOutput:
         return "standard output" if self.path is None else str(self.path)
 
     def create(self) -> BinaryIO:
-        """Returns a new temporary file, open for writing and reading back, or standard output itself.
+        """Create a temporary file, open for writing and reading; return standard output if the output is that.
 
         Raises:
-            OSError: the system refused.
+            OSError: the file cannot be created.
         """
         if self.path is None:
             if sys.stdout is None:
@@ -75,21 +75,22 @@ class StagedOutput:
         return file
 
     def remove(self, file: BinaryIO) -> None:
-        """Removes a temporary file whose content is not needed any more."""
+        """Remove a temporary file whose content is no longer needed."""
         assert self._staging is not None
         self._staging.remove(self._names.pop(file))
 
     def commit(self, file: BinaryIO, *companions: BinaryIO | bytes | None) -> None:
-        """Gives temporary files their names, all or none, and removes the others.
+        """Move temporary files to their places, all of them or none, and remove the others.
 
         Args:
-            file: a file that `create` gave: the output.
-            companions: for each companion a file that `create` gave, its content, or None: with `overwrite`, what
-                stands in its place belongs to an earlier output and is removed.
+            file: the temporary file that becomes the output.
+            companions: for each companion a temporary file, its content, or None; None removes the companion of an
+                earlier output, if `overwrite` is set.
 
         Raises:
-            OutputError: the system refused, or a file has appeared in a place that may not be overwritten. The message
-                says what stands there now, and where the finished files are.
+            OSError: a step failed; the earlier state has been restored.
+            OutputError: a file has appeared in one of the places and is not overwritten, or the earlier state could not
+                be restored. The message describes the state, and where the finished files are.
         """
         if self.path is None:
             file.flush()
@@ -104,14 +105,14 @@ class StagedOutput:
         self.discard()
 
     def discard(self) -> None:
-        """Removes all temporary files; files in their places stay."""
+        """Remove all temporary files; committed files are kept."""
         self._names.clear()
         if self._staging is not None:
             staging, self._staging = self._staging, None
             staging.discard()
 
     def failure(self, error: BaseException) -> OutputError:
-        """Removes all temporary files and describes a failure and what it left, for the caller to raise."""
+        """Remove all temporary files, and return the error that describes a failure and what it left."""
         if isinstance(error, OutputError):
             self.discard()
             return error
@@ -122,7 +123,7 @@ class StagedOutput:
 
     @property
     def standing(self) -> str:
-        """Says what stands in the output's place now, as a clause for messages."""
+        """Clause for messages that describes the current state of the output."""
         if self.path is None:
             return "standard output has what was written before"
         if self.is_committed:
@@ -134,7 +135,7 @@ class StagedOutput:
         return ", and the file that stood there is as it was" if os.path.lexists(self.path) else ""
 
     def _finished(self, content: BinaryIO | bytes) -> str:
-        """Name of a temporary file whose content is on the disk."""
+        """Synchronise a temporary file, or one with the given content, to the disk, and return its name."""
         assert self._staging is not None
         if isinstance(content, bytes):
             file = self.create()
@@ -160,7 +161,7 @@ class StagedOutput:
             self.is_committed = not os.path.lexists(self._staging.path / names[0])
 
     def _kept_elsewhere(self, names: Sequence[str | None], error: FileExistsError) -> OutputError:
-        """Puts finished files under a name that is free, because theirs was taken during the run."""
+        """Keep finished files under a free name, because theirs was taken during the run."""
         assert self.path is not None
         taken = error.filename2 or error.filename or self.name
         free = self.path.with_name(f"{self.path.stem[:60]}.{os.urandom(4).hex()}{self.path.suffix}")
@@ -175,15 +176,15 @@ class StagedOutput:
 
 
 def write_file(path: Path, content: bytes | Callable[[BinaryIO], object], *, overwrite: bool) -> None:
-    """Writes a file that appears whole or not at all.
+    """Write a file that appears whole or not at all.
 
     Args:
-        path: the file. A link is followed.
-        content: its bytes, or a function that writes them to the open file it is given.
-        overwrite: whether a file that stands there is replaced.
+        path: path of the file; symbolic links are followed.
+        content: content of the file, or a function that writes it to an open file.
+        overwrite: whether an existing file is replaced.
 
     Raises:
-        OutputError: the system refused, or, without `overwrite`, something stands there.
+        OutputError: the file cannot be written, or exists and `overwrite` is not set.
     """
     output = StagedOutput(Path(os.path.realpath(path)), overwrite=overwrite)
     try:
@@ -200,10 +201,10 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object], *, ove
 
 
 def remove_file(path: Path) -> None:
-    """Removes a file that may be absent.
+    """Remove a file if it exists.
 
     Raises:
-        OutputError: the system refused.
+        OutputError: the file cannot be removed.
     """
     try:
         system.unlink(path)
@@ -214,10 +215,10 @@ def remove_file(path: Path) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Makes a folder, and those above it, where they are missing.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        OutputError: the system refused.
+        OutputError: the folder cannot be created.
     """
     try:
         _make_parents(path / "file")
@@ -226,21 +227,21 @@ def make_folder(path: Path) -> None:
 
 
 def remove_empty_folder(path: Path) -> None:
-    """Removes a folder if nothing is in it."""
+    """Remove a folder if it is empty."""
     with contextlib.suppress(OSError):
         system.remove_folder(path)
 
 
 @contextlib.contextmanager
 def scratch_folder(folder: Path | None, name: str) -> Iterator[Path]:
-    """Makes a hidden folder for temporary files, which is removed at the end.
+    """Create a hidden folder for temporary files, which is removed at the end.
 
     Args:
-        folder: where it is made; None: where the system keeps temporary files.
-        name: what its name begins with; by it the next run recognises what a killed one left.
+        folder: parent of the folder; None stands for the system's folder of temporary files.
+        name: beginning of its name, by which later runs recognise the folders of killed ones.
 
     Raises:
-        OutputError: the system refused.
+        OutputError: the folder cannot be created.
     """
     home = Path(tempfile.gettempdir()) if folder is None else folder
     remove_leftovers(home, name)
@@ -255,56 +256,59 @@ def scratch_folder(folder: Path | None, name: str) -> Iterator[Path]:
 
 
 def allocate_file(path: Path, size: int) -> None:
-    """Creates a file of `size` bytes, which are reserved on the disk.
+    """Create a file of `size` bytes that are reserved on the disk.
 
     Raises:
-        OSError: the system refused.
+        OSError: the disk has no room for the file.
     """
     with system.create(path) as file:
         system.allocate(file, size)
 
 
 class StagedFolder:
-    """A folder under construction.
+    """Folder under construction, to which files are added.
 
     Attributes:
-        path: where libraries that write files themselves put them.
+        path: path of the folder, for libraries that write files themselves.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def adopt(self, name: str) -> None:
-        """Gives a file that a library wrote the permissions that every new file has: some write for the owner only."""
+        """Set the default permissions of new files on a file that a library wrote for its owner only."""
         lock = self.path.parent / LOCK
         system.set_mode(self.path / name, stat.S_IMODE(lock.stat().st_mode))
 
     def write(self, name: str, content: bytes) -> None:
-        """Writes a file of the folder."""
+        """Write a file into the folder."""
         with self.create(name) as file:
             file.write(content)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Creates a file of the folder, open for writing while the context is entered."""
+        """Create a file in the folder, which is open for writing within the context."""
         with cast(BinaryIO, io.BufferedRandom(system.create(self.path / name))) as file:
             yield file
 
 
 @contextlib.contextmanager
 def staged_folder(path: Path, *, first: str, overwrite: bool) -> Iterator[StagedFolder]:
-    """Builds a folder that appears whole or not at all, or replaces files of one that exists.
+    """Build a folder that appears whole or not at all, or replace files of an existing folder, all of them or none.
 
-    A new folder is built beside its place and renamed. In a folder that exists, the files that were built replace those
-    of the same names, all or none; other files in it are not touched.
+    A new folder is built beside its place and renamed. In an existing folder, the new files replace those of the same
+    names together; its other files are not touched.
 
     Args:
-        path: the folder.
-        first: the file without which the others are not read, for example `config.json`.
+        path: path of the folder.
+        first: main file, without which the others are not read, for example `config.json`.
         overwrite: whether the folder may exist.
 
+    Yields:
+        The folder to add files to.
+
     Raises:
-        OutputError: the system refused, or, without `overwrite`, the folder exists.
+        OutputError: the folder cannot be written, or exists and `overwrite` is not set.
     """
     place = Path(os.path.realpath(path))
     try:
@@ -335,7 +339,7 @@ def staged_folder(path: Path, *, first: str, overwrite: bool) -> Iterator[Staged
 
 
 def keep_mode(place: Path, new: Path) -> None:
-    """Gives a new file the permission bits of the file that it will replace."""
+    """Copy the permission bits of a file to the new file that will replace it."""
     with contextlib.suppress(FileNotFoundError):
         system.set_mode(new, stat.S_IMODE(place.stat().st_mode))
 
@@ -375,7 +379,7 @@ def _folder_failure(path: Path, error: OSError) -> OutputError:
 
 
 def _make_parents(place: Path) -> list[Path]:
-    """Makes the folders above a place that are missing; returns those made, the lowest first."""
+    """Create the missing parents of a path, and return those that were created, the innermost first."""
     missing = []
     for folder in place.parents:
         if folder.exists():
@@ -400,7 +404,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Waits until all files of a folder are on the disk, whoever wrote them."""
+    """Synchronise all files of a folder to the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with system.open_existing(path) as file:

@@ -1,4 +1,4 @@
-"""Checks of the places where a run will write, before any work is done for it."""
+"""Checks of the places that a run will write to, before any work is done."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from layertap.files.commit import settle
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
-    """Refuses a place where a file cannot be put.
+    """Refuse a path at which no file can be written.
 
     A commit that was interrupted there by a kill is settled first.
 
     Raises:
-        UsageError: the file exists, and `overwrite` is off.
-        OutputError: the place is no regular file, or its folder is missing or cannot be written.
+        UsageError: the file exists, and `overwrite` is not set.
+        OutputError: the path is not a regular file, or its folder is missing or cannot be written.
     """
     try:
         _check_name(path)
@@ -37,10 +37,10 @@ def check_place(path: Path, *, overwrite: bool) -> None:
 
 
 def check_new_folder(path: Path) -> None:
-    """Refuses a place where a new folder cannot be made.
+    """Refuse a path at which no new folder can be created.
 
     Raises:
-        UsageError: something stands there.
+        UsageError: the path exists.
         OutputError: its parent is missing or cannot be written.
     """
     try:
@@ -55,7 +55,7 @@ def check_new_folder(path: Path) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Why the system refused, for a message."""
+    """Return the reason of an error of the system, in words for a message."""
     if not isinstance(error, OSError):
         return str(error)
     if error.errno in (errno.ENOSPC, errno.EDQUOT):

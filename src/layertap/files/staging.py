@@ -1,4 +1,4 @@
-"""Staging folders: hidden folders in which the files of an output are written before they get their names."""
+"""Staging folders: hidden folders in which the files of an output are written before they are put in place."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ LOCK = "lock"
 ENDING = ".part"
 
 LONGEST_NAME = 80
-"""Bytes of an output's name that the names of its hidden files repeat; file systems allow 143 or more."""
+"""Largest number of bytes of an output's name in the names of its hidden files; file systems allow 143 or more."""
 
 SAFE_AGE = 24 * 60 * 60.0
-"""Seconds without a write after which a staging folder that another system made is taken to be abandoned."""
+"""Seconds without a write after which a staging folder of another system is considered abandoned."""
 
 
 class Staging:
-    """A staging folder: `.<name>.<system>-<random>.part`, beside the output or in the folder that is the output.
+    """Staging folder `.<name>.<system>-<random>.part`, beside the output, or inside an output that is a folder.
 
-    A file in it, `lock`, is locked as long as the process lives. A folder whose lock is free was therefore left by a
-    process that was killed, and `remove_leftovers` removes it. Locks prove nothing about processes on other systems
-    that share a disk: what these left is removed once it has not been written for a day.
+    The file `lock` in it is locked while the process lives. A folder whose lock is free was therefore left by a process
+    that was killed, and `remove_leftovers` removes it. Locks prove nothing about processes on other systems that share
+    the disk; folders of those are removed when they have not been written to for a day.
 
     Attributes:
-        path: the staging folder.
+        path: path of the staging folder.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -46,14 +46,14 @@ class Staging:
         self._is_left = False
 
     def create(self, name: str) -> BinaryIO:
-        """Creates a file in the staging folder, open for writing and reading back."""
+        """Create a file in the staging folder, open for writing and reading."""
         # A user's umask decides who may read the file once it has its name.
         file = cast(BinaryIO, io.BufferedRandom(system.create(self.path / name), BUFFER_BYTES))
         self._files[name] = file
         return file
 
     def finish(self, name: str) -> None:
-        """Closes a file that `create` gave, once its content is on the disk."""
+        """Synchronise a file to the disk and close it."""
         file = self._files[name]
         file.flush()
         system.sync(file)
@@ -61,12 +61,12 @@ class Staging:
         del self._files[name]
 
     def remove(self, name: str) -> None:
-        """Removes a file that `create` gave."""
+        """Close and remove a file of the folder."""
         self._files.pop(name).close()
         system.unlink(self.path / name)
 
     def discard(self) -> None:
-        """Removes the staging folder with everything in it; warns where the system refuses."""
+        """Remove the staging folder and its files, with a warning if that fails."""
         if self._is_left:
             return
         self._close_files()
@@ -79,7 +79,7 @@ class Staging:
             self.leave()
 
     def leave(self) -> None:
-        """Ends the use of the staging folder without removing it."""
+        """Close all files and release the lock, without removing the folder."""
         self._is_left = True
         self._close_files()
         self._lock.close()
@@ -93,7 +93,7 @@ class Staging:
 
 
 def hidden_name(name: str, ending: str) -> str:
-    """Name of a hidden file that belongs to an output: the output's name, shortened where it is long."""
+    """Return the name of a hidden file that belongs to an output; long names are shortened."""
     encoded = os.fsencode(name)
     if len(encoded) > LONGEST_NAME:
         digest = hashlib.blake2b(encoded, digest_size=4).hexdigest()
@@ -102,11 +102,11 @@ def hidden_name(name: str, ending: str) -> str:
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
-    """Removes staging folders whose processes were killed, with a warning for each.
+    """Remove staging folders of processes that were killed, with a warning for each.
 
     Args:
-        folder: where the outputs stand.
-        name: the output; None: any.
+        folder: folder of the outputs.
+        name: name of the output; None stands for all outputs.
     """
     for path in _stagings(folder, name):
         lock = _abandoned_lock(path)
@@ -127,7 +127,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Removes a staging folder, its lock last, so that one which is removed in part is still recognised."""
+    """Remove a staging folder, its lock last, so that a partly removed folder is still recognised."""
     entries = sorted(os.scandir(path), key=lambda entry: entry.name == LOCK)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -138,7 +138,7 @@ def remove_tree(path: Path) -> None:
 
 
 def is_locked_by(file: io.FileIO, path: Path) -> bool:
-    """Whether a locked file still has its name: another process may have removed it before it was locked."""
+    """Return whether a locked file still has its name; another process may have removed it before it was locked."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.lstat())
     except FileNotFoundError:
@@ -147,7 +147,7 @@ def is_locked_by(file: io.FileIO, path: Path) -> bool:
 
 @cache
 def system_id() -> str:
-    """Eight characters that tell running systems apart; containers on one system share them, as they share locks."""
+    """Return an identifier of the running system, which containers on one system share, as they share locks."""
     try:
         name = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
@@ -181,7 +181,7 @@ def _new_staging(folder: Path, name: str) -> tuple[Path, system.RawFile]:
 
 
 def _remove(path: Path) -> None:
-    """Removes a staging folder; warns where the system refuses."""
+    """Remove a staging folder, with a warning if that fails."""
     try:
         remove_tree(path)
     except OSError as error:
@@ -210,14 +210,14 @@ def _stagings(folder: Path, name: str | None) -> Iterator[Path]:
 
 
 def _abandoned_lock(path: Path) -> system.RawFile | None:
-    """The lock of a staging folder whose process has ended, taken; None if it lives or that is not known."""
+    """Take the lock of a staging folder whose process has ended; return None if it lives or may live."""
     with contextlib.suppress(OSError):
         if not any(path.iterdir()):
             system.remove_folder(path)  # killed before it created its lock
             return None
         lock = system.open_existing(path / LOCK)
         try:
-            if system.lock(lock) and is_locked_by(lock, path / LOCK) and _may_be_judged(path):
+            if system.lock(lock) and is_locked_by(lock, path / LOCK) and _is_proof(path):
                 return lock
         except OSError:
             pass
@@ -225,8 +225,8 @@ def _abandoned_lock(path: Path) -> system.RawFile | None:
     return None
 
 
-def _may_be_judged(path: Path) -> bool:
-    """Whether a free lock proves that the process has ended."""
+def _is_proof(path: Path) -> bool:
+    """Return whether a free lock proves that the process has ended."""
     if f".{system_id()}-" in path.name:
         return True
     newest = max(file.lstat().st_mtime for file in path.rglob("*"))

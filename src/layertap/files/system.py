@@ -1,7 +1,7 @@
 """System calls that create, write, rename and remove files.
 
 All files of the project are written through this module, so that tests can inject a fault at every call. The functions
-add nothing to the calls but portability; what a failure means is decided by their callers.
+add nothing to the calls but portability; their callers decide what a failure means.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ CALLS = (
 UNSUPPORTED = frozenset(
     {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTTY, errno.EPERM, errno.ENOLCK, errno.EMLINK}
 )
-"""Error numbers of calls that the kernel, a sandbox or the file system does not have."""
+"""Error numbers of calls that the kernel, a sandbox or the file system does not support."""
 
 AT_FDCWD = -100
 RENAME_NOREPLACE = 1
 
 
 class RawFile(io.FileIO):
-    """An unbuffered file that is written through `write`."""
+    """Unbuffered file that is written through the functions of this module."""
 
     def write(self, data: Buffer, /) -> int:
-        """Writes bytes; returns how many were written."""
+        """Write bytes, and return how many were written."""
         return write(self, data)
 
     def truncate(self, size: int | None = None, /) -> int:
-        """Cuts the file off; returns its size."""
+        """Truncate the file, and return its size."""
         return truncate(self, self.tell() if size is None else size)
 
 
 def create(path: Path) -> RawFile:
-    """Creates a file for writing and reading back.
+    """Create a file for writing and reading back.
 
     Raises:
         FileExistsError: the name is taken, by a link too.
@@ -73,32 +73,32 @@ def create(path: Path) -> RawFile:
 
 
 def open_existing(path: Path) -> RawFile:
-    """Opens a file for reading, for example to lock it."""
+    """Open a file for reading, for example to lock it."""
     return RawFile(path, "r")
 
 
 def write(file: io.FileIO, data: Buffer) -> int:
-    """Writes bytes to a file; returns how many were written."""
+    """Write bytes to a file, and return how many were written."""
     return io.FileIO.write(file, data) or 0
 
 
 def truncate(file: io.FileIO, size: int) -> int:
-    """Cuts a file off after `size` bytes; returns its size."""
+    """Truncate a file to `size` bytes, and return its size."""
     return io.FileIO.truncate(file, size)
 
 
 def allocate(file: io.FileIO, size: int) -> None:
-    """Reserves `size` bytes on the disk: a file with holes would end the process where the disk is full."""
+    """Reserve `size` bytes on the disk, as a full disk ends processes that write to a mapped file with holes."""
     os.posix_fallocate(file.fileno(), 0, size)
 
 
 def sync(file: BinaryIO | io.FileIO) -> None:
-    """Waits until a file's content is on the disk."""
+    """Synchronise the content of a file to the disk."""
     os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where the file system can do that."""
+    """Synchronise the names in a folder to the disk, if the file system supports that."""
     # Not every system lets a folder be opened, and not every file system synchronises one.
     try:
         handle = os.open(folder, os.O_RDONLY)
@@ -114,26 +114,26 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Creates a folder; its parent must exist."""
+    """Create a folder; its parent must exist."""
     path.mkdir(mode)
 
 
 def set_mode(path: Path, mode: int) -> None:
-    """Sets the permission bits of a file."""
+    """Set the permission bits of a file."""
     path.chmod(mode)
 
 
 def rename(source: Path, place: Path) -> None:
-    """Renames a file or a folder; a file at `place` is replaced in the same step."""
+    """Rename a file or a folder; a file at `place` is replaced in the same step."""
     source.rename(place)
 
 
 def rename_new(source: Path, place: Path) -> None:
-    """Renames a file or a folder to a name that is free, in one step.
+    """Rename a file or a folder in one step, if the new name is free.
 
     Raises:
         FileExistsError: the name is taken.
-        OSError: with a number of `UNSUPPORTED` where the system cannot do that.
+        OSError: with a number in `UNSUPPORTED` if the system cannot do that.
     """
     renameat2 = _renameat2()
     if renameat2 is None:
@@ -144,7 +144,7 @@ def rename_new(source: Path, place: Path) -> None:
 
 
 def link(source: Path, place: Path) -> None:
-    """Gives a file a second name.
+    """Give a file a second name.
 
     Raises:
         FileExistsError: the name is taken.
@@ -153,20 +153,20 @@ def link(source: Path, place: Path) -> None:
 
 
 def unlink(path: Path) -> None:
-    """Removes a file's name."""
+    """Remove the name of a file."""
     path.unlink()
 
 
 def remove_folder(path: Path) -> None:
-    """Removes an empty folder."""
+    """Remove an empty folder."""
     path.rmdir()
 
 
 def lock(file: io.FileIO) -> bool:
-    """Locks a file for as long as it is open.
+    """Lock a file for as long as it is open.
 
     Returns:
-        Whether it could be locked: False while another open file holds the lock.
+        True if the file is locked, False if another open file holds the lock.
 
     Raises:
         OSError: the file system has no locks.
