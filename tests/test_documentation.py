@@ -227,6 +227,18 @@ def test_the_rooms_are_those_of_the_import_contract():
     assert drawn == [layer.replace("layertap.", "") for layer in layers]
 
 
+@pytest.mark.parametrize("page", ["docs/structure.md", "docs/native.md", "CONTRIBUTING.md"])
+def test_modules_that_a_page_names_exist(page):
+    files = [
+        path.relative_to(ROOT).as_posix()
+        for folder in ("src", "tests", "native")
+        for path in (ROOT / folder).rglob("*")
+    ]
+    named = re.findall(r"`([\w/.]+\.(?:py|hpp|cpp))`", (ROOT / page).read_text("utf-8"))
+    assert named
+    assert [name for name in named if not any(f"/{file}".endswith(f"/{name}") for file in files)] == []
+
+
 def test_no_list_of_files_is_longer_than_five():
     assert {int(line[0]) for line in FILE_LISTS} == {1, 2, 3, 4, 5}
 
