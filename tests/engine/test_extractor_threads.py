@@ -214,8 +214,13 @@ def test_an_error_in_another_thread(fresh, features, wrong):
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_forked_children(fresh, features, wrong):
+@pytest.mark.parametrize("parallelism", [None, "true"])
+def test_forked_children(parallelism, fresh, features, wrong, monkeypatch):
     """An extractor that has run is used in forked children, loaded layers and new ones."""
+    # The library of the tokenizers looks after forks only where this is not set.
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    if parallelism is not None:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", parallelism)
     extractor = fresh()
     assert wrong([(1, extractor.extract(TEXTS, features[1]))]) == 0
     context = multiprocessing.get_context("fork")
@@ -227,10 +232,13 @@ def test_forked_children(fresh, features, wrong):
     for _ in range(2):
         process = context.Process(target=child)
         process.start()
-        assert receive.poll(60), "the child does not answer"
-        assert wrong(receive.recv()) == 0
-        process.join(60)
-        assert process.exitcode == 0
+        try:
+            assert receive.poll(60), "the child does not answer"
+            assert wrong(receive.recv()) == 0
+            process.join(60)
+            assert process.exitcode == 0
+        finally:
+            process.kill()  # one that hangs would keep this process from ending
 
 
 PICKLED = """

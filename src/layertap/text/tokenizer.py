@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,19 @@ LARGEST_ID = 1 << 24
 # Characters of a text that is encoded on the calling thread: waking another takes longer.
 SHORT = 2_000
 SURROGATES = re.compile("[\ud800-\udfff]")
+
+
+def _tokenize_on_one_thread() -> None:
+    """Keep the Rust library to the calling thread, in a forked child process.
+
+    Its worker threads do not exist there. It notices that by itself unless the variable is set, and then waits for them
+    for ever.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_tokenize_on_one_thread)
 
 # What becomes one sequence: a text, a pair of texts, given words.
 Item: TypeAlias = str | tuple[str, ...] | list[str]
