@@ -39,7 +39,7 @@ def used_rules(keys: Iterable[str], rules: Sequence[KeyRule]) -> tuple[KeyRule, 
 
 
 def parts_of(key: str, rules: Sequence[KeyRule], splits: Sequence[SplitRule]) -> tuple[str, ...]:
-    """Canonical names of the weights that a stored tensor holds, one above the other; mostly it is one."""
+    """Return the canonical names of the weights that a stored tensor holds, one above the other; mostly one."""
     name = to_canonical(key, rules)
     return next((parts for split in splits if (parts := split.to_parts(name))), (name,))
 

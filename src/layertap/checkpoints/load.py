@@ -283,7 +283,7 @@ def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:
 def stored_tensors(
     checkpoint: Checkpoint, allow_pickle: bool, read_pickle: PickleReader | None
 ) -> dict[str, StoredTensor]:
-    """Stored key -> tensor, from one file or from shards; those of heads and all else that is stored, too."""
+    """Open stored key -> tensor, from one file or from shards, tensors of heads included."""
     formats: list[tuple[str, str, PickleReader | None]] = [(SAFETENSORS, SAFETENSORS_INDEX, read_safetensors)]
     if allow_pickle:
         formats.append((PICKLE, PICKLE_INDEX, read_pickle))

@@ -82,7 +82,9 @@ def read_sentence_embedding(
 
 
 def _read_modules(folder: SentenceFolder) -> list[tuple[str, str]] | None:
-    """(kind, place) of each module, in order: Transformer, perhaps WeightedLayerPooling, Pooling, and what follows."""
+    """Read (kind, place) of each module, in order: Transformer, perhaps WeightedLayerPooling, Pooling, and what
+    follows.
+    """
     values = folder.array(MODULES)
     if values is None:
         return None
@@ -175,7 +177,7 @@ def _limit(folder: SentenceFolder, spec: EncoderSpec, stated: int | None) -> int
 
 
 def _read_transformer_config(folder: SentenceFolder) -> tuple[int | None, bool, bool]:
-    """`max_seq_length`, `do_lower_case`, and whether it asks for every hidden state."""
+    """Read `max_seq_length`, `do_lower_case`, and whether it asks for every hidden state."""
     name = next((name for name in TRANSFORMER_CONFIGS if folder.checkpoint.file(name) is not None), None)
     config = None if name is None else folder.object(name)
     if name is None or config is None:

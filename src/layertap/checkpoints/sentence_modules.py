@@ -96,7 +96,7 @@ class SentenceFolder:
         return name, config
 
     def weights(self, place: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, npt.NDArray[np.float32]]:
-        """float32 arrays of a module's weights: exactly these keys, of these shapes."""
+        """Read a module's weights as float32 arrays: exactly these keys, of these shapes."""
         path = self.find(inside(place, SAFETENSORS))
         if path is not None:
             views: Mapping[str, TensorView] = read_safetensors(path)
@@ -154,7 +154,7 @@ def read_pooling(folder: SentenceFolder, place: str, size: int) -> tuple[tuple[S
 
 
 def read_layer_weights(folder: SentenceFolder, place: str, size: int, num_hidden_layers: int) -> dict[int, float]:
-    """Number of a hidden state -> its share of the weighted mean over layers."""
+    """Read number of a hidden state -> its share of the weighted mean over layers."""
     name, config = folder.config(place)
     refuse_unknown(config, name, (*SIZE_KEYS, "layer_start", "num_hidden_layers"))
     _check_size(config, name, size, "hidden_size")

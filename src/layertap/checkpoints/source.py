@@ -121,7 +121,7 @@ class Checkpoint:
         )
 
     def hash_of(self, name: str) -> str:
-        """Hexadecimal sha256 of a file that `file` found; of the very content that was there then.
+        """Return the hexadecimal sha256 of a file that `file` found, of the content that it had then.
 
         Raises:
             CheckpointError: the file was changed or replaced since, so that the hash would be of something else than
@@ -227,7 +227,7 @@ def _looks_like_a_path(name: str) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal sha256 of a file."""
+    """Return the hexadecimal sha256 of a file."""
     file = StoredFile(path, error=CheckpointError)
     digest = file.sha256()
     file.close()
@@ -265,7 +265,7 @@ def _from_hub(
     weights: bool,
 ) -> Checkpoint:
     def fetch(files: Sequence[str], at: str | None) -> Path:
-        with _retold(name, at, local_files_only):
+        with _hub_errors(name, at, local_files_only):
             return Path(
                 huggingface_hub.snapshot_download(
                     name,
@@ -293,7 +293,7 @@ def _from_hub(
         return checkpoint
     if local_files_only or constants.HF_HUB_OFFLINE:
         raise ModelNotFoundError(_not_in_cache(name, local_files_only, None))
-    with _retold(name, checkpoint.commit, local_files_only):
+    with _hub_errors(name, checkpoint.commit, local_files_only):
         files = huggingface_hub.list_repo_files(name, revision=checkpoint.commit)
     raise WeightsError(f"{name}: {no_weights(files)}")
 
@@ -311,8 +311,8 @@ def _fetch_weights(
 
 
 @contextmanager
-def _retold(name: str, revision: str | None, local_files_only: bool) -> Iterator[None]:
-    """Tells the errors of the hub's client in plain words."""
+def _hub_errors(name: str, revision: str | None, local_files_only: bool) -> Iterator[None]:
+    """Convert the errors of the hub's client to `ModelNotFoundError`."""
     from huggingface_hub import errors
 
     at = f" at revision {revision!r}" if revision else ""

@@ -37,7 +37,7 @@ def read_safetensors(path: Path) -> dict[str, TensorView]:
 
 
 def read_index(path: Path) -> dict[str, str]:
-    """Key -> file name, of `model.safetensors.index.json` or its pickle twin.
+    """Read key -> file name, from `model.safetensors.index.json` or its pickle twin.
 
     Raises:
         WeightsError: no `weight_map` of names to plain file names beside the index.
@@ -65,7 +65,7 @@ def shard_files(index: Path) -> list[str]:
 
 
 def no_weights(files: Iterable[str]) -> str:
-    """Why none of these files can be loaded as weights, and what to do."""
+    """Say why none of these files can be loaded as weights, and what to do."""
     names = set(files)
     if names & {PICKLE, PICKLE_INDEX}:
         return (

@@ -172,7 +172,7 @@ def top_rows(program: Program) -> int | None:
 
 
 def capture_flop(capture: Capture, spec: EncoderSpec, n: float) -> float:
-    """Folding and reducing of one capture, or attention once more."""
+    """Estimate the operations of one capture: folding and reducing, or attention once more."""
     if capture.attention is not None:
         heads = spec.num_attention_heads if capture.heads is None else len(capture.heads)
         return 2 * heads * n * n * spec.head_size

@@ -144,7 +144,7 @@ def _what(capture: Capture) -> str:
 
 
 def _spans(layers: Sequence[int]) -> str:
-    """`0-2, 5` for 0, 1, 2, 5."""
+    """Write 0, 1, 2, 5 as `0-2, 5`."""
     spans: list[list[int]] = []
     for layer in layers:
         if spans and layer == spans[-1][-1] + 1:

@@ -72,7 +72,7 @@ class Expr(ABC):
     def __str__(self) -> str: ...
 
     def __getitem__(self, key: object) -> Pool:
-        """`[:, 0]` and `[:, 0, :]`: the first token, as `.first`; everything else is refused with advice."""
+        """Select the first token with `[:, 0]` or `[:, 0, :]`, as `.first`; everything else is refused with advice."""
         if self.form.unit == "maps":
             raise FeatureError(
                 f"{self}[{key_text(key)}]: there is no batch axis, and heads are selected as in {self}.heads(0, 3); "
@@ -111,7 +111,7 @@ class Expr(ABC):
         return LayerFold(of=self, op="mix", weights=tuple(_weight(w) for w in weights))
 
     def heads(self, *heads: int) -> Heads:
-        """Only these heads of attentions, 0 the first, in this order."""
+        """Select these heads of attentions, 0 the first, in this order."""
         return Heads(of=self, selection=heads)
 
     @property

@@ -79,7 +79,7 @@ class Form:
 
 
 def refusal(form: Form, step: str) -> str | None:
-    """Why `step` cannot follow a value of this form, or None where it can."""
+    """Say why `step` cannot follow a value of this form; None if it can."""
     kind = STEPS[step]
     if form.stored:
         return "astype is the last step"

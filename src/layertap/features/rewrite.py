@@ -45,7 +45,7 @@ def sources(expr: Expr) -> tuple[Expr, ...]:
 
 
 def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
-    """`sentence_embedding` -> poolings of `last_hidden_state`, and the steps after them, as the folder declares."""
+    """Expand `sentence_embedding` to poolings of `last_hidden_state`, and the steps after them, as the folder declares."""
 
     def expand(source: Expr) -> Expr:
         return _recipe(declared(facts), source) if isinstance(source, SentenceEmbedding) else source
@@ -106,7 +106,7 @@ def _pooled(states: Expr, pooling: SentencePooling, prompt: bool) -> Pool:
 
 
 def resolve_layers(expr: Expr, facts: ModelFacts) -> Expr:
-    """Every layer by its number 0..L, of attentions 0..L-1: one, or a tuple in the order asked."""
+    """Resolve every layer to its number 0..L, of attentions 0..L-1: one, or a tuple in the order asked."""
 
     def numbered(source: Expr) -> Expr:
         if isinstance(source, LastHiddenState):

@@ -41,7 +41,7 @@ class WindowSize:
     overlap: int | None = None
 
     def under(self, max_length: int) -> tuple[int, int]:
-        """(size, overlap) under a limit."""
+        """Return (size, overlap) under a limit."""
         size = max_length if self.size is None else min(self.size, max_length)
         return size, size // 8 if self.overlap is None else self.overlap
 

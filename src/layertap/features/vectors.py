@@ -59,7 +59,7 @@ def finish(
 
 
 def unit_counts(plan: Plan, name: str, segments: Mapping[SegmentKind, Segments]) -> npt.NDArray[np.int64] | None:
-    """int64 [N], how many tokens, words or spans of a ragged feature each text has; None for a dense one."""
+    """Count, int64 [N], the tokens, words or spans of a ragged feature each text has; None for a dense one."""
     match plan.readings[name][0].tap.unit:
         case "tokens":
             return segments["tokens"].counts()
@@ -82,7 +82,7 @@ def _evaluate(
     captures: Mapping[Capture, Floats],
     segments: Mapping[SegmentKind, Segments],
 ) -> Floats:
-    """float32 [X, H] or [X, L, H]; takes one reading a tap, in the order of `taps.taps`."""
+    """Compute float32 [X, H] or [X, L, H]; takes one reading a tap, in the order of `taps.taps`."""
     match expr:
         case Concat():
             parts = [_evaluate(part, readings, captures, segments) for part in expr.parts]
@@ -136,7 +136,7 @@ def fold_layers(parts: Sequence[Floats], tap: Tap) -> Floats:
 
 
 def select_heads(maps: Floats, tap: Tap, lengths: npt.NDArray[np.int64]) -> Floats:
-    """float32 [M], maps of all heads of each text -> those of some of them, or of their mean, the plain way."""
+    """Select from float32 [M], maps of all heads of each text, those of some heads, or their mean, the plain way."""
     squares = np.square(lengths)
     num_heads = len(maps) // int(squares.sum())
     heads = list(range(num_heads) if tap.heads is None else tap.heads)
@@ -158,7 +158,7 @@ def _mean_over(total: Floats, tap: Tap) -> Floats:
 
 
 def select_rows(value: Floats, rows: Segments) -> Floats:
-    """[T, ...] -> the rows of all segments, segment by segment; the value itself where that is all of them."""
+    """Select from [T, ...] the rows of all segments, segment by segment; the value itself where that is all of them."""
     index = rows.rows()
     if len(index) == len(value) and bool((index == np.arange(len(value))).all()):
         return value
@@ -167,7 +167,9 @@ def select_rows(value: Floats, rows: Segments) -> Floats:
 
 
 def pool_units(value: Floats, units: Segments, op: PoolOp) -> Floats:
-    """Words, spans or windows [S, ...] -> texts [N, ...]: of those that have tokens; a text without one gives zeros."""
+    """Pool words, spans or windows [S, ...] to texts [N, ...]: of those that have tokens; a text without one gives
+    zeros.
+    """
     assert units.texts is not None
     filled_units = units.counts() > 0
     texts = np.concatenate([[0], np.cumsum(filled_units)])[units.texts]
@@ -200,7 +202,7 @@ def pool_units(value: Floats, units: Segments, op: PoolOp) -> Floats:
 
 
 def reduce_rows(value: Floats, rows: Segments, reduce: str) -> Floats:
-    """[T, ...] -> [S, ...], the plain way: a segment at a time; a segment without rows gives zeros."""
+    """Reduce [T, ...] to [S, ...], the plain way: a segment at a time; a segment without rows gives zeros."""
     result = np.zeros((len(rows), *value.shape[1:]), dtype=np.float32)
     for s in range(len(rows)):
         ranges = range(rows.offsets[s], rows.offsets[s + 1])
@@ -221,7 +223,7 @@ def reduce_rows(value: Floats, rows: Segments, reduce: str) -> Floats:
 
 
 def divide(value: Floats, rows: Segments, divisor: Divisor) -> Floats:
-    """[S, ...] sums over what the pooling divides by; segments without rows stay zero."""
+    """Divide sums [S, ...] by the pooling's divisor; segments without rows stay zero."""
     by = weight_sums(rows) if divisor == "weight" else rows.counts().astype(np.float32)
     if divisor == "sqrt_count":
         by = np.sqrt(by)
@@ -231,7 +233,7 @@ def divide(value: Floats, rows: Segments, divisor: Divisor) -> Floats:
 
 
 def weight_sums(rows: Segments) -> Floats:
-    """float32 [S], the sum of the weights of each segment's rows."""
+    """Sum the weights of each segment's rows, float32 [S]."""
     if rows.weights is None:
         return rows.counts().astype(np.float32)
     running = np.concatenate([[0.0], np.cumsum(rows.weights, dtype=np.float64)])
@@ -313,13 +315,13 @@ def layer_norm(value: Floats, step: LayerNorm) -> Floats:
 
 
 def to_float16(value: Floats) -> npt.NDArray[np.float16]:
-    """Rounded to float16; beyond 65,504 becomes infinite."""
+    """Round to float16; beyond 65,504 becomes infinite."""
     with np.errstate(over="ignore"):
         return value.astype(np.float16)
 
 
 def to_int8(value: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
-    """Symmetric int8, one scale a vector: `value` is about `quantised * scale[..., None]`.
+    """Quantise to symmetric int8, one scale a vector: `value` is about `quantised * scale[..., None]`.
 
     The scale is the largest |number| / 127, and values are rounded to the nearest, ties to even. A zero vector
     has zeros and scale 0. A vector that is not finite has zeros and the scale NaN or infinity, so that it gives
@@ -337,5 +339,7 @@ def to_int8(value: Floats) -> tuple[npt.NDArray[np.int8], Floats]:
 
 
 def to_binary(value: Floats) -> npt.NDArray[np.uint8]:
-    """uint8 [..., H / 8]: bit 1 where a number is above zero, in `numpy.packbits` order (first number highest)."""
+    """Pack signs into uint8 [..., H / 8]: bit 1 where a number is above zero, in `numpy.packbits` order (first number
+    highest).
+    """
     return np.packbits(value > 0, axis=-1)

@@ -77,7 +77,7 @@ def _relative(config: ConfigReader, rows: int) -> Disentangled | None:
 
 
 def _terms(config: ConfigReader) -> tuple[str, ...]:
-    """`c2p|p2c` or `["c2p", "p2c"]`."""
+    """Read the terms `c2p|p2c` or `["c2p", "p2c"]`."""
     value = config.values.get("pos_att_type")
     if isinstance(value, str):
         value = [term.strip() for term in value.lower().split("|") if term.strip()]

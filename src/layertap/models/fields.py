@@ -27,7 +27,7 @@ def heads_of(
     width: str = "hidden_size",
     even: bool = False,
 ) -> int:
-    """A, the number of heads, which share H evenly.
+    """Read A, the number of heads, which share H evenly.
 
     Args:
         config: the model's.

@@ -44,7 +44,7 @@ class SplitRule:
     parts: tuple[str, ...]
 
     def to_parts(self, key: str) -> tuple[str, ...] | None:
-        """Canonical names of the parts of a fused key, or None where the rule does not apply."""
+        """Return the canonical names of the parts of a fused key, or None where the rule does not apply."""
         names = [_rename(key, self.fused, part) for part in self.parts]
         return None if None in names else tuple(name for name in names if name is not None)
 
@@ -84,7 +84,7 @@ HEAD_KEYS = re.compile(
 
 
 def head_keys(*names: str) -> re.Pattern[str]:
-    """`HEAD_KEYS` and the keys under these further heads."""
+    """Build a pattern of `HEAD_KEYS` and the keys under these further heads."""
     return re.compile("|".join((HEAD_KEYS.pattern, *(rf"{name}\..*" for name in names))))
 
 

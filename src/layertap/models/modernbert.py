@@ -68,7 +68,7 @@ def _modernbert(config: ConfigReader) -> EncoderSpec:
 
 
 def _global_layers(config: ConfigReader, layers: int) -> list[bool]:
-    """For each layer whether every token attends to every other."""
+    """Return for each layer whether every token attends to every other."""
     stated = config.values.get("layer_types")
     if stated is None:
         every = config.size("global_attn_every_n_layers", 3)

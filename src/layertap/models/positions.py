@@ -32,7 +32,7 @@ class PositionTable:
         return self.rows if self.padding_id is None else self.rows - self.padding_id - 1
 
     def position_ids(self, input_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """int32 [T], the rows of the position table for one sequence's ids [T]."""
+        """Return int32 [T], the rows of the position table for one sequence's ids [T]."""
         if self.padding_id is None:
             return np.arange(len(input_ids), dtype=np.int32)
         counted = input_ids != self.padding_id
@@ -51,7 +51,7 @@ class PlainPositions:
     max_length: int
 
     def position_ids(self, input_ids: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """int32 [T], for one sequence's ids [T]."""
+        """Return int32 [T], for one sequence's ids [T]."""
         return np.arange(len(input_ids), dtype=np.int32)
 
 

@@ -39,7 +39,7 @@ class Rope:
 def rotated_heads_of(
     config: ConfigReader, hidden_size: int, *, default: int, field: str = "num_attention_heads"
 ) -> int:
-    """A: heads of even width, rotated whole; see `heads_of`."""
+    """Read A: heads of even width, rotated whole; see `heads_of`."""
     heads = heads_of(config, hidden_size, default=default, field=field, even=True)
     size = hidden_size // heads
     config.refuse_unless("head_dim", (size, None), f"heads of another width than hidden_size / {field} ({size})")

@@ -188,7 +188,7 @@ class EncoderSpec:
         return self.windows[layer] if self.windows else None
 
     def parameters(self) -> dict[str, tuple[int, ...]]:
-        """Canonical weight name -> shape, the pooler's included where the architecture has one."""
+        """Return canonical weight name -> shape, the pooler's included where the architecture has one."""
         h = self.hidden_size
         shapes = self._embedding_parameters()
         shapes |= self._distance_parameters()

@@ -34,8 +34,8 @@ CONVERT = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Built:
-    """A tokenizer as built.
+class BuiltTokenizer:
+    """Tokenizer built from a folder, with what its files say.
 
     Attributes:
         backend: with truncation and padding off.
@@ -52,7 +52,7 @@ class Built:
     notes: tuple[str, ...]
 
 
-def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> Built:
+def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> BuiltTokenizer:
     """Builds the tokenizer of a folder; arguments and errors as `TextTokenizer.load`."""
     settings = read_settings(folder)
     name = settings.tokenizer_class or (tokenizer_class or "").removesuffix("Fast") or None
@@ -73,7 +73,7 @@ def build(folder: Path, *, model_type: str, tokenizer_class: str | None) -> Buil
     return guarded(f"{folder}: not usable as a tokenizer", lambda: _from_vocabulary(folder, settings, class_name))
 
 
-def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: str) -> Built:
+def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: str) -> BuiltTokenizer:
     content = read_whole(path, error=TokenizerError, limit=TOKENIZER_BYTES)
     if pointer := pointer_in_place(path, content):
         raise TokenizerError(pointer)
@@ -96,7 +96,7 @@ def _from_tokenizer_json(path: Path, settings: TokenizerSettings, class_name: st
     return _finish(backend, setup, (path,), notes)
 
 
-def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str) -> Built:
+def _from_vocabulary(folder: Path, settings: TokenizerSettings, class_name: str) -> BuiltTokenizer:
     style = STYLES.get(class_name)
     if style is None or style.from_vocabulary is None:
         raise TokenizerError(_nothing_to_build_from(folder, class_name, ()))
@@ -179,10 +179,10 @@ def _named_token(name: str, setup: Setup) -> AddedToken:
     return setup.settings.named.get(name) or AddedToken(setup.special[name], special=True)
 
 
-def _finish(backend: Tokenizer, setup: Setup, paths: tuple[Path, ...], notes: tuple[str, ...] = ()) -> Built:
+def _finish(backend: Tokenizer, setup: Setup, paths: tuple[Path, ...], notes: tuple[str, ...] = ()) -> BuiltTokenizer:
     backend.encode_special_tokens = setup.settings.flag("split_special_tokens", False)
     check_pipeline(backend, paths[0])
-    return Built(
+    return BuiltTokenizer(
         backend=backend,
         special_tokens=setup.special,
         settings=setup.settings,

@@ -108,7 +108,7 @@ def _splits_at_spaces(state: dict[str, Any]) -> bool:
 
 
 def _keeps_offsets(state: dict[str, Any]) -> bool:
-    """Not so where it takes a space at the beginning for one that the tokenizer put there."""
+    """Return whether offsets are right after a cut: not if a leading space is taken for the tokenizer's own."""
     if state["type"] == "Sequence":
         return all(map(_keeps_offsets, state["processors"]))
     return not (state.get("trim_offsets", False) and state.get("add_prefix_space", False))

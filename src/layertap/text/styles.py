@@ -109,7 +109,7 @@ WHITE_SPACE = (
 
 
 def read_vocab(path: Path) -> dict[str, int]:
-    """`vocab.txt`: a token a line, its id the 0-based line number; of a repeated token the last line counts."""
+    """Read `vocab.txt`: a token a line, its id the 0-based line number; of a repeated token the last line counts."""
     lines = _read_text(path).split("\n")
     if lines[-1] == "":
         del lines[-1]
@@ -158,7 +158,7 @@ def _bert_template(backend: Tokenizer, setup: Setup) -> processors.PostProcessor
 
 
 def read_merges(path: Path) -> list[tuple[str, str]]:
-    """`merges.txt`: a pair a line, the first pair merged first; `#version` and empty lines do not count."""
+    """Read `merges.txt`: a pair a line, the first pair merged first; `#version` and empty lines do not count."""
     merges: list[tuple[str, str]] = []
     for number, line in enumerate(_read_text(path).split("\n"), start=1):
         pair = line.rstrip("\r")

@@ -80,7 +80,7 @@ class TextTokenizer:
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
     notes: tuple[str, ...]
-    _spaced: _Spaced = field(default_factory=lambda: _Spaced(), init=False, repr=False)
+    _for_words: _WordTokenizer = field(default_factory=lambda: _WordTokenizer(), init=False, repr=False)
     _is_typed: npt.NDArray[np.bool_] = field(init=False, repr=False)
     """bool [max_id + 1]: special tokens but the unknown one, which also stands for words."""
 
@@ -174,7 +174,7 @@ class TextTokenizer:
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, offsets: bool = False
     ) -> list[EncodedText]:
-        """Texts -> ids, one `EncodedText` each, without a limit.
+        """Convert texts to ids, one `EncodedText` each, without a limit.
 
         An empty text is the template alone. A lone surrogate becomes U+FFFD. A text of more than 262,144
         characters is encoded in pieces where that gives the same ids (`pieces.may_be_cut`), which takes a fraction of
@@ -216,7 +216,8 @@ class TextTokenizer:
         return joined(list(parts), pieces)
 
     def encode_words(self, words: Sequence[Sequence[str]], *, offsets: bool = True) -> list[EncodedText]:
-        """Given words -> ids, one `EncodedText` a list of words, as transformers with `is_split_into_words=True`.
+        """Convert given words to ids, one `EncodedText` a list of words, as transformers with
+        `is_split_into_words=True`.
 
         Each word is tokenized by itself and may hold anything, white space too. Byte-level tokenizers put a space
         before it, as transformers with `add_prefix_space=True`; without it the words would be those of a text
@@ -230,7 +231,7 @@ class TextTokenizer:
             UsageError: something that is not a list of lists of words.
             TokenizerError: as `encode`.
         """
-        backend = self._spaced.of(self.backend)
+        backend = self._for_words.of(self.backend)
 
         def run(items: Sequence[Any]) -> list[Encoding]:
             return backend.encode_batch(items, is_pretokenized=True)
@@ -285,7 +286,7 @@ class TextTokenizer:
     def _typed_specials(
         self, flat: FlatEncodings, items: Sequence[Item], templates: Sequence[Template]
     ) -> npt.NDArray[np.int64] | None:
-        """int64 [N], special tokens typed in each item, or None: in none of them.
+        """Count the special tokens typed in each item, int64 [N]; None if there are none.
 
         A special id inside the content was typed, but for the unknown token, which also stands for words: there
         the characters under it decide.
@@ -309,7 +310,7 @@ class TextTokenizer:
         )
 
 
-class _Spaced:
+class _WordTokenizer:
     """A tokenizer's twin for given words, made when it is first needed: the copy takes some tenths of a second."""
 
     __slots__ = ("_lock", "_twin")

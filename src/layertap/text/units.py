@@ -62,7 +62,7 @@ class UnitFinder:
         return RecordUnits(word_chars=word_chars, words=words, spans=spans)
 
     def word_chars(self, record: Record) -> IntArray:
-        """int32 [W, 2], the characters of each word in `Record.text`."""
+        """Return int32 [W, 2], the characters of each word in `Record.text`."""
         if record.words is not None:
             return given_chars(record.words)
         return whitespace_words(record.text) if self.pattern is None else pattern_words(record.text, self.pattern)
@@ -98,7 +98,7 @@ class UnitFinder:
 
 
 def given_chars(words: Sequence[str]) -> IntArray:
-    """int32 [W, 2], the characters of given words in the text that they make with a space between."""
+    """Return int32 [W, 2], the characters of given words in the text that joins them with spaces."""
     lengths = np.fromiter(map(len, words), dtype=np.int32, count=len(words))
     ends = np.cumsum(lengths + 1, dtype=np.int32) - np.int32(1)
     return np.stack([ends - lengths, ends], axis=1)
@@ -111,7 +111,7 @@ def _given(text: EncodedText, num_words: int) -> IntArray:
 
 
 def edges_of(record: Record, text: EncodedText, finder: UnitFinder, *, prompt: str) -> npt.NDArray[np.bool_]:
-    """Bool [n + 1]: where a window may begin or end without cutting a word."""
+    """Return bool [n + 1]: where a window may begin or end without cutting a word."""
     begin, end = text.content
     if text.word_ids is not None:
         return word_edges(_given(text, len(record.words or ())), end - begin)

@@ -92,7 +92,7 @@ def _owned(
     before: npt.NDArray[np.int64],
     after: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.int64]:
-    """int64 [windows + 1]: window i owns the tokens from entry i to entry i + 1."""
+    """Return int64 [windows + 1]: window i owns the tokens from entry i to entry i + 1."""
     twice = begins[1:] + ends[:-1]  # the middle of what two neighbours share, doubled
     lower, upper = before[twice // 2], after[(twice + 1) // 2]
     divided = np.where(twice - 2 * lower <= 2 * upper - twice, lower, upper)

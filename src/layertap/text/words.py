@@ -16,7 +16,7 @@ IntArray = npt.NDArray[np.int32]
 
 
 def whitespace_words(text: str) -> IntArray:
-    """int32 [W, 2], the runs of characters that are not white space: the words of `str.split()`."""
+    """Return int32 [W, 2], the runs of characters other than white space: the words of `str.split()`."""
     letters = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<U1")
     space = np.ones(len(text) + 2, dtype=bool)
     space[1:-1] = np.char.isspace(letters)
@@ -24,7 +24,7 @@ def whitespace_words(text: str) -> IntArray:
 
 
 def pattern_words(text: str, pattern: re.Pattern[str]) -> IntArray:
-    """int32 [W, 2], the pattern's matches, without empty ones."""
+    """Return int32 [W, 2], the pattern's matches, without empty ones."""
     matches = chain.from_iterable(match.span() for match in pattern.finditer(text))
     ranges = np.fromiter(matches, dtype=np.int32).reshape(-1, 2)
     return ranges[ranges[:, 0] < ranges[:, 1]]
@@ -60,7 +60,7 @@ def rows_under(ranges: IntArray, offsets: IntArray) -> IntArray:
 def _extremes(
     ranges: IntArray, begins: IntArray, ends: IntArray
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """First and last token over each range where tokens do not follow the text; first > last where there is none.
+    """Find the first and last token over each range of an unordered text; first > last if there is none.
 
     The tokens' ends cut the text into cells; each cell knows its first and last token, and a table of doubling
     widths answers for any run of cells with two entries.
@@ -123,7 +123,7 @@ def rows_of_words(word_ids: IntArray, num_words: int) -> IntArray:
 
 
 def word_edges(rows: IntArray, num_tokens: int) -> npt.NDArray[np.bool_]:
-    """Where a text may be cut without cutting a word.
+    """Return the places where a text may be cut without cutting a word.
 
     Args:
         rows: int32 [W, 2], the content tokens of each word (`rows_under`, `rows_of_words`), counted from the first

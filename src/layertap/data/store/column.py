@@ -66,7 +66,7 @@ class FeatureColumn:
             yield from (np.asarray(block[i]) for i in range(len(block)))
 
     def blocks(self, records: int | None = None) -> Iterator[Feature]:
-        """Consecutive records at a time: arrays [n, ...], `Ragged` or `AttentionMaps`.
+        """Yield consecutive records at a time: arrays [n, ...], `Ragged` or `AttentionMaps`.
 
         Args:
             records: how many; None: about 8 MiB of them.
@@ -122,7 +122,7 @@ def place_of(index: Any, length: int) -> int:
 
 
 def _scaled(steps: Feature, scales: Feature) -> Feature:
-    """int8 [..., H] times float32 [...]."""
+    """Multiply int8 [..., H] by float32 [...]."""
     if isinstance(steps, Ragged) and isinstance(scales, Ragged):
         return Ragged(_product(steps.values, scales.values), steps.offsets)
     assert isinstance(steps, np.ndarray)

@@ -1,4 +1,4 @@
-"""Ids of a file: a lazy sequence, and where each stands."""
+"""Ids of a file: a lazy sequence, and the places of each id."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Ids(Sequence[Any]):
             yield from self._storage.ids(begin, min(begin + IDS_AT_ONCE, len(self)))
 
     def places(self, wanted: object) -> list[int]:
-        """Where an id stands: every place of it, in order.
+        """Return every place of an id, in order.
 
         The first call reads all ids, no features, and keeps 16 bytes of each.
         """
@@ -53,7 +53,7 @@ class Ids(Sequence[Any]):
 
     @cached_property
     def _index(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """The ids' hashes in ascending order, and whose each is."""
+        """Hashes of the ids in ascending order, and the record of each."""
         hashes = np.fromiter(map(hash, self), np.int64, len(self))
         order = np.argsort(hashes, kind="stable")
         return hashes[order], order

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CACHE_BYTES = 16 << 20
-"""Columns of row groups are kept up to this; one is, whatever its size."""
+"""Bytes of column chunks that are kept; the last one is kept whatever its size."""
 
 
 class ParquetStorage(Storage):
-    """Features of a Parquet file; what is asked for is read with the row group it stands in, of that column."""
+    """Storage of a Parquet file; reads a whole row group of each column that is asked for."""
 
     def __init__(self, path: Path, file: StoredFile) -> None:
         import pyarrow as pa
@@ -185,7 +185,7 @@ DTYPES = {"float": "float32", "halffloat": "float16", "string": "str"}
 
 
 def _leaves(schema: pa.Schema, paths: list[str]) -> dict[str, list[str]]:
-    """Column -> paths of the file's columns that it consists of."""
+    """Return column -> paths of the file's columns that it consists of."""
     leaves = {}
     begin = 0
     for field in schema:

@@ -44,7 +44,7 @@ class Storage(ABC):
     has_ids: bool
 
     def read(self, name: str, begin: int, end: int) -> Feature:
-        """Records `begin:end` of a feature, a copy."""
+        """Copy records `begin:end` of a feature."""
         with self._damage(name):
             feature = self._read(name, begin, end)
             if not _is_whole(feature, end - begin):
@@ -52,12 +52,12 @@ class Storage(ABC):
             return feature
 
     def rows(self, begin: int, end: int) -> npt.NDArray[np.int64]:
-        """Input row numbers of records `begin:end`."""
+        """Return the input row numbers of records `begin:end`."""
         with self._damage("row"):
             return self._read_rows(begin, end)
 
     def ids(self, begin: int, end: int) -> list[Any]:
-        """Ids of records `begin:end`; only where there are ids."""
+        """Return the ids of records `begin:end`; only where there are ids."""
         with self._damage("id"):
             return self._read_ids(begin, end)
 
@@ -92,7 +92,7 @@ class Storage(ABC):
 
 
 def maps_of(values: Array, shapes: npt.NDArray[np.int64], leading: tuple[int, ...]) -> AttentionMaps:
-    """Attentions of their values and shapes [N, k]; ValueError where these differ in more than tokens."""
+    """Build attentions from values and shapes [N, k]; ValueError if these differ in more than tokens."""
     maps = AttentionMaps(values, shapes[:, -1], leading)
     if not np.array_equal(map_shapes(maps), shapes):
         raise ValueError("the shapes of records differ in more than their tokens")
