@@ -45,7 +45,7 @@ def sources(expr: Expr) -> tuple[Expr, ...]:
 
 
 def expand_sentence_embedding(expr: Expr, facts: ModelFacts) -> Expr:
-    """Expand `sentence_embedding` to poolings of `last_hidden_state`, and the steps after them, as the folder declares."""
+    """Expand `sentence_embedding` to the poolings and the steps after them that the folder declares."""
 
     def expand(source: Expr) -> Expr:
         return _recipe(declared(facts), source) if isinstance(source, SentenceEmbedding) else source

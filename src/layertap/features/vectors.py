@@ -59,7 +59,7 @@ def finish(
 
 
 def unit_counts(plan: Plan, name: str, segments: Mapping[SegmentKind, Segments]) -> npt.NDArray[np.int64] | None:
-    """Count, int64 [N], the tokens, words or spans of a ragged feature each text has; None for a dense one."""
+    """Count the tokens, words or spans of each text of a ragged feature, int64 [N]; None for a dense one."""
     match plan.readings[name][0].tap.unit:
         case "tokens":
             return segments["tokens"].counts()
