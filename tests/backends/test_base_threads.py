@@ -18,7 +18,7 @@ import torch
 
 from layertap.backends.torch.backend import TorchBackend
 from layertap.engine.segments import segments_of
-from layertap.errors import WeightsError
+from layertap.errors import BackendError, WeightsError
 from layertap.features.program import Capture, Program
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture
@@ -270,3 +270,20 @@ def test_a_child_forked_while_another_thread_loads(open_backend, differing):
         finally:
             go_on.set()
         assert differing(expected, result.result()) == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_model_on_cuda_is_refused_in_a_forked_child():
+    """The driver does not survive a fork: torch would raise an error of its own, or hand out zeros."""
+    spec = spec_of("bert")
+    backend, job = TorchBackend(spec, weights_of(spec)), jobs_of(spec)[0]
+    run(backend, job)
+    backend.device = torch.device("cuda")  # as if it were there; nothing of it is touched before the refusal
+
+    def child() -> bool:
+        with pytest.raises(BackendError, match="CUDA cannot be used in a forked process"):
+            run(backend, job)
+        return True
+
+    assert in_child(child) == 0
