@@ -81,7 +81,7 @@ class NativeBackend(Backend):
     def run(
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
-        """See `Backend.run`."""
+        """Runs a program over a packed batch, as `Backend.run` describes."""
         self._load(program)
         self._reach(int(batch.lengths.max(initial=1).clip(1, batch.num_tokens)))
         kinds = sorted({capture.segments for capture in program.captures if capture.segments is not None})

@@ -1,4 +1,4 @@
-"""What the kernels can run: of models, by their specs; of precisions, by the instruction set."""
+"""Decides whether the kernels run a model."""
 
 from __future__ import annotations
 
