@@ -12,7 +12,7 @@ void* Arena::take(std::size_t bytes) {
   constexpr std::size_t line = 64;
   constexpr std::size_t large_page = std::size_t{2} << 20;
   constexpr std::size_t piece = std::size_t{32} << 20;  // what is not used of it is never there
-  // kernels prefetch, and load whole vectors, a little past what they use
+  // kernels prefetch and load whole vectors slightly beyond the end of their data
   constexpr std::size_t slack = 256;
   bytes = (bytes + line - 1) / line * line + slack;
   if (bytes > left_) {
@@ -21,7 +21,7 @@ void* Arena::take(std::size_t bytes) {
     next_ = pieces_.back().get();
     if (next_ == nullptr) throw std::bad_alloc();
     left_ = size;
-    // where the system has none, small pages do
+    // only advice: without large pages, small ones are used
     madvise(next_, size, MADV_HUGEPAGE);
   }
   char* taken = next_;

@@ -1,5 +1,5 @@
-// Memory for weights, in few large pieces that the system backs with large pages. A run reads weights from end to end,
-// more than the processor's table of pages covers: with pages of 4 KiB a short text took a third longer.
+// Memory for weights, in a few large pieces that the system backs with large pages. A run reads all weights, more than the
+// translation buffers cover with pages of 4 KiB: with those a short text took a third longer.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +11,7 @@ namespace layertap {
 
 class Arena {
  public:
-  // Zeroed and aligned to cache lines; it stays until the arena goes.
+  // Memory that is zeroed, aligned to cache lines and freed with the arena.
   void* take(std::size_t bytes);
 
  private:

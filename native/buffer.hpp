@@ -1,4 +1,4 @@
-// Memory for kernels: aligned to cache lines, zeroed.
+// Zeroed memory for kernels, aligned to cache lines.
 #pragma once
 
 #include <cstddef>
@@ -25,7 +25,7 @@ class Buffer {
   std::size_t bytes() const { return bytes_; }
 
  private:
-  // kernels prefetch, and load whole vectors, a little past what they use
+  // kernels prefetch and load whole vectors slightly beyond the end of their data
   static constexpr std::size_t slack = 256;
   struct Free {
     void operator()(void* p) const { std::free(p); }

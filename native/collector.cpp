@@ -10,7 +10,7 @@ bool folds(const Capture& capture) { return capture.layers.size() > 1 || !captur
 
 bool is_of_states(const Capture& capture) { return capture.maps == Maps::none && !capture.pooler; }
 
-// Where row `row` of a shard is among `states`; null: it is not.
+// The state of row `row` of a shard; null if it is not among `states`.
 const float* row_of(const States& states, std::int64_t row) {
   if (states.kept == nullptr) return states.data + row * states.stride;
   const std::int32_t* end = states.kept + states.rows;
@@ -97,7 +97,7 @@ void Collector::reduce_segment(const Capture& capture, const States& states, std
   bool is_empty = true;
   for (auto r = static_cast<std::size_t>(segments.offsets[s]); r < static_cast<std::size_t>(segments.offsets[s + 1]); ++r) {
     for (std::int64_t row = segments.begin[r]; row < segments.end[r]; ++row) {
-      // of `last` only the last row may be there
+      // for `last`, rows before the last one may not have been computed
       if (capture.reduce == Reduce::last && row + 1 != segments.end[r]) continue;
       if (capture.reduce == Reduce::first && !is_empty) return;
       const float* state = row_of(states, row - row_begin) + begin;

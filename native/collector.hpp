@@ -25,19 +25,19 @@ class Collector {
  public:
   Collector(const Kernels& kernels, const Program& program, const WorkPartition& partition, std::int64_t hidden);
 
-  // Floats that one team needs for captures that fold, for shards of up to `rows` rows.
+  // Number of floats that a team needs to fold the states of a shard of up to `rows` rows.
   std::size_t fold_floats(std::int64_t rows) const { return folding_ * static_cast<std::size_t>(rows * padded(hidden_)); }
   bool wants_pooler() const { return pooler_ != nullptr; }
 
   // Whether a capture asks for a state as it is after the final norm.
   bool wants_normed(int layer) const;
 
-  // Takes columns [begin, end) of state `layer` of a shard; members of a team take a part each. Of a state that comes
-  // twice, before the final norm and after it, `unnormed` says which one this is.
+  // Takes columns [begin, end) of state `layer` of a shard; each member of a team takes a part. The last state of a model
+  // with a final norm comes twice, and `unnormed` says whether this is the state before the norm.
   void take(int layer, std::optional<bool> unnormed, const States& states, std::size_t shard, float* folds,
             std::int64_t begin, std::int64_t end) const;
 
-  // The rows that the pooler wants from state L, [the shard's segments, padded(H)]; and where its output goes.
+  // The input rows of the pooler, [segments of the shard, padded(H)]: their number, copying them, and storing the output.
   std::int64_t pooler_rows(std::size_t shard) const;
   void take_pooler_rows(const States& states, std::size_t shard, float* rows, std::int64_t begin, std::int64_t end) const;
   void put_pooled(const float* pooled, std::int64_t stride, std::size_t shard, std::int64_t begin, std::int64_t end) const;

@@ -17,7 +17,7 @@ class Encoder {
  public:
   explicit Encoder(Model model) : model_(std::make_shared<const Model>(std::move(model))) {}
 
-  // What is loaded by now.
+  // The snapshot of the parts loaded so far.
   std::shared_ptr<const Model> model() const;
 
   // Publishes load(model) as the model of later runs. One thread at a time loads; runs go on meanwhile.

@@ -34,7 +34,7 @@ Registers cpuid(std::uint32_t leaf, std::uint32_t subleaf) {
 
 bool bit(std::uint32_t value, int index) { return ((value >> index) & 1U) != 0; }
 
-// Which register states the operating system saves (XCR0).
+// The register states that the operating system saves (XCR0).
 std::uint64_t saved_states() {
   std::uint32_t low = 0;
   std::uint32_t high = 0;
@@ -42,7 +42,7 @@ std::uint64_t saved_states() {
   return (static_cast<std::uint64_t>(high) << 32) | low;
 }
 
-// Linux gives a process the tile registers when it asks for them, once.
+// Linux grants the tile registers to a process that asks for them; asking once is enough.
 bool tiles_granted() {
   constexpr long request_permission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long tile_data = 18;

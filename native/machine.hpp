@@ -1,4 +1,4 @@
-// What the processor offers.
+// The instruction sets and cores of this machine.
 #pragma once
 
 #include <string>
@@ -6,8 +6,9 @@
 
 namespace layertap {
 
-// Best first, of: "amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2"; what this processor and kernel have. After
-// them "amx_emulated" where "avx512_bf16" is there: the AMX kernels with tiles in software, to test them anywhere.
+// Names of the sets that this build, the processor and the operating system support, best first: "amx", "avx512_bf16",
+// "avx512_vnni", "avx512", "avx2", and "amx_emulated", the AMX kernels with tiles in software, for tests on any machine
+// with "avx512_bf16".
 std::vector<std::string> instruction_sets();
 
 // Cores that this process may run on.

@@ -1,4 +1,4 @@
-// A dense layer's weights as products want them.
+// The weights of a dense layer in the layout that products read.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,7 @@ struct Weight {
 class Matrix {
  public:
   Matrix() = default;
-  // Its memory is the arena's.
+  // Takes its memory from the arena.
   Matrix(const Kernels& kernels, Format format, const std::vector<Weight>& parts, Arena& arena);
 
   const PackedMatrix& packed() const { return packed_; }

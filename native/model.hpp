@@ -79,8 +79,8 @@ struct Layer {
   int rotary;           // index into the sets of rotary angles; -1: none
 };
 
-// What has been loaded by some moment. Loading never changes a published model: it publishes a copy with one part more,
-// which shares all other parts. A run keeps the model that it began with, whatever is loaded meanwhile.
+// An immutable snapshot of the parts loaded so far. Loading publishes a new snapshot with one more part, which shares all
+// other parts with the one before. A run keeps the snapshot that it began with, whatever is loaded meanwhile.
 struct Model {
   const Kernels& kernels;
   Format format;            // of products over hidden states

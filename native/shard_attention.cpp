@@ -32,7 +32,7 @@ void ShardRun::rotate(int rotary) {
     if (kept.begin < kept.end)
       turn(rows, rows.at(kept.begin, 0), kept.end - kept.begin, shape_.num_attention_heads, query_rows_.data() + kept.begin, 0);
   }
-  team_.meet();
+  team_.arrive_and_wait();
 }
 
 bool ShardRun::wants_maps(int layer) const {

@@ -83,10 +83,10 @@ bool ShardRun::run_from(const ThreadTeam::Entry& entry) {
 
 bool ShardRun::run_layers(int first) {
   for (int layer = first; layer < program_.stop; ++layer) {
-    // asked before a meeting and read after it, so that all members of a team read the same answer
+    // asked before a barrier and read after it, so that all members of a team read the same answer
     if (asks_) context_.cancellation.ask();
     if (rank_ == 0) team_.admit({shard_, layer});
-    team_.meet();
+    team_.arrive_and_wait();
     if (context_.cancellation.is_stopped()) return false;
     run_layer(layer);
   }
@@ -96,7 +96,7 @@ bool ShardRun::run_layers(int first) {
 
 void ShardRun::begin(std::size_t shard) {
   enter(shard);
-  team_.meet();  // the shard before is done
+  team_.arrive_and_wait();  // the shard before is done
   embed();
   count(Stage::embeddings);
   collect(0);
@@ -133,14 +133,14 @@ void ShardRun::embed() {
   }
   if (embeddings.projection) {
     const Operand input = operand_of(tables, columns, work_.projected);
-    team_.meet();
+    team_.arrive_and_wait();
     shared_product(input, rows_, *embeddings.projection,
                    {.bias = embeddings.projection->bias(), .out = hidden_.data, .out_stride = hidden_.stride});
-    team_.meet();
+    team_.arrive_and_wait();
   }
   if (embeddings.norm.exists() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, nullptr);
   if (!shape_.is_pre_norm) operand_of(hidden_, shape_.hidden_size, work_.input);
-  team_.meet();
+  team_.arrive_and_wait();
 }
 
 void ShardRun::run_layer(int layer) {
@@ -178,7 +178,7 @@ void ShardRun::run_kept_queries(const Block& block) {
     normalize(block.attention_norm, kept, normed, nullptr);
   }
   const Operand input = operand_of(normed, shape_.hidden_size, work_.kept_input);
-  team_.meet();
+  team_.arrive_and_wait();
   const Rows& out = work_.kept_queries.rows();
   shared_product(input, kept.rows, block.query_key_value, 0, stride_ / kernels_.panel,
                  {.bias = block.query_key_value.bias(),
@@ -202,7 +202,7 @@ void ShardRun::run_attention(int layer) {
     keep_rows();
     run_kept_queries(block);
   }
-  team_.meet();
+  team_.arrive_and_wait();
   rotate(model_.layer(layer).rotary);
   count(Stage::query_key_value);
 
@@ -212,7 +212,7 @@ void ShardRun::run_attention(int layer) {
   Operand context = operand_in_place(attended);
   if (model_.format != Format::bfloat16) {
     // attention was shared out by heads, this is by rows
-    if (model_.format != Format::float32) team_.meet();
+    if (model_.format != Format::float32) team_.arrive_and_wait();
     if (attended.is_bfloat16()) {
       Rows wide = work_.wide.rows();
       wide.rows = attended.rows;
@@ -224,7 +224,7 @@ void ShardRun::run_attention(int layer) {
     }
     context = operand_of(attended, shape_.hidden_size, work_.context_operand);
   }
-  team_.meet();
+  team_.arrive_and_wait();
   count(Stage::attention);
 
   shared_product(context, hidden_.rows, block.attention_output,
@@ -233,7 +233,7 @@ void ShardRun::run_attention(int layer) {
                   .residual_stride = hidden_.stride,
                   .out = hidden_.data,
                   .out_stride = hidden_.stride});
-  team_.meet();
+  team_.arrive_and_wait();
   count(Stage::attention_output);
   if (!shape_.is_pre_norm) normalize_after(block.attention_norm);
 }
@@ -273,12 +273,12 @@ void ShardRun::run_feed_forward(const Block& block) {
       epilogue.factors = epilogue.out;
     }
     shared_product(input, hidden.rows, up, epilogue);
-    team_.meet();
+    team_.arrive_and_wait();
     Operand activated = operand_in_place(inner);
     if (format != Format::bfloat16 && format != Format::float32) {
       if (block.outlier_column >= 0) add_outlier_column(block, inner, hidden);
       activated = operand_of(inner, shape_.intermediate_size, work_.inner_operand);
-      team_.meet();
+      team_.arrive_and_wait();
     }
     count(Stage::intermediate);
     shared_product(activated, hidden.rows, down,
@@ -287,7 +287,7 @@ void ShardRun::run_feed_forward(const Block& block) {
                     .residual_stride = hidden.stride,
                     .out = hidden.data,
                     .out_stride = hidden.stride});
-    team_.meet();
+    team_.arrive_and_wait();
     count(Stage::output);
   }
   if (!shape_.is_pre_norm) normalize_after(block.feed_forward_norm);
@@ -306,7 +306,7 @@ void ShardRun::normalize_after(const Norm& norm) {
   const bool rounds = model_.format == Format::bfloat16;
   normalize(norm, hidden_, hidden_, rounds ? &work_.input : nullptr);
   input_ = rounds ? work_.input.operand() : operand_of(hidden_, shape_.hidden_size, work_.input);
-  team_.meet();
+  team_.arrive_and_wait();
   count(Stage::norms);
 }
 
@@ -318,7 +318,7 @@ void ShardRun::normalize_before(const Norm& norm) {
     normalize(norm, hidden_, normed, rounds ? &work_.input : nullptr);
   }
   input_ = rounds ? work_.input.operand() : operand_of(normed, shape_.hidden_size, work_.input);
-  team_.meet();
+  team_.arrive_and_wait();
   count(Stage::norms);
 }
 
@@ -326,7 +326,7 @@ void ShardRun::take(int state, std::optional<bool> unnormed) {
   const Part own = own_columns();
   context_.collector.take(state, unnormed, states(), shard_, work_.folds.as<float>(), own.begin, own.end);
   // what comes next writes what this reads
-  team_.meet();
+  team_.arrive_and_wait();
 }
 
 void ShardRun::collect(int state) {
@@ -336,7 +336,7 @@ void ShardRun::collect(int state) {
     take(state, true);
     if (context_.collector.wants_normed(state)) {
       normalize(*model_.final_norm, hidden_, hidden_, nullptr);
-      team_.meet();
+      team_.arrive_and_wait();
       take(state, false);
     }
   }
@@ -350,15 +350,15 @@ void ShardRun::finish() {
   Rows first = work_.pooler_rows.rows();
   first.rows = collector.pooler_rows(shard_);
   collector.take_pooler_rows(states(), shard_, first.floats(), columns.begin, columns.end);
-  team_.meet();
+  team_.arrive_and_wait();
   const Operand input = operand_of(first, shape_.hidden_size, work_.pooler_operand);
-  team_.meet();
+  team_.arrive_and_wait();
   const Rows& pooled = work_.pooled_rows.rows();
   shared_product(input, first.rows, *model_.pooler,
                  {.bias = model_.pooler->bias(), .activation = Activation::tanh, .out = pooled.data, .out_stride = pooled.stride});
-  team_.meet();
+  team_.arrive_and_wait();
   collector.put_pooled(pooled.floats(), pooled.stride, shard_, columns.begin, columns.end);
-  team_.meet();
+  team_.arrive_and_wait();
   count(Stage::captures);
 }
 

@@ -1,5 +1,5 @@
 // One member of a thread team on its way through the layers of a shard. All members run the same code; each takes its
-// part of a stage, and they meet where the next stage reads what others wrote.
+// part of a stage, and they wait for each other where the next stage reads what others wrote.
 #pragma once
 
 #include <atomic>

@@ -1,5 +1,5 @@
 // Vectors of floats, 16 wide (AVX-512) or 8 wide (AVX2). Everything here is inline and in the namespace of the
-// instruction set that the file is compiled for, so that no two of them meet in the linker. For the same reason kernel
+// instruction set that the file is compiled for, so that no two of them collide in the linker. For the same reason kernel
 // files use no templates of the standard library.
 #pragma once
 
@@ -36,7 +36,7 @@ inline Floats operator-(Floats a, Floats b) { return {_mm512_sub_ps(a.v, b.v)}; 
 inline Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm512_div_ps(a.v, b.v)}; }
 inline Floats fma(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-// As the instruction: where either is NaN, b.
+// Like the instruction: b where either is NaN.
 inline Floats max(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Floats min(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
 // In a fixed order.
@@ -67,7 +67,7 @@ inline Floats operator-(Floats a, Floats b) { return {_mm256_sub_ps(a.v, b.v)}; 
 inline Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v)}; }
 inline Floats operator/(Floats a, Floats b) { return {_mm256_div_ps(a.v, b.v)}; }
 inline Floats fma(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
-// As the instruction: where either is NaN, b.
+// Like the instruction: b where either is NaN.
 inline Floats max(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Floats min(Floats a, Floats b) { return {_mm256_min_ps(a.v, b.v)}; }
 // In a fixed order.

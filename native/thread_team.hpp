@@ -39,8 +39,8 @@ class ThreadTeam {
   // Members admitted so far.
   int size() const { return size_.load(std::memory_order_relaxed); }
 
-  // Returns when every member has called it: what they wrote before is visible afterwards.
-  void meet() {
+  // A barrier: returns when every member has called it. What they wrote before is visible afterwards.
+  void arrive_and_wait() {
     if (size() == 1) return;
     const std::uint32_t round = round_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size() - 1) {
@@ -59,7 +59,7 @@ class ThreadTeam {
     }
   }
 
-  // Called by a late thread: waits to be admitted, and returns where to begin (with a meeting), or nothing if the run
+  // Called by a late thread: waits to be admitted, and returns where to begin (with a barrier), or nothing if the run
   // has ended.
   std::optional<Entry> join() {
     waiting_.fetch_add(1, std::memory_order_relaxed);
@@ -76,7 +76,7 @@ class ThreadTeam {
     }
   }
 
-  // Called by the first member before a meeting: admits the threads that wait. They take part in that meeting.
+  // Called by the first member before a barrier: admits the threads that wait. They take part in that barrier.
   void admit(Place place) {
     const int count = waiting_.exchange(0, std::memory_order_relaxed);
     if (count == 0) return;

@@ -1,4 +1,4 @@
-// The encoder for Python: arrays become views of their memory, and what they hold is checked by what they are given to.
+// The Python class `Encoder`. Arrays are passed on as views of their memory; the engine checks their contents.
 #include "encoder.hpp"
 
 #include <nanobind/ndarray.h>
@@ -69,7 +69,7 @@ Table table_of(const std::optional<StoredTable>& stored) {
   return {array.data(), type, static_cast<std::int64_t>(array.shape(0)), static_cast<std::int64_t>(array.shape(1))};
 }
 
-// These keep the arrays alive that their views refer to.
+// `PythonSegments` and `PythonCapture` keep the arrays alive that the views in them refer to.
 struct PythonSegments {
   IntArray begin, end, offsets;
   std::optional<FloatArray> weights;
@@ -117,7 +117,7 @@ class PythonEncoder {
                                    norm_of(norm),         weight_of(projection),       weight_of(distance_vectors),
                                    norm_of(distance_norm), weight_of(distance_bias)};
     load([&](const Model& model) { return with_embeddings(model, weights); });
-    // the encoder reads them where they are
+    // the encoder reads the tables in place
     for (const auto& table : {std::optional(words), positions, types})
       if (table) tables_.push_back(*table);
   }

@@ -3,7 +3,7 @@
 #include "bindings.hpp"
 
 NB_MODULE(_native, module) {
-  // What is still referenced when the interpreter ends, such as by a closure, is no matter for users.
+  // Objects that are still referenced when the interpreter ends, for example by a closure, do not concern users.
   nanobind::set_leak_warnings(false);
   module.doc() = "Kernels for processors, reached through `layertap.backends.native`.";
   layertap::bind_machine(module);

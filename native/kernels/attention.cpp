@@ -12,8 +12,8 @@ namespace layertap::LAYERTAP_ISA {
 
 namespace {
 
-// A head's keys and values are packed once. Then queries pass by in bands of a few blocks, whose scores stay in the first
-// cache: scores of all blocks, softmax of all, output of all, so that the processor changes its work seldom.
+// The keys and values of a head are packed once. Queries are then processed in bands of a few blocks, whose scores stay in
+// the first cache: scores of all blocks, softmax of all, output of all, so that each kind of work runs in long stretches.
 struct Scratch {
   std::int32_t* keys;     // [strips of keys][groups of D][strip_columns]
   std::int32_t* values;   // [strips of D][groups of keys][strip_columns]
@@ -27,7 +27,7 @@ struct Scratch {
 constexpr std::int64_t most_blocks = 4;         // of a band
 constexpr std::int64_t band_bytes = 24 * 1024;  // of scores
 
-// In words, for the format that needs most; what follows `sums` is of one block.
+// Sizes in words, for the format that needs most; the sizes after `sums` are those of one block.
 struct Sizes {
   std::int64_t keys, values, sums, queries, scores, totals, of_row;
   std::int64_t blocks;  // of a band
@@ -75,7 +75,7 @@ Scratch lay_out(void* scratch, const Sizes& size) {
   return s;
 }
 
-// One head, and how its parts lie in the scratch. `Products` says how blocks are multiplied.
+// Attention of one head, with its scratch memory. `Products` defines how blocks are multiplied.
 template <class Products>
 class Attend {
  public:
@@ -180,7 +180,7 @@ class Attend {
   const AttentionHead& h_;
   Sizes size_;
   Scratch s_;
-  float scale_;  // of scores, to be exponents of two
+  float scale_;  // turns scores into exponents of two
   std::int64_t groups_, key_groups_;
 };
 

@@ -5,8 +5,8 @@
 
 namespace layertap::LAYERTAP_ISA {
 
-// row[columns[0]], row[columns[1]], ... of ascending columns. These are near each other where distances have vectors of
-// their own or share one: then a load and a permutation do, which is cheaper than a gather.
+// Gathers row[columns[0]], row[columns[1]], ... for ascending columns. Neighbouring distances usually have neighbouring
+// columns or share one; a load and a permutation then suffice, which is cheaper than a gather.
 inline Floats pick(const float* row, const std::int32_t* columns) {
   const std::int32_t first_column = columns[0];
   const bool near = columns[width - 1] - first_column < width;
@@ -26,9 +26,9 @@ inline std::int64_t place_of(const AttentionHead& h, std::int64_t query) {
   return (h.query_rows == nullptr ? query : h.query_rows[query]) + h.query_offset;
 }
 
-// What `width` keys from `key` on have to do with up to `width` queries from `query` on: those of query + r go to
-// out[(width - 1 - r) * strip_columns], one a key. A key's products lie in the order of distances, so for one key those
-// of neighbouring queries are neighbours, backwards; then they are transposed.
+// The key terms between `width` keys from `key` on and up to `width` queries from `query` on. The terms of query + r go to
+// out[(width - 1 - r) * strip_columns], one for each key. The products of a key are ordered by distance, so the terms of
+// neighbouring queries lie next to each other in reverse order; they are loaded by key and then transposed.
 inline void key_terms(const AttentionHead& h, std::int64_t query, std::int64_t rows, std::int64_t key, float* out) {
   alignas(64) float picked[width * width];
   const char* picked_rows[width];
@@ -69,7 +69,7 @@ void add_distance_terms(float* scores, const AttentionHead& h, std::int64_t firs
         const Floats score = fma(term, all(factor), load(at) * all(scale));
         if (h.num_keys - j >= width) {
           store(at, score);
-        } else {  // what is beyond the last key changes no maximum
+        } else {  // lanes beyond the last key must not change a maximum
           store(at, all(minus_infinity));
           store(at, score, h.num_keys - j);
         }

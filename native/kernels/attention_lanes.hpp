@@ -5,7 +5,7 @@
 
 namespace layertap::LAYERTAP_ISA {
 
-// Where a block's output goes, of one strip of values.
+// The destination of a block's output for one strip of values.
 struct OutputStrip {
   void* out;
   std::int64_t stride;
@@ -21,7 +21,7 @@ inline void store_as(bfloat16* out, Floats x, std::int64_t count) {
 }
 #endif
 
-// One row and vector of a strip's output.
+// Stores one vector of one row of a strip's output.
 template <class Element, int vectors>
 [[gnu::always_inline]] inline void finish_output(std::int64_t r, int v, Floats sum, const OutputStrip& to) {
   if (r >= to.rows) return;
@@ -40,7 +40,7 @@ struct LaneProducts {
 #else
   static constexpr std::int64_t block_rows = 6;
 #endif
-  // With an odd number of rows one is computed that is not stored: half the code.
+  // An odd number of rows is rounded up and the last row not stored, which halves the code.
   static constexpr std::int64_t row_step = 2;
   // Groups along a sum are rounded up to multiples of this, with zeros.
   static constexpr std::int64_t group_step = 1;
@@ -61,7 +61,7 @@ struct LaneProducts {
     });
   }
 
-  // `sums`, [block_rows][strip_columns], is for sums under way.
+  // `sums`, [block_rows][strip_columns], holds partial sums.
   static void output(const std::int32_t* powers, const std::int32_t* values, std::int64_t groups, float* sums,
                      const OutputStrip& to) {
     with_rows(rounded_up(to.rows, row_step), [&]<int constant>() {
@@ -77,10 +77,10 @@ struct LaneProducts {
  private:
   using Element = typename Pack::Element;
 
-  // Long sums over keys are made of slices: smaller rounding errors than those of one chain.
+  // Long sums over keys are split into slices, which gives smaller rounding errors than one chain.
   static constexpr std::int64_t slice_groups = 128;
 
-  // Calls with<rows>() for the constant that `rows` is.
+  // Calls with<rows>() with `rows` as a constant.
   template <class With>
   static void with_rows(std::int64_t rows, const With& with) {
     switch (rows) {

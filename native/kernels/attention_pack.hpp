@@ -1,9 +1,9 @@
-// Queries, keys and values of one head, rearranged for its products. A group is 32 bits along the sum: one float32 or
-// two bfloat16 (neighbours of D in queries and keys, neighbouring keys in values and probabilities).
+// Rearranges queries, keys and values of one head for its products. A group is 32 bits along the dimension that is summed:
+// one float32 or two bfloat16 (neighbours along D in queries and keys, neighbouring keys in values and probabilities).
 //
 // The right factor of a product lies in strips of two vectors of columns, [strip][group][strip_columns] words; the left
-// one in blocks of so many rows as the products want, [vector of groups][block_rows][width] words. For tiles (16 groups
-// x 16 rows or columns) the same words are tiles.
+// one in blocks of as many rows as the products take, [vector of groups][block_rows][width] words. With 16 groups by 16
+// rows or columns, the same words are AMX tiles.
 #pragma once
 
 #include <cstring>
@@ -102,7 +102,7 @@ inline void pack_keys(const char* in, std::int64_t stride_bytes, std::int64_t ro
   }
 }
 
-// --- a format's own part: values (the right factor of the second product) and queries (the left one of the first)
+// --- parts that depend on the format: values (right factor of the second product), queries (left factor of the first)
 
 struct Float32Pack {
   using Lanes = Float32Lanes;
@@ -121,7 +121,7 @@ struct Float32Pack {
       }
   }
 
-  // The factor that makes scores the exponents of two goes into the queries.
+  // Queries are multiplied by the factor that turns scores into exponents of two.
   template <std::int64_t block_rows>
   static void queries(const float* in, std::int64_t stride, std::int64_t rows, std::int64_t head_size, float scale,
                       std::int32_t* out) {
@@ -139,7 +139,7 @@ struct Bfloat16Pack {
   using Lanes = Bfloat16Lanes;
   using Element = bfloat16;
   static constexpr std::int64_t group = 2;
-  static constexpr bool scaled_queries = false;  // they would be rounded once more
+  static constexpr bool scaled_queries = false;  // scaling would round them once more
 
   // The first `count` (0 to 32), the others zero.
   static Words load_elements(const bfloat16* p, std::int64_t count) {

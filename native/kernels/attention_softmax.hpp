@@ -9,12 +9,12 @@ namespace layertap::LAYERTAP_ISA {
 
 constexpr float minus_infinity = -__builtin_inff();
 
-// Rows that are folded together: a block's, or 16 at a time.
+// Number of rows that are folded together: those of a block, at most 16.
 template <std::int64_t block_rows>
 constexpr std::int64_t fold_count = block_rows < 16 ? block_rows : 16;
 
-// Scores of one row, times `scale`, plus its bias in units of log2(e); where keys are not seen, -inf. `bias` is that of
-// distance 0, or null; `window` 0 sees all. `place` is the query's.
+// Multiplies the scores of one row by `scale`, adds its bias in units of log2(e), and sets masked keys to -inf. `bias` points
+// at distance 0, or is null; `window` 0 masks nothing. `place` is the place of the query.
 template <std::int64_t block_rows>
 void add_row_terms(float* scores, std::int64_t num_keys, float scale, const float* bias, std::int64_t window,
                    std::int64_t place) {
@@ -32,7 +32,7 @@ void add_row_terms(float* scores, std::int64_t num_keys, float scale, const floa
   }
 }
 
-// The largest score of each row. (Where one is NaN, the row's sum will be, whatever is found here.)
+// The largest score of each row. (Where a score is NaN, any result will do: the row's sum becomes NaN anyway.)
 template <std::int64_t block_rows>
 void find_maxima(const float* scores, std::int64_t rows, std::int64_t num_keys, float* totals, float* of_row) {
   for (std::int64_t r = 0; r < rows; ++r, scores += width) {
@@ -74,8 +74,7 @@ void exponentiate(Float32Pack, float* scores, std::int64_t rows, std::int64_t nu
 }
 
 #if defined(__AVX512BF16__)
-// The sum is that of the rounded ones, which is what the product will add up. Zeros follow the last key, up to a whole
-// vector.
+// Sums the rounded powers, since those are what the product adds up. Zeros fill the last vector beyond the last key.
 template <std::int64_t block_rows>
 void exponentiate(Bfloat16Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
                   float* totals) {
@@ -93,7 +92,7 @@ void exponentiate(Bfloat16Pack, float* scores, std::int64_t rows, std::int64_t n
         pairs = __builtin_bit_cast(__m512bh, _mm512_maskz_mov_epi16(mask, __builtin_bit_cast(__m512i, pairs)));
       }
       total = _mm512_dpbf16_ps(total, pairs, ones);
-      // in the place of the row's scores that have been read
+      // overwrites scores of this row that have been read already
       _mm512_storeu_si512(scores + j / 2 * block_rows, __builtin_bit_cast(__m512i, pairs));
     }
     store(totals + r * width, Floats{total});
@@ -101,7 +100,7 @@ void exponentiate(Bfloat16Pack, float* scores, std::int64_t rows, std::int64_t n
 }
 #endif
 
-// All of softmax, in float32, for whoever wants to see it: out [rows, num_keys].
+// The complete softmax in float32, for captures of attention maps: out [rows, num_keys].
 template <std::int64_t block_rows>
 void write_probabilities(const float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
                          float* out) {

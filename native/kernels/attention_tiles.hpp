@@ -16,7 +16,7 @@ struct TileProducts {
 
   static bool suits(std::int64_t head_size) { return head_size % (2 * tile_groups) == 0; }
 
-  // As for other products: configured at each entry, released at the end.
+  // Tiles are configured at each entry and released at the end, as for other products.
   static void begin() { configure_tiles(); }
   static void end() { release_tiles(); }
 
@@ -34,7 +34,7 @@ struct TileProducts {
     memory_settled();
   }
 
-  // `sums`, [2][block_rows][width], is where they become the output.
+  // `sums`, [2][block_rows][width], holds the sums until they are stored as output.
   static void output(const std::int32_t* powers, const std::int32_t* values, std::int64_t groups, float* sums,
                      const OutputStrip& to) {
     memory_settled();

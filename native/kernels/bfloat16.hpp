@@ -1,4 +1,4 @@
-// float32 to bfloat16, to nearest even; a NaN stays one.
+// Conversions between float32 and bfloat16: to nearest even, and NaN stays NaN.
 #pragma once
 
 #include <cstring>
@@ -23,7 +23,7 @@ inline float from_bfloat16(bfloat16 x) {
 
 #if defined(__AVX512BF16__)
 
-// `width` of them. The instruction takes numbers below the normal ones as zero, as the products do.
+// Stores `width` numbers. The instruction treats subnormal numbers as zero, as the products do.
 inline void store_bfloat16(bfloat16* p, Floats x) {
   const __m256bh rounded = _mm512_cvtneps_pbh(x.v);
   std::memcpy(p, &rounded, sizeof rounded);
@@ -56,7 +56,7 @@ inline void store_bfloat16(bfloat16* p, Floats x) {
 
 #endif
 
-// `width` of them.
+// Loads `width` numbers.
 #if defined(__AVX512F__)
 inline Floats load_bfloat16(const bfloat16* p) {
   const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));

@@ -4,7 +4,7 @@
 namespace layertap::LAYERTAP_ISA {
 namespace {
 
-// Stored values of 16 bits, widened. Tables are not padded: nothing beyond a row's end may be read.
+// Loads stored values of 16 bits as float32. Tables are not padded: nothing beyond the end of a row may be read.
 template <Table::Type type>
 struct Stored {
   using Element = std::uint16_t;
@@ -53,7 +53,7 @@ void add_stored(const Table& table, std::int64_t id, std::int64_t columns, float
   }
 }
 
-// Words lie scattered over tens of megabytes: asked for before they are needed.
+// Rows of words are scattered over tens of megabytes, so they are prefetched.
 void prefetch(const Table& table, std::int64_t id, std::int64_t columns) {
   const std::int64_t element = table.type == Table::Type::float32 ? 4 : 2;
   const char* row = static_cast<const char*>(table.data) + id * table.stride * element;

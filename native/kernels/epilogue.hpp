@@ -1,5 +1,5 @@
-// What happens to a tile of sums, up to 64 columns wide, before it is stored: out = activation(sum + bias) * factors + residual.
-// Vector and tile kernels share it; they differ in how the sums of a tile are held.
+// Applied to a tile of sums, up to 64 columns wide, before it is stored: out = activation(sum + bias) * factors + residual.
+// Vector and tile kernels share it and differ only in how they hold the sums of a tile.
 #pragma once
 
 #include "bfloat16.hpp"
@@ -19,7 +19,7 @@ struct FloatSums {
 
 // int32 sums [rows, stride] of uint8 activations and int8 weights. All pointers are of the tile's first row and column.
 struct IntSums {
-  static constexpr bool rough = true;  // their factors have 8 bits: activations as for results in bfloat16 do
+  static constexpr bool rough = true;  // with factors of 8 bits, the activations for bfloat16 results are accurate enough
   const std::int32_t* data;
   std::int64_t stride;
   const float* row_scales;
@@ -57,7 +57,7 @@ using Choose = typename Chosen<first, A, B>::Type;
 template <Activation activation, bool rounded, class Sums>
 inline void finish_with(const Sums& sums, std::int64_t row, std::int64_t rows, std::int64_t column,
                         std::int64_t columns, const Epilogue& e) {
-  // copies: behind a reference everything would be read again after each store, which might have changed it
+  // copies, since the compiler would otherwise reload everything behind a reference after each store
   const Sums from = sums;
   const float* bias = e.bias == nullptr ? nullptr : e.bias + column;
   const float* residual = e.residual == nullptr ? nullptr : e.residual + row * e.residual_stride + column;

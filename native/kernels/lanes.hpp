@@ -1,4 +1,4 @@
-// One 32-bit group of a row times the same group of `width` columns, added to `width` sums: one instruction a format.
+// Multiplies one 32-bit group of a row with the same group of `width` columns and adds to `width` sums, in one instruction.
 #pragma once
 
 #include <cstring>
@@ -79,7 +79,7 @@ struct Int8Lanes {
   static Sum zero() { return _mm512_setzero_si512(); }
   static Factor every(const char* group) { return _mm512_set1_epi32(load_group(group)); }
   static Factor columns(const std::int32_t* words) { return _mm512_loadu_si512(words); }
-  // Not the intrinsic: with it g++ 12 copies every sum in every step, at half the speed.
+  // Assembly, since with the intrinsic g++ 12 copies every sum in every step, which halves the speed.
   static Sum dot(Sum sum, Factor a, Factor b) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;

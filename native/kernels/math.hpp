@@ -31,10 +31,10 @@ inline Floats quotient(Floats a, Floats b) {
   const __m512 first_try = _mm512_mul_ps(a.v, inverse);
   return {_mm512_fmadd_ps(_mm512_fnmadd_ps(first_try, b.v, a.v), inverse, first_try)};
 }
-// relu(x), but NaN for -inf: what -inf times 0 is in x Phi(x). One instruction, by the class of each number.
+// relu(x), but NaN for -inf, since x Phi(x) is -inf times 0 there. One instruction, which selects by the class of a number.
 inline Floats positive_part(Floats x) {
-  // a response for each class from the lowest digit up: quiet NaN, signalling NaN, 0 and 1 as they are (1; 2: made quiet),
-  // NaN for -inf (3), inf as it is, 0 for what is negative (8), and positive numbers as they are
+  // one hexadecimal digit for each class, from the lowest up: quiet NaN (1: unchanged), signalling NaN (2: quieted), 0, 1,
+  // -inf (3: NaN), inf, negative numbers (8: 0), positive numbers
   return {_mm512_fixupimm_ps(x.v, x.v, _mm512_set1_epi32(0x18131121), 0)};
 }
 // 1 / x within 2^-14.
@@ -58,7 +58,7 @@ inline Floats with_sign(Floats x, Floats sign) {
   return {_mm256_or_ps(_mm256_andnot_ps(bit, x.v), _mm256_and_ps(bit, sign.v))};
 }
 inline Floats quotient(Floats a, Floats b) { return a / b; }
-// As for AVX-512.
+// relu(x), but NaN for -inf, since x Phi(x) is -inf times 0 there.
 inline Floats positive_part(Floats x) { return x - min(x, zero()); }
 
 #endif
@@ -81,16 +81,16 @@ constexpr float log2_of_e = 1.44269504F;
 constexpr float ln2_high = 0.693145752F;
 constexpr float ln2_low = 1.42860677e-06F;
 
-// e^x: at most 1 ulp off over the whole range, subnormal results included; 0 from -104 down, inf from 88.73 up.
+// e^x: error of at most 1 ulp over the whole range, subnormal results included; 0 from -104 down, inf from 88.73 up.
 inline Floats exp(Floats x) {
-  // beyond these the result is 0 or inf, and for them the arithmetic below is still finite
+  // beyond these bounds the result is 0 or inf, and at them the arithmetic below is still finite
   x = min(all(89.0F), max(all(-104.0F), x));
   const Floats n = nearest(x * all(log2_of_e));
   const Floats r = fma(n, all(-ln2_low), fma(n, all(-ln2_high), x));
   return scale(exp_reduced(r), n);
 }
 
-// 2^x for x <= 0, to 1e-4 of the result; -inf gives 0, and so does, about, what would be subnormal.
+// 2^x for x <= 0, with a relative error of 1e-4; 0 for -inf, and roughly 0 where the result would be subnormal.
 inline Floats exp2_rounded(Floats x) {
 #if defined(__AVX512F__)
   // scalef takes 2^floor(x); reduce leaves x - floor(x), and 0 for -inf
@@ -112,7 +112,7 @@ inline Floats exp2_rounded(Floats x) {
 #endif
 }
 
-// e^x for x <= 0, to 1e-4 of the result. A product before it can take the factor along: e^(a x) = exp2_rounded((a log2 e) x).
+// e^x for x <= 0, with a relative error of 1e-4. A product before it can absorb the factor: e^(a x) = exp2_rounded((a log2 e) x).
 inline Floats exp_rounded(Floats x) { return exp2_rounded(x * all(log2_of_e)); }
 
 // --- activations
@@ -136,7 +136,7 @@ inline Floats tanh(Floats x) {
   return with_sign(e / (e + all(2.0F)), x);
 }
 
-// x / (1 + e^-x); -inf gives NaN, as -inf times 0 does, and so do the functions below.
+// x / (1 + e^-x). This and the functions below give NaN for -inf, which is -inf times 0, as torch does.
 inline Floats silu(Floats x) { return x / (all(1.0F) + exp(zero() - x)); }
 
 // x / 2 (1 + tanh(y)) = x / (1 + e^(-2 y)), y = sqrt(2 / pi) (x + 0.044715 x^3).
@@ -219,14 +219,14 @@ inline Floats gelu_tanh_rounded(Floats x) {
 
 #else
 
-// Nothing is rounded to bfloat16 there but for tests.
+// AVX2 has no bfloat16 products; only tests call these.
 inline Floats gelu_rounded(Floats x) { return gelu(x); }
 inline Floats silu_rounded(Floats x) { return silu(x); }
 inline Floats gelu_tanh_rounded(Floats x) { return gelu_tanh(x); }
 
 #endif
 
-// The activation as a constant, so that loops over it hold one function; `rounded`: its result becomes bfloat16.
+// The activation is a template parameter, so that a loop contains only one function; `rounded`: for bfloat16 results.
 template <Activation activation, bool rounded>
 inline Floats activate(Floats x) {
   if constexpr (activation == Activation::gelu) return rounded ? gelu_rounded(x) : gelu(x);

@@ -4,7 +4,7 @@
 namespace layertap::LAYERTAP_ISA {
 namespace {
 
-// What a row's columns become: (x - mean) * by.
+// The columns of a row become (x - mean) * by.
 struct Moments {
   float mean;
   float by;
@@ -17,9 +17,10 @@ float inverse_root(double mean_square, float eps) {
   return static_cast<float>(1.0 / __builtin_sqrt(mean_square + static_cast<double>(eps)));
 }
 
-// In two passes, and the second sees how far the first was off: the sum of all differences to the mean, which would be 0.
+// Two passes. The second one also sums the differences to the mean of the first, which would be 0 without rounding, and
+// corrects the mean by it.
 Moments moments(const float* row, std::int64_t columns, float eps) {
-  constexpr int chains = 4;  // sums under way at once, as an addition takes 3 or 4 cycles
+  constexpr int chains = 4;  // independent sums, since an addition takes 3 or 4 cycles
   const std::int64_t chained = columns / (chains * width) * (chains * width);
   Floats sums[chains] = {zero(), zero(), zero(), zero()};
   for (std::int64_t c = 0; c < chained; c += chains * width)
@@ -37,14 +38,14 @@ Moments moments(const float* row, std::int64_t columns, float eps) {
   for (std::int64_t c = 0; c < chained; c += chains * width)
     for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width) - at);
   each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, only(load(row + c, lanes) - at, lanes)); });
-  // a few numbers a row: in float64 they add no rounding of their own to all of its columns
+  // in float64, so that these few numbers add no rounding error of their own to all columns
   const double more = static_cast<double>(sum((off[0] + off[1]) + (off[2] + off[3]))) / static_cast<double>(columns);
   const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
   const double variance = square / static_cast<double>(columns) - more * more;
   return {static_cast<float>(static_cast<double>(rough) + more), inverse_root(variance < 0.0 ? 0.0 : variance, eps)};
 }
 
-// The same without a mean: the root of the mean square (Zhang and Sennrich 2019).
+// Moments for a norm by the root mean square (Zhang and Sennrich 2019), which subtracts no mean.
 Moments root_mean_square(const float* row, std::int64_t columns, float eps) {
   constexpr int chains = 4;
   const std::int64_t chained = columns / (chains * width) * (chains * width);
@@ -69,7 +70,7 @@ void norm_row(const float* in, std::int64_t columns, Moments moments, const floa
       x = fma(y, load(weight + c, lanes), load(bias + c, lanes));
     else
       x = y * load(weight + c, lanes);
-    // lanes beyond the last column are zero, as weight and bias are there, but for a row that is not finite
+    // lanes beyond the last column would be NaN in a row that is not finite
     x = only(x, lanes);
     store(out + c, x);
     if constexpr (has_rounded) store_bfloat16(rounded + c, x);
@@ -86,7 +87,7 @@ void normalize(const float* in, std::int64_t in_stride, std::int64_t rows, std::
                                : (has_rounded ? norm_row<false, true> : norm_row<false, false>);
   const auto look = norm.by_root_mean_square ? root_mean_square : moments;
   const std::int64_t written = whole_vectors(columns);
-  // The moments of a few rows first, as many as stay in the nearest cache: each row's sums are waited for at their ends.
+  // First the moments of as many rows as fit the first cache, since the end of each row's sums has to be waited for.
   constexpr std::int64_t most = 8;
   constexpr std::int64_t cached = 4096;
   const std::int64_t block = columns * most <= cached ? most : columns >= cached ? 1 : cached / columns;

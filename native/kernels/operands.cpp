@@ -1,4 +1,4 @@
-// float32 rows as products want them, and back.
+// Converts float32 rows to the formats that products read, and back.
 #include "row_vectors.hpp"
 #include "rows.hpp"
 
@@ -61,7 +61,7 @@ inline float float_of(std::uint32_t bits) {
   return x;
 }
 
-// The row's parts, each what the ones before left over; one part is plain bfloat16.
+// Splits a row into parts, each the rounded remainder of those before; a single part is plain bfloat16.
 template <int parts>
 void split_row(const float* in, std::int64_t columns, bfloat16* out, std::int64_t part_stride) {
   each_vector(0, columns, [&](std::int64_t c, auto lanes) {
@@ -80,12 +80,12 @@ struct Steps {
   float zero;
 };
 
-// The row's range, 0 in it, in 255 steps. A zero row (or nearly: within 2^-120) has the scale 0, one that holds
-// something not finite NaN. A range of its own for either side costs nothing in products, and large columns are mostly
-// large to one side: see docs/native.md, "int8".
+// Quantises the range of a row, extended to include 0, in 255 steps. The scale is 0 for a row of zeros (or below 2^-120) and
+// NaN for a row that is not finite. The range need not be symmetric: that costs nothing in products, and large columns
+// mostly have one sign.
 Steps quantize_row(const float* in, std::int64_t columns, std::uint8_t* out) {
-  // As integers, floats above zero are in their order, and those below it are above all others without a sign, in the
-  // order of their magnitudes. Infinities and NaN are at the end on either side.
+  // Compared as integers, positive floats are in order; compared as unsigned integers, negative floats are above all
+  // positive ones, in order of magnitude. Infinities and NaN come last on either side.
   Ints top[2] = {no_bits(), no_bits()};
   Ints bottom[2] = {no_bits(), no_bits()};
   const auto see = [&](int i, Ints bits) {

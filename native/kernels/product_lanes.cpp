@@ -17,22 +17,22 @@ constexpr int tile_vectors = 2;
 #endif
 constexpr int tile_columns = tile_vectors * width;
 
-// K is summed in slices: such a slice of a panel (32 KiB) stays in the first cache while the rows pass by. Each slice
-// starts from zero and is added to the total: smaller rounding errors than one long chain, and the same for every row.
+// K is summed in slices. A slice of a panel (32 KiB) stays in the first cache while all rows of a block use it. Each slice
+// starts from zero and is added to the total, which gives smaller rounding errors than one chain, equally for every row.
 constexpr std::int64_t slice_groups = 128;
 
-// What passes by before the next slice: so many rows of so many panels. Their sums (288 KiB) wait in the scratch, and
-// with the rows' slice (144 KiB) and the panels' (128 KiB) stay in the second cache.
+// Rows and panels that are processed before the next slice. Their partial sums (288 KiB) stay in the scratch memory; with
+// the slice of the rows (144 KiB) and of the panels (128 KiB) they fit the second cache.
 constexpr std::int64_t block_rows = 288;
 constexpr std::int64_t block_panels = 4;
 
-// Weights come into the second cache while the slice before them is multiplied, some lines a tile, and from there into
-// the first with the first tile, so many bytes ahead. With few tiles they come straight from where they are.
+// Weights are prefetched into the second cache during the slice before them, some lines a tile, and from there into the
+// first cache during the first tile, this many bytes ahead. With few tiles they are read directly.
 constexpr std::int64_t line = 64;
 constexpr std::int64_t ahead = 2048;
 constexpr std::int64_t few_tiles = 4;
 
-// What one register tile needs of a slice.
+// The part of a slice that one register tile uses.
 struct TileSlice {
   const char* a;            // the tile's first row
   std::int64_t a_stride;    // bytes
@@ -42,7 +42,7 @@ struct TileSlice {
   bool first;               // of K: the sums are set, later ones added
 };
 
-// `arriving`: the weights are fetched on the way.
+// `arriving`: the weights are prefetched on the way.
 template <class Lanes, int rows, bool arriving>
 void add_tile(const TileSlice& s) {
   typename Lanes::Sum total[static_cast<unsigned>(rows)][tile_vectors];
@@ -99,7 +99,7 @@ void finish_tile(const std::int32_t* sums, const Operand& a, const PackedMatrix&
     const IntSums source = {sums, panel_columns, a.scales + row, a.zeros + row, w.scales + column, w.sums + column};
     finish(source, row, rows, column, panel_columns, e);
   } else {
-    // the scratch holds what was stored there: floats
+    // the scratch memory holds floats here
     const FloatSums source = {static_cast<const float*>(static_cast<const void*>(sums)), panel_columns};
     finish(source, row, rows, column, panel_columns, e);
   }

@@ -21,7 +21,7 @@ constexpr std::int64_t block_values = block_rows * block_columns;
 // docs/native.md; on no machine measured.
 constexpr std::int64_t group_blocks = 8;
 constexpr std::int64_t resident_bytes = 24 * 1024;
-// Fewer blocks than these bring more traffic by their waiting sums than the resident piece saves.
+// With fewer blocks, partial sums cause more traffic than the resident piece saves.
 constexpr std::int64_t least_blocks = 4;
 
 // How many steps along K the rows are fetched into the first cache before they are multiplied: 256 cycles or more.
@@ -68,7 +68,7 @@ constexpr std::int64_t exact_steps = 4;
 template <Format format>
 constexpr bool sums_slices = format == Format::split3;
 
-// Sums that wait in the scratch for what happens to them before they are stored.
+// Sums in the scratch memory to which the epilogue has yet to be applied.
 struct Unfinished {
   const void* sums;  // [32, 32] of BlockRows::first, or null
   BlockRows rows;
@@ -76,7 +76,7 @@ struct Unfinished {
   std::int64_t done;  // rows
 };
 
-// Everything that stays the same during one product.
+// The constants of one product.
 struct Product {
   const Operand& a;
   const PackedMatrix& w;
@@ -167,7 +167,7 @@ inline void multiply_step(const char* a, std::int64_t row_bytes, std::int64_t pa
   }
 }
 
-// first x first of three parts, backwards: what was read last is in the first cache for certain.
+// first x first of three parts, in reverse order: what was read last is still in the first cache.
 template <Format format, int tiles>
 inline void multiply_large(const char* a, std::int64_t row_bytes, const char* b, std::int64_t steps) {
   for (std::int64_t s = steps - 1; s >= 0; --s) {
@@ -208,7 +208,7 @@ inline void store_sums(char* sums) {
   }
 }
 
-// A slice of K for one block, and what is to be fetched meanwhile.
+// A slice of K for one block, and the data to prefetch meanwhile.
 struct Slice {
   const char* a;       // first part, first step
   const char* b;
@@ -341,9 +341,8 @@ void product_tiles(const Operand& a, std::int64_t row_begin, std::int64_t row_en
       padded_groups(w.format, w.inner) / tile_groups,
       static_cast<const char*>(w.data) + packed_bytes(w.format, w.rows, w.inner),
   };
-  // At every entry, some 200 cycles: whoever else has used this thread (a torch in the same process) may have changed or
-  // released the configuration since, so that a flag of ours would not know. Released at the end so that a thread that
-  // sleeps or is switched does not carry 8 KiB of tiles with it.
+  // Configured at every entry, which takes some 200 cycles: other code on this thread, such as torch's, may have changed or
+  // released the configuration since. Released at the end, so that a context switch need not save 8 KiB of tiles.
   memory_settled();
   configure_tiles();
   switch (w.format) {

@@ -8,7 +8,7 @@ namespace layertap::LAYERTAP_ISA {
 
 namespace {
 
-// Where the 32-bit word of a group of column n is.
+// Index of the 32-bit word that holds a group of column n.
 std::int64_t word_at(const PackedMatrix& matrix, std::int64_t n, std::int64_t group, std::int64_t part) {
 #if defined(LAYERTAP_TILES)
   if (matrix.format != Format::float32)
@@ -23,7 +23,7 @@ void pack_float32(const float* column, PackedMatrix& matrix, std::int64_t n) {
   for (std::int64_t k = 0; k < matrix.inner; ++k) out[k * panel_columns] = column[k];
 }
 
-// Each part is what the ones before it left over, rounded.
+// Each part is the rounded remainder of the parts before it.
 void pack_bfloat16(const float* column, PackedMatrix& matrix, std::int64_t n) {
   auto* out = static_cast<std::uint32_t*>(matrix.data);
   const std::int64_t parts = parts_of(matrix.format);
@@ -41,7 +41,8 @@ void pack_bfloat16(const float* column, PackedMatrix& matrix, std::int64_t n) {
   }
 }
 
-// Symmetric, the largest weight at 127. A column that is not finite gets the scale NaN, so that its sums are NaN.
+// Symmetric quantisation: the largest weight becomes 127. A column that is not finite gets the scale NaN, so that its sums
+// are NaN.
 void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
   float top = 0;
   bool finite = true;
@@ -50,9 +51,9 @@ void pack_int8(const float* column, PackedMatrix& matrix, std::int64_t n) {
     finite = finite && size < __builtin_inff();
     top = size > top ? size : top;
   }
-  constexpr float smallest = 1e-30F;  // below it 127 / top is no good number: the column is zero
+  constexpr float smallest = 1e-30F;  // below it 127 / top could overflow: the column counts as zero
   matrix.scales[n] = !finite ? __builtin_nanf("") : top < smallest ? 0.0F : top / 127.0F;
-  if (!finite || top < smallest) return;  // the weights and their sum are zero as they are
+  if (!finite || top < smallest) return;  // the weights and their sum are zero already
   const float by = 127.0F / top;
   auto* out = static_cast<std::uint32_t*>(matrix.data);
   std::int32_t total = 0;

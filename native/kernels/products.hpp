@@ -1,7 +1,7 @@
 // Matrix products with packed weights: panels of 64 columns; along K groups of 32 bits (1 float32, 2 bfloat16, 4 int8),
 // their number rounded up to a multiple of 16 with zeros: 32-bit words [panel][part][group][64 columns]. A vector kernel
-// multiplies one group of a row, broadcast, with vectors of columns. The tile kernel has an order of its own for the
-// formats that it multiplies (product_tiles.hpp), in as many bytes.
+// multiplies one group of a row, broadcast, with vectors of columns. The tile kernel orders the same number of bytes
+// differently, for the formats that it multiplies (product_tiles.hpp).
 #pragma once
 
 #include "kernels.hpp"
@@ -23,7 +23,7 @@ constexpr std::int64_t padded_groups(Format format, std::int64_t inner) {
   return (groups_of(format, inner) + 15) / 16 * 16;
 }
 
-// 32-bit words from part to part, and from panel to panel.
+// Distance in 32-bit words from one part to the next, and from one panel to the next.
 constexpr std::int64_t part_words(Format format, std::int64_t inner) {
   return padded_groups(format, inner) * panel_columns;
 }

@@ -16,7 +16,7 @@ inline Floats read(const bfloat16* p, Some some) {
   return load_bfloat16(few);
 }
 
-// Nothing behind the last column is written: the other half of the head is there.
+// Nothing beyond the last column is written, since the other half of the head follows.
 inline void write(float* p, Floats x, Whole) { store(p, x); }
 inline void write(float* p, Floats x, Some some) { store(p, x, some.count); }
 inline void write(bfloat16* p, Floats x, Whole) { store_bfloat16(p, x); }

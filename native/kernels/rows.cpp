@@ -1,4 +1,4 @@
-// Rows gathered into totals. These are of any length: nothing beyond the last column is written.
+// Accumulates rows in totals. Totals are not padded: nothing beyond the last column is written.
 #include "rows.hpp"
 
 #include "row_vectors.hpp"
@@ -6,7 +6,7 @@
 namespace layertap::LAYERTAP_ISA {
 namespace {
 
-// `chosen` of a and b, and NaN where either is: the instructions give b there, so a's are put back.
+// Keeps `chosen`, a maximum or minimum of a and b, but NaN where a is NaN: the instructions return b there.
 #if defined(__AVX512F__)
 inline Floats or_nan(Floats a, Floats chosen) {
   return {_mm512_mask_mov_ps(chosen.v, _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), a.v)};

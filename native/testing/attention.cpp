@@ -30,13 +30,13 @@ void check(bool holds, const char* why) {
 
 std::int64_t rows_of(const Matrix& matrix) { return static_cast<std::int64_t>(matrix.shape(0)); }
 
-// Elements from row to row; those of a row lie side by side.
+// Elements from one row to the next; the elements of a row must be contiguous.
 std::int64_t stride_of(const Matrix& matrix) {
   check(matrix.size() == 0 || matrix.shape(1) == 1 || matrix.stride(1) == 1, "rows need to be contiguous");
   return matrix.stride(0);
 }
 
-// Scratch of just the size that the kernel asks for, off the alignment of any vector, with a guard behind it.
+// Scratch memory of exactly the size that the kernel asks for, misaligned, with a guard behind it.
 class Guarded {
  public:
   explicit Guarded(std::size_t bytes) : bytes_(bytes), memory_(static_cast<char*>(std::malloc(bytes + offset + guard))) {

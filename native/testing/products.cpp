@@ -11,7 +11,7 @@
 #include "names.hpp"
 #include "testing.hpp"
 
-// For tests and benchmarks: one product at a time, on arrays that numpy knows. bfloat16 travels as uint16.
+// Single products on numpy arrays, for tests and benchmarks. bfloat16 values are passed as uint16.
 namespace layertap {
 
 namespace nb = nanobind;
@@ -32,7 +32,7 @@ Bytes zeroed(std::size_t size) {
   return bytes;
 }
 
-// Packed weights that Python holds.
+// Packed weights, as a Python object.
 class Packed {
  public:
   Packed(const std::string& instruction_set, const std::string& format, const FloatMatrix& weights)

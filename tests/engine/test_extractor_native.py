@@ -117,3 +117,21 @@ def test_no_torch_is_needed(tmp_path, bert_folder):
 def test_no_torch_is_imported(tmp_path, bert_folder):
     (tmp_path / "in.txt").write_text("the film\n")
     assert run(COMMAND, tmp_path / "in.txt", tmp_path / "out.npy", bert_folder) == "0 False"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float32-high", "bfloat16", "int8"])
+def test_overflow_in_a_block_is_refused(make_checkpoint, tmp_path, precision):
+    """The squares of a norm overflow: zeros in place of NaN would pass for a result."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    if precision not in native.precisions(native.instruction_sets()[0]):
+        pytest.skip(f"no {precision} here")
+    folder = make_checkpoint(tmp_path / "overflows")
+    weights = safetensors.load_file(folder / "model.safetensors")
+    (name,) = (key for key in weights if key.endswith("layer.0.output.dense.weight"))
+    weights[name] = weights[name] * np.float32(1e25)
+    safetensors.save_file(weights, folder / "model.safetensors")
+    extractor = Extractor.from_pretrained(folder, backend="native", precision=precision)
+    for feature in ("hidden_states[1].mean", "last_hidden_state", "pooler_output"):
+        with pytest.raises(layertap.NonFiniteError):
+            extractor.extract(["the film", "a dull one"], feature)
+    assert np.isfinite(extractor.extract("the film", "hidden_states[0].mean")).all()

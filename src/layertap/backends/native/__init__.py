@@ -1,1 +1,1 @@
-"""Encoders on processors with kernels of our own; no torch needed."""
+"""The native backend: encoders on x86-64 processors with kernels in C++, without torch."""

@@ -6,11 +6,12 @@ from layertap.models.spec import EncoderSpec
 
 
 def supports(spec: EncoderSpec) -> str | None:
-    """None, or what it has that the kernels do not run, in words: "a convolution".
+    """Return None if the kernels run the model, otherwise the part that they lack, for example "a convolution".
 
-    They run encoders of any size whose blocks are attention of every token to every other, or to those in a window, and
-    a feed-forward of two dense layers or three (gated), with layer norms or root-mean-square norms after either half or
-    before it. Positions may be learned, rotary, a bias of scores by distance, or vectors of distances (disentangled
-    attention); heads may share keys and values, layers weights, and the tables may be narrower than the hidden states.
+    The kernels run encoders of any size. Blocks consist of attention, of every token to all others or to those within a
+    window, and of a feed-forward of two dense layers, or three with a gate; layer norms or root-mean-square norms stand
+    before or after either half. Positions may be learned, rotary, a bias of scores by distance, or vectors of distances
+    (disentangled attention). Heads may share keys and values, layers may share weights, and the embedding tables may be
+    narrower than the hidden states.
     """
     return None if spec.convolution is None else "a convolution"
