@@ -50,7 +50,8 @@ StageSeconds Encoder::stage_seconds() const {
   return seconds_;
 }
 
-bool Encoder::run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled) {
+bool Encoder::run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled,
+                  const std::function<void(const std::function<void()>&)>& call) {
   constexpr int most_threads = 1024;
   if (threads < 1 || threads > most_threads) throw std::invalid_argument("threads: from 1 to " + std::to_string(most_threads));
   const std::shared_ptr<const Model> model = this->model();
@@ -96,7 +97,7 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
     while (shard < shards && run.run(shard)) ++shard;
     if (worker == 0) team.close();
   };
-  run_workers(workers, work, [&] { teams.front().close(); });
+  call([&] { run_workers(workers, work, [&] { teams.front().close(); }); });
 
   for (auto& workspace : workspaces) spare_.give_back(std::move(workspace));
   const std::lock_guard guard(lock_);

@@ -25,7 +25,11 @@ class Encoder {
 
   // Runs a program over a batch. `cancelled` is asked from time to time on the calling thread; once it answers yes the
   // run ends early with false. Throws std::invalid_argument for a request that does not fit the model.
-  bool run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled);
+  //
+  // `call` is given the part that takes long, and calls it. This encoder's locks are only held outside it: a program that
+  // runs everything else, and forks, under a lock of its own (Python's interpreter) never forks while one of them is held.
+  bool run(const Batch& batch, const Program& program, int threads, const std::function<bool()>& cancelled,
+           const std::function<void(const std::function<void()>&)>& call);
 
   // Summed over all runs so far.
   StageSeconds stage_seconds() const;

@@ -116,7 +116,7 @@ class PythonEncoder {
     const EmbeddingWeights weights{table_of(words),       table_of(positions),         table_of(types),
                                    norm_of(norm),         weight_of(projection),       weight_of(distance_vectors),
                                    norm_of(distance_norm), weight_of(distance_bias)};
-    load([&](const Model& model) { return with_embeddings(model, weights); });
+    encoder_.load([&](const Model& model) { return with_embeddings(model, weights); });
     // the encoder reads the tables in place
     for (const auto& table : {std::optional(words), positions, types})
       if (table) tables_.push_back(*table);
@@ -130,23 +130,23 @@ class PythonEncoder {
                                weight_of(attention_output), weight_of(intermediate), weight_of(output),
                                weight_of(gate),         norm_of(attention_norm), norm_of(feed_forward_norm),
                                weight_of(distance_keys), weight_of(distance_queries)};
-    load([&](const Model& model) { return with_block(model, weights); });
+    encoder_.load([&](const Model& model) { return with_block(model, weights); });
   }
 
   void set_final_norm(const std::optional<NormVectors>& norm) {
     const Norm own = norm_of(norm);
-    load([&](const Model& model) { return with_final_norm(model, own); });
+    encoder_.load([&](const Model& model) { return with_final_norm(model, own); });
   }
 
   void set_pooler(const Dense& dense) {
     const Weight weight = weight_of(dense);
-    load([&](const Model& model) { return with_pooler(model, weight); });
+    encoder_.load([&](const Model& model) { return with_pooler(model, weight); });
   }
 
   void reach_distances(const IntArray& vectors) {
     if (vectors.shape(0) % 2 == 0) refuse("distances: [2 * longest - 1]");
     const auto longest = static_cast<std::int64_t>(vectors.shape(0) + 1) / 2;
-    load([&](const Model& model) { return with_distances_reached(model, vectors.data(), longest); });
+    encoder_.load([&](const Model& model) { return with_distances_reached(model, vectors.data(), longest); });
   }
 
   void run(const IntArray& input_ids, const std::optional<IntArray>& position_ids, const std::optional<IntArray>& token_type_ids,
@@ -161,19 +161,19 @@ class PythonEncoder {
     for (const PythonSegments& own : segments) program.segments.push_back(own.view());
 
     auto asked = std::chrono::steady_clock::now();
-    bool is_done = false;
-    {
+    const auto cancelled = [&] {
+      constexpr auto pause = std::chrono::milliseconds(50);
+      const auto now = std::chrono::steady_clock::now();
+      if (now - asked < pause) return false;
+      asked = now;
+      const nb::gil_scoped_acquire held;
+      return PyErr_CheckSignals() != 0;
+    };
+    const auto call = [](const std::function<void()>& work) {
       const nb::gil_scoped_release released;
-      is_done = encoder_.run(batch, program, threads, [&] {
-        constexpr auto pause = std::chrono::milliseconds(50);
-        const auto now = std::chrono::steady_clock::now();
-        if (now - asked < pause) return false;
-        asked = now;
-        const nb::gil_scoped_acquire held;
-        return PyErr_CheckSignals() != 0;
-      });
-    }
-    if (!is_done) throw nb::python_error();
+      work();
+    };
+    if (!encoder_.run(batch, program, threads, cancelled, call)) throw nb::python_error();
   }
 
   std::size_t bytes() const { return encoder_.model()->weight_bytes(); }
@@ -189,12 +189,6 @@ class PythonEncoder {
   }
 
  private:
-  template <typename Load>
-  void load(const Load& load) {
-    const nb::gil_scoped_release released;
-    encoder_.load(load);
-  }
-
   Encoder encoder_;
   std::vector<StoredTable> tables_;  // keeps their memory
 };
