@@ -55,7 +55,7 @@ def test_fit_prints_a_table(fit, data):
     assert [row[0] for row in table[1:3]] == ["validation", "test"]
     assert table[4] == ["test", "precision", "recall", "F1", "count"]
     assert [(row[0], row[-1]) for row in table[5:]] == [("bad", "10"), ("good", "10")]
-    assert "mood: a label a text, 2 labels, on hidden_states[:].mean" in ended.err
+    assert "mood: one label per text, 2 labels, on hidden_states[:].mean" in ended.err
     assert sorted(path.name for path in data.iterdir()) == ["mood.head", "test.jsonl", "train.jsonl"]
 
 
@@ -147,7 +147,7 @@ def test_heads_with_different_options_are_refused(fit, refused, data):
         (2, ["--class-weight", "fine=2"], "class_weight names 'fine'; expected some of 'bad', 'good'"),
         (2, ["--validation-share", "0.001"], "is no row"),
         (2, ["-f", "last_hidden_state"], "for labels of texts pool the tokens"),
-        (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are named, and a head stands on one"),
+        (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are given, and a head takes one"),
         (2, ["--memory", "much"], "--memory 'much': expected a size"),
         (1, ["--test", "{}/nothing.jsonl"], "nothing.jsonl"),
         (1, ["--test", "{}/empty.jsonl"], "empty.jsonl: there are no rows"),

@@ -68,6 +68,26 @@ def test_the_recommended_command_runs(layertap, data, model, tmp_path, monkeypat
     assert (tmp_path / "features.parquet").exists()
 
 
+def test_the_recommended_command_opens_the_model_as_the_probe_did(
+    layertap, data, make_checkpoint, tmp_path, monkeypatch
+):
+    import shlex
+
+    import torch
+    from safetensors.numpy import load_file
+
+    folder = make_checkpoint(tmp_path / "pickled")
+    weights = {name: torch.from_numpy(array) for name, array in load_file(folder / "model.safetensors").items()}
+    torch.save(weights, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    monkeypatch.chdir(tmp_path)
+    model = ["-m", folder, "--allow-pickle", "--offline"]
+    ended = layertap("probe", data, "--label", "mood", *model, "-q", "--layers", "1")
+    command = shlex.split(ended.out.splitlines()[-1].removeprefix("use   layertap "))
+    assert {"--allow-pickle", "--offline"} <= set(command)
+    assert layertap(*command).code == 0
+
+
 def test_a_given_split_with_files_of_every_kind(layertap, data, model, tmp_path, runs):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
     test, dev = write(tmp_path / "t.jsonl", rows(30, seed=1)), write(tmp_path / "d.jsonl", rows(20, seed=2))
@@ -131,7 +151,7 @@ def test_many_classes(layertap, model, tmp_path):
     ("arguments", "code", "message"),
     [
         (["--label", "tone"], 2, "'tone'"),
-        (["--label", "mood", "--dev", "d.jsonl"], 2, "--dev goes with --test"),
+        (["--label", "mood", "--dev", "d.jsonl"], 2, "--dev needs --test"),
         (["--label", "mood", "--folds", "1"], 2, "--folds 1: expected at least 2"),
         (
             ["--label", "mood", "--folds", "40"],
@@ -140,22 +160,22 @@ def test_many_classes(layertap, model, tmp_path):
         ),
         (["--label", "mood", "--test", "x.jsonl", "--folds", "3"], 2, "leave one of them out"),
         (["--label", "mood", "--test", "nowhere.jsonl"], 1, "nowhere.jsonl"),
-        (["--label", "mood", "-o", "x.pdf"], 2, "one of .csv, .json, .png, .html"),
+        (["--label", "mood", "-o", "x.pdf"], 2, "ends with .csv, .json, .png, .html"),
         (["--label", "mood", "-o", "nowhere/x.csv"], 1, "there is no folder nowhere"),
-        (["--label", "mood", "--pooling", "median"], 2, "--pooling 'median': expected some of mean"),
-        (["--label", "mood", "--pooling", ","], 2, "names none"),
+        (["--label", "mood", "--pooling", "median"], 2, "--pooling 'median': expected some of cls"),
+        (["--label", "mood", "--pooling", ","], 2, "expected some of cls"),
         (["--label", "mood", "--layers", "a"], 2, "--layers 'a': expected numbers"),
         (["--label", "mood", "--layers", "9"], 2, "hidden_states[9]"),
         (["--label", "mood", "-f", "hidden_states[1]"], 2, "a vector per token"),
         (["--label", "mood", "--show", "hidden_states[:].mean"], 2, "gives 4 vectors per text"),
-        (["--label", "mood", "--seed", "-1"], 2, "--seed -1: expected 0 or more"),
+        (["--label", "mood", "--seed", "-1"], 2, "--seed -1: expected a whole number of at least 0"),
         (["--label", "mood", "--spans-column", "s"], 2, "--spans-column"),
         (
             ["--label", "mood", "--metric", "entity_f1"],
             2,
             "needs BIO or IO tags of words, and the labels are 'down', 'up'",
         ),
-        (["--label", "mood", "--metric", "pearson"], 2, "is of pairs; name the column of second texts"),
+        (["--label", "mood", "--metric", "pearson"], 2, "is for pairs; name the column of second texts"),
         ([], 2, "there is no column 'label'"),
     ],
 )
@@ -365,10 +385,10 @@ def test_cosines_of_pairs_are_those_of_their_vectors(layertap, model, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--folds", "3"], "--folds: of pairs nothing is learned, so there are no folds; leave it out"),
-        (["--test", "t.jsonl", "--dev", "d.jsonl"], "--dev: of pairs nothing is learned"),
-        (["--metric", "mcc"], "--metric mcc is of classes; of pairs it is one of spearman, pearson"),
-        (["--projection", "tsne"], "of pairs cosines are drawn"),
+        (["--folds", "3"], "--folds: nothing is learned from pairs, so there are no folds; leave it out"),
+        (["--test", "t.jsonl", "--dev", "d.jsonl"], "--dev: nothing is learned from pairs"),
+        (["--metric", "mcc"], "--metric mcc is for classes; for pairs expected one of spearman, pearson"),
+        (["--projection", "tsne"], "for pairs cosines are drawn"),
         (["-f", "hidden_states[1]"], "a vector per token"),
     ],
 )
@@ -404,4 +424,4 @@ def test_pairs_of_the_test_part_that_stand_in_the_data(layertap, refused, model,
     ended = layertap("probe", data, *PAIRS, "--test", test, "-m", model, "-q", "--layers", "1")
     assert "Scored on 10 pairs" in ended.out
     assert f"note: 1 pairs of {test} also occur in {data} and were left out" in ended.out
-    assert "there is nothing to score on" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)
+    assert "none is left to score" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)

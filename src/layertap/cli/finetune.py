@@ -1,4 +1,4 @@
-"""`layertap finetune`: labelled texts or words in, a Hugging Face folder with a classifier out."""
+"""`layertap finetune`: train an encoder with a classification head on labelled texts or words."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ PRECISIONS = ("float32", "bfloat16")
 
 # option's name -> its type, metavar and help
 TRAINING: dict[str, tuple[type, str, str]] = {
-    "epochs": (int, "N", "how often every record is learned from (default: 3)"),
-    "batch_size": (int, "N", "records a step (default: 32)"),
-    "batch_tokens": (int, "N", "tokens at once; a larger step is taken in parts that add up (default: 8,192)"),
-    "learning_rate": (float, "X", "the highest one (default: 5e-05)"),
-    "weight_decay": (float, "X", "of everything but biases and norms (default: 0.01)"),
+    "epochs": (int, "N", "number of passes over the data (default: 3)"),
+    "batch_size": (int, "N", "records per step (default: 32)"),
+    "batch_tokens": (int, "N", "tokens at once; a larger step is split into parts (default: 8,192)"),
+    "learning_rate": (float, "X", "highest learning rate (default: 5e-05)"),
+    "weight_decay": (float, "X", "weight decay of everything but biases and norms (default: 0.01)"),
     "warmup": (float, "X", "share of the steps over which the learning rate rises (default: 0.1)"),
-    "max_grad_norm": (float, "X", "scale larger gradients down to this norm; 0: never (default: 1)"),
-    "layer_decay": (float, "X", "the learning rate of each layer over that of the one above it (default: 1)"),
-    "freeze_below": (int, "N", "embeddings and blocks below layer N stay as they are (default: 0: all learn)"),
-    "max_length": (int, "N", "tokens a text at most (default: the model's limit)"),
-    "seed": (int, "N", "of the order of the data, new weights and dropout (default: 0)"),
-    "eval_steps": (int, "N", "look at the dev part every N steps (default: after every epoch)"),
-    "patience": (int, "N", "stop after N looks without a better score (default: never)"),
+    "max_grad_norm": (float, "X", "norm to which larger gradients are scaled down; 0 never does (default: 1)"),
+    "layer_decay": (float, "X", "ratio of the learning rate of each layer to that of the layer above (default: 1)"),
+    "freeze_below": (int, "N", "freeze the embeddings and the blocks below layer N; 0 trains everything (default: 0)"),
+    "max_length": (int, "N", "maximum number of tokens per text (default: the limit of the model)"),
+    "seed": (int, "N", "seed of the order of the data, of new weights and of dropout (default: 0)"),
+    "eval_steps": (int, "N", "evaluate on the dev data every N steps (default: after every epoch)"),
+    "patience": (int, "N", "stop after N evaluations without a better score (default: never)"),
 }
 
 DESCRIPTION = """\
-Trains an encoder and its family's classification head on the labelled texts of DATA, and writes a Hugging Face
-folder. A label a text (CSV, TSV, JSONL, Parquet) trains the head that `AutoModelForSequenceClassification` of
-transformers loads; a column of lists, one tag a word (CoNLL, CoNLL-U, JSONL, Parquet), that of
+Trains an encoder with the classification head of its family on the labelled texts of DATA, and writes a Hugging
+Face folder. One label per text (CSV, TSV, JSONL, Parquet) trains the head of `AutoModelForSequenceClassification`
+of transformers; lists with one tag per word (CoNLL, CoNLL-U, JSONL, Parquet) that of
 `AutoModelForTokenClassification`. `layertap predict` and `layertap.learn.Classifier` load both. With --dev, the
-checkpoint with the best score is kept, otherwise the last.
+checkpoint with the best score is kept, otherwise the last one.
 Families: BERT (MiniLM), RoBERTa, XLM-R, CamemBERT, DistilBERT, ELECTRA, ALBERT, MPNet, DeBERTa v2 and v3, ModernBERT,
 MegatronBERT, XLM-R-XL, RoBERTa-PreLayerNorm.
 
-The run is kept in FOLDER.training after every epoch; --resume goes on with one that was killed."""
+The state of the run is saved in FOLDER.training after every epoch; --resume continues an interrupted run."""
 EPILOG = """\
 examples:
   layertap finetune train.csv -o ./classifier --label sentiment --dev dev.csv
@@ -64,24 +64,24 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands,
         "finetune",
         run,
-        summary="labelled texts or words in, a classifier out",
-        usage="layertap finetune DATA -o FOLDER --label COLUMN [options]",
+        summary="train a classifier of texts or words",
+        usage="layertap finetune DATA -o FOLDER [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("data", metavar="DATA", help="a file, or - for standard input")
-    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the folder to make")
+    parser.add_argument("data", metavar="DATA", help="file of labelled texts; - for standard input")
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="folder to create")
     group = parser.add_argument_group("input")
     group.add_argument(
-        "--label", metavar="COLUMN", default="label", help="the column with labels, or lists of tags (default: label)"
+        "--label", metavar="COLUMN", default="label", help="column of labels, or of lists of tags (default: label)"
     )
-    group.add_argument("--dev", metavar="FILE", help="what checkpoints are judged by, of the same form")
-    group.add_argument("--test", metavar="FILE", help="what the result is measured on at the end, of the same form")
+    group.add_argument("--dev", metavar="FILE", help="data to choose the best checkpoint on, in the same form")
+    group.add_argument("--test", metavar="FILE", help="data to measure the result on at the end, in the same form")
     group.add_argument(
         "--input-format",
         choices=READ_FORMATS,
@@ -97,7 +97,7 @@ def add_to(commands: Commands) -> None:
         choices=SCHEMES,
         default="auto",
         metavar="S",
-        help="of tags: bio, io (B- is learnt as I-), tags (no entities), or auto (default: auto)",
+        help="tagging scheme: bio, io (learns B- as I-), tags (no entities), or auto (default: auto)",
     )
     add_model_options(parser)
     group = parser.add_argument_group("training")
@@ -107,23 +107,23 @@ def add_to(commands: Commands) -> None:
         "--metric",
         choices=METRICS,
         metavar="NAME",
-        help=f"what makes a checkpoint the best: {', '.join(METRICS)} (default: entity_f1 of entities, else accuracy)",
+        help=f"score of the best checkpoint: {', '.join(METRICS)} (default: entity_f1 for entities, else accuracy)",
     )
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
         metavar="P",
-        help="of matrix products: float32, or bfloat16 with weights in float32 (default: float32)",
+        help="precision of matrix products: float32, or bfloat16 with weights in float32 (default: float32)",
     )
     group = parser.add_argument_group("running")
-    group.add_argument("--resume", action="store_true", help="go on with an interrupted run; begin where there is none")
+    group.add_argument("--resume", action="store_true", help="continue an interrupted run, or start a new one")
     group.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: as torch finds best)")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress and no summary; errors are shown")
+    group.add_argument("--threads", type=int, metavar="N", help="processor threads (default: chosen by torch)")
+    group.add_argument("-q", "--quiet", action="store_true", help="print errors only, no progress and no summary")
 
 
 def training_options(options: argparse.Namespace) -> TrainingOptions:
-    """How to train, as the command line says."""
+    """Build the hyperparameters from parsed arguments."""
     from layertap.learn.finetuning.options import TrainingOptions
 
     given = {name: getattr(options, name) for name in (*TRAINING, "metric", "precision")}
@@ -134,7 +134,7 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs `layertap finetune` with parsed options."""
+    """Run the command with parsed arguments."""
     from layertap.backends.here import require_torch
     from layertap.learn.libraries import require_libraries
 
@@ -169,19 +169,19 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         resume=options.resume,
         progress=not options.quiet,
-        on_evaluation=None if options.quiet else _say,
+        on_evaluation=None if options.quiet else _report,
     )
     if not options.quiet:
         print("\n".join(_summary(result)), file=sys.stderr)
 
 
-def _say(seen: Evaluation) -> None:
-    # A progress bar may stand in the line.
+def _report(seen: Evaluation) -> None:
+    # The line may hold a progress bar.
     print(f"\r{seen}" if sys.stderr.isatty() else str(seen), file=sys.stderr, flush=True)
 
 
 def _summary(result: FineTuned) -> list[str]:
-    kept = "the last weights (there is no dev part)" if result.kept is None else str(result.kept)
+    kept = "the last weights (there is no dev data)" if result.kept is None else str(result.kept)
     lines = [f"{result.folder}: {len(result.labels):,} labels, {result.steps:,} steps; kept: {kept}"]
     if result.test is not None:
         lines.append("test: " + ", ".join(f"{name} {value:.4f}" for name, value in result.test.items()))

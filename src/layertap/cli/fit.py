@@ -1,4 +1,4 @@
-"""`layertap fit`: labelled texts in, a head on a frozen feature out."""
+"""`layertap fit`: fit a classification head to a feature of a frozen model."""
 
 from __future__ import annotations
 
@@ -34,12 +34,13 @@ if TYPE_CHECKING:
 SCHEMES = ("auto", "bio", "io", "tags")
 
 DESCRIPTION = """\
-Fits a classifier to labelled texts, on a feature of a frozen model: logistic regression where the feature is
-a vector (hidden_states[4].mean), on a learned mix of layers where it is one a layer (hidden_states[:].mean).
+Fits a classifier to labelled texts, on a feature of a frozen model: logistic regression if the feature has one
+vector per text (hidden_states[4].mean), and on a learned mix of layers if it has one per layer
+(hidden_states[:].mean).
 
-The label column holds a label a row, or a list of tags, one a word; then the feature is one a word
+The label column holds one label per row, or a list of tags with one per word; for tags the feature is one of words
 (hidden_states[4].words(mean), hidden_states[:].words(mean)), and tags of the schemes BIO and IO mark entities.
-HEAD is a folder, for `layertap predict` and `layertap.learn.Head.load`; it appears when it is whole."""
+HEAD is a folder, for `layertap predict` and `layertap.learn.Head.load`; it appears when it is complete."""
 EPILOG = """\
 examples:
   layertap fit train.csv --text-column review --label stars -o stars.head --test test.csv
@@ -49,20 +50,20 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands,
         "fit",
         run,
-        summary="labelled texts in, a classifier on a feature out",
+        summary="fit a classifier to a feature of a frozen model",
         usage="layertap fit INPUT -o HEAD [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("input", metavar="INPUT", help="a file of labelled texts; it is read twice")
-    parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="the folder to make")
-    parser.add_argument("--overwrite", action="store_true", help="replace HEAD if it is one")
-    parser.add_argument("--json", action="store_true", help="print what was measured as JSON, not as a table")
+    parser.add_argument("input", metavar="INPUT", help="file of labelled texts; - for standard input")
+    parser.add_argument("-o", "--output", metavar="HEAD", required=True, help="folder to create")
+    parser.add_argument("--overwrite", action="store_true", help="replace HEAD if it is a head")
+    parser.add_argument("--json", action="store_true", help="print the scores as JSON, not as a table")
     add_feature_options(parser)
     _add_fit_options(parser)
     add_model_options(parser)
@@ -73,48 +74,56 @@ def add_to(commands: Commands) -> None:
 def _add_fit_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("fitting")
     group.add_argument(
-        "--label", metavar="COLUMN", default="label", help="the column with the labels, or tags (default: label)"
+        "--label", metavar="COLUMN", default="label", help="column of labels, or of lists of tags (default: label)"
     )
-    group.add_argument("--name", help="what the head's results are called (default: HEAD's name)")
-    group.add_argument("--validation", metavar="FILE", help="labelled texts to stop early by")
+    group.add_argument("--name", help="name of the results of the head (default: the name of HEAD)")
+    group.add_argument("--validation", metavar="FILE", help="labelled texts for early stopping")
     group.add_argument(
-        "--validation-share", type=float, metavar="X", help="or the share of INPUT to hold out for it, as 0.1"
+        "--validation-share", type=float, metavar="X", help="share of INPUT to hold out for it instead, for example 0.1"
     )
-    group.add_argument("--test", metavar="FILE", help="labelled texts to measure on; all files are read alike")
+    group.add_argument("--test", metavar="FILE", help="labelled texts to measure the head on, in the same form")
     group.add_argument(
         "--scheme",
         choices=SCHEMES,
         default="auto",
         metavar="S",
-        help="of tags: bio, io (B- is learnt as I-), tags (no entities), or auto (default: auto)",
+        help="tagging scheme: bio, io (learns B- as I-), tags (no entities), or auto (default: auto)",
     )
-    group.add_argument("--l2", type=float, default=1.0, metavar="X", help="1 / C of scikit-learn (default: 1)")
+    group.add_argument(
+        "--l2",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="L2 penalty, 1 / C of scikit-learn (default: 1)",
+    )
     group.add_argument(
         "--class-weight",
         action="append",
         metavar="W",
-        help="balanced, or LABEL=NUMBER, again for more; other labels weigh 1 (default: all 1)",
+        help="balanced, or LABEL=NUMBER, repeatable; other labels have the weight 1 (default: 1 for all)",
     )
     group.add_argument(
         "--patience",
         type=int,
         default=10,
         metavar="N",
-        help="iterations without a lower validation loss to stop after (default: 10)",
+        help="stop after N iterations without a lower validation loss (default: 10)",
     )
-    group.add_argument("--max-iterations", type=int, default=1000, metavar="N", help="at most (default: 1000)")
-    group.add_argument("--tolerance", type=float, default=1e-4, metavar="X", help="slope to stop at (default: 1e-4)")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="chooses the rows held out (default: 0)")
+    group.add_argument(
+        "--max-iterations", type=int, default=1000, metavar="N", help="iterations at most (default: 1000)"
+    )
+    group.add_argument("--tolerance", type=float, default=1e-4, metavar="X", help="gradient to stop at (default: 1e-4)")
+    group.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the held-out rows (default: 0)")
     group.add_argument(
         "--memory",
         default="1GiB",
         metavar="SIZE",
-        help="vectors beyond it are kept in a temporary file beside HEAD (default: 1GiB)",
+        help="size of the vectors kept in memory; larger ones go to a temporary file beside HEAD (default: 1GiB)",
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command: labels are checked before a model is opened."""
+    """Run the command; labels are checked before the model is opened."""
     from layertap.backends.choice import require_backend
     from layertap.checkpoints.source import stored_files
     from layertap.data.input import check_read_once
@@ -167,14 +176,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def fit_options(options: argparse.Namespace) -> FitOptions:
-    """How to fit, as the command line says."""
+    """Build the options of the fit from parsed arguments."""
     from layertap.features.parse import parse_named
     from layertap.learn.fitting.linear import SolverOptions
     from layertap.learn.fitting.task import FitOptions
 
     features = features_of(options) or []
     if len(features) > 1:
-        raise OptionError(f"--feature: {len(features)} are named, and a head stands on one; concat(f, g) joins vectors")
+        raise OptionError(f"--feature: {len(features)} are given, and a head takes one; join them with concat(f, g)")
     return FitOptions(
         name=options.name or Path(options.output).resolve().name.removesuffix(".head"),
         feature=str(parse_named(features[0])[1]) if features else None,
@@ -193,7 +202,7 @@ def fit_options(options: argparse.Namespace) -> FitOptions:
 
 
 def class_weights(given: list[str] | None) -> Any:
-    """Reads the values of `--class-weight` for `FitOptions`."""
+    """Build `FitOptions.class_weight` from the values of --class-weight."""
     if given is None or given == ["balanced"]:
         return None if given is None else "balanced"
     weights: dict[str, float] = {}
@@ -204,12 +213,12 @@ def class_weights(given: list[str] | None) -> Any:
         except ValueError:
             equals = ""
         if not equals:
-            raise OptionError(f"--class-weight {text!r}: expected balanced alone, or LABEL=NUMBER as in spam=3")
+            raise OptionError(f"--class-weight {text!r}: expected balanced alone, or LABEL=NUMBER, for example spam=3")
     return weights
 
 
 def table(metrics: Mapping[str, Any]) -> list[str]:
-    """Formats the scores for a terminal: one line per part, then the classes or entity types of the last part."""
+    """Format scores for a terminal: one line per dataset, then the classes or entity types of the last one."""
     named = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
     rows = [("", *named.values())]
     rows += [(part, *(f"{scores[key]:.4f}" for key in named)) for part, scores in metrics.items()]
@@ -236,10 +245,10 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
 
 def _summary(head: Head, place: str) -> list[tuple[str, ...]]:
     stated = head.options
-    unit = "tag a word" if head.task == "words" else "label a text"
+    unit = "tag per word" if head.task == "words" else "label per text"
     scheme = f", scheme {head.scheme}" if head.scheme else ""
     rows = [
-        ("head", f"{head.name}: a {unit}, {counted(len(head.labels), 'label')}{scheme}, on {head.feature}"),
+        ("head", f"{head.name}: one {unit}, {counted(len(head.labels), 'label')}{scheme}, on {head.feature}"),
         (
             "fit",
             f"{counted(stated['records'], 'text')}, {counted(stated['iterations'], 'iteration')}, {stated['ended']}",
@@ -250,8 +259,6 @@ def _summary(head: Head, place: str) -> list[tuple[str, ...]]:
         losses = stated["layer_losses"]
         best = losses.index(min(losses))
         rows.append(("layers", shares))
-        rows.append(
-            ("", f"held-out loss {stated['mix_loss']:.4f}; of one layer alone at best {losses[best]:.4f} ({best})")
-        )
+        rows.append(("", f"held-out loss {stated['mix_loss']:.4f}; best layer alone {losses[best]:.4f} ({best})"))
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(stated["notes"])]
     return [*rows, ("output", place)]

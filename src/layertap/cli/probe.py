@@ -43,29 +43,35 @@ PAIR_METRICS = ("spearman", "pearson")
 POOLINGS: tuple[str, ...] = get_args(PoolOp)
 PLANES = ("pca", "tsne")
 
-SEMANTICS = tuple(name for name, option in OPTIONS.items() if option.group == "semantics" and name != "non_finite")
-SHARED = ("model", "revision", "input_format", "text_column", "words_column", "max_record_size", *SEMANTICS)
-"""Options that `extract` has, too, and that decide what it reads and what it computes."""
+INPUT_OPTIONS = ("model", "input_format", "text_column", "words_column", "max_record_size")
+# Probes always refuse NaN and infinity; `local_files_only` is called --offline.
+MODEL_OPTIONS = tuple(
+    name
+    for name, option in OPTIONS.items()
+    if option.group != "runtime" and name not in ("non_finite", "local_files_only")
+)
+SHARED = (*INPUT_OPTIONS, *MODEL_OPTIONS)
+"""Options that `extract` shares, and that decide which texts it reads and what it computes."""
 
 PAIRLESS = {
     "words_column": "pairs are of texts",
     "max_words": "pairs are of texts",
-    "folds": "of pairs nothing is learned, so there are no folds",
-    "dev": "of pairs nothing is learned; with --test the best layer is chosen on DATA",
-    "projection": "of pairs cosines are drawn, no projection",
+    "folds": "nothing is learned from pairs, so there are no folds",
+    "dev": "nothing is learned from pairs; with --test the best layer is chosen on DATA",
+    "projection": "for pairs cosines are drawn, and no projection",
 }
-"""Options that pairs have no use for, and why."""
+"""Options that do not apply to pairs, with the reason."""
 
 DESCRIPTION = """\
-Fits a regularised linear probe on every layer, and says which knows the labels best: labels of texts, or
-(CoNLL, CoNLL-U, lists of tags) of words. Texts are run through the model once. Scores come from
-cross-validation, or from a split that you give (--test, and --dev to choose on).
+Fits a regularised linear probe on every layer, and shows which layer predicts the labels best: labels of texts,
+or of words (CoNLL, CoNLL-U, lists of tags). Texts run through the model once. Scores come from
+cross-validation, or from a given split (--test, and --dev to choose on).
 
-Of pairs (--pair-column) the labels are numbers, and nothing is learned: the cosine of the two texts' vectors
-is held against them.
+For pairs of texts (--pair-column) the labels are numbers, and nothing is learned: the cosine of the vectors of
+the two texts is correlated with them.
 
-Beside each score stand its interval, and what comes of random labels or shuffled scores. The output is a
-table; -o writes .csv, .json, .png and .html, once for each."""
+Each score has an interval, and the score of random labels or shuffled scores for comparison. The output is a
+table; -o writes .csv, .json, .png and .html, and may be repeated."""
 EPILOG = """\
 examples:
   layertap probe reviews.csv --text-column review --label sentiment
@@ -76,19 +82,21 @@ examples:
 
 
 def add_to(commands: Commands) -> None:
-    """Adds the command to the command line."""
+    """Add the command to the command line."""
     parser = add_command(
         commands,
         "probe",
         run,
-        summary="which layer knows a label best",
-        usage="layertap probe DATA --label COLUMN [options]",
+        summary="find the layer that predicts a label best",
+        usage="layertap probe DATA [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("input", metavar="DATA", help="a file of texts with labels, or of pairs with scores")
     parser.add_argument(
-        "--label", metavar="COLUMN", default="label", help="the column with the labels, or scores (default: label)"
+        "input", metavar="DATA", help="file of texts with labels, or of pairs with scores; - for standard input"
+    )
+    parser.add_argument(
+        "--label", metavar="COLUMN", default="label", help="column of labels, or of scores (default: label)"
     )
     parser.add_argument(
         "-o",
@@ -97,38 +105,41 @@ def add_to(commands: Commands) -> None:
         action="append",
         default=[],
         dest="outputs",
-        help="a file to write: .csv, .json, .png or .html; again for more",
+        help="file to write: .csv, .json, .png or .html; repeatable",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
     group = parser.add_argument_group("probe")
     group.add_argument("--test", metavar="FILE", help="score on this file instead of cross-validation")
     group.add_argument("--dev", metavar="FILE", help="with --test: choose on this file (default: on a fifth of DATA)")
-    group.add_argument("--folds", type=int, metavar="N", help="of the cross-validation (default: 5)")
+    group.add_argument("--folds", type=int, metavar="N", help="number of folds of the cross-validation (default: 5)")
     group.add_argument(
         "--metric",
         choices=(*METRICS, *PAIR_METRICS),
         metavar="M",
-        help="accuracy, macro_f1, mcc or entity_f1; of pairs spearman or pearson (default: of pairs spearman, of BIO "
-        "and IO tags entity_f1, else accuracy)",
+        help="accuracy, macro_f1, mcc or entity_f1; for pairs spearman or pearson (default: spearman for pairs, "
+        "entity_f1 for BIO and IO tags, else accuracy)",
     )
     group.add_argument(
-        "--pooling", default="mean", metavar="A,B", help=f"of every layer: {', '.join(POOLINGS)} (default: mean)"
+        "--pooling",
+        default="mean",
+        metavar="A,B",
+        help=f"poolings of the layers: {', '.join(POOLINGS)} (default: mean)",
     )
-    group.add_argument("--layers", metavar="A,B", help="just these hidden states, as 0,4,6 (default: all)")
+    group.add_argument("--layers", metavar="A,B", help="hidden states to probe, for example 0,4,6 (default: all)")
     group.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of folds, random labels and intervals (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="seed of folds, random labels and intervals (default: 0)"
     )
     group.add_argument(
         "--max-words",
         type=int,
         metavar="N",
-        help="of labelled words: whole sentences with about so many are drawn from each file (default: 20,000)",
+        help="for labelled words: number of words to draw from each file, in whole sentences (default: 20,000)",
     )
-    group.add_argument("--cache", metavar="FOLDER", help="keep vectors there, and read those that are")
+    group.add_argument("--cache", metavar="FOLDER", help="folder of a cache of vectors (see TextFeatures)")
     group.add_argument(
-        "--show", metavar="FEATURE", help="the feature whose projection, or cosines, are drawn (default: the best)"
+        "--show", metavar="FEATURE", help="feature whose projection or cosines are drawn (default: the best)"
     )
-    group.add_argument("--projection", choices=PLANES, metavar="P", help="pca or tsne (default: pca)")
+    group.add_argument("--projection", choices=PLANES, metavar="P", help="projection: pca or tsne (default: pca)")
     add_feature_options(parser, default="none beside the layers")
     add_model_options(parser)
     add_input_options(parser)
@@ -137,15 +148,15 @@ def add_to(commands: Commands) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A command line, checked as far as that goes without data and model.
+    """Command line, checked as far as possible without the data and the model.
 
     Attributes:
-        options: as they were given.
-        source: the data.
-        layers: hidden states to probe, or None: all.
-        poolings: of each.
-        further: features beside the layers.
-        shown: the feature to project, or None: the best.
+        options: parsed arguments.
+        source: input of the data.
+        layers: hidden states to probe, or None for all.
+        poolings: poolings of each hidden state.
+        further: features to probe in addition.
+        shown: feature to project, or None for the best one.
         outputs: files to write.
     """
 
@@ -159,11 +170,10 @@ class Request:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Runs the command: what can be checked comes first, then the data, then the model."""
+    """Run the command: check the arguments, read the data, then open the model."""
     request = _checked(options)
-    find = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
-
-    findings = find()
+    probe = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
+    findings = probe()
     command = _command(options, findings)
     _print(findings, command)
     for path in request.outputs:
@@ -173,14 +183,14 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _prepared(request: Request) -> Callable[[], Findings]:
-    """Labels are read and checked; what is left is to probe them."""
+    """Read and check labels, and return the function that probes them."""
     from layertap.learn.libraries import require_libraries
     from layertap.learn.probing.splits import metrics_of
 
     options, data = request.options, _data(request)
     words = data.owners is not None
     if words and options.cache is not None:
-        raise OptionError("--cache keeps vectors of texts; of words there are too many: leave it out")
+        raise OptionError("--cache keeps vectors of texts, and words are labelled here; leave it out")
     metrics = metrics_of(data, options.metric)
     if "entity_f1" in metrics:
         require_libraries("measuring entities", "seqeval")
@@ -200,14 +210,14 @@ def _prepared(request: Request) -> Callable[[], Findings]:
             projected=request.shown,
             plane_how=options.projection or PLANES[0],
             progress=not options.quiet,
-            on_feature=_teller(options, len(features)),
+            on_feature=_reporter(options, len(features)),
         )
 
     return find
 
 
 def _prepared_pairs(request: Request) -> Callable[[], Findings]:
-    """Prepares the run on pairs of texts: reads them and returns the function that compares them."""
+    """Read and check pairs, and return the function that probes them."""
     from layertap.learn.probing.pairs import ScoredPairs, probe_pairs, read_pairs, without_known
 
     options = request.options
@@ -215,7 +225,9 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
         if getattr(options, name) is not None:
             raise OptionError(f"--{name.replace('_', '-')}: {why}; leave it out")
     if options.metric in METRICS:
-        raise OptionError(f"--metric {options.metric} is of classes; of pairs it is one of {', '.join(PAIR_METRICS)}")
+        raise OptionError(
+            f"--metric {options.metric} is for classes; for pairs expected one of {', '.join(PAIR_METRICS)}"
+        )
 
     def read(source: str) -> ScoredPairs:
         return read_pairs(replace(request.source, source=source), options.label)
@@ -236,7 +248,7 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
             cache=None if options.cache is None else Path(options.cache),
             shown=request.shown,
             progress=not options.quiet,
-            on_feature=_teller(options, len(features)),
+            on_feature=_reporter(options, len(features)),
         )
 
     return find
@@ -253,24 +265,24 @@ def _checked(options: argparse.Namespace) -> Request:
     _require_libraries(options.outputs)
     require_backend(options.backend)
     if options.spans_column is not None:
-        raise OptionError("--spans-column: probe takes texts with a label, words with one each, or pairs with a score")
+        raise OptionError("--spans-column: probe takes labelled texts, labelled words, or scored pairs; leave it out")
     if options.metric in PAIR_METRICS and options.pair_column is None:
-        raise OptionError(f"--metric {options.metric} is of pairs; name the column of second texts (--pair-column)")
+        raise OptionError(f"--metric {options.metric} is for pairs; name the column of second texts (--pair-column)")
     if options.max_words is not None and options.max_words < 1:
         raise OptionError(f"--max-words {options.max_words}: expected at least 1")
     if options.dev is not None and options.test is None:
-        raise OptionError("--dev goes with --test: without a test file there is cross-validation")
+        raise OptionError("--dev needs --test: without a test file, scores come from cross-validation")
     if options.folds is not None and options.test is not None:
-        raise OptionError("--folds is of cross-validation, and --test gives a split; leave one of them out")
+        raise OptionError("--folds is for cross-validation, and --test gives a split; leave one of them out")
     if options.folds is not None and options.folds < 2:
         raise OptionError(f"--folds {options.folds}: expected at least 2")
     if options.seed < 0:
-        raise OptionError(f"--seed {options.seed}: expected 0 or more")
+        raise OptionError(f"--seed {options.seed}: expected a whole number of at least 0")
     silence_downloads(options)
     outputs = tuple(Path(output) for output in options.outputs)
     for path in outputs:
         if path.suffix not in ENDINGS:
-            raise OptionError(f"-o {path}: its ending says what it is, one of {', '.join(ENDINGS)}")
+            raise OptionError(f"-o {path}: unknown format; expected a name that ends with {', '.join(ENDINGS)}")
         check_place(path, overwrite=options.overwrite)
     sources = [source for source in (options.input, options.test, options.dev) if source is not None]
     places = {f"report {number}": path for number, path in enumerate(outputs, start=1)}
@@ -300,17 +312,17 @@ def _require_libraries(outputs: Sequence[str]) -> None:
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    poolings = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
-    if not poolings:
-        raise OptionError(f"--pooling {text!r} names none; expected some of {', '.join(POOLINGS)}")
-    return poolings
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise OptionError(f"--pooling {text!r}: expected some of {', '.join(POOLINGS)}")
+    return names
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError:
-        raise OptionError(f"--layers {text!r}: expected numbers of hidden states, as 0,4,6") from None
+        raise OptionError(f"--layers {text!r}: expected numbers of hidden states, for example 0,4,6") from None
 
 
 def _data(request: Request) -> ProbeData:
@@ -353,18 +365,18 @@ def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Ex
     return features
 
 
-def _teller(options: argparse.Namespace, total: int) -> Callable[[int, str], None]:
-    """Says which feature comes next."""
+def _reporter(options: argparse.Namespace, total: int) -> Callable[[int, str], None]:
+    """Return a callback that prints each feature before it is probed."""
 
-    def say(place: int, feature: str) -> None:
+    def report(number: int, feature: str) -> None:
         if not options.quiet:
-            print(f"layertap: probing {feature} ({place + 1} of {total})", file=sys.stderr)
+            print(f"layertap: probing {feature} ({number + 1} of {total})", file=sys.stderr)
 
-    return say
+    return report
 
 
 def _command(options: argparse.Namespace, findings: Findings) -> str:
-    """The command line that extracts the best feature of the same texts; of pairs of the first and the second ones."""
+    """Return the command line that extracts the best feature of the texts, or of both texts of the pairs."""
     if options.pair_column is None:
         return _extraction(options, findings, "features.parquet", options.text_column)
     columns = {"first.parquet": options.text_column, "second.parquet": options.pair_column}
@@ -372,12 +384,13 @@ def _command(options: argparse.Namespace, findings: Findings) -> str:
 
 
 def _extraction(options: argparse.Namespace, findings: Findings, output: str, text_column: str | None) -> str:
-    given = ["layertap", "extract", options.input, "-o", output, "-f", findings.winner.feature]
-    stated = {**vars(options), "text_column": text_column}
+    words = ["layertap", "extract", options.input, "-o", output, "-f", findings.winner.feature]
+    given = {**vars(options), "text_column": text_column}
     for name in SHARED:
-        if stated[name] is not None and not (name in OPTIONS and stated[name] == OPTIONS[name].default):
-            given += [f"--{name.replace('_', '-')}", str(stated[name])]
-    return shlex.join(given)
+        if given[name] is not None and not (name in OPTIONS and given[name] == OPTIONS[name].default):
+            flag = f"--{name.replace('_', '-')}"
+            words += [flag] if given[name] is True else [flag, str(given[name])]
+    return shlex.join(words + (["--offline"] if options.local_files_only else []))
 
 
 def _print(findings: Findings, command: str) -> None:

@@ -1,9 +1,11 @@
-"""Learn from features: `TextFeatures`, a transformer for scikit-learn; `fit_head` and `Head`, classifiers.
+"""Learning from features with scikit-learn, fitted heads, and fine-tuned classifiers.
 
-`finetune` trains an encoder with a classification head, of texts or of words, as `TrainingOptions` say, on a file or on
-`LabelledTexts`; `Classifier` predicts with the folder that it makes and with those of the Hugging Face hub.
+`TextFeatures` is a transformer for scikit-learn. `fit_head` fits a `Head`, a linear classifier on a feature of a frozen
+encoder. `finetune` trains an encoder together with a classification head, on a file or on `LabelledTexts`, with the
+hyperparameters of `TrainingOptions`; `Classifier` predicts with the result, and with checkpoints of the Hugging Face
+hub.
 
-Needs the extra `learn`: `pip install 'layertap[learn]'`; `Head` and `Classifier`, which use what is there, do without.
+Needs the extra `learn`: `pip install 'layertap[learn]'`. `Head` and `Classifier` predict without it.
 """
 
 from __future__ import annotations

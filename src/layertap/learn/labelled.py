@@ -126,7 +126,7 @@ class LabelledTexts:
     source: str = "data"
 
     def dataset(self, finder: UnitFinder) -> LabelledDataset:
-        """Build the dataset of these texts and labels.
+        """Build the labelled dataset of these texts.
 
         Raises:
             InputError: as `LabelledDataset.of_texts`, or another number of second texts than of texts.

@@ -1,4 +1,4 @@
-"""Findings as one HTML file that needs nothing beside it."""
+"""Report of findings as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ SOURCES = {
     ),
     False: "Similarity: linear CKA (Kornblith et al. 2019), of at most 2,000 texts.",
 }
-"""Whether labels are classes -> where the methods are from."""
+"""References for the methods, by whether labels are classes."""
 
 
 def as_page(findings: Findings, *, title: str, command: str) -> str:
-    """Format the whole report as an HTML page.
+    """Return the report as HTML.
 
     Args:
-        findings: what was found.
-        title: of the data, as a person calls it.
-        command: the command line that uses the best feature.
+        findings: results of all features.
+        title: title of the data.
+        command: command line that extracts the best feature.
     """
     drawn = {name: _image(svg, name) for name, svg in pictures(findings).items()}
     notes = "".join(f"<p>Note: {escape(note)}.</p>" for note in findings.notes)
@@ -108,6 +108,6 @@ def _table(findings: Findings) -> str:
 
 
 def _image(svg: str, name: str) -> str:
-    # As an image each picture keeps its own names of clips and gradients.
+    # In an image of its own, the ids of clips and gradients of a picture do not clash with those of others.
     content = base64.b64encode(svg.encode()).decode()
     return f'<img alt="{escape(name)}" src="data:image/svg+xml;base64,{content}">'

@@ -1,4 +1,4 @@
-"""Findings as lines, CSV and JSON."""
+"""Findings as a table for the terminal, as CSV and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CELLS = 32
 
 
 def header(findings: Findings) -> tuple[str, ...]:
-    """Names of the columns of `cells`."""
+    """Return the names of the columns of `cells`."""
     details = findings.details
     names = ["feature", findings.metric, f"{LEVEL:.0%} interval", *findings.winner.beside]
     if not isinstance(details, ClassDetails):
@@ -25,20 +25,20 @@ def header(findings: Findings) -> tuple[str, ...]:
 
 
 def cells(row: Row, findings: Findings) -> tuple[str, ...]:
-    """A row in words; its last cell is what the best is chosen by, where a test part was given."""
+    """Format a row; its last cell is the selection score if there is a test dataset."""
     score = row.score
-    texts = [row.feature, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
-    texts += [f"{other.value:.3f}" for other in row.beside.values()]
-    texts.append(f"{row.control:.3f}")
+    values = [row.feature, f"{score.value:.3f}", f"{score.low:.3f} to {score.high:.3f}"]
+    values += [f"{other.value:.3f}" for other in row.beside.values()]
+    values.append(f"{row.control:.3f}")
     if isinstance(findings.details, ClassDetails):
         strengths = sorted(set(row.strengths))
-        texts.append(f"{row.selectivity:+.3f}")
-        texts.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
-    return (*texts, *([f"{row.selection:.3f}"] if findings.apart else []))
+        values.append(f"{row.selectivity:+.3f}")
+        values.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
+    return (*values, *([f"{row.selection:.3f}"] if findings.apart else []))
 
 
 def sizes(findings: Findings) -> str:
-    """How many examples there are, and of what."""
+    """Describe the number and the kind of examples."""
     settings = findings.settings
     if settings["unit"] == "pair":
         return f"{settings['pairs']:,} pairs of {settings['texts']:,} texts"
@@ -46,7 +46,7 @@ def sizes(findings: Findings) -> str:
 
 
 def whiskers(row: Row, findings: Findings) -> str:
-    """The score and its interval, drawn on one scale for all rows."""
+    """Draw the score and its interval with characters, on one scale for all rows."""
     least = min(each.score.low for each in findings.rows)
     width = max(each.score.high for each in findings.rows) - least
 
@@ -60,7 +60,7 @@ def whiskers(row: Row, findings: Findings) -> str:
 
 
 def recommendation(findings: Findings) -> str:
-    """Recommend a feature, in a sentence or two."""
+    """Recommend a feature, in one or two sentences."""
     best, details = findings.winner, findings.details
     scores = {findings.metric: best.score, **best.beside}
     said = f"{best.feature}: " + ", ".join(
@@ -79,7 +79,7 @@ def recommendation(findings: Findings) -> str:
 
 
 def method(findings: Findings) -> str:
-    """How it was measured, in a few sentences."""
+    """Describe how the scores were measured, in a few sentences."""
     settings = findings.settings
     if settings["unit"] == "pair":
         return _method_of_pairs(findings)
@@ -122,7 +122,7 @@ def _method_of_pairs(findings: Findings) -> str:
 
 
 def as_csv(findings: Findings) -> str:
-    """A line a feature."""
+    """Return the findings as CSV, one row per feature."""
     text = io.StringIO()
     rows = [_values(row) for row in findings.rows]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -132,7 +132,7 @@ def as_csv(findings: Findings) -> str:
 
 
 def as_json(findings: Findings, *, command: str) -> str:
-    """Everything but the plane."""
+    """Return the findings as JSON, without the projection."""
     details = findings.details
     rows = [_values(row) | ({"c": list(row.strengths)} if row.strengths else {}) for row in findings.rows]
     if isinstance(details, ClassDetails):
