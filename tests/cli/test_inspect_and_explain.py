@@ -190,7 +190,7 @@ def test_explain_says_what_would_run(layertap: Run, model: Path) -> None:
     assert backend("--device", "cuda", "--backend", "native") == (
         "backend none: native runs on the processor, not on cuda"
     )
-    assert "alone" in backend("--precision", "int8", "--backend", "torch")
+    assert "only the native backend has precision 'int8'" in backend("--precision", "int8", "--backend", "torch")
 
 
 def test_inspect_of_the_default_model(layertap: Run, minilm_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
