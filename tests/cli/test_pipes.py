@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -112,6 +113,20 @@ def test_jsonl_from_a_pipe(run, model, tmp_path, kind):
     ran = run(labelled(3000), kind, *command)
     assert ran.returncode == 0, ran.stderr
     assert pq.read_table(output, columns=["label"])["label"].to_pylist() == ["p", "n"] * 1500
+
+
+def test_explain_does_not_know_how_many_texts_a_long_pipe_has(run, model):
+    ran = run(lines(3000), "fd", "explain", "INPUT", "--input-format", "txt", "-m", model)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "lengths: from the first 1,000 texts of" in ran.stdout
+    assert "how many there are in all is not known of an input that can be read once only" in ran.stdout
+
+
+def test_a_pipe_of_compressed_texts_is_refused_with_the_remedy(run, model, tmp_path):
+    command = ("--input-format", "txt", "-m", model, "-o", tmp_path / "o.npz")
+    ran = run(gzip.compress(lines(50)), "-", "extract", "INPUT", *command)
+    assert ran.returncode == 1
+    assert "not UTF-8 but gzip, it seems; unpack it (gzip -dc), or name a file that ends in .gz" in ran.stderr
 
 
 def test_explain_reads_a_fifo_once(run, model):

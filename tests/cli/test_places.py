@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from layertap.data.formats import open_writer
+from layertap.jobs import run as jobs_run
 from tests.writing import write
 
 ROWS = "".join(
@@ -143,3 +145,61 @@ def test_models_and_heads_are_inputs_too(layertap, kept, make_checkpoint, tmp_pa
     kept(data, "predict", data, "--head", head, "-o", stored, "--overwrite")
     kept(data, "predict", data, "--head", f"name={head}", "-o", stored, "--overwrite")
     assert stored.read_bytes() == before
+
+
+def test_an_output_that_appears_during_the_run_is_told_and_the_command_ends(refused, model, tmp_path, monkeypatch):
+    source, output = write(tmp_path / "rows.jsonl", ROWS), tmp_path / "o.parquet"
+
+    def opened(*arguments, **options):
+        writer = open_writer(*arguments, **options)
+        output.write_text("mine")
+        return writer
+
+    monkeypatch.setattr(jobs_run, "open_writer", opened)
+    said = refused(1, "extract", source, "-m", model, "-o", output, "-q")
+    assert "o.parquet has appeared during the run and is not overwritten; the finished output is" in said
+    assert output.read_text() == "mine"
+
+
+def test_standard_output_by_the_name_of_its_file_is_refused(model, tmp_path):
+    source, redirected = write(tmp_path / "rows.jsonl", ROWS), write(tmp_path / "all.jsonl", "before\n")
+    with redirected.open("a") as stdout:
+        command = ("extract", source, "-m", model, "-o", "/dev/stdout", "--output-format", "jsonl", "--overwrite")
+        ended = start_with(None, stdout, *command)
+    assert (ended.returncode, redirected.read_text()) == (1, "before\n")
+    assert "/dev/stdout: this is the name of an open file" in ended.stderr
+
+
+def test_a_folder_in_the_place_of_an_earlier_list_of_errors_is_refused_before_the_run(refused, model, tmp_path):
+    source = write(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "o.npz.errors.jsonl").mkdir()
+    said = refused(1, "extract", source, "-m", "no-such-model", "-o", tmp_path / "o.npz", "--overwrite")
+    assert "o.npz.errors.jsonl: this is a directory" in said
+
+
+def test_a_file_in_the_place_of_the_state_of_a_training_run(refused, model, tmp_path):
+    source = write(tmp_path / "rows.jsonl", ROWS)
+    write(tmp_path / "tuned.training", "mine")
+    said = refused(2, "finetune", source, "-m", model, "-o", tmp_path / "tuned")
+    assert "tuned.training: the state of the run is kept in a folder of this name" in said
+    assert (tmp_path / "tuned.training").read_text() == "mine"
+
+
+def test_nobody_is_advised_to_remove_a_model_that_is_read(refused, make_checkpoint, tmp_path):
+    source, model = write(tmp_path / "rows.jsonl", ROWS), make_checkpoint(tmp_path / "model")
+    said = refused(2, "finetune", source, "-m", model, "-o", model)
+    assert "which is read, stands there; name another output" in said
+
+
+@pytest.mark.parametrize("command", ["extract", "fit", "predict"])
+def test_a_current_folder_that_was_removed(layertap, refused, model, tmp_path, monkeypatch, command):
+    source, head = write(tmp_path / "rows.jsonl", ROWS), tmp_path / "h.head"
+    more = ()
+    if command == "predict":
+        assert layertap("fit", source, "-m", model, "-o", head).code == 0
+        more = ("--head", head)
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    said = refused(1, command, source, "-m", model, "-o", "o.jsonl", *more)
+    assert "o.jsonl: cannot be written: the current folder is not there any more" in said

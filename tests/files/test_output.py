@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -95,6 +96,45 @@ def test_a_new_file_and_a_new_folder_have_the_permissions_of_any(tmp_path: Path,
     assert stat.S_IMODE((tmp_path / "o").stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / "f/a").stat().st_mode) == 0o666 & ~mask
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o777 & ~mask
+
+
+def test_no_error_is_its_own_cause(tmp_path: Path) -> None:
+    path = tmp_path / "o"
+
+    def appears(file: BinaryIO) -> None:
+        file.write(b"new")
+        path.write_bytes(b"mine")
+
+    with pytest.raises(OutputError, match="has appeared during the run") as error:
+        write_file(path, appears, overwrite=False)
+    assert isinstance(error.value.__cause__, FileExistsError)
+    folder = tmp_path / "f"
+
+    def build() -> None:
+        with staged_folder(folder, first="a", overwrite=False) as staged:
+            staged.write("a", b"new")
+            folder.mkdir()
+
+    with pytest.raises(OutputError, match="has appeared during the run") as error:
+        build()
+    assert isinstance(error.value.__cause__, FileExistsError)
+
+
+def test_the_longest_name_of_the_file_system(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 255)  # that of its companion would be longer
+    for content in (b"one", b"two"):
+        output = StagedOutput(path, companions=(beside,), overwrite=True)
+        file = output.create()
+        file.write(content)
+        output.commit(file, None)
+        assert visible(tmp_path) == {path.name: content}
+    output = StagedOutput(path, companions=(beside,), overwrite=True)
+    file = output.create()
+    with pytest.raises(OSError, match="too long") as error:
+        output.commit(file, b"more")
+    output.failure(error.value)
+    assert visible(tmp_path) == {path.name: b"two"}
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_links(tmp_path: Path) -> None:

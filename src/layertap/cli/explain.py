@@ -94,6 +94,8 @@ def _sample(options: argparse.Namespace) -> tuple[tuple[Record, ...], int | None
     if not look.sample:
         return (), 0, f"lengths: {options.input} has no texts; texts of {ASSUMED_TOKENS} tokens are assumed"
     words = f"lengths: from the first {counted(len(look.sample), 'text')} of {options.input}"
-    if look.estimated:
+    if look.num_records is None:
+        words += "; how many there are in all is not known of an input that can be read once only"
+    elif look.estimated:
         words += f"; the {look.num_records:,} in all are estimated from its size"
     return look.sample, look.num_records, words

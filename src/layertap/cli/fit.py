@@ -178,6 +178,7 @@ def run(options: argparse.Namespace) -> None:
 def fit_options(options: argparse.Namespace) -> FitOptions:
     """Build the options of the fit from parsed arguments."""
     from layertap.features.parse import parse_named
+    from layertap.files import resolved
     from layertap.learn.fitting.linear import SolverOptions
     from layertap.learn.fitting.task import FitOptions
 
@@ -185,7 +186,7 @@ def fit_options(options: argparse.Namespace) -> FitOptions:
     if len(features) > 1:
         raise OptionError(f"--feature: {len(features)} are given, and a head takes one; join them with concat(f, g)")
     return FitOptions(
-        name=options.name or Path(options.output).resolve().name.removesuffix(".head"),
+        name=options.name or resolved(options.output).name.removesuffix(".head"),
         feature=str(parse_named(features[0])[1]) if features else None,
         scheme=options.scheme,
         class_weight=class_weights(options.class_weight),

@@ -173,8 +173,10 @@ def _in_words(error: Exception) -> str:
 def _is_closed_pipe(error: BaseException) -> bool:
     """Return whether a program downstream stopped reading standard output."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()  # `raise error from error` makes a ring
+    while cause is not None and id(cause) not in seen:
         if isinstance(cause, OSError) and cause.errno == errno.EPIPE:
             return True
+        seen.add(id(cause))
         cause = cause.__cause__
     return False

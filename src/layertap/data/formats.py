@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from layertap.data.writers.base import Writer, WriterOptions
 from layertap.data.writers.companions import error_list_place, offsets_place, provenance_place
 from layertap.errors import OptionError
-from layertap.files import StagedOutput, check_place
+from layertap.files import StagedOutput, check_place, refuse_descriptor, resolved
 from layertap.records import FeatureSchema
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 STANDARD_OUTPUT = "-"
+ERROR_LIST = "the list of errors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,12 @@ def check_output(
     """
     row = output_format(path, format)
     if os.fspath(path) != STANDARD_OUTPUT:
-        for place in output_places(path, row, error_list=error_list).values():
+        refuse_descriptor(path)
+        places = output_places(path, row, error_list=True)
+        errors = places[ERROR_LIST]
+        if not error_list and not (overwrite and os.path.lexists(errors)):
+            del places[ERROR_LIST]  # it is neither written nor, as that of an earlier run, removed
+        for place in places.values():
             check_place(place, overwrite=overwrite)
     return row
 
@@ -191,7 +197,7 @@ def output_format(path: str | os.PathLike[str], asked: str | None) -> WriteForma
 
 def output_file(path: str | os.PathLike[str]) -> Path:
     """Return the file that an output becomes: a link is followed, and what it points to is replaced."""
-    return Path(os.path.realpath(path))
+    return resolved(path)
 
 
 def output_places(path: str | os.PathLike[str], row: WriteFormat, *, error_list: bool) -> dict[str, Path]:
@@ -206,7 +212,7 @@ def output_places(path: str | os.PathLike[str], row: WriteFormat, *, error_list:
         return {"the output": Path(STANDARD_OUTPUT)}
     final = output_file(path)
     places = {"the output": final} | {name: place_of(final) for name, place_of in _companions(row).items()}
-    return places | ({"the list of errors": error_list_place(final)} if error_list else {})
+    return places | ({ERROR_LIST: error_list_place(final)} if error_list else {})
 
 
 def _companions(row: WriteFormat) -> dict[str, Callable[[Path], Path]]:

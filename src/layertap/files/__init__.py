@@ -20,7 +20,7 @@ from layertap.files.output import (
     write_file,
 )
 from layertap.files.overlap import identity, refuse_overlap
-from layertap.files.places import check_new_folder, check_place, reason
+from layertap.files.places import check_new_folder, check_place, reason, refuse_descriptor, resolved
 from layertap.files.staging import remove_leftovers
 
 __all__ = [
@@ -34,10 +34,12 @@ __all__ = [
     "make_folder",
     "read_settled",
     "reason",
+    "refuse_descriptor",
     "refuse_overlap",
     "remove_empty_folder",
     "remove_file",
     "remove_leftovers",
+    "resolved",
     "scratch_folder",
     "settle",
     "staged_folder",

@@ -321,6 +321,11 @@ def _moves(staging: Path, folder: Path, files: Sequence[tuple[str, str | None]],
             mode = (folder / place).lstat().st_mode
         except FileNotFoundError:
             mode = None
+        except OSError as error:
+            # Nothing has a name that is too long, so that there is nothing to remove either.
+            if new is not None or error.errno != errno.ENAMETOOLONG:
+                raise
+            mode = None
         if new is None and (mode is None or not overwrite):
             continue
         if mode is not None and not overwrite:

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from layertap.errors import OutputError
 from layertap.files import system
 from layertap.files.commit import put_in_place, settle
-from layertap.files.places import reason
+from layertap.files.places import reason, resolved
 from layertap.files.staging import LOCK, Staging, remove_leftovers
 
 FOLDER = "layertap"
@@ -112,10 +112,10 @@ class StagedOutput:
             staging.discard()
 
     def failure(self, error: BaseException) -> OutputError:
-        """Remove all temporary files, and return the error that describes a failure and what it left."""
-        if isinstance(error, OutputError):
-            self.discard()
-            return error
+        """Remove all temporary files, and return the error that describes a failure and what it left.
+
+        An `OutputError` describes its own failure: whoever catches one raises it again as it is.
+        """
         if self.path is None:
             return OutputError(f"{self.name}: cannot be written: {reason(error)}; what was written before stays")
         self.discard()
@@ -186,7 +186,7 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object], *, ove
     Raises:
         OutputError: the file cannot be written, or exists and `overwrite` is not set.
     """
-    output = StagedOutput(Path(os.path.realpath(path)), overwrite=overwrite)
+    output = StagedOutput(resolved(path), overwrite=overwrite)
     try:
         file = output.create()
         if isinstance(content, bytes):
@@ -194,6 +194,8 @@ def write_file(path: Path, content: bytes | Callable[[BinaryIO], object], *, ove
         else:
             content(file)
         output.commit(file)
+    except OutputError:
+        raise
     except OSError as error:
         raise output.failure(error) from error
     finally:
@@ -310,7 +312,7 @@ def staged_folder(path: Path, *, first: str, overwrite: bool) -> Iterator[Staged
     Raises:
         OutputError: the folder cannot be written, or exists and `overwrite` is not set.
     """
-    place = Path(os.path.realpath(path))
+    place = resolved(path)
     try:
         made = _make_parents(place) if overwrite else []
         inside = overwrite and place.is_dir()
@@ -318,6 +320,8 @@ def staged_folder(path: Path, *, first: str, overwrite: bool) -> Iterator[Staged
         settle(home, label)
         remove_leftovers(home, label)
         staging = Staging(home, label)
+    except OutputError:
+        raise
     except OSError as error:
         raise _folder_failure(path, error) from error
     is_whole = False
@@ -330,6 +334,8 @@ def staged_folder(path: Path, *, first: str, overwrite: bool) -> Iterator[Staged
         else:
             _put_folder(staging, place, first, overwrite=overwrite)
         is_whole = True
+    except OutputError:
+        raise
     except OSError as error:
         raise _folder_failure(path, error) from error
     finally:
@@ -372,8 +378,6 @@ def _put_folder(staging: Staging, place: Path, first: str, *, overwrite: bool) -
 
 
 def _folder_failure(path: Path, error: OSError) -> OutputError:
-    if isinstance(error, OutputError):
-        return error
     left = "what stood there is as it was" if os.path.lexists(path) else "nothing is left of it"
     return OutputError(f"{path}: cannot be written: {reason(error)}; {left}")
 

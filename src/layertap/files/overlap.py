@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from layertap.errors import OptionError, printable
+from layertap.files.places import resolved
 
 STANDARD_STREAM = "-"
 
@@ -30,6 +31,7 @@ def refuse_overlap(inputs: Iterable[Place], places: Mapping[str, Path]) -> None:
 
     Raises:
         OptionError: an input stands in one of the places, or two places are the same.
+        OutputError: a place is relative, and the current folder has been removed.
     """
     sources = [source for source in inputs if identity(source) is not None]
     roles: dict[Path, str] = {}
@@ -39,7 +41,7 @@ def refuse_overlap(inputs: Iterable[Place], places: Mapping[str, Path]) -> None:
                 raise OptionError(_clash(role, place, source))
         if os.fspath(place) == STANDARD_STREAM:
             continue
-        other = roles.setdefault(Path(os.path.realpath(place)), role)
+        other = roles.setdefault(resolved(place), role)
         if other != role:
             raise OptionError(f"{printable(place)} would be {other} and {role} at once; name another file for one")
 
@@ -76,7 +78,7 @@ def _inside(inner: Place, outer: Place) -> bool:
     there = identity(outer)
     if there is None or not Path(outer).is_dir():
         return False
-    return any(identity(above) == there for above in Path(os.path.realpath(inner)).parents)
+    return any(identity(above) == there for above in resolved(inner).parents)
 
 
 def _clash(role: str, place: Path, source: Place) -> str:

@@ -5,10 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from pathlib import Path
 
-from layertap.errors import OutputError, UsageError
+from layertap.errors import OutputError, UsageError, printable
 from layertap.files.commit import settle
+
+LONGEST_CHAIN = 40
+"""Number of symbolic links that a system follows one after the other."""
+
+_DESCRIPTORS = re.compile(r"/proc/[^/]+(/task/[^/]+)?/fd")
 
 
 def check_place(path: Path, *, overwrite: bool) -> None:
@@ -23,6 +29,7 @@ def check_place(path: Path, *, overwrite: bool) -> None:
     try:
         _check_name(path)
         settle(path.parent, path.name)
+        refuse_descriptor(path)
         if path.is_dir():
             raise OutputError(f"{path}: this is a directory; name a file in it")
         if path.exists() and not path.is_file():
@@ -34,6 +41,29 @@ def check_place(path: Path, *, overwrite: bool) -> None:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
+
+
+def refuse_descriptor(path: Path | str | os.PathLike[str]) -> None:
+    """Refuse a path such as `/dev/stdout`, which is a name of an open file.
+
+    An output replaces the file of its name. Where a shell has redirected a stream to a file, that would take away what
+    other programs write into it.
+
+    Raises:
+        OutputError: the path is the name of an open file of this process or of another one, perhaps through links.
+    """
+    place = Path(path)
+    for _ in range(LONGEST_CHAIN):
+        folder = os.path.realpath(place.parent)
+        if folder == "/dev/fd" or _DESCRIPTORS.fullmatch(folder):
+            raise OutputError(
+                f"{printable(path)}: this is the name of an open file, and an output replaces the file of its name; "
+                "name a file, or - for standard output where a format can be written there"
+            )
+        try:
+            place = Path(folder) / place.readlink()
+        except OSError:  # no link
+            return
 
 
 def check_new_folder(path: Path) -> None:
@@ -54,6 +84,18 @@ def check_new_folder(path: Path) -> None:
         raise OutputError(f"{path}: cannot be written: {reason(error)}") from error
 
 
+def resolved(path: str | os.PathLike[str]) -> Path:
+    """Return an absolute path without symbolic links.
+
+    Raises:
+        OutputError: the path is relative, and the current folder has been removed.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        raise OutputError(f"{printable(path)}: cannot be written: the current folder is not there any more") from None
+
+
 def reason(error: BaseException) -> str:
     """Return the reason of an error of the system, in words for a message."""
     if not isinstance(error, OSError):
@@ -70,6 +112,8 @@ def reason(error: BaseException) -> str:
         return "its name is longer than the file system allows"
     if error.errno == errno.ENOENT:
         return "its folder is not there any more"
+    if error.errno == errno.ELOOP:
+        return "it is a symbolic link that leads to itself"
     return error.strerror or str(error)
 
 
@@ -77,7 +121,7 @@ def _check_name(path: Path) -> None:
     if "\0" in os.fspath(path):
         raise UsageError(f"{os.fspath(path)!r}: the name of a file holds no NUL character")
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-        path.lstat()  # raises where the name is too long
+        path.stat()  # raises where the name is too long, or where links form a ring
 
 
 def _check_parent(path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layertap.data.formats import STANDARD_OUTPUT, WriteFormat, check_output, output_format, output_places
+from layertap.data.formats import ERROR_LIST, STANDARD_OUTPUT, WriteFormat, check_output, output_format, output_places
 from layertap.data.input import Input
 from layertap.engine.details import checked_names
 from layertap.engine.forecast import MAX_OUTPUT_BYTES, checked_limit
@@ -97,9 +97,7 @@ class Job:
     @property
     def error_list(self) -> Path | None:
         """Place of the list of rows that are left out; None if the output is standard output."""
-        return (
-            None if self.is_streamed else output_places(self.output, self.format, error_list=True)["the list of errors"]
-        )
+        return None if self.is_streamed else output_places(self.output, self.format, error_list=True)[ERROR_LIST]
 
 
 def _fitted(source: Input, row: WriteFormat) -> Input:

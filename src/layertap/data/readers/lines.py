@@ -9,6 +9,7 @@ from layertap.data.readers.source import Source
 from layertap.errors import InputError
 
 UTF8_BOM = b"\xef\xbb\xbf"
+GZIP = b"\x1f\x8b"
 UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 LINE_END = b"\r\n"
 SKIPPED_AT_ONCE = 1 << 20
@@ -83,4 +84,6 @@ def not_utf8(line: bytes, position: int) -> str:
     """Return the reason for refusing a line that does not decode at a 0-based position."""
     if line.startswith(UTF16_BOMS):
         return "not UTF-8 but UTF-16, it seems; convert it with: iconv -f UTF-16 -t UTF-8"
+    if line.startswith(GZIP):
+        return "not UTF-8 but gzip, it seems; unpack it (gzip -dc), or name a file that ends in .gz"
     return f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the line"

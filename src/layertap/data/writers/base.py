@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.data.writers.companions import error_list_content
-from layertap.errors import UsageError
+from layertap.errors import OutputError, UsageError
 from layertap.files import StagedOutput
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged
 
@@ -155,6 +155,8 @@ class Writer(ABC):
             yield
         except OSError as error:
             self.abort()
+            if isinstance(error, OutputError):
+                raise  # its message describes the state already
             raise self._output.failure(error) from error
         except BaseException:
             self.abort()

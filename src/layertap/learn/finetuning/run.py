@@ -129,12 +129,12 @@ def finetune(
     """
     options = options or TrainingOptions()
     place, on_device = Path(output), device_named(device)
-    check_new_folder(place)
     options.check_dev(dev is not None)
     files = [os.fspath(source) for source in (data, dev, test) if isinstance(source, str | os.PathLike)]
     check_read_once(files)
     places = {"the folder": place, "the state of the run": place.with_name(f"{place.name}.training")}
-    refuse_overlap([*files, *stored_files(model)], places)
+    refuse_overlap([*files, *stored_files(model)], places)  # first: its message never advises to remove an input
+    check_new_folder(place)
 
     reading = read_options(
         text_column=text_column,

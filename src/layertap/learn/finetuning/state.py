@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,16 @@ class RunFolder:
         self._recipe = json.loads(json.dumps(recipe))
 
     def is_there(self) -> bool:
-        """Return whether the folder holds an interrupted run."""
+        """Return whether the folder holds an interrupted run.
+
+        Raises:
+            UsageError: something that is no folder stands there, so that no state can be kept.
+        """
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise UsageError(
+                f"{self.path}: the state of the run is kept in a folder of this name, and what stands there is none; "
+                "remove it, or name another output"
+            )
         return (self.path / STATE).is_file()
 
     def save(self, state: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layertap.errors import InputError, OutputError, UsageError, one_line
-from layertap.files import FOLDER, read_settled, staged_folder
+from layertap.files import FOLDER, read_settled, resolved, staged_folder
 from layertap.version import __version__
 
 JSON_FILE = "head.json"
@@ -37,7 +37,7 @@ def check_head_place(folder: Path, *, overwrite: bool) -> None:
             raise UsageError(f"{folder} exists and is not a head; name another folder")
         if not overwrite:
             raise UsageError(f"{folder} exists; name another folder, or allow overwriting it (--overwrite)")
-    above = folder.resolve().parent
+    above = resolved(folder).parent
     if not above.is_dir():
         raise OutputError(f"{folder}: there is no folder {above}; create it first")
     if not os.access(above, os.W_OK | os.X_OK):
