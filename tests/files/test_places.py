@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layertap.errors import OutputError
+from layertap.errors import OutputError, UsageError
 from layertap.files import check_new_folder, check_place, refuse_descriptor, resolved, staged_folder, write_file
 
 
@@ -57,3 +57,8 @@ def test_a_current_folder_that_was_removed(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match=said), staged_folder(Path("o"), first="f", overwrite=False):
         pass
     assert resolved(tmp_path / "o") == tmp_path / "o"
+
+
+def test_a_name_with_a_nul(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="holds no NUL character"):
+        resolved(tmp_path / "a\0b")

@@ -92,6 +92,7 @@ def test_rows_that_are_left_out_are_counted_and_listed(tmp_path, model):
         (OptionError, "limit of", {"max_output_bytes": 100}),
         (OptionError, "max_output_bytes 0", {"max_output_bytes": 0}),
         (OptionError, "details", {"details": ["token_id"]}),
+        (OptionError, "details is the string", {"details": "token_ids"}),
         (UsageError, "no column 'nope'", {"text_column": "nope"}),
         (OptionError, "columns is the string", {"columns": "n"}),
         (OptionError, "holds no other columns", {"columns": ["n"]}),

@@ -88,12 +88,15 @@ def resolved(path: str | os.PathLike[str]) -> Path:
     """Return an absolute path without symbolic links.
 
     Raises:
+        UsageError: the path holds a NUL character.
         OutputError: the path is relative, and the current folder has been removed.
     """
     try:
         return Path(os.path.realpath(path))
     except FileNotFoundError:
         raise OutputError(f"{printable(path)}: cannot be written: the current folder is not there any more") from None
+    except ValueError:
+        raise UsageError(f"{printable(path)}: the name of a file holds no NUL character") from None
 
 
 def reason(error: BaseException) -> str:

@@ -71,6 +71,8 @@ class Job:
         """
         if features is not None:
             parsed(features)
+        if isinstance(details, str):
+            raise OptionError(f"details is the string {details!r}; give a list of names, or True for all of them")
         row = output_format(output, output_format_name)
         options = source.options
         if os.fspath(output) == STANDARD_OUTPUT and options.on_error == "skip":
