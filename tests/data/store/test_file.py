@@ -500,3 +500,18 @@ def test_a_mask_is_no_list_of_records(tmp_path: Path, batches: Batches, write: W
             file["q"][[0.5]]
         with pytest.raises(UsageError, match="an id is a str or an int, not list"):
             file.record([1])
+
+
+def test_an_npy_file_whose_offsets_are_lost_is_refused(tmp_path, make_checkpoint):
+    model, texts = make_checkpoint(tmp_path / "model"), tmp_path / "texts.txt"
+    texts.write_text("one\ntwo three\n")
+    for feature, is_ragged in (("last_hidden_state", True), ("last_hidden_state.mean", False)):
+        path = tmp_path / f"{is_ragged}.npy"
+        layertap.extract(texts, path, feature, model=model)
+        assert len(layertap.open(path)) == 2
+        ends = path.with_name(f"{path.stem}.offsets.npy")
+        assert ends.exists() == is_ragged
+        if is_ragged:
+            ends.unlink()
+            with pytest.raises(InputError, match=r"no True\.offsets\.npy beside it, which says where each record ends"):
+                layertap.open(path)

@@ -24,7 +24,8 @@ from layertap.data.writers.companions import offsets_place, provenance_place
 from layertap.data.writers.npz import PROVENANCE
 from layertap.data.writers.safetensors import DTYPES, METADATA_KEY
 from layertap.data.writers.spill import OFFSETS, SHAPES
-from layertap.errors import InputError
+from layertap.errors import InputError, UsageError
+from layertap.features.parse import parse
 from layertap.records import Array, Feature, FeatureSchema, Ragged
 from layertap.safetensors_header import HeaderError, read_header
 from layertap.stored_file import StoredBytes, StoredFile, StoredFileStream
@@ -340,7 +341,18 @@ def open_npy(path: Path, file: StoredFile) -> ArrayStorage:
     if ends.exists():
         files.append(StoredFile(ends, error=InputError))
         arrays[name + OFFSETS] = _whole_array(files[1])
+    elif isinstance(features, dict) and _is_ragged(features.get(name)):
+        # Otherwise each token would be taken for a record.
+        raise unreadable(path, f"there is no {ends.name} beside it, which says where each record ends")
     return ArrayStorage(path, arrays, provenance, files=tuple(files))
+
+
+def _is_ragged(feature: object) -> bool:
+    """Return whether a feature, as the provenance names it, has a row per token, word or span."""
+    try:
+        return isinstance(feature, str) and parse(feature).form.ragged
+    except UsageError:  # damaged, or no feature of the grammar
+        return False
 
 
 def _whole_array(file: StoredFile) -> StoredArray:
