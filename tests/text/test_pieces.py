@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -75,7 +75,11 @@ def test_any_text_in_pieces(kinds: dict[str, Any], kind: str, text: str, size: i
 def test_any_text_in_pieces_with_real_vocabularies(
     real_tokenizers: dict[str, TextTokenizer], name: str, text: str, size: int
 ) -> None:
-    assert_same_in_pieces(real_tokenizers[name], text, size)
+    tokenizer = real_tokenizers[name]
+    if name == "unigram of XLM-R":
+        # where its normalizer drops the first character, the library's offsets of the whole text are one too small
+        assume(not text or tokenizer.backend.normalizer.normalize_str(text[0]))
+    assert_same_in_pieces(tokenizer, text, size)
 
 
 @pytest.mark.parametrize("name", slow_except(REAL, "bert-base-multilingual-cased"))
