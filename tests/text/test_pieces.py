@@ -78,7 +78,8 @@ def test_any_text_in_pieces_with_real_vocabularies(
     tokenizer = real_tokenizers[name]
     if name == "unigram of XLM-R":
         # where its normalizer drops the first character, the library's offsets of the whole text are one too small
-        assume(not text or tokenizer.backend.normalizer.normalize_str(text[0]))
+        first = text[:1].encode(errors="replace").decode()
+        assume(not first or tokenizer.backend.normalizer.normalize_str(first))
     assert_same_in_pieces(tokenizer, text, size)
 
 
