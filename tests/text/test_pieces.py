@@ -77,9 +77,10 @@ def test_any_text_in_pieces_with_real_vocabularies(
 ) -> None:
     tokenizer = real_tokenizers[name]
     if name == "unigram of XLM-R":
-        # where its normalizer drops the first character, the library's offsets of the whole text are one too small
-        first = text[:1].encode(errors="replace").decode()
-        assume(not first or tokenizer.backend.normalizer.normalize_str(first))
+        # where its normalizer drops the first character of a text, or the one behind a special token, the library's
+        # offsets of what follows are one too small
+        letters = set(text.encode(errors="replace").decode())
+        assume(all(map(tokenizer.backend.normalizer.normalize_str, letters)))
     assert_same_in_pieces(tokenizer, text, size)
 
 
