@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -147,8 +148,10 @@ def parse_object(line: bytes | BadRowError) -> dict[str, Any]:
         raise BadRowError(f"broken JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
         raise BadRowError(TOO_DEEP) from None
-    except ValueError as error:
-        raise BadRowError(f"broken JSON: {error}") from None
+    except ValueError:  # Python's bound on the digits of whole numbers
+        raise BadRowError(
+            f"a whole number has more than {sys.get_int_max_str_digits():,} digits; write it as a string"
+        ) from None
     if not isinstance(values, dict):
         raise BadRowError(f"{'null' if values is None else named(values)}, not an object with columns")
     # Counting brackets is quick, and nearly every row has fewer in all than may stand one inside another.
