@@ -74,7 +74,15 @@ def failures(preload: Sequence[str], forbidden: Sequence[str], modules: Sequence
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
-@pytest.mark.parametrize(("rooms", "libraries"), [(("data",), ("pyarrow",)), (("text",), ("tokenizers",)), (REST, ())])
+@pytest.mark.parametrize(
+    ("rooms", "libraries"),
+    [
+        (("data",), ("pyarrow",)),
+        (("text",), ("tokenizers",)),
+        (("features", "models", "cli"), ()),
+        pytest.param(REST, (), marks=pytest.mark.slow),
+    ],
+)
 def test_every_module_imports_alone_and_lightly(rooms, libraries):
     modules = [name for name in LIGHT if name.split(".")[1] in rooms]
     assert modules

@@ -122,6 +122,7 @@ def test_the_page_takes_ratios_of_steps_round_by_round() -> None:
     assert row in document(MACHINE, DATE, stored(*records), {})
 
 
+@pytest.mark.slow
 def test_the_two_sides_learn_the_same(minilm_folder) -> None:
     for library in ("torch", "transformers", "sklearn"):
         pytest.importorskip(library)

@@ -21,6 +21,7 @@ from layertap.models.registry import architecture_of  # noqa: E402
 from layertap.testing.families import random_sequences  # noqa: E402
 from layertap.verify.reference import Reference, quiet_transformers  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
+from tests.selection import slow_except  # noqa: E402
 
 NOT_THE_FORWARD = {
     *("output_hidden_states", "output_attentions", "return_dict"),  # what is handed over
@@ -61,7 +62,10 @@ def states_of(row, values: dict[str, Any], weights: dict[str, Any], ids) -> np.n
     return np.stack(Reference(module).outputs([ids]).states)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+USUAL = ("BERT", "DistilBERT", "ALBERT", "MPNet", "ModernBERT", "EuroBERT", "GTE", "DeBERTa-v2")
+
+
+@pytest.mark.parametrize("row", slow_except(ROWS, *USUAL))
 def test_no_field_that_matters_is_ignored(row):
     module = row.random_model(row.small)
     weights = module.state_dict()

@@ -21,6 +21,7 @@ import pytest
 from layertap.engine.extractor import MOST_PLANS, Extractor
 from layertap.errors import InputError
 from layertap.records import AttentionMaps, Ragged, Record
+from tests.selection import slow_except
 from tests.tiny_models import random_model, save_model
 from tests.writing import write
 
@@ -48,7 +49,7 @@ POOLED = [*FEATURES, "pooler_output"]
 TEXTS = ["the film was good", "a dull one", "", "hello world of words and tokens and texts " * 4, "bank"]
 
 
-@pytest.fixture(scope="module", params=list(FAMILIES))
+@pytest.fixture(scope="module", params=slow_except(FAMILIES, "bert"))
 def family(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -530,9 +530,9 @@ def copied(source: Path, folder: Path, config: Mapping[str, Any] | None) -> Path
     ("name", "model_type", "config"),
     [
         ("bert-base-uncased", "bert", None),
-        ("bert-base-cased", "bert", {"do_lower_case": False}),
-        ("bert-base-chinese", "bert", {"tokenizer_class": "BertTokenizer"}),
-        ("bert-base-multilingual-cased", "bert", {"do_lower_case": False}),
+        pytest.param("bert-base-cased", "bert", {"do_lower_case": False}, marks=pytest.mark.slow),
+        pytest.param("bert-base-chinese", "bert", {"tokenizer_class": "BertTokenizer"}, marks=pytest.mark.slow),
+        pytest.param("bert-base-multilingual-cased", "bert", {"do_lower_case": False}, marks=pytest.mark.slow),
         ("roberta-base", "roberta", None),
         ("modernbert-large", "modernbert", None),
     ],

@@ -14,6 +14,7 @@ from layertap.checkpoints.load import POOLER
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
 from layertap.errors import CheckpointError, LayertapError
+from tests.selection import slow_except
 
 FAMILIES = ("bert", "roberta")
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24}
@@ -84,7 +85,7 @@ def load_strictly() -> Callable[[Path], OpenedModel]:
     return _load_strictly
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=slow_except(FAMILIES, "bert"))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
