@@ -174,9 +174,11 @@ def test_threads_that_load_a_backend_together(trial):
     assert [trial(seed) for seed in range(5)] == [0] * 5
 
 
-@pytest.mark.slow
-def test_threads_that_load_a_backend_together_many_times(trial):
-    assert sum(trial(seed) for seed in range(200)) == 0
+@pytest.mark.parametrize(
+    "trials", [pytest.param(20, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.stress)]
+)
+def test_threads_that_load_a_backend_together_many_times(trial, trials):
+    assert sum(trial(seed) for seed in range(trials)) == 0
 
 
 def test_a_load_that_fails_in_one_thread_leaves_nothing_behind(spec, open_backend, differing):

@@ -145,9 +145,11 @@ def test_threads_that_load_an_extractor_together(trial):
     assert [trial(seed) for seed in range(3)] == [0] * 3
 
 
-@pytest.mark.slow
-def test_threads_that_load_an_extractor_together_many_times(trial):
-    assert sum(trial(seed) for seed in range(100)) == 0
+@pytest.mark.parametrize(
+    "trials", [pytest.param(15, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.stress)]
+)
+def test_threads_that_load_an_extractor_together_many_times(trial, trials):
+    assert sum(trial(seed) for seed in range(trials)) == 0
 
 
 def test_executors_of_asyncio(fresh, features, wrong):

@@ -121,9 +121,14 @@ def test_a_kill_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> None:
     check_kills(name, tmp_path, stride=3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lasting", [False, True])
-@pytest.mark.parametrize("kind", ["EIO", "ENOSPC", "ENOSYS", "interrupt"])
+@pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.stress)])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("EIO", marks=pytest.mark.slow),
+        *(pytest.param(kind, marks=pytest.mark.stress) for kind in ("ENOSPC", "ENOSYS", "interrupt")),
+    ],
+)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_every_fault_leaves_the_old_or_the_new(name: str, kind: str, lasting: bool, tmp_path: Path) -> None:
     if kind == "interrupt" and lasting:

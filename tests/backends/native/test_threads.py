@@ -158,7 +158,9 @@ def _switch_often() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_switch_often")
-@pytest.mark.parametrize("trials", [4, pytest.param(170, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "trials", [4, pytest.param(30, marks=pytest.mark.slow), pytest.param(170, marks=pytest.mark.stress)]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_threads_that_share_a_backend_from_its_first_run_on(family, trials, report):
     assert stress(family, trials, _native.instruction_sets()[0]) == 0
