@@ -168,17 +168,9 @@ class ParquetReader(Reader):
         metadata = self._file.metadata
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         rows: int = BATCH_BYTES * metadata.num_rows // max(1, sum(group.total_byte_size for group in groups))
-        # A value that is stored once, in a dictionary, may stand in every row: each is as large as its chunk at most.
-        wanted = set(self._selection.wanted)
-        largest = max(
-            (
-                chunk.total_uncompressed_size
-                for group in groups
-                for chunk in map(group.column, range(group.num_columns))
-                if chunk.has_dictionary_page and chunk.path_in_schema.partition(".")[0] in wanted
-            ),
-            default=0,
-        )
+        # A value that is stored once, in a dictionary, may stand in every row, and is as large as its group at most.
+        # What a group says of its columns would tell more, but pyarrow aborts the process where that is damaged.
+        largest = max((group.total_byte_size for group in groups), default=0)
         return max(1, min(BATCH_ROWS, rows, MAX_BATCH_BYTES // max(1, largest)))
 
 
