@@ -215,6 +215,20 @@ def test_an_error_in_another_thread(fresh, features, wrong):
         assert sum(map(wrong, pool.map(run, range(4 * len(features))))) == 0
 
 
+def test_the_provenance_that_threads_ask_for_together_is_whole(fresh):
+    expected = fresh().provenance().as_dict()
+    for _ in range(20):
+        extractor = fresh()
+        barrier = threading.Barrier(THREADS)
+
+        def provenance(_: int, extractor: Extractor = extractor, barrier: threading.Barrier = barrier) -> Any:
+            barrier.wait()
+            return extractor.provenance().as_dict()
+
+        with ThreadPoolExecutor(THREADS) as pool:
+            assert all(seen == expected for seen in pool.map(provenance, range(THREADS)))
+
+
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("parallelism", [None, "true"])

@@ -188,11 +188,14 @@ class ModelFiles:
         """
         if not self._hashes:
             known, opened = self.checkpoint.sha256, self._opened_files()
+            hashes: dict[str, str] = {}
             for path in self.weight_files:
                 file = opened.get(path)
-                self._hashes[path.name] = known.get(path.name) or (sha256(path) if file is None else file.sha256())
+                hashes[path.name] = known.get(path.name) or (sha256(path) if file is None else file.sha256())
             for name in self._described_by():
-                self._hashes[name] = known.get(name) or self.checkpoint.hash_of(name)
+                hashes[name] = known.get(name) or self.checkpoint.hash_of(name)
+            # All at once: another thread must not take the first few for the whole.
+            self._hashes.update(hashes)
         return dict(self._hashes)
 
     def _opened_files(self) -> dict[Path, StoredFile]:
