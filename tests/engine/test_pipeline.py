@@ -185,6 +185,7 @@ def test_the_summary_counts(extractor):
         "1 text empty: special tokens only, zero vectors where these are left out",
         "1 text with special tokens typed in them, taken as such",
         "1 text with lone surrogates, replaced by U+FFFD",
+        "2 texts equal to another, 128 tokens not run again",
     ]
 
 
@@ -198,6 +199,7 @@ def test_the_summary_counts_cuts_at_every_limit(sentence_extractor):
     assert stream.summary.notes() == [
         "2 texts cut at 12 tokens, 80 tokens lost",
         "1 text cut at 64 tokens, 18 tokens lost",
+        "1 text equal to another, 12 tokens not run again",
     ]
 
 

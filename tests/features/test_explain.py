@@ -11,6 +11,7 @@ from layertap.features.plan import Input, make_plan
 from layertap.features.rules import Rules
 from layertap.features.sources import hidden_states, last_hidden_state, pooler_output, sentence_embedding
 from layertap.models.sentence import SentenceEmbeddingSpec
+from layertap.words import scaled
 
 
 def explained(facts, features, *, lengths=10.0, num_records=1000, rules=None):
@@ -86,6 +87,17 @@ def test_each_rule_says_what_it_saves(facts, features, rule, saved):
     off = explained(facts, features, rules=Rules.without(rule))
     (line,) = [line for line in off.splitlines() if line.startswith(f"  {rule}  ")]
     assert line.endswith("off")
+
+
+def test_repeats_of_the_sample_are_forecast(facts):
+    plan = make_plan({"v": hidden_states[1].mean}, facts)
+    forecast = {"lengths": [10.0, 10.0], "num_records": 2, "precision": "float32"}
+    lines = [
+        next(line for line in explain(plan, facts, repeated=share, **forecast).splitlines() if "  repeat  " in line)
+        for share in (0.5, 0.0)
+    ]
+    half = scaled(estimate(plan, facts, [10.0]).flop / 2, ("FLOP", "kFLOP", "MFLOP"))
+    assert [line.split("chunk")[1].strip() for line in lines] == [f"saves {half} a text", "nothing to save here"]
 
 
 def test_runs_are_told_apart(facts_with):

@@ -326,7 +326,7 @@ def test_poolers_that_cannot_be_had_are_refused(facts_with):
 
 
 def test_rules_by_name():
-    assert Rules.names() == ("stop", "capture", "rows", "share", "fold", "heads")
+    assert Rules.names() == ("stop", "capture", "rows", "share", "fold", "heads", "repeat")
     assert Rules.without("rows", "fold") == Rules(rows=False, fold=False)
-    with pytest.raises(OptionError, match="stop, capture, rows, share, fold, heads"):
+    with pytest.raises(OptionError, match="stop, capture, rows, share, fold, heads, repeat"):
         Rules.without("speed")

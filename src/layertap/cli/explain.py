@@ -60,6 +60,7 @@ def add_to(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Print the plan, and what its estimates are based on."""
     from layertap.engine.opening import open_reference
+    from layertap.engine.repeats import repeated_share
     from layertap.engine.variants import lengths_of
     from layertap.features.explain import explain
 
@@ -69,15 +70,16 @@ def run(options: argparse.Namespace) -> None:
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
     plan = opened.plan(features, semantics, runtime.rules)
-    lengths = lengths_of(opened.tokenizer, sample) if sample else ASSUMED_TOKENS
+    lengths = lengths_of(opened.tokenizer, sample) if sample else []
     print(
         explain(
             plan,
             facts,
-            lengths=lengths,
+            lengths=lengths or ASSUMED_TOKENS,
             num_records=num_records,
             precision=semantics.precision,
             backend=what_runs(opened, runtime.request(semantics.precision)),
+            repeated=repeated_share(sample, lengths),
         )
     )
     print(source)

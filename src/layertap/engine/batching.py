@@ -24,12 +24,19 @@ class PlannedText:
         cut: sequences of the text under the limit of these inputs.
         units: words and spans of the text, or None where no feature needs them.
         inputs: indices into `Plan.inputs` of the inputs that see exactly these ids.
+        repeats: positions in the chunk of the other records with the same text, which share its results.
     """
 
     index: int
     cut: CutText
     units: RecordUnits | None
     inputs: frozenset[int]
+    repeats: tuple[int, ...] = ()
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Positions in the chunk of all records with this text."""
+        return (self.index, *self.repeats)
 
 
 def batches_of(texts: Iterable[PlannedText], *, batch_tokens: int) -> Iterator[list[PlannedText]]:

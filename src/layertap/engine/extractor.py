@@ -29,6 +29,7 @@ from layertap.engine.options import (
 from layertap.engine.pipeline import Pipeline
 from layertap.engine.preparing import Preparation
 from layertap.engine.progress import progress_on
+from layertap.engine.repeats import repeated_share
 from layertap.engine.results import Collected, collect
 from layertap.engine.streaming import ProgressCallback, Stream
 from layertap.engine.texts import Text, as_records, check_iterable
@@ -262,7 +263,8 @@ class Extractor:
         Args:
             records: texts as in `extract`, taken as they are needed.
             features, details: as in `extract`.
-            on_progress: function called after every packed batch with the records finished by it and the tokens run.
+            on_progress: function called after every packed batch with the records finished by it and the tokens of
+                its texts.
 
         Returns:
             An iterator of `FeatureBatch`: consecutive records in input order with their features. Its `summary` counts
@@ -301,14 +303,16 @@ class Extractor:
             texts: texts whose lengths are taken; None: texts of 64 tokens are assumed.
             num_records: number of all texts, for totals; None: the number of `texts`.
         """
-        lengths = lengths_of(self.tokenizer, list(as_records(texts))) if texts else 64
+        records = list(as_records(texts)) if texts else []
+        lengths = lengths_of(self.tokenizer, records)
         return explain(
             self.plan(features),
             self.facts,
-            lengths=lengths,
+            lengths=lengths or 64,
             num_records=num_records if num_records is not None or texts is None else len(texts),
             precision=self.semantics.precision,
             backend=str(self.selection),
+            repeated=repeated_share(records, lengths),
         )
 
     def schema(

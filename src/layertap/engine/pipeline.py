@@ -22,13 +22,13 @@ from layertap.engine.finite import check_capture, check_features
 from layertap.engine.forecast import Forecast, result_bytes
 from layertap.engine.parts import run_in_parts
 from layertap.engine.preparing import Preparation, PreparedText
+from layertap.engine.repeats import merge_repeats
 from layertap.engine.segments import segments_of
 from layertap.engine.streaming import ProgressCallback
 from layertap.engine.summary import RunSummary
 from layertap.features.plan import Plan
 from layertap.features.vectors import finish, unit_counts
 from layertap.models.spec import EncoderSpec
-from layertap.packing import PackedBatch
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
 CHUNK_BATCHES = 16
@@ -108,7 +108,9 @@ class Pipeline:
 
         for chunk in self.prepare(records):
             summary.count_texts(chunk, limits)
-            yield self.run_chunk(chunk, count)
+            planned = self._planned(chunk)
+            summary.count_repeats(planned)
+            yield self._run_planned(chunk, planned, count)
 
     def prepare(self, records: Iterable[Record]) -> Iterator[list[PreparedText]]:
         """Yield records as texts ready to run, in chunks of bounded size; nothing is computed by the backend.
@@ -139,7 +141,8 @@ class Pipeline:
 
         Args:
             texts: texts from `prepare`: a chunk, a part of one, or texts of several.
-            on_batch: function called after every packed batch with the records finished by it and the tokens run.
+            on_batch: function called after every packed batch with the records finished by it and the tokens of its
+                texts.
 
         Returns:
             The texts' records in their order, with their features and details.
@@ -149,21 +152,32 @@ class Pipeline:
         """
         if not texts:
             return FeatureBatch(records=[], features={schema.name: join(schema, ()) for schema in self.schemas})
+        return self._run_planned(texts, self._planned(texts), on_batch)
+
+    def _planned(self, texts: Sequence[PreparedText]) -> list[PlannedText]:
+        """Return what is to run of a chunk: by the rule `repeat`, equal texts once."""
+        planned = [part for i, text in enumerate(texts) for part in text.planned(i)]
+        return merge_repeats(planned) if self.plan.rules.repeat else planned
+
+    def _run_planned(
+        self, texts: Sequence[PreparedText], planned: Sequence[PlannedText], on_batch: ProgressCallback | None
+    ) -> FeatureBatch:
         records = [text.record for text in texts]
         results = ChunkResults(len(texts), self.plan.schemas)
-        planned = [part for i, text in enumerate(texts) for part in text.planned(i)]
-        waiting = np.bincount([part.index for part in planned], minlength=len(texts))
+        waiting = np.bincount([i for part in planned for i in part.positions], minlength=len(texts))
         for together in batches_of(planned, batch_tokens=self.batch_tokens):
-            batch = self._run_batch(together, records, results)
-            np.subtract.at(waiting, batch.record_index, 1)
+            self._run_batch(together, records, results)
+            served = np.array([i for part in together for i in part.positions])
+            waiting[served] -= 1  # a batch serves one set of inputs, so that no record is in it twice
             if on_batch is not None:
-                on_batch(int((waiting[batch.record_index] == 0).sum()), batch.num_tokens)
+                tokens = sum(part.cut.num_tokens * len(part.positions) for part in together)
+                on_batch(int((waiting[served] == 0).sum()), tokens)
         features = results.features()
         if not self.keep_non_finite:
             check_features(records, features)
         return FeatureBatch(records=records, features=features | self.details.of(texts))
 
-    def _run_batch(self, texts: Sequence[PlannedText], records: Sequence[Record], results: ChunkResults) -> PackedBatch:
+    def _run_batch(self, texts: Sequence[PlannedText], records: Sequence[Record], results: ChunkResults) -> None:
         inputs = texts[0].inputs
         prompt_rows = self.prompt_rows[min(inputs)]
         batch = pack_texts(
@@ -173,18 +187,18 @@ class Pipeline:
             cls_index=self.preparation.variants.tokenizer.cls_index,
         )
         units = unit_rows(texts)
+        repeats = [(i, copy) for i, text in enumerate(texts) for copy in text.repeats]
         for program in self.plan.programs(inputs):
             kinds = self.plan.segment_kinds(program)
             segments = {kind: segments_of(batch, kind, prompt_rows=prompt_rows, units=units) for kind in kinds}
             captures = run_in_parts(self.backend, program, batch, segments, batch_tokens=self.batch_tokens)
             if not self.keep_non_finite:
                 for capture, values in captures.items():
-                    check_capture(capture, values, batch, segments, records)
+                    check_capture(capture, values, batch, segments, texts, records)
             for name in self.plan.features_of(inputs):
                 if all(c in captures for reading in self.plan.readings[name] for c in reading.captures):
                     counts = unit_counts(self.plan, name, segments)
-                    results.put(finish(self.plan, name, captures, segments), batch.record_index, counts)
-        return batch
+                    results.put(finish(self.plan, name, captures, segments), batch.record_index, counts, repeats)
 
 
 class ChunkResults:
@@ -201,6 +215,7 @@ class ChunkResults:
         arrays: dict[str, Array],
         record_index: npt.NDArray[np.int64],
         counts: npt.NDArray[np.int64] | None,
+        repeats: Sequence[tuple[int, int]] = (),
     ) -> None:
         """Add the arrays of one batch.
 
@@ -208,18 +223,24 @@ class ChunkResults:
             arrays: arrays by feature: dense [N, ...], ragged token-major [M, ...], attention maps [M].
             record_index: int64 [N], positions of the records in the chunk.
             counts: int64 [N], number of the M values that belong to each record; None for dense arrays.
+            repeats: further records of the chunk with the results of one of the N: pairs of its number and theirs.
         """
+        sources, copies = [source for source, _ in repeats], [copy for _, copy in repeats]
         for name, array in arrays.items():
             if counts is None:
                 if name not in self._dense:
                     self._dense[name] = np.empty((self._num_records, *array.shape[1:]), dtype=array.dtype)
                 self._dense[name][record_index] = array
+                if copies:
+                    self._dense[name][copies] = array[sources]
                 continue
             if name not in self._rows:
                 self._rows[name] = [array[:0]] * self._num_records
             ends = np.cumsum(counts)
             for index, (begin, end) in zip(record_index, pairwise([0, *ends.tolist()]), strict=True):
                 self._rows[name][index] = array[begin:end]
+            for source, copy in repeats:
+                self._rows[name][copy] = self._rows[name][record_index[source]]
 
     def features(self) -> dict[str, Feature]:
         """Return the features by name (array, `Ragged` or `AttentionMaps`), in the order of the schemas."""

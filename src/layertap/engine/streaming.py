@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ProgressCallback: TypeAlias = Callable[[int, int], None]
-"""Callback of a run: called after every packed batch with the records finished by it and the tokens run."""
+"""Callback of a run: called after every packed batch with the records finished by it and the tokens of its texts."""
 
 
 class Stream(Iterator[FeatureBatch]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from layertap.engine.batching import PlannedText
 from layertap.engine.preparing import PreparedText
 from layertap.packing import IntArray
 from layertap.text.windows import Window
@@ -16,7 +17,10 @@ class RunSummary:
 
     Attributes:
         records: number of finished records.
-        tokens: number of tokens run through the encoder, special tokens included, counted each time that they ran.
+        tokens: number of tokens of the finished texts, special tokens included: those of each sequence that the
+            plan's inputs see, whether it ran or was equal to another that did.
+        repeated_texts, repeated_tokens: number of texts that were equal to another of their chunk and did not run
+            again, and of their tokens; `tokens - repeated_tokens` ran through the encoder.
         cut_texts, cut_tokens: limit -> number of texts over it, and of tokens that they lost; only limits that cut a
             text.
         windowed_texts, windows: limit -> number of texts run in several windows, and of these windows.
@@ -32,6 +36,8 @@ class RunSummary:
 
     records: int = 0
     tokens: int = 0
+    repeated_texts: int = 0
+    repeated_tokens: int = 0
     cut_texts: dict[int, int] = field(default_factory=dict)
     cut_tokens: dict[int, int] = field(default_factory=dict)
     windowed_texts: dict[int, int] = field(default_factory=dict)
@@ -69,6 +75,11 @@ class RunSummary:
                     self.cut_words += _outside(prepared.units.words, windows[0])
                     self.cut_spans += _outside(prepared.units.spans, windows[0])
 
+    def count_repeats(self, texts: Sequence[PlannedText]) -> None:
+        """Count the repeats of a chunk's distinct texts (`merge_repeats`)."""
+        self.repeated_texts += len({index for text in texts for index in text.repeats})
+        self.repeated_tokens += sum(text.cut.num_tokens * len(text.repeats) for text in texts)
+
     def _count_long(self, prepared: PreparedText, limits: Sequence[int]) -> None:
         """Count a text over its limits; of inputs with the same limit, the one that sees most tokens counts."""
         lost: dict[int, int] = {}
@@ -102,6 +113,7 @@ class RunSummary:
             (self.empty_texts, "empty: special tokens only, zero vectors where these are left out"),
             (self.texts_with_specials, "with special tokens typed in them, taken as such"),
             (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
+            (self.repeated_texts, f"equal to another, {self.repeated_tokens:,} tokens not run again"),
         )
         notes = [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
         for count, unit, what in (

@@ -20,6 +20,7 @@ MEANING = {
     "share": "one run for all features",
     "fold": "layers folded after pooling",
     "heads": "the pooler only if asked for",
+    "repeat": "equal texts once, where they meet in a chunk",
 }
 
 
@@ -31,6 +32,7 @@ def explain(
     num_records: int | None,
     precision: str,
     backend: str = "",
+    repeated: float = 0.0,
 ) -> str:
     """Return the plan as text for a terminal, at most about 100 columns wide where names are short.
 
@@ -41,6 +43,7 @@ def explain(
         num_records: texts of the whole input, or None: unknown.
         precision: what the model computes in.
         backend: what would run it, in words.
+        repeated: share of the sample's tokens, 0..1, in texts that are equal to an earlier one.
 
     Raises:
         OptionError: no lengths, or one below 1.
@@ -54,7 +57,7 @@ def explain(
         for i, program in enumerate(plan.programs(run.inputs)):
             lines += _run(plan, run, program, i)
     lines += _costs(plan, facts, cost, counts, num_records)
-    lines += _rules(plan, facts, counts)
+    lines += _rules(plan, facts, counts, cost.flop * repeated)
     return "\n".join(lines) + "\n"
 
 
@@ -167,14 +170,15 @@ def _costs(plan: Plan, facts: ModelFacts, cost: Cost, counts: Sequence[float], n
     return ["estimates", *aligned(rows), ""]
 
 
-def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float]) -> list[str]:
+def _rules(plan: Plan, facts: ModelFacts, counts: Sequence[float], repeated_flop: float) -> list[str]:
     rows = []
     for rule in Rules.names():
         if not getattr(plan.rules, rule):
             rows.append((rule, MEANING[rule], "off"))
             continue
         saved = saving(plan, facts, counts, rule)
-        parts = [_flop(saved.flop)] if saved.flop >= 0.5 else []
+        flop = repeated_flop if rule == "repeat" else saved.flop
+        parts = [_flop(flop)] if flop >= 0.5 else []
         parts += [f"{in_bytes(saved.handed_over)} handed over"] if saved.handed_over >= 0.5 else []
         rows.append((rule, MEANING[rule], f"saves {' and '.join(parts)} a text" if parts else "nothing to save here"))
     return ["rules", *aligned(rows)]

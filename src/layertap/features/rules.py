@@ -19,6 +19,7 @@ class Rules:
         share: compute all features in one run; off: one run for each feature.
         fold: pool each layer before layers are folded, where that commutes; off: the backend folds states.
         heads: run the pooler only when a feature asks for it; off: always, where the model has a usable one.
+        repeat: run texts that are equal once where they are computed together; off: each of them.
     """
 
     stop: bool = True
@@ -27,6 +28,7 @@ class Rules:
     share: bool = True
     fold: bool = True
     heads: bool = True
+    repeat: bool = True
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
