@@ -90,10 +90,10 @@ def test_a_pipe_is_read_once(tmp_path):
 
 
 def test_texts_in_memory():
-    dataset = LabelledDataset.of_texts([("a", "b"), ["c", "d"], "e"], ["x", "y", "x"], FINDER, source="data")
+    dataset = LabelledDataset.of_texts([("a", "b"), ["c", "d", "f"], "e"], ["x", "y", "x"], FINDER, source="data")
     assert [(record.text, record.pair, record.words) for record in dataset.records] == [
         ("a", "b", None),
-        ("c d", None, ("c", "d")),
+        ("c d f", None, ("c", "d", "f")),
         ("e", None, None),
     ]
     assert (len(dataset), dataset.task) == (3, "text")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from layertap.engine.batching import PlannedText
 from layertap.engine.preparing import PreparedText
+from layertap.engine.texts import has_white_space
 from layertap.packing import IntArray
 from layertap.text.windows import Window
 
@@ -29,6 +30,7 @@ class RunSummary:
         empty_texts: number of texts without a token of their own; `mean(special=False)` of them is a zero vector.
         texts_with_specials: number of texts in which special tokens were typed.
         texts_with_surrogates: number of texts in which lone surrogates became U+FFFD.
+        texts_with_spaced_words: number of texts given as words of which one holds white space.
         layers_run: number of blocks that the deepest feature needs.
         layers: number of blocks of the model.
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
@@ -49,6 +51,7 @@ class RunSummary:
     empty_texts: int = 0
     texts_with_specials: int = 0
     texts_with_surrogates: int = 0
+    texts_with_spaced_words: int = 0
     layers_run: int
     layers: int
     skipped: int = 0
@@ -67,6 +70,7 @@ class RunSummary:
             self.empty_texts += begin == end and text.pair_content is None
             self.texts_with_specials += text.typed_specials > 0
             self.texts_with_surrogates += text.replaced_surrogates > 0
+            self.texts_with_spaced_words += any(map(has_white_space, prepared.record.words or ()))
             if prepared.units is not None:
                 self.empty_words += _empty(prepared.units.words)
                 self.empty_spans += _empty(prepared.units.spans)
@@ -114,6 +118,10 @@ class RunSummary:
             (self.texts_with_specials, "with special tokens typed in them, taken as such"),
             (self.texts_with_surrogates, "with lone surrogates, replaced by U+FFFD"),
             (self.repeated_texts, f"equal to another, {self.repeated_tokens:,} tokens not run again"),
+            (
+                self.texts_with_spaced_words,
+                "of given words that hold white space; is each a word, or a text of a pair?",
+            ),
         )
         notes = [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
         for count, unit, what in (

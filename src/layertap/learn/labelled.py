@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from layertap.data.input import Input, RepeatedInput
-from layertap.engine.texts import Text, as_records
+from layertap.engine.texts import Lists, Text, as_records
 from layertap.errors import InputError
 from layertap.learn.labels import Labels, LocatedRecord, TaskKind, labels_of
 from layertap.records import Record
@@ -67,18 +67,19 @@ class LabelledDataset:
             source: name of the dataset, for messages.
 
         Raises:
-            InputError: another number of labels than of texts; an item that is not a text; labels that cannot be
-                read, see `labels_of`.
+            InputError: another number of labels than of texts; an item that is not a text, or a list that could be
+                a pair or two words; labels that cannot be read, see `labels_of`.
         """
         as_list = getattr(labels, "tolist", None)  # the items of arrays and Series are not str and int
         values = as_list() if callable(as_list) else list(labels)
         if isinstance(texts, str) or len(texts) != len(values):
             count = "a single text" if isinstance(texts, str) else f"{len(texts):,} texts"
             raise InputError(f"{source}: {count} and {len(values):,} labels; give a list of texts, and one label each")
+        lists: Lists = "words" if _of_words(values) else "either"
         try:
             located = [
                 (f"text {i}", replace(record, columns={LABEL: _plain(label)}))
-                for i, (record, label) in enumerate(zip(as_records(texts), values, strict=True))
+                for i, (record, label) in enumerate(zip(as_records(texts, lists=lists), values, strict=True))
             ]
         except InputError as error:
             raise InputError(f"{source}: {error}") from None
@@ -114,7 +115,7 @@ class LabelledTexts:
     """Texts with one label each, or with one label per word, in memory.
 
     Attributes:
-        texts: N items, each a text or a list of words.
+        texts: N items, each a text, a pair of texts (tuple of two) or a list of words.
         labels: N items, each a string or a whole number; or each a list of these, one per word.
         pairs: N second texts, or None.
         source: name of the texts in messages.
@@ -139,12 +140,21 @@ class LabelledTexts:
             raise InputError(
                 f"{self.source}: {len(self.texts):,} texts and {len(pairs):,} second texts; give one for each"
             )
+        of_words = _of_words(self.labels)
         for i, text in enumerate(self.texts):
+            if isinstance(text, tuple) and len(text) == 2 and not of_words and pairs is None:
+                yield text
+                continue
             words = list(text) if isinstance(text, list | tuple) else None
             if words is not None and pairs is not None:
                 raise InputError(f"{self.source}: text {i} is a list of words, and pairs are of texts; give a str")
             item: Any = text if words is None else words
             yield item if pairs is None else (item, pairs[i])
+
+
+def _of_words(labels: Sequence[Any]) -> bool:
+    """Whether labels are lists, one label per word."""
+    return any(isinstance(label, list | tuple) for label in labels)
 
 
 def _plain(label: Any) -> Any:

@@ -58,7 +58,7 @@ def with_labels(*labels, texts=None):
         (DATA, with_labels("neg", "other"), "x.csv: one label does not occur in data: 'other'"),
         (DATA, with_labels(), "x.csv: there are no rows"),
         (with_labels("a", "b", texts=["x"]), None, "1 texts and 2 labels"),
-        (with_labels("a", "b", texts=["x", None]), None, "x.csv: text 1 is NoneType; expected a str"),
+        (with_labels("a", "b", texts=["x", None]), None, r"x.csv: text 1 is missing \(None\); expected a str"),
     ],
 )
 def test_data_that_cannot_be_learned_from_is_refused_before_a_model_is_opened(tmp_path, data, dev, message):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy.typing as npt
 
+from layertap.engine.texts import Lists
 from layertap.errors import FeatureError
 from layertap.features.parse import parse
 from layertap.learn.arrays import Float32Array
@@ -64,6 +66,17 @@ class PredictionHead(Protocol):
 
     def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
         """Compute probabilities, float32 [N, C], of N input vectors."""
+
+
+def meaning_of_lists(heads: Sequence[PredictionHead]) -> Lists:
+    """Return what a list of two strings means among the texts for these heads.
+
+    A head that gives a number scores pairs of texts (a cross-encoder); words have tags. Other heads of texts may have
+    been trained on either.
+    """
+    if any(head.task == "words" for head in heads):
+        return "words"
+    return "pairs" if all(head.answer == "number" for head in heads) else "either"
 
 
 def marks_entities(head: PredictionHead) -> bool:

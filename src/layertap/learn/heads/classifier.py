@@ -20,14 +20,15 @@ from layertap.engine.opening import open_reference
 from layertap.engine.options import ClassifierOptions, shown_in_help, split_options
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
-from layertap.engine.texts import Text
+from layertap.engine.texts import Text, as_records, check_iterable
 from layertap.errors import UsageError
 from layertap.features.naming import Features
 from layertap.learn.arrays import Float32Array
+from layertap.learn.heads.base import meaning_of_lists
 from layertap.learn.heads.checkpoint import CheckpointHead
 from layertap.learn.heads.predictions import LIKELY
 from layertap.learn.heads.predictor import Predictor
-from layertap.records import Ragged
+from layertap.records import Ragged, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,7 +105,8 @@ class Classifier:
         """Compute logits, equal to those of the model of transformers.
 
         Args:
-            texts: N texts, as `Extractor.extract` takes them.
+            texts: N texts, as `Extractor.extract` takes them. For a classifier of texts, a list of two strings is a
+                pair as for a cross-encoder, or is refused where it could be two words.
             progress: draw a progress bar on standard error.
 
         Returns:
@@ -115,7 +117,7 @@ class Classifier:
             UsageError, InputError: an argument that is not a list of texts.
             NonFiniteError: NaN or infinity in a feature.
         """
-        vectors = self.extractor.extract(_listed(texts), self.feature, progress=progress)
+        vectors = self.extractor.extract(self._listed(texts), self.feature, progress=progress)
         if isinstance(vectors, Ragged):
             return Ragged(self.head.logits(vectors.values), vectors.offsets)
         assert isinstance(vectors, np.ndarray)
@@ -125,7 +127,8 @@ class Classifier:
         """Predict the label of each text, or the tag of each word.
 
         Args:
-            texts: N texts, as `Extractor.extract` takes them.
+            texts: N texts, as `Extractor.extract` takes them. For a classifier of texts, a list of two strings is a
+                pair as for a cross-encoder, or is refused where it could be two words.
             progress: draw a progress bar on standard error.
 
         Returns:
@@ -135,7 +138,7 @@ class Classifier:
             UsageError, InputError: an argument that is not a list of texts.
             NonFiniteError: NaN or infinity in a feature.
         """
-        listed = _listed(texts)
+        listed = self._listed(texts)
         if self.head.task == "words":
             return [tagging for (tagging,) in self._predictor.predict(listed, progress=progress)]
         parts: list[Float32Array] = []
@@ -172,15 +175,17 @@ class Classifier:
             return tuple(label for label, score in zip(self.labels, scores, strict=True) if score > LIKELY)
         return self.labels[int(scores.argmax())]
 
+    def _listed(self, texts: Sequence[Text]) -> list[Record]:
+        if isinstance(texts, str):
+            raise UsageError(
+                f"texts: expected a list of texts, found the text {texts:.40}; for a single text write [text]"
+            )
+        check_iterable(texts)
+        return list(as_records(texts, lists=meaning_of_lists([self.head])))
+
     def __repr__(self) -> str:
         what = "words" if self.head.task == "words" else "texts"
         return f"Classifier({self.extractor.files.checkpoint.name!r}, {len(self.labels)} labels of {what})"
-
-
-def _listed(texts: Sequence[Text]) -> list[Text]:
-    if isinstance(texts, str):
-        raise UsageError(f"texts: expected a list of texts, found the text {texts:.40}; for a single text write [text]")
-    return list(texts)
 
 
 def default_name(model: str) -> str:

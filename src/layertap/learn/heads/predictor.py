@@ -12,13 +12,13 @@ from layertap.engine.identity import Provenance
 from layertap.engine.options import Semantics
 from layertap.engine.progress import progress_on
 from layertap.engine.streaming import ProgressCallback, Stream
-from layertap.engine.texts import Text
+from layertap.engine.texts import Text, as_records, check_iterable
 from layertap.errors import OptionError, UsageError
 from layertap.features.expr import Expr
 from layertap.features.naming import Features, named
 from layertap.features.parse import parse
 from layertap.features.plan import Plan
-from layertap.learn.heads.base import PredictionHead, check_feature, marks_entities
+from layertap.learn.heads.base import PredictionHead, check_feature, marks_entities, meaning_of_lists
 from layertap.learn.heads.predictions import HeadPredictions, LabelSet, Prediction, TextPrediction
 from layertap.records import Feature, FeatureBatch, FeatureSchema, Ragged, Record
 from layertap.text.tokenizer import TextTokenizer
@@ -169,19 +169,22 @@ class Predictor:
         """Predict, and compute features, for a stream of any length in bounded memory.
 
         Args:
-            records: texts, as `Extractor.stream` takes them.
+            records: texts, as `Extractor.stream` takes them. Among texts for heads of texts, a list of two strings is
+                a pair as for a cross-encoder, or is refused where it could be two words.
             features: features to compute beside the predictions; None stands for no features.
             details: details of tokens and words, as in `Extractor.stream`.
             on_progress: called after every packed batch, as in `Extractor.stream`.
         """
-        stream = self.extractor.stream(records, self._with_inputs(features), details=details, on_progress=on_progress)
+        stream = self.extractor.stream(
+            self._records(records), self._with_inputs(features), details=details, on_progress=on_progress
+        )
         return Stream(map(self._with_predictions, stream), stream.summary)
 
     def predict_arrays(
         self, records: Iterable[Text], on_progress: ProgressCallback | None = None
     ) -> Iterator[tuple[Sequence[Record], list[HeadPredictions]]]:
         """Yield records and the predictions of each head for them, a chunk at a time."""
-        for batch in self.extractor.stream(records, self._inputs, on_progress=on_progress):
+        for batch in self.extractor.stream(self._records(records), self._inputs, on_progress=on_progress):
             yield batch.records, [self._predictions(head, batch) for head in self.heads]
 
     def predict(self, texts: Sequence[Text], *, progress: bool = False) -> Iterator[list[TextPrediction]]:
@@ -198,6 +201,10 @@ class Predictor:
                     for head, predictions in zip(self.heads, chunk, strict=True)
                 ]
                 yield from map(list, zip(*per_head, strict=True))
+
+    def _records(self, texts: Iterable[Text]) -> Iterator[Record]:
+        check_iterable(texts)
+        return as_records(texts, lists=meaning_of_lists(self.heads))
 
     def _named(self, features: Features | None) -> dict[str, Expr]:
         return {} if features is None else named(features, self.extractor.facts)
