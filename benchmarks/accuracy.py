@@ -70,12 +70,12 @@ def _measure(
     states_of_texts = extractor.extract(workload.texts, "hidden_states[:]")
     assert isinstance(states_of_texts, Ragged)
     cosines, errors, squares = [], [], []
-    for text, states in zip(workload.texts, states_of_texts, strict=True):  # [L, T, H]
+    for text, states in zip(workload.texts, states_of_texts, strict=True):  # [T, L, H]
         batch = tokenizer(text, truncation=True, max_length=settings.max_length, return_tensors="pt")
         with torch.inference_mode():
             reference = model(**batch, output_hidden_states=True).hidden_states
         expected: Doubles = torch.cat(reference).numpy().astype(np.float64)
-        actual: Doubles = states.astype(np.float64)
+        actual: Doubles = states.swapaxes(0, 1).astype(np.float64)
         norms = np.linalg.norm(actual, axis=2) * np.linalg.norm(expected, axis=2)
         cosines.append(((actual * expected).sum(2) / norms).min(1))
         errors.append(np.abs(actual - expected).max((1, 2)))

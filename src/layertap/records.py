@@ -100,6 +100,10 @@ STRING_BYTES = 10
 """Approximate size of a string among the details: a token or word of six bytes, and where it ends."""
 
 
+_COUNTED = frozenset({"token", "word", "span", "layer", "head", "label"})
+"""Axes whose names are written beside their sizes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureSchema:
     """Name, dtype and shape of a result, known before anything runs.
@@ -111,6 +115,9 @@ class FeatureSchema:
             [] for a scale), or of what stands before the token axes of attentions ([A], [L, A], []).
         ragged: one value a token, word or span instead of one a record.
         maps: one value a pair of tokens: attentions, [*shape, T, T] a record.
+        axes: names of the axes of one record's value, in order: `token`, `word` or `span` first where the feature is
+            ragged, then `layer`, `head`, `dim`, `query`, `key`, as far as there are. If none are given, they follow
+            from the shape. They describe and do not distinguish: equal schemas may differ in them.
     """
 
     name: str
@@ -118,6 +125,33 @@ class FeatureSchema:
     shape: tuple[int, ...]
     ragged: bool
     maps: bool = False
+    axes: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.axes:
+            object.__setattr__(self, "axes", self._usual_axes())
+        assert len(self.axes) == self.ragged + len(self.shape) + 2 * self.maps, f"{self.axes} of {self.shape}"
+
+    def _usual_axes(self) -> tuple[str, ...]:
+        count = len(self.shape)
+        if self.maps:
+            return (*("layer", "head")[-count:][:count], "query", "key")
+        inner = ("layer", "dim")[-count:] if 0 < count <= 2 else tuple(f"axis_{i}" for i in range(count))
+        return (("token",) if self.ragged else ()) + inner
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Sizes of one record's value in words, an axis each: `("tokens", "7 layers", "384")`."""
+        lengths = (*(("",) if self.ragged else ()), *map(str, self.shape), *(("T", "T") if self.maps else ()))
+        return tuple(
+            (f"{length} {name}{'' if length == '1' else 's'}" if name in _COUNTED else length).strip()
+            for name, length in zip(self.axes, lengths, strict=True)
+        )
+
+    @property
+    def described(self) -> str:
+        """Dtype and shape of one record's value in words: `float32 [tokens, 7 layers, 384]`."""
+        return f"{self.dtype} [{', '.join(self.sizes)}]" if self.axes else self.dtype
 
     def value_bytes(self, *, records: float, values: float, squares: float) -> float:
         """Return the bytes that the values of some records take; where each record's values end is not counted.
@@ -136,13 +170,16 @@ class FeatureSchema:
 class Ragged:
     """Rows of different lengths: behaves as a list of N arrays, holds two.
 
+    The first axis is always that of tokens (or words, or spans), here and in every file: `ragged[i][t]` belongs to
+    token t, as `token_ids[i][t]` does. Where there are several layers they are the second axis, [T, L, H];
+    `ragged[i].swapaxes(0, 1)` is [L, T, H], the order in which transformers stacks `hidden_states`.
+
     Attributes:
-        values: [M, H] or [M, L, H], token-major: the values of all records laid end to end; a token, word or span
-            each. Strings are an object array [M].
+        values: [M, H] or [M, L, H], the values of all records laid end to end; a token, word or span each. Strings are
+            an object array [M].
         offsets: int64 [N+1]; record i owns `values[offsets[i]:offsets[i+1]]`.
 
-    `ragged[i]` is a view: [T_i, H], or [L, T_i, H] where there are several layers (the order in which
-    transformers stacks `hidden_states`).
+    `ragged[i]` is a view of these rows: [T_i, H] or [T_i, L, H].
     """
 
     values: Array
@@ -156,17 +193,18 @@ class Ragged:
         if not 0 <= i < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         rows: Array = self.values[self.offsets[i] : self.offsets[i + 1]]
-        return rows.swapaxes(0, 1) if rows.ndim == 3 else rows
+        return rows
 
     def __iter__(self) -> Iterator[Array]:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"Ragged({len(self)} records, values {list(self.values.shape)} {self.values.dtype})"
+        shape = ", ".join(("n", *map(str, self.values.shape[1:])))
+        return f"Ragged({len(self)} records of [{shape}], values {list(self.values.shape)} {self.values.dtype})"
 
     @classmethod
     def from_rows(cls, rows: Sequence[Array]) -> Ragged:
-        """Lays token-major arrays [T_i, H] or [T_i, L, H] end to end; at least one is needed."""
+        """Lays arrays [T_i, H] or [T_i, L, H] end to end; at least one is needed."""
         offsets = np.zeros(len(rows) + 1, dtype=np.int64)
         np.cumsum([len(row) for row in rows], out=offsets[1:])
         return cls(np.concatenate(rows, axis=0), offsets)
@@ -209,7 +247,8 @@ class AttentionMaps:
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"AttentionMaps({len(self)} records, {self.leading} before the token axes, {self.values.dtype})"
+        shape = ", ".join((*map(str, self.leading), "n", "n"))
+        return f"AttentionMaps({len(self)} records of [{shape}], {self.values.dtype})"
 
 
 Feature: TypeAlias = Array | Ragged | AttentionMaps

@@ -52,7 +52,7 @@ def test_attentions_in_a_file_are_those_of_the_extractor(
     asked = "a = attentions[:].heads(3, 0)"
     ended = layertap("extract", texts, "-o", output, "-m", model, "-f", asked, "--threads", "1")
     assert (ended.code, ended.out) == (0, "")
-    assert "float32 [3, 2, T, T] a text" in ended.err
+    assert "float32 [3 layers, 2 heads, T, T] a text" in ended.err
     lines = texts.read_text(encoding="utf-8").split("\n")[:-1]
     expected = Extractor.from_pretrained(model).extract(lines, "attentions[:].heads(3, 0)")
     if ending == "npz":

@@ -31,7 +31,7 @@ def test_inspect_as_json(layertap: Run, model: Path, monkeypatch: pytest.MonkeyP
     assert {output["name"]: (output["shape"], output["usable"]) for output in facts["outputs"]} == {
         "last_hidden_state": (["T", 32], True),
         "hidden_states[i]": (["T", 32], True),
-        "hidden_states[:]": ([4, "T", 32], True),
+        "hidden_states[:]": (["T", 4, 32], True),
         "attentions[i]": ([4, "T", "T"], True),
         "pooler_output": ([32], True),
         "sentence_embedding": (None, False),

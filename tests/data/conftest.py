@@ -34,6 +34,9 @@ SCHEMAS = (
 )
 
 
+PROVENANCE = {"b": 1, "a": "x"}
+
+
 def make_batches(sizes: Sequence[int] = (5,), columns: Sequence[Mapping[str, Any]] = ()) -> list[FeatureBatch]:
     """Batches over the same records, whatever the sizes."""
     rng = np.random.default_rng(7)
@@ -79,7 +82,7 @@ def cut(feature: Feature, begin: int, end: int) -> Feature:
 
 
 def write_batches(path: Path, made: Sequence[FeatureBatch], **options: Any) -> Path:
-    options = {"schemas": SCHEMAS, "column_types": {"id": pa.string()}, "provenance": {"b": 1, "a": "x"}} | options
+    options = {"schemas": SCHEMAS, "column_types": {"id": pa.string()}, "provenance": PROVENANCE} | options
     with open_writer(path, **options) as writer:
         for batch in made:
             writer.write(batch)
@@ -99,3 +102,13 @@ def batches() -> Callable[..., list[FeatureBatch]]:
 @pytest.fixture
 def write() -> Callable[..., Path]:
     return write_batches
+
+
+@pytest.fixture
+def stated() -> Callable[..., dict[str, Any]]:
+    """What a file that `write` made states of itself: provenance, and the names of all axes."""
+
+    def stated(schemas: Sequence[FeatureSchema] = SCHEMAS) -> dict[str, Any]:
+        return PROVENANCE | {"axes": {schema.name: ["record", *schema.axes] for schema in schemas}}
+
+    return stated

@@ -63,8 +63,8 @@ def test_shapes_of_ragged_features(extractor, feature, layers):
     lengths = [6, 2, 4, LIMIT, 3]
     found = extractor.extract(TEXTS, feature)
     assert isinstance(found, Ragged)
-    assert [rows.shape for rows in found] == [((layers, n, H) if layers else (n, H)) for n in lengths]
-    assert extractor.extract(TEXTS[0], feature).shape == ((layers, 6, H) if layers else (6, H))
+    assert [rows.shape for rows in found] == [((n, layers, H) if layers else (n, H)) for n in lengths]
+    assert extractor.extract(TEXTS[0], feature).shape == ((6, layers, H) if layers else (6, H))
     none = extractor.extract([], feature)
     assert isinstance(none, Ragged)
     assert len(none) == 0
@@ -283,7 +283,7 @@ def test_padding_tokens_typed_in_roberta_texts(roberta_folder, assert_same):
     together = extractor.extract(texts, "hidden_states[:]")
     for i, text in enumerate(texts):
         assert_same(together[i], extractor.extract(text, "hidden_states[:]"))
-    assert together[2].shape[1] == extractor.facts.max_length == 62
+    assert together[2].shape[0] == extractor.facts.max_length == 62
 
 
 def test_an_absent_pooler_is_refused_and_an_untrained_one_is_asked_for(tmp_path, make_checkpoint, roberta_folder):

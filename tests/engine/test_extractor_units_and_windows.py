@@ -69,12 +69,12 @@ def test_words_with_layers_and_poolings(extractor):
         details=["token_words"],
     )
     for i, text in enumerate(texts):
-        owners, states, n = found["token_words"][i], found["t"][i], len(text.split())
-        assert found["w"][i].shape == (4, n, H)
+        owners, states, n = found["token_words"][i], found["t"][i].swapaxes(0, 1), len(text.split())
+        assert found["w"][i].shape == (n, 4, H)
         sums = [states[2][owners == w].sum(axis=0) for w in range(n)]
         for w in range(n):
             rows = states[:, owners == w]
-            assert error(found["w"][i][:, w], rows.mean(axis=1)) < 2e-6
+            assert error(found["w"][i][w], rows.mean(axis=1)) < 2e-6
             assert error(found["folded"][i][w], np.maximum(rows[1], rows[3]).max(axis=0)) < 2e-6
         for op in ("mean", "max", "min", "sum", "first", "last"):
             assert error(found[op][i], reduced(np.array(sums), op)) < 2e-6
@@ -265,7 +265,7 @@ def test_windows_are_as_one_sequence(extractor, data):
         states = found["t"][i]
         assert states.shape == (len(text), H)
         assert (found["num_windows"][i] > 1) == (len(text) > window)
-        assert found["layers"][i].shape == (2, *states.shape)
+        assert found["layers"][i].shape == (len(text), 2, H)
         np.testing.assert_array_equal(found["own"][i], states[1:-1])
         places = np.arange(1, len(states) + 1)
         wanted = {

@@ -247,7 +247,7 @@ def test_explain_counts_squares(model):
     plan = make_plan({"a": attentions[:2].heads(1, 4), "m": attentions[0].heads_mean}, model)
     text = explain(plan, model, lengths=[10, 30, 1000], num_records=2, precision="float32")
     lines = {line.split()[0]: line for line in text.splitlines() if line.strip()}
-    assert "float32 [2, 2, T, T] a text" in text
+    assert "float32 [2 layers, 2 heads, T, T] a text" in text
     assert "float32 [T, T] a text" in text
     mean_square = (10**2 + 30**2 + 64**2) / 3  # 64 is the model's limit
     assert f"{4 * 4 * mean_square / 1000:.1f} kB a text" in text

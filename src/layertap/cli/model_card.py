@@ -87,7 +87,7 @@ def outputs(facts: ModelFacts) -> list[dict[str, Any]]:
         _output("last_hidden_state", ["T", size], f"hidden_states[{last}]{normed}"),
         *(before if facts.spec.final_norm else ()),
         _output("hidden_states[i]", ["T", size], f"i from 0 (embedding output) to {last}, or -1 to -{last + 1}"),
-        _output("hidden_states[:]", [last + 1, "T", size], "all of them"),
+        _output("hidden_states[:]", ["T", last + 1, size], "all of them, tokens first"),
         _output("attentions[i]", [heads, "T", "T"], f"i from 0 (first block) to {last - 1}, or -1 to -{last}"),
         _output("pooler_output", [size], pooler, usable=facts.usable_pooler),
         _sentence_output(facts),

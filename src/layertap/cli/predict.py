@@ -22,7 +22,6 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.streaming import add_file_arguments, add_output_options, add_reading_options, job_of
-from layertap.cli.units import in_shape
 from layertap.engine.options import OPTIONS, ClassifierOptions, names_of
 from layertap.errors import InputError, ModelNotFoundError, OptionError
 from layertap.words import aligned
@@ -285,7 +284,7 @@ def _results(job: Job, predictor: Predictor) -> list[str]:
         for head in predictor.heads
     ]
     rows += [
-        (schema.name, in_shape(schema, plan.unit_of(schema.name)), "")
+        (schema.name, f"{schema.described} a text", "")
         for schema in predictor.schema(job.features)
         if schema.name.removesuffix(".scale") in plan.features
     ]

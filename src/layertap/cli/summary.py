@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layertap.cli.units import in_shape
 from layertap.engine.extractor import Extractor
 from layertap.engine.summary import RunSummary
 from layertap.errors import printable
@@ -63,5 +62,5 @@ def _features(extractor: Extractor, features: Features | None) -> list[str]:
     for schema in plan.schemas:
         text = str(plan.features[schema.name]) if schema.name in plan.features else ""
         said = "the default feature" if features is None else f"= {text}" if text not in ("", schema.name) else ""
-        rows.append((schema.name, in_shape(schema, plan.unit_of(schema.name)), said))
+        rows.append((schema.name, f"{schema.described} a text", said))
     return aligned(rows, indent="")

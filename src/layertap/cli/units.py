@@ -1,14 +1,10 @@
-"""Sizes on the command line, and descriptions of shapes."""
+"""Sizes on the command line."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from layertap.errors import OptionError
-
-if TYPE_CHECKING:
-    from layertap.records import FeatureSchema
 
 
 def bytes_of(text: str, option: str) -> int:
@@ -25,10 +21,3 @@ def bytes_of(text: str, option: str) -> int:
     if size < 1:
         raise OptionError(f"{option} {text!r}: expected a size of at least one byte")
     return size
-
-
-def in_shape(schema: FeatureSchema, unit: str) -> str:
-    """`float32 [384] a text`; `unit` is what there is a value for."""
-    axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
-    shape = f" [{', '.join(axes)}]" if axes else ""
-    return f"{schema.dtype}{shape} a {unit}"

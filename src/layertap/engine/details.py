@@ -25,6 +25,14 @@ NAMES = (*TOKEN_DETAILS, *WORD_DETAILS, *RECORD_DETAILS)
 WITH_WORDS = frozenset({"token_words", *WORD_DETAILS})
 """Details that need words, even where no feature does."""
 
+
+def _axes(name: str) -> tuple[str, ...]:
+    """Return the names of a detail's axes; `edge` is where a range begins and ends."""
+    if name in RECORD_DETAILS:
+        return ()
+    return ("word" if name in WORD_DETAILS else "token", *(("edge",) if name.endswith("_offsets") else ()))
+
+
 _DTYPES: dict[str, Literal["bool", "str"]] = {"token_special": "bool", "token_strings": "str", "word_texts": "str"}
 
 
@@ -51,6 +59,7 @@ class Details:
                 dtype=_DTYPES.get(name, "int32"),
                 shape=(2,) if name.endswith("_offsets") else (),
                 ragged=name not in RECORD_DETAILS,
+                axes=_axes(name),
             )
             for name in self.names
         )

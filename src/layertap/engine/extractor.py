@@ -227,8 +227,8 @@ class Extractor:
             For one feature its array; for a list or mapping, and with details, a dict of name -> array. An int8
             feature always comes as a dict, with `<name>.scale` beside it. Arrays are float32 [N, ...] unless `astype`
             says otherwise ([N, L, H] with several layers); per token, word or span they are `Ragged` of N, attentions
-            `AttentionMaps` of N. For one text (a `str`) they have no N axis: [H], [L, H], [T, H], [L, T, H], and of
-            attentions [A, T, T].
+            `AttentionMaps` of N. For one text (a `str`) they have no N axis: [H], [L, H], [T, H], [T, L, H] (tokens
+            first, then layers, as in files), and of attentions [A, T, T] or [L, A, T, T].
 
         Raises:
             UsageError: a feature does not parse or the model does not have it, or `texts` is not a list of texts.

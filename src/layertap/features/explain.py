@@ -10,7 +10,6 @@ from layertap.features.plan import Plan
 from layertap.features.program import Capture, Program
 from layertap.features.rules import Rules
 from layertap.features.schema import ModelFacts
-from layertap.records import FeatureSchema
 from layertap.words import aligned, in_bytes, scaled
 
 MEANING = {
@@ -67,16 +66,10 @@ def _features(plan: Plan) -> list[str]:
         if schema.name in plan.features:
             text = str(plan.features[schema.name])
             limit = f"of {plan.inputs[plan.input_of[schema.name]]}"
-            rows.append((schema.name, _type(plan, schema), limit, "" if text == schema.name else f"= {text}"))
+            rows.append((schema.name, f"{schema.described} a text", limit, "" if text == schema.name else f"= {text}"))
         else:
-            rows.append((schema.name, _type(plan, schema), "", ""))
+            rows.append((schema.name, f"{schema.described} a text", "", ""))
     return ["features", *aligned(rows), ""]
-
-
-def _type(plan: Plan, schema: FeatureSchema) -> str:
-    axes = (*map(str, schema.shape), *(("T", "T") if schema.maps else ()))
-    shape = ", ".join(axes)
-    return f"{schema.dtype}" + (f" [{shape}]" if shape else "") + f" a {plan.unit_of(schema.name)}"
 
 
 def _run(plan: Plan, run: Run, program: Program, i: int) -> list[str]:

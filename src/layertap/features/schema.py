@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +27,9 @@ from layertap.features.sources import AttentionLayers, HiddenLayers, PoolerOutpu
 from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.models.spec import EncoderSpec
 from layertap.records import FeatureSchema
+
+AXES: Mapping[Unit, str] = {"tokens": "token", "content": "token", "words": "word", "spans": "span"}
+"""Names of the first axis of ragged features, by their unit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +125,29 @@ class FeatureType:
     def schemas(self, name: str) -> tuple[FeatureSchema, ...]:
         """Return the schema of a feature of this type, and of its companion `<name>.scale` where it has one."""
         leading = () if self.layers is None else (self.layers,)
+        axes = (("layer",) if leading else ()) + (("head",) if self.unit == "maps" and self.size else ())
         if self.unit == "maps":
             heads = (self.size,) if self.size else ()
             assert self.dtype in ("float32", "float16")
-            return (FeatureSchema(name=name, dtype=self.dtype, shape=(*leading, *heads), ragged=False, maps=True),)
+            return (
+                FeatureSchema(
+                    name=name,
+                    dtype=self.dtype,
+                    shape=(*leading, *heads),
+                    ragged=False,
+                    maps=True,
+                    axes=(*axes, "query", "key"),
+                ),
+            )
+        if self.ragged:
+            axes = (AXES[self.unit], *axes)
         shape = (*leading, self.size // 8 if self.dtype == "binary" else self.size)
         stored: Literal["float32", "float16", "int8", "uint8"] = "uint8" if self.dtype == "binary" else self.dtype
-        value = FeatureSchema(name=name, dtype=stored, shape=shape, ragged=self.ragged)
+        value = FeatureSchema(name=name, dtype=stored, shape=shape, ragged=self.ragged, axes=(*axes, "dim"))
         if self.dtype != "int8":
             return (value,)
-        return (value, FeatureSchema(name=f"{name}.scale", dtype="float32", shape=leading, ragged=self.ragged))
+        scale = FeatureSchema(name=f"{name}.scale", dtype="float32", shape=leading, ragged=self.ragged, axes=axes)
+        return (value, scale)
 
 
 def type_of(expr: Expr, spec: EncoderSpec) -> FeatureType:

@@ -29,7 +29,7 @@ class LastHiddenState(Expr):
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class HiddenLayers(Expr):
-    """`hidden_states[selection]`: [T, H] for one layer, [L, T, H] for a list or a slice."""
+    """`hidden_states[selection]`: [T, H] for one layer, [T, L, H] for a list or a slice."""
 
     selection: Selection
     form: Form = field(init=False, compare=False)

@@ -334,7 +334,7 @@ class _Comparison:
         assert isinstance(features, dict)
         states, place = features["states"], np.argsort(order)
         assert isinstance(states, Ragged)
-        by_layer = np.concatenate([states[int(i)] for i in place], axis=1)
+        by_layer = np.concatenate([states[int(i)] for i in place]).swapaxes(0, 1)  # from [T, L, H]
         outputs: list[Array] = list(by_layer)
         if "unnormed" in self._features:
             unnormed = features["unnormed"]

@@ -105,7 +105,7 @@ def test_a_sidecar_is_not_replaced_unasked_either(tmp_path: Path, format_: str) 
         check_output(tmp_path / f"o.{format_}")
     with open_writer(tmp_path / f"o.{format_}", **options(overwrite=True)) as writer:
         writer.write(batch(3))
-    assert json.loads(sidecar.read_text()) == {"model": "m"}
+    assert json.loads(sidecar.read_text()) == {"model": "m", "axes": {"f": ["record", "dim"]}}
 
 
 @pytest.mark.parametrize("format_", FORMATS)

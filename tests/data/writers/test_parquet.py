@@ -18,6 +18,7 @@ from layertap.records import AttentionMaps, FeatureBatch, FeatureSchema, Ragged,
 Batches = Callable[..., list[FeatureBatch]]
 Write = Callable[..., Path]
 Schemas = tuple[FeatureSchema, ...]
+Stated = Callable[..., dict[str, Any]]
 
 
 def test_everything_comes_back(
@@ -25,12 +26,13 @@ def test_everything_comes_back(
     write: Write,
     batches: Batches,
     schemas: Schemas,
+    stated: Stated,
 ) -> None:
     (batch,) = batches()
     path = write(tmp_path / "o.parquet", [batch])
     table = pq.read_table(path)
     assert table.schema.names == ["row", "id", *columns_of(schemas)]
-    assert json.loads(table.schema.metadata[b"layertap"]) == {"a": "x", "b": 1}
+    assert json.loads(table.schema.metadata[b"layertap"]) == stated()
     assert table["row"].to_pylist() == list(range(5))
     assert table["id"].to_pylist() == [f"id-{i}" for i in range(5)]
     for schema in schemas:

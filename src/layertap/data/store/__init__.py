@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from layertap.data.store.carried import CarriedColumn
 from layertap.data.store.column import FeatureColumn
 from layertap.data.store.file import FeatureFile, open  # noqa: A004 - `layertap.open`, as gzip.open
 
-__all__ = ["FeatureColumn", "FeatureFile", "open"]
+__all__ = ["CarriedColumn", "FeatureColumn", "FeatureFile", "open"]

@@ -20,12 +20,12 @@ Read: TypeAlias = Callable[[int, int], Feature]
 class FeatureColumn:
     """One feature of all records; an index, slice or list reads those records and no others.
 
-    `column[i]` is an array: [H] or [L, H] of a dense feature, [T_i, H] or [L, T_i, H] of a ragged one, [*leading,
-    T_i, T_i] of attentions. Slices and lists of records give arrays [n, ...], `Ragged` or `AttentionMaps`.
-    Iterating reads block after block. All are copies, which stay when the file is closed.
+    `column[i]` is an array: [H] or [L, H] of a dense feature, [T_i, H] or [T_i, L, H] of a ragged one, [*leading,
+    T_i, T_i] of attentions; `column.schema.axes` names its axes. Slices and lists of records give arrays [n, ...],
+    `Ragged` or `AttentionMaps`. Iterating reads block after block. All are copies, which stay when the file is closed.
 
     Attributes:
-        schema: dtype and shape.
+        schema: dtype, shape and names of the axes.
     """
 
     def __init__(
@@ -97,9 +97,7 @@ class FeatureColumn:
         )
 
     def __repr__(self) -> str:
-        kind = "ragged " if self.schema.ragged else "maps " if self.schema.maps else ""
-        described = f"{kind}{self.schema.dtype} {list(self.schema.shape)}"
-        return f"FeatureColumn({self.schema.name!r}, {self._length} records, {described})"
+        return f"FeatureColumn({self.schema.name!r}, {self._length} records of {self.schema.described})"
 
     def _take(self, places: Sequence[int]) -> Feature:
         return join(self.schema, [self._read(i, i + 1) for i in places])

@@ -12,15 +12,17 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.store.axes import SCALE, with_axes
+from layertap.data.store.carried import CarriedColumn
 from layertap.data.store.column import FeatureColumn, place_of
 from layertap.data.store.ids import Ids
 from layertap.data.store.storage import FOREIGN_ERRORS, Storage, unreadable
+from layertap.data.writers.base import AXES
 from layertap.errors import InputError, UsageError
 from layertap.files import read_settled
 from layertap.records import Array, FeatureSchema
 from layertap.stored_file import StoredFile
 
-SCALE = ".scale"
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 LONGEST_MAGIC = 9
 
@@ -29,18 +31,30 @@ class FeatureFile:
     """Features in a file, none of them in memory before it is asked for.
 
     `file[i]` is record i as a dict of arrays, `file[a:b]` records as a dict of features, `file["name"]` one feature as
-    a sequence (`FeatureColumn`), `file.record(id)` the record with an id. A context manager; what it gave stays.
+    a sequence (`FeatureColumn`), `file.record(id)` the record with an id, `file.columns["label"]` a column that came
+    with the input. A context manager; what it gave stays.
+
+    Tokens, words and spans are the first axis of a record's array and layers the second ([T, L, H]), as in the file
+    itself; `file.features[name].axes` names the axes.
 
     Attributes:
         path: the file.
-        features: name -> dtype and shape.
+        features: name -> dtype, shape and names of the axes.
+        columns: name -> column that the records carry from the input; Parquet only, as the other formats have none.
         provenance: model, features and options that the file was made with.
     """
 
     def __init__(self, storage: Storage) -> None:
         self.path = storage.path
-        self.features: Mapping[str, FeatureSchema] = dict(storage.features)
-        self.provenance: Mapping[str, Any] = storage.provenance
+        provenance = storage.provenance
+        self.features: Mapping[str, FeatureSchema] = {
+            name: with_axes(schema, provenance) for name, schema in storage.features.items()
+        }
+        self.columns: Mapping[str, CarriedColumn] = {
+            name: CarriedColumn(name, partial(storage.values, name), length=storage.num_records, type=kind)
+            for name, kind in storage.columns.items()
+        }
+        self.provenance: Mapping[str, Any] = {key: value for key, value in provenance.items() if key != AXES}
         self._storage = storage
         self._ids = Ids(storage) if storage.has_ids else None
 
@@ -114,9 +128,13 @@ class FeatureFile:
         return open, (self.path,)
 
     def __repr__(self) -> str:
-        return f"FeatureFile({str(self.path)!r}, {len(self)} records, features {list(self.features)})"
+        features = ", ".join(f"{name!r}: {schema.described}" for name, schema in self.features.items())
+        columns = f", columns {list(self.columns)}" if self.columns else ""
+        return f"FeatureFile({str(self.path)!r}, {len(self)} records, features {{{features}}}{columns})"
 
     def _column(self, name: str) -> FeatureColumn:
+        if name in self.columns:
+            raise KeyError(f"{self.path}: {name!r} is a column of the input, and no feature: file.columns[{name!r}]")
         if name not in self.features:
             raise KeyError(
                 f"{self.path}: there is no feature {name!r}; there are {', '.join(map(repr, self.features))}"

@@ -9,37 +9,29 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.store.column import place_of
+from layertap.data.store.carried import CarriedColumn
 from layertap.data.store.storage import Storage
-
-IDS_AT_ONCE = 1 << 16
+from layertap.data.writers.base import ID
 
 
 class Ids(Sequence[Any]):
     """The ids of a file's records, in order; read where they are asked for."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+        self._column = CarriedColumn(ID, storage.ids, length=storage.num_records, type="str or int")
 
     def __len__(self) -> int:
-        return self._storage.num_records
+        return len(self._column)
 
     @overload
     def __getitem__(self, index: int) -> Any: ...
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            begin, end, step = index.indices(len(self))
-            if step == 1:
-                return self._storage.ids(begin, max(begin, end))
-            return [self[i] for i in range(begin, end, step)]
-        i = place_of(index, len(self))
-        return self._storage.ids(i, i + 1)[0]
+        return self._column[index]
 
     def __iter__(self) -> Iterator[Any]:
-        for begin in range(0, len(self), IDS_AT_ONCE):
-            yield from self._storage.ids(begin, min(begin + IDS_AT_ONCE, len(self)))
+        return iter(self._column)
 
     def places(self, wanted: object) -> list[int]:
         """Return every place of an id, in order.

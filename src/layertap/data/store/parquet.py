@@ -64,6 +64,9 @@ class ParquetStorage(Storage):
         self._leaves = _leaves(self._schema, [self._file.schema.column(i).path for i in range(metadata.num_columns)])
         self._cache: OrderedDict[tuple[int, str], pa.Array] = OrderedDict()
         self.has_ids = ID in self._schema.names
+        self.columns = {
+            field.name: str(field.type) for field in self._schema if field.nullable and field.name not in (ROW, ID)
+        }
         self.features = {schema.name: schema for schema in self._feature_schemas()}
 
     def _read(self, name: str, begin: int, end: int) -> Feature:
@@ -76,10 +79,13 @@ class ParquetStorage(Storage):
         return np.concatenate([np.zeros(0, np.int64), *parts])
 
     def _read_ids(self, begin: int, end: int) -> list[Any]:
+        return self._read_values(ID, begin, end)
+
+    def _read_values(self, name: str, begin: int, end: int) -> list[Any]:
         return [
             value
             for group, first, last in self._groups(begin, end)
-            for value in self._column(group, ID)[first:last].to_pylist()
+            for value in self._column(group, name)[first:last].to_pylist()
         ]
 
     def block_records(self, name: str) -> int:  # noqa: ARG002 - row groups are of all columns

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
@@ -35,6 +36,7 @@ class Storage(ABC):
         features: name -> schema, in the order of the file.
         provenance: what the writer was told.
         has_ids: whether the records have ids.
+        columns: name -> type of the columns that the records carry, in the order of the file.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Storage(ABC):
     features: Mapping[str, FeatureSchema]
     provenance: Mapping[str, Any]
     has_ids: bool
+    columns: Mapping[str, str] = MappingProxyType({})
 
     def read(self, name: str, begin: int, end: int) -> Feature:
         """Copy records `begin:end` of a feature."""
@@ -61,6 +64,11 @@ class Storage(ABC):
         with self._damage("id"):
             return self._read_ids(begin, end)
 
+    def values(self, name: str, begin: int, end: int) -> list[Any]:
+        """Return the values of records `begin:end` in a carried column."""
+        with self._damage(name):
+            return self._read_values(name, begin, end)
+
     @abstractmethod
     def _read(self, name: str, begin: int, end: int) -> Feature:
         """Read records `begin:end` of a feature; foreign errors mean damage."""
@@ -72,6 +80,10 @@ class Storage(ABC):
     @abstractmethod
     def _read_ids(self, begin: int, end: int) -> list[Any]:
         """Read the ids of records `begin:end`; foreign errors mean damage."""
+
+    def _read_values(self, name: str, begin: int, end: int) -> list[Any]:  # noqa: ARG002 - for formats with columns
+        """Read the values of records `begin:end` in a carried column; foreign errors mean damage."""
+        raise AssertionError(f"{self.path} has no column {name!r}")
 
     @abstractmethod
     def block_records(self, name: str) -> int:

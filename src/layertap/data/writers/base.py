@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ROW = "row"
 ID = "id"
 
+AXES = "axes"
+"""Key beside the provenance under which a file names the axes of each feature, `record` first."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterOptions:
@@ -46,8 +49,9 @@ class WriterOptions:
 
     @property
     def provenance_text(self) -> str:
-        """Provenance as JSON text; equal values give equal text."""
-        return json.dumps(self.provenance, sort_keys=True)
+        """Provenance and the names of all axes as JSON text; equal values give equal text."""
+        axes = {schema.name: ["record", *schema.axes] for schema in self.schemas}
+        return json.dumps({**self.provenance, AXES: axes}, sort_keys=True)
 
     @property
     def sidecar(self) -> bytes:

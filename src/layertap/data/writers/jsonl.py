@@ -10,7 +10,7 @@ import numpy as np
 from layertap.data.json_text import json_text
 from layertap.data.writers.base import ID, ROW, Writer
 from layertap.errors import InputError
-from layertap.records import Array, Feature, FeatureBatch, Ragged, Record
+from layertap.records import Array, FeatureBatch, Record
 
 
 class JsonlWriter(Writer):
@@ -34,8 +34,7 @@ class JsonlWriter(Writer):
             except TypeError as error:
                 raise InputError(f"row {record.row + 1}: {error}; leave its column out") from None
             named = "".join(
-                f", {key}: {json_numbers(token_major(feature, i))}"
-                for key, feature in zip(self._keys, features, strict=True)
+                f", {key}: {json_numbers(feature[i])}" for key, feature in zip(self._keys, features, strict=True)
             )
             self._file.write(f"{head[:-1]}{named}}}\n".encode())
         if self._output.path is None:
@@ -55,11 +54,6 @@ class JsonlWriter(Writer):
                 "the output; name the columns to carry (--columns) without it"
             )
         return head | dict(record.columns)
-
-
-def token_major(feature: Feature, i: int) -> Array:
-    """Return the value of record i in file order: dense [...], ragged [T_i, ...], or attentions [..., T_i, T_i]."""
-    return feature.values[feature.offsets[i] : feature.offsets[i + 1]] if isinstance(feature, Ragged) else feature[i]
 
 
 def json_numbers(values: Array) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 from collections.abc import Sequence, Set
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from layertap.data.arrow_row import ArrowRow
 from layertap.data.json_text import json_text
 from layertap.data.json_types import kind_of
 from layertap.data.slices import cut
-from layertap.data.writers.base import ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
+from layertap.data.writers.base import AXES, ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
 from layertap.errors import InputError, UsageError
 from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
 
@@ -37,10 +38,10 @@ class ParquetWriter(Writer):
 
     A dense feature [H] is a fixed-size list, [L, H] a fixed-size list of such lists; a ragged feature is a list with
     one of them per token. Attentions are a flat list of numbers and `<name>.shape`, [*leading, T, T]. Only `row` and
-    the features are declared as columns without nulls. Carried columns and details are compressed with zstd; features
-    are not, since embeddings hardly compress (8 percent smaller, at twice the time). Parquet has no type of one byte:
-    int8 and uint8 are stored as indices into a dictionary, one byte each, and not as int32. Provenance is JSON in the
-    schema's metadata, under the key `layertap`.
+    the features are declared as columns without nulls; the metadata of a feature's field names its axes. Carried
+    columns and details are compressed with zstd; features are not, since embeddings hardly compress (8 percent
+    smaller, at twice the time). Parquet has no type of one byte: int8 and uint8 are stored as indices into a
+    dictionary, one byte each, and not as int32. Provenance is JSON in the schema's metadata, under the key `layertap`.
     """
 
     @classmethod
@@ -174,12 +175,13 @@ def feature_fields(schema: FeatureSchema) -> list[pa.Field]:
     import pyarrow as pa
 
     kind = pa.string() if schema.dtype == "str" else pa.from_numpy_dtype(np.dtype(schema.dtype))
+    axes = {AXES: json.dumps(["record", *schema.axes])}
     if schema.maps:
         shape = pa.field(schema.name + SHAPE, pa.list_(pa.int32()), nullable=False)
-        return [pa.field(schema.name, pa.list_(kind), nullable=False), shape]
+        return [pa.field(schema.name, pa.list_(kind), nullable=False, metadata=axes), shape]
     for size in reversed(schema.shape):
         kind = pa.list_(kind, size)
-    return [pa.field(schema.name, pa.list_(kind) if schema.ragged else kind, nullable=False)]
+    return [pa.field(schema.name, pa.list_(kind) if schema.ragged else kind, nullable=False, metadata=axes)]
 
 
 def feature_columns(schema: FeatureSchema, feature: Feature, records: Sequence[Record]) -> list[pa.Array]:

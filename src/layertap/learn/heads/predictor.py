@@ -220,9 +220,13 @@ class Predictor:
         if head.answer == "number":
             return [FeatureSchema(name=head.name, dtype="float32", shape=(), ragged=False)]
         scores = FeatureSchema(
-            name=head.name + SCORES, dtype="float32", shape=() if ragged else (len(head.labels),), ragged=ragged
+            name=head.name + SCORES,
+            dtype="float32",
+            shape=() if ragged else (len(head.labels),),
+            ragged=ragged,
+            axes=("word",) if ragged else ("label",),
         )
-        ids = FeatureSchema(name=head.name, dtype="int32", shape=(), ragged=ragged)
+        ids = FeatureSchema(name=head.name, dtype="int32", shape=(), ragged=ragged, axes=("word",) if ragged else ())
         return [scores] if self._columns or head.answer == "labels" else [ids, scores]
 
     def _with_predictions(self, batch: FeatureBatch) -> FeatureBatch:
