@@ -9,6 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from layertap.errors import BackendError
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.packing import PackedBatch, Segments
 from layertap.tensors import TensorView
@@ -18,6 +19,13 @@ Weights: TypeAlias = Callable[[Iterable[str]], Mapping[str, TensorView]]
 
 FloatArray = npt.NDArray[np.float32]
 
+Started: TypeAlias = Callable[[], dict[Capture, FloatArray]]
+"""Run that a backend has started: a function that waits for its end and returns the captures. Called once."""
+
+
+class OutOfMemoryError(BackendError):
+    """A batch for which the memory of the device does not suffice; a smaller one may run."""
+
 
 class Backend(ABC):
     """Runs programs over packed batches with the weights of one model. Safe to call from several threads.
@@ -26,11 +34,17 @@ class Backend(ABC):
         name: name of the backend.
         instruction_set: instruction set that its kernels use on this machine; equal bits need the same one.
         batch_tokens: default token budget of a batch.
+        overlaps: whether `start` returns while the device still works, so that the caller can prepare texts and store
+            results in the meantime. If not, everything happens in turn, on one thread.
+        chunk_result_bytes: limit in bytes of the results that the engine collects before it hands them over; None: the
+            engine's own.
     """
 
     name: str
     instruction_set: str
     batch_tokens: int
+    overlaps: bool = False
+    chunk_result_bytes: int | None = None
 
     @abstractmethod
     def run(
@@ -46,7 +60,15 @@ class Backend(ABC):
         Returns:
             One array for each capture: float32 [S, H] where it reduces (`sum` not divided by counts, segments without
             rows zero), float32 [T, H] where it does not, float32 [M] of attention (see `Capture`).
+
+        Raises:
+            OutOfMemoryError: the memory of the device does not suffice for this batch.
         """
+
+    def start(self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]) -> Started:
+        """Start a run, and return the function that waits for its results; arguments and errors as in `run`."""
+        captures = self.run(program, batch, segments)
+        return lambda: captures
 
 
 def rows_needed(

@@ -8,22 +8,33 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.base import Backend, FloatArray
+from layertap.backends.base import Backend, FloatArray, Started
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.packing import PackedBatch, Segments
 
 
-def run_in_parts(
+def start_in_parts(
     backend: Backend,
     program: Program,
     batch: PackedBatch,
     segments: Mapping[SegmentKind, Segments],
     *,
     batch_tokens: int,
-) -> dict[Capture, FloatArray]:
-    """Call `backend.run`; a text with more windows than fit into `batch_tokens` is run some windows at a time."""
+) -> Started:
+    """Call `backend.start`; a text with more windows than fit into `batch_tokens` is run some windows at a time."""
     if batch.num_texts > 1 or len(batch) == 1 or batch.num_tokens <= batch_tokens:
-        return backend.run(program, batch, segments)
+        return backend.start(program, batch, segments)
+    captures = _run_in_parts(backend, program, batch, segments, batch_tokens)
+    return lambda: captures
+
+
+def _run_in_parts(
+    backend: Backend,
+    program: Program,
+    batch: PackedBatch,
+    segments: Mapping[SegmentKind, Segments],
+    batch_tokens: int,
+) -> dict[Capture, FloatArray]:
     joined: dict[Capture, _Joined] = {}
     states: dict[Capture, list[FloatArray]] = {}
     for begin, end in _parts(batch, batch_tokens):

@@ -2,40 +2,104 @@
 
 Records are taken a chunk at a time. Within a chunk, texts are sorted by length and packed; the results of a chunk are
 returned together, in input order. The size of a chunk is bounded in tokens and in bytes of results, not in records.
+
+Where the backend works beside the processor (`Backend.overlaps`), the next chunk is prepared in a thread, and the next
+batch is started before the results of the last one are fetched and stored.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from layertap.backends.base import Backend
+from layertap.backends.base import Backend, OutOfMemoryError, Started
 from layertap.data.slices import join
+from layertap.engine.ahead import Ahead
 from layertap.engine.batching import PlannedText, batches_of, pack_texts, unit_rows
 from layertap.engine.details import Details
 from layertap.engine.finite import check_capture, check_features
 from layertap.engine.forecast import Forecast, result_bytes
-from layertap.engine.parts import run_in_parts
+from layertap.engine.parts import start_in_parts
 from layertap.engine.preparing import Preparation, PreparedText
 from layertap.engine.repeats import merge_repeats
+from layertap.engine.results import ChunkResults
 from layertap.engine.segments import segments_of
 from layertap.engine.streaming import ProgressCallback
 from layertap.engine.summary import RunSummary
+from layertap.errors import BackendError
 from layertap.features.plan import Plan
+from layertap.features.program import SegmentKind
 from layertap.features.vectors import finish, unit_counts
 from layertap.models.spec import EncoderSpec
-from layertap.records import Array, AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
+from layertap.packing import PackedBatch, Segments
+from layertap.records import FeatureBatch, FeatureSchema, Record
 
 CHUNK_BATCHES = 16
 """Size of a chunk in token budgets: enough texts of each length to fill batches with nearly equal lengths."""
 
 CHUNK_RESULT_BYTES = 128 << 20
-"""Limit of the results of a chunk in bytes; a chunk has at least one record."""
+"""Limit of the results of a chunk in bytes, where the backend has none of its own; a chunk has at least one record."""
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class _Budget:
+    """Token budget of the batches of one run; it shrinks where the memory of the device does not suffice.
+
+    Attributes:
+        tokens: the current budget.
+        summary: counts of the run, in which a smaller budget is noted.
+    """
+
+    tokens: int
+    summary: RunSummary | None = None
+
+    def reduce(self, tokens: int) -> None:
+        """Use smaller batches from now on."""
+        self.tokens = tokens
+        if self.summary is not None:
+            self.summary.reduced_batch_tokens = tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Chunk:
+    """Chunk that is being run.
+
+    Attributes:
+        texts: the prepared texts of N records.
+        records: the records.
+        batches: texts to run together.
+        results: results so far.
+        waiting: int64 [N], number of batches that each record still needs.
+        on_batch: function called after every batch.
+    """
+
+    texts: Sequence[PreparedText]
+    records: Sequence[Record]
+    batches: Sequence[list[PlannedText]]
+    results: ChunkResults
+    waiting: npt.NDArray[np.int64]
+    on_batch: ProgressCallback | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _InFlight:
+    """Batch that the backend has started on.
+
+    Attributes:
+        chunk: the chunk to which it belongs.
+        texts: its texts.
+        batch: the texts packed.
+        runs: for each program, the segments that it reads and the function that waits for its captures.
+    """
+
+    chunk: _Chunk
+    texts: Sequence[PlannedText]
+    batch: PackedBatch
+    runs: Sequence[tuple[Mapping[SegmentKind, Segments], Started]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,28 +170,47 @@ class Pipeline:
             if on_progress is not None:
                 on_progress(finished, tokens)
 
-        for chunk in self.prepare(records):
-            summary.count_texts(chunk, limits)
-            planned = self._planned(chunk)
-            summary.count_repeats(planned)
-            yield self._run_planned(chunk, planned, count)
+        budget = _Budget(tokens=self.batch_tokens, summary=summary)
+        in_flight: deque[_InFlight] = deque()
+        chunks = self.prepare(records)
+        ahead = Ahead(chunks) if self.backend.overlaps else None
+        try:
+            while True:
+                if ahead is not None and not ahead.is_ready:
+                    yield from self._finish_all(in_flight)
+                try:
+                    texts = next(chunks if ahead is None else ahead, None)
+                except Exception:
+                    yield from self._finish_all(in_flight)  # results of everything read before the error
+                    raise
+                if texts is None:
+                    break
+                summary.count_texts(texts, limits)
+                planned = self._planned(texts)
+                summary.count_repeats(planned)
+                yield from self._run_planned(texts, planned, count, budget, in_flight)
+            yield from self._finish_all(in_flight)
+        finally:
+            if ahead is not None:
+                ahead.close()
 
     def prepare(self, records: Iterable[Record]) -> Iterator[list[PreparedText]]:
         """Yield records as texts ready to run, in chunks of bounded size; nothing is computed by the backend.
 
-        A chunk holds enough texts to fill batches with nearly equal lengths, and its results stay within
-        `CHUNK_RESULT_BYTES`, unless a single text has more. Any part of a chunk can be run by itself.
+        A chunk holds enough texts to fill batches with nearly equal lengths, and its results stay within the limit of
+        the backend, else `CHUNK_RESULT_BYTES`, unless a single text has more. Any part of a chunk can be run by itself.
 
         Raises:
             InputError: a record does not fit the plan.
         """
         max_tokens = self.batch_tokens * CHUNK_BATCHES
+        max_bytes = self.backend.chunk_result_bytes or CHUNK_RESULT_BYTES
         chunk: list[PreparedText] = []
         tokens = held = 0
         for text in self.preparation.prepare(records):
             length = text.num_tokens
             own_bytes = result_bytes(self.schemas, text.longest)
-            if chunk and (tokens + length > max_tokens or held + own_bytes > CHUNK_RESULT_BYTES):
+            if chunk and (tokens + length > max_tokens or held + own_bytes > max_bytes):
                 yield chunk
                 chunk, tokens, held = [], 0, 0
             chunk.append(text)
@@ -152,7 +235,11 @@ class Pipeline:
         """
         if not texts:
             return FeatureBatch(records=[], features={schema.name: join(schema, ()) for schema in self.schemas})
-        return self._run_planned(texts, self._planned(texts), on_batch)
+        in_flight: deque[_InFlight] = deque()
+        budget = _Budget(tokens=self.batch_tokens)
+        finished = [*self._run_planned(texts, self._planned(texts), on_batch, budget, in_flight)]
+        (batch,) = [*finished, *self._finish_all(in_flight)]
+        return batch
 
     def _planned(self, texts: Sequence[PreparedText]) -> list[PlannedText]:
         """Return what is to run of a chunk: by the rule `repeat`, equal texts once."""
@@ -160,24 +247,46 @@ class Pipeline:
         return merge_repeats(planned) if self.plan.rules.repeat else planned
 
     def _run_planned(
-        self, texts: Sequence[PreparedText], planned: Sequence[PlannedText], on_batch: ProgressCallback | None
-    ) -> FeatureBatch:
-        records = [text.record for text in texts]
-        results = ChunkResults(len(texts), self.plan.schemas)
-        waiting = np.bincount([i for part in planned for i in part.positions], minlength=len(texts))
-        for together in batches_of(planned, batch_tokens=self.batch_tokens):
-            self._run_batch(together, records, results)
-            served = np.array([i for part in together for i in part.positions])
-            waiting[served] -= 1  # a batch serves one set of inputs, so that no record is in it twice
-            if on_batch is not None:
-                tokens = sum(part.cut.num_tokens * len(part.positions) for part in together)
-                on_batch(int((waiting[served] == 0).sum()), tokens)
-        features = results.features()
-        if not self.keep_non_finite:
-            check_features(records, features)
-        return FeatureBatch(records=records, features=features | self.details.of(texts))
+        self,
+        texts: Sequence[PreparedText],
+        planned: Sequence[PlannedText],
+        on_batch: ProgressCallback | None,
+        budget: _Budget,
+        in_flight: deque[_InFlight],
+    ) -> Iterator[FeatureBatch]:
+        """Start the batches of a chunk, and yield the results of chunks whose last batch is finished by then."""
+        chunk = _Chunk(
+            texts=texts,
+            records=[text.record for text in texts],
+            batches=list(batches_of(planned, batch_tokens=budget.tokens)),
+            results=ChunkResults(len(texts), self.plan.schemas),
+            waiting=np.bincount([i for part in planned for i in part.positions], minlength=len(texts)),
+            on_batch=on_batch,
+        )
+        for together in chunk.batches:
+            yield from self._advance(chunk, together, budget, in_flight)
 
-    def _run_batch(self, texts: Sequence[PlannedText], records: Sequence[Record], results: ChunkResults) -> None:
+    def _advance(
+        self, chunk: _Chunk, texts: Sequence[PlannedText], budget: _Budget, in_flight: deque[_InFlight]
+    ) -> Iterator[FeatureBatch]:
+        """Start a batch, in halves where the device's memory does not suffice, and finish those before it."""
+        while len(texts) == 1 or sum(text.cut.num_tokens for text in texts) <= budget.tokens:
+            try:
+                in_flight.append(self._start(chunk, texts, budget.tokens))
+            except OutOfMemoryError as error:
+                if in_flight:
+                    yield from self._finish_all(in_flight)
+                else:
+                    budget.reduce(_smaller_budget(texts, budget.tokens, error))
+                continue
+            while len(in_flight) > (1 if self.backend.overlaps else 0):
+                yield from self._finish(in_flight.popleft())
+            return
+        middle = len(texts) // 2
+        for half in (texts[:middle], texts[middle:]):
+            yield from self._advance(chunk, half, budget, in_flight)
+
+    def _start(self, chunk: _Chunk, texts: Sequence[PlannedText], batch_tokens: int) -> _InFlight:
         inputs = texts[0].inputs
         prompt_rows = self.prompt_rows[min(inputs)]
         batch = pack_texts(
@@ -187,70 +296,57 @@ class Pipeline:
             cls_index=self.preparation.variants.tokenizer.cls_index,
         )
         units = unit_rows(texts)
-        repeats = [(i, copy) for i, text in enumerate(texts) for copy in text.repeats]
+        runs = []
         for program in self.plan.programs(inputs):
             kinds = self.plan.segment_kinds(program)
             segments = {kind: segments_of(batch, kind, prompt_rows=prompt_rows, units=units) for kind in kinds}
-            captures = run_in_parts(self.backend, program, batch, segments, batch_tokens=self.batch_tokens)
+            started = start_in_parts(self.backend, program, batch, segments, batch_tokens=batch_tokens)
+            runs.append((segments, started))
+        return _InFlight(chunk=chunk, texts=texts, batch=batch, runs=runs)
+
+    def _finish_all(self, in_flight: deque[_InFlight]) -> Iterator[FeatureBatch]:
+        while in_flight:
+            yield from self._finish(in_flight.popleft())
+
+    def _finish(self, started: _InFlight) -> Iterator[FeatureBatch]:
+        """Store the results of a batch, and yield those of its chunk where it was the last one."""
+        chunk, texts, batch = started.chunk, started.texts, started.batch
+        repeats = [(i, copy) for i, text in enumerate(texts) for copy in text.repeats]
+        for segments, fetch in started.runs:
+            captures = fetch()
             if not self.keep_non_finite:
                 for capture, values in captures.items():
-                    check_capture(capture, values, batch, segments, texts, records)
-            for name in self.plan.features_of(inputs):
+                    check_capture(capture, values, batch, segments, texts, chunk.records)
+            for name in self.plan.features_of(texts[0].inputs):
                 if all(c in captures for reading in self.plan.readings[name] for c in reading.captures):
                     counts = unit_counts(self.plan, name, segments)
-                    results.put(finish(self.plan, name, captures, segments), batch.record_index, counts, repeats)
+                    chunk.results.put(finish(self.plan, name, captures, segments), batch.record_index, counts, repeats)
+        served = np.array([i for part in texts for i in part.positions])
+        chunk.waiting[served] -= 1  # a batch serves one set of inputs, so that no record is in it twice
+        if chunk.on_batch is not None:
+            tokens = sum(part.cut.num_tokens * len(part.positions) for part in texts)
+            chunk.on_batch(int((chunk.waiting[served] == 0).sum()), tokens)
+        if not chunk.waiting.any():
+            yield self._results(chunk)
+
+    def _results(self, chunk: _Chunk) -> FeatureBatch:
+        features = chunk.results.features()
+        if not self.keep_non_finite:
+            check_features(chunk.records, features)
+        return FeatureBatch(records=chunk.records, features=features | self.details.of(chunk.texts))
 
 
-class ChunkResults:
-    """Results of one chunk, collected as batches finish and returned in the order of records."""
+def _smaller_budget(texts: Sequence[PlannedText], batch_tokens: int, error: OutOfMemoryError) -> int:
+    """Return half the tokens of a batch that did not fit into the memory of the device.
 
-    def __init__(self, num_records: int, schemas: Sequence[FeatureSchema]) -> None:
-        self._num_records = num_records
-        self._schemas = {schema.name: schema for schema in schemas}
-        self._dense: dict[str, Array] = {}
-        self._rows: dict[str, list[Array]] = {}
-
-    def put(
-        self,
-        arrays: dict[str, Array],
-        record_index: npt.NDArray[np.int64],
-        counts: npt.NDArray[np.int64] | None,
-        repeats: Sequence[tuple[int, int]] = (),
-    ) -> None:
-        """Add the arrays of one batch.
-
-        Args:
-            arrays: arrays by feature: dense [N, ...], ragged token-major [M, ...], attention maps [M].
-            record_index: int64 [N], positions of the records in the chunk.
-            counts: int64 [N], number of the M values that belong to each record; None for dense arrays.
-            repeats: further records of the chunk with the results of one of the N: pairs of its number and theirs.
-        """
-        sources, copies = [source for source, _ in repeats], [copy for _, copy in repeats]
-        for name, array in arrays.items():
-            if counts is None:
-                if name not in self._dense:
-                    self._dense[name] = np.empty((self._num_records, *array.shape[1:]), dtype=array.dtype)
-                self._dense[name][record_index] = array
-                if copies:
-                    self._dense[name][copies] = array[sources]
-                continue
-            if name not in self._rows:
-                self._rows[name] = [array[:0]] * self._num_records
-            ends = np.cumsum(counts)
-            for index, (begin, end) in zip(record_index, pairwise([0, *ends.tolist()]), strict=True):
-                self._rows[name][index] = array[begin:end]
-            for source, copy in repeats:
-                self._rows[name][copy] = self._rows[name][record_index[source]]
-
-    def features(self) -> dict[str, Feature]:
-        """Return the features by name (array, `Ragged` or `AttentionMaps`), in the order of the schemas."""
-        return {name: self._feature(schema) for name, schema in self._schemas.items()}
-
-    def _feature(self, schema: FeatureSchema) -> Feature:
-        if schema.ragged:
-            return Ragged.from_rows(self._rows[schema.name])
-        if not schema.maps:
-            return self._dense[schema.name]
-        maps = self._rows[schema.name]
-        lengths = np.array([math.isqrt(len(own) // math.prod(schema.shape)) for own in maps], dtype=np.int64)
-        return AttentionMaps(np.concatenate(maps), lengths, schema.shape)
+    Raises:
+        BackendError: the batch is a single sequence.
+    """
+    tokens = sum(text.cut.num_tokens for text in texts)
+    sequences = [len(sequence) for text in texts for sequence in text.cut.sequences]
+    if len(sequences) == 1 or min(tokens, batch_tokens) <= max(sequences):
+        raise BackendError(
+            f"{error}, and a single sequence of {max(sequences):,} tokens does not fit; choose a half precision "
+            "(precision='bfloat16'), a smaller max_length or window, or another device"
+        ) from error
+    return max(min(tokens, batch_tokens) // 2, max(sequences) if len(texts) == 1 else 1)

@@ -34,6 +34,8 @@ class RunSummary:
         layers_run: number of blocks that the deepest feature needs.
         layers: number of blocks of the model.
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
+        reduced_batch_tokens: token budget that batches were reduced to because the memory of the device did not
+            suffice for larger ones; 0 if it did.
     """
 
     records: int = 0
@@ -55,6 +57,7 @@ class RunSummary:
     layers_run: int
     layers: int
     skipped: int = 0
+    reduced_batch_tokens: int = 0
 
     def count_texts(self, texts: Sequence[PreparedText], limits: Sequence[int]) -> None:
         """Count texts that are about to run.
@@ -132,6 +135,11 @@ class RunSummary:
         ):
             if count:
                 notes.append(f"{count:,} {unit if count == 1 else unit + 's'} {what}: zero vectors")
+        if self.reduced_batch_tokens:
+            notes.append(
+                f"batches reduced to {self.reduced_batch_tokens:,} tokens, as the memory of the device did not suffice "
+                f"for larger ones; batch_tokens={self.reduced_batch_tokens} starts with that"
+            )
         return notes
 
 
