@@ -48,7 +48,7 @@ def put(path: Path, content: bytes | str) -> Path:
         ("in.jsonl", '{"text": "a"}\n', ("--id-column", "key"), 2, ["no column 'key'"]),
         ("in.txt", b"fine\nna\xefve\n", (), 1, ["in.txt", "line 2", "not UTF-8", "0xef"]),
         ("in.txt", "a\n", ("--text-column", "text"), 2, ["txt, which has no columns"]),
-        ("in.csv", "text,n\na,1\nb\n", (), 1, ["line 3", "1 fields under a header of 2"]),
+        ("in.csv", "text,n\na,1\nb\n", (), 1, ["line 3", "1 field under a header of 2"]),
         ("in.parquet", "no parquet", (), 1, ["no readable Parquet file"]),
         ("in.doc", "a\n", (), 2, ["does not say the format", "--input-format"]),
     ],

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from layertap.cli.options import (
     READ_FORMATS,
     add_command,
+    add_layout_options,
     add_model_options,
-    add_record_limit,
+    layout_of,
     limit_tokenizer_threads,
-    record_limit_of,
 )
 from layertap.cli.running import silence_downloads
 
@@ -91,7 +91,7 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
     group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
-    add_record_limit(group)
+    add_layout_options(group)
     group.add_argument(
         "--scheme",
         choices=SCHEMES,
@@ -158,7 +158,7 @@ def run(options: argparse.Namespace) -> None:
         words_column=options.words_column,
         pair_column=options.pair_column,
         input_format=options.input_format,
-        max_record_bytes=record_limit_of(options),
+        **layout_of(options),
         scheme=options.scheme,
         model=options.model,
         revision=options.revision,

@@ -169,8 +169,43 @@ def add_input_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGrou
     group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
     group.add_argument("--spans-column", metavar="NAME", help="a column of lists of [begin, end) characters")
-    add_record_limit(group)
+    add_layout_options(group)
     return group
+
+
+def add_layout_options(group: argparse._ArgumentGroup) -> None:
+    """Add options for how the input is written: dialect, encoding, what a record is."""
+    group.add_argument(
+        "--delimiter",
+        metavar="CHAR",
+        help="character between the fields of csv and tsv: one character, tab, comma, semicolon, pipe or space "
+        "(default: as the file shows it)",
+    )
+    group.add_argument(
+        "--quoting",
+        choices=("none", "minimal"),
+        metavar="HOW",
+        help="quotation marks in csv and tsv: minimal (fields may stand in them) or none (they are characters like "
+        "others; default: as the file shows it)",
+    )
+    group.add_argument(
+        "--no-header",
+        dest="header",
+        action="store_false",
+        help="the first row of csv and tsv is a row: its columns are col0, col1, ...",
+    )
+    group.add_argument(
+        "--records",
+        choices=("line", "paragraph", "file"),
+        metavar="WHAT",
+        help="a record of txt: line, paragraph (between empty lines) or file (default: line)",
+    )
+    group.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of a text file, as latin-1, gb18030 or utf-16 (default: by its byte order mark, else UTF-8)",
+    )
+    add_record_limit(group)
 
 
 def input_of(options: argparse.Namespace, source: str | None = None, **more: Any) -> Input:
@@ -191,10 +226,22 @@ def input_of(options: argparse.Namespace, source: str | None = None, **more: Any
             words_column=options.words_column,
             pair_column=options.pair_column,
             spans_column=options.spans_column,
-            max_record_bytes=record_limit_of(options),
+            **layout_of(options),
             **more,
         ),
     )
+
+
+def layout_of(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `read_options` for how the input is written."""
+    return {
+        "delimiter": options.delimiter,
+        "quoting": options.quoting,
+        "header": options.header,
+        "records": options.records,
+        "encoding": options.encoding,
+        "max_record_bytes": record_limit_of(options),
+    }
 
 
 def record_limit_of(options: argparse.Namespace) -> int | None:

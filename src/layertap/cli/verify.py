@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from layertap.cli.options import (
     READ_FORMATS,
     add_command,
+    add_layout_options,
     add_model_options,
-    add_record_limit,
+    layout_of,
     limit_tokenizer_threads,
-    record_limit_of,
     reference_of,
 )
 from layertap.cli.running import silence_downloads
@@ -69,7 +69,7 @@ def add_to(commands: Commands) -> None:
         help=f"{', '.join(READ_FORMATS)} (default: by the file's ending, txt for standard input)",
     )
     group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
-    add_record_limit(group)
+    add_layout_options(group)
     group.add_argument(
         "--max-texts",
         type=int,
@@ -160,7 +160,7 @@ def _texts(options: argparse.Namespace) -> Texts:
     source = Input(
         source=options.input,
         format=options.input_format,
-        options=read_options(text_column=options.text_column, columns=(), max_record_bytes=record_limit_of(options)),
+        options=read_options(text_column=options.text_column, columns=(), **layout_of(options)),
     )
     with source.open() as reader:
         texts = tuple(record.text for record in islice(reader, options.max_texts))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from layertap.data.formats import READ_FORMATS, ReadFormat, load_format
-from layertap.data.readers.base import READING_ERRORS, OnError, Reader, ReadOptions, in_words
+from layertap.data.readers.base import READING_ERRORS, Reader, in_words
+from layertap.data.readers.compression import compression_named
+from layertap.data.readers.options import OnError, Quoting, ReadOptions, Records
 from layertap.data.readers.source import FileState, Source, can_be_reread, name_of
 from layertap.errors import InputError, OptionError
 from layertap.files import identity
@@ -19,7 +21,7 @@ class Input:
     """An input that can be opened: a file or standard input, its format, and what to take from it.
 
     Attributes:
-        source: a file, or `-` for standard input. Text formats may be gzipped (`.jsonl.gz`).
+        source: a file, or `-` for standard input. Text formats may be compressed (gzip, bzip2, xz, zstd).
         format: a name of `READ_FORMATS`; None stands for the format that the file's ending says, and for txt on
             standard input.
         options: what to take from the input, and what to do with rows that cannot be read.
@@ -50,9 +52,12 @@ class Input:
             InputError: the input cannot be opened, or its first rows cannot be read.
             UsageError: a column that is not there, an unknown format, options that do not go together.
         """
-        source = Source(self.source)  # first: a file that is not there has no format to argue about
+        source = Source(
+            self.source, encoding=self.options.encoding
+        )  # first: a file that is not there has no format to argue about
         try:
             row = _read_format(source, self.format)
+            _check_options(source.name, row, self.options)
             reader = load_format("readers", row.reader)(source, self.options)
             assert isinstance(reader, Reader)
             reader.restrict(rows)
@@ -129,6 +134,11 @@ def open_reader(
     spans_column: str | None = None,
     id_column: str | None = None,
     columns: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    header: bool = True,
+    records: Records | None = None,
+    encoding: str | None = None,
     on_error: OnError = "raise",
     max_errors: int | None = None,
     max_record_bytes: int | None = None,
@@ -136,7 +146,7 @@ def open_reader(
     """Open a file or standard input for reading.
 
     Args:
-        source: a file, or `-` for standard input. Text formats may be gzipped (`.jsonl.gz`).
+        source: a file, or `-` for standard input. Text formats may be compressed (gzip, bzip2, xz, zstd).
         format: a name of `READ_FORMATS`; None stands for the format that the file's ending says, and for txt on
             standard input.
         text_column: the column with the texts; None stands for `text`. (conllu: `text` takes the raw sentences, with
@@ -149,6 +159,15 @@ def open_reader(
         id_column: the column with the ids (strings or whole numbers); None stands for `id` if there is one.
         columns: other columns to carry to the output; None stands for all but the texts. Naming the text column
             here carries the texts too. (conll and conllu: see their readers.)
+        delimiter: character between two fields of a table (csv, tsv), or its name: `tab`, `comma`, `semicolon`, `pipe`
+            or `space`; None: as the first part of the file shows it.
+        quoting: `minimal` if fields of a table may stand in quotation marks (RFC 4180), `none` if these are ordinary
+            characters; None: as the first part of the file shows it.
+        header: whether the first row of a table names its columns; without, they are `col0`, `col1`, ...
+        records: a record of a txt file: a `line`, a `paragraph` (lines between empty lines) or the whole `file`, whose
+            name is the id then; None stands for `line`.
+        encoding: encoding of a text file, as Python names it (`latin-1`, `gb18030`, `utf-16`, ...); None stands for
+            UTF-8. A byte order mark overrides it.
         on_error: `raise` stops at the first row that cannot be read, `skip` lists it in `Reader.errors`.
         max_errors: number of rows that `skip` tolerates before it stops too; None tolerates any number.
         max_record_bytes: size of the longest record that is read, in bytes of the uncompressed input; None stands for
@@ -165,6 +184,11 @@ def open_reader(
         spans_column=spans_column,
         id_column=id_column,
         columns=columns,
+        delimiter=delimiter,
+        quoting=quoting,
+        header=header,
+        records=records,
+        encoding=encoding,
         on_error=on_error,
         max_errors=max_errors,
         max_record_bytes=max_record_bytes,
@@ -180,6 +204,11 @@ def read_options(
     spans_column: str | None = None,
     id_column: str | None = None,
     columns: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    header: bool = True,
+    records: Records | None = None,
+    encoding: str | None = None,
     on_error: OnError = "raise",
     max_errors: int | None = None,
     max_record_bytes: int | None = None,
@@ -199,6 +228,11 @@ def read_options(
         spans_column=spans_column,
         id_column=id_column,
         columns=None if columns is None else tuple(columns),
+        delimiter=delimiter,
+        quoting=quoting,
+        header=header,
+        records=records,
+        encoding=encoding,
         on_error=on_error,
         max_errors=max_errors,
         **more,
@@ -215,19 +249,33 @@ def _read_format(source: Source, asked: str | None) -> ReadFormat:
             raise OptionError(f"{row.name} cannot be read from standard input; name a file")
         return row
     suffixes = [suffix.lower() for suffix in source.path.suffixes]
-    gzipped = suffixes[-1:] == [".gz"]
-    ending = (suffixes[:-1] if gzipped else suffixes)[-1:]
-    before = suffixes[-2 - gzipped : -1 - gzipped]
+    compressed = bool(suffixes) and compression_named(suffixes[-1]) is not None
+    ending = (suffixes[:-1] if compressed else suffixes)[-1:]
+    before = suffixes[-2 - compressed : -1 - compressed]
     if ending == [".txt"] and before and any(before[0] in READ_FORMATS[name].suffixes for name in ("conll", "conllu")):
         ending = before  # wikigold.conll.txt
     by_name = next((row for row in READ_FORMATS.values() if ending and ending[0] in row.suffixes), None)
     row_or_none = by_name if asked is None else READ_FORMATS[asked]
     if row_or_none is None:
+        source.stream  # noqa: B018 - an archive or a document has no format to name: this says what it is
         known = ", ".join(suffix for row in READ_FORMATS.values() for suffix in row.suffixes)
         raise OptionError(
             f"{source.name}: the name does not say the format; name it (one of "
             f"{', '.join(READ_FORMATS)}; --input-format), or let the file end in {known}"
         )
-    if gzipped and not row_or_none.streamed:
-        raise InputError(f"{source.name}: {row_or_none.name} is not read through gzip; unpack the file")
+    if compressed and not row_or_none.streamed:
+        raise InputError(f"{source.name}: {row_or_none.name} is not read compressed ({suffixes[-1]}); unpack the file")
     return row_or_none
+
+
+def _check_options(name: str, row: ReadFormat, options: ReadOptions) -> None:
+    """Refuse options that the format does not have."""
+    for own in fields(ReadOptions):
+        formats = own.metadata.get("formats")
+        if formats is None or row.name in formats or getattr(options, own.name) == own.default:
+            continue
+        flag = "--no-header" if own.name == "header" else f"--{own.name}"
+        raise OptionError(
+            f"{name} is read as {row.name}, and {flag} is an option of {', '.join(formats)}; leave it out, or name the "
+            f"format (--input-format {formats[0]})"
+        )

@@ -36,6 +36,7 @@ class RunSummary:
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
         reduced_batch_tokens: token budget that batches were reduced to because the memory of the device did not
             suffice for larger ones; 0 if it did.
+        input_notes: remarks of the reader of a file: how it was taken, and what is unusual in it.
     """
 
     records: int = 0
@@ -58,6 +59,7 @@ class RunSummary:
     layers: int
     skipped: int = 0
     reduced_batch_tokens: int = 0
+    input_notes: tuple[str, ...] = ()
 
     def count_texts(self, texts: Sequence[PreparedText], limits: Sequence[int]) -> None:
         """Count texts that are about to run.
@@ -105,7 +107,7 @@ class RunSummary:
             self.windows[limit] = self.windows.get(limit, 0) + count
 
     def notes(self) -> list[str]:
-        """Return notes about unusual texts, a sentence each; empty where there are none."""
+        """Return notes about the input and unusual texts, a sentence each; empty where there are none."""
         cut = [
             (count, f"cut at {limit} tokens, {self.cut_tokens[limit]:,} tokens lost")
             for limit, count in sorted(self.cut_texts.items())
@@ -126,7 +128,8 @@ class RunSummary:
                 "of given words that hold white space; is each a word, or a text of a pair?",
             ),
         )
-        notes = [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
+        notes = [*self.input_notes]
+        notes += [f"{count:,} {'text' if count == 1 else 'texts'} {what}" for count, what in said if count]
         for count, unit, what in (
             (self.empty_words, "word", "without a token"),
             (self.empty_spans, "span", "without a token"),

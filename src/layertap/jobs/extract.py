@@ -8,7 +8,7 @@ from typing import Any, Unpack
 
 from layertap.checkpoints.source import stored_files
 from layertap.data.input import Input, read_options
-from layertap.data.readers.base import OnError
+from layertap.data.readers.options import OnError, Quoting, Records
 from layertap.engine.extractor import Extractor
 from layertap.engine.options import ExtractorOptions, shown_in_help, split_options
 from layertap.engine.summary import RunSummary
@@ -32,6 +32,11 @@ def extract(
     spans_column: str | None = None,
     id_column: str | None = None,
     columns: Sequence[str] | None = None,
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    header: bool = True,
+    records: Records | None = None,
+    encoding: str | None = None,
     on_error: OnError = "raise",
     max_errors: int | None = None,
     max_record_bytes: int | None = None,
@@ -65,6 +70,13 @@ def extract(
         spans_column: name of a column with character ranges of the text.
         id_column: name of the column with the ids; None stands for `id` if there is one.
         columns: names of other columns to carry to the output; None stands for all but the texts.
+        delimiter: character between two fields of a csv or tsv file, or "tab", "comma", "semicolon", "pipe" or "space";
+            None: as the file shows it.
+        quoting: "minimal" if fields of a csv or tsv file may stand in quotation marks, "none" if these are characters
+            like others; None: as the file shows it.
+        header: whether the first row of a csv or tsv file names its columns, which are `col0`, `col1`, ... without it.
+        records: a record of a txt file: a "line", a "paragraph" or the whole "file"; None stands for "line".
+        encoding: encoding of a text file, as Python names it; None stands for UTF-8. A byte order mark overrides it.
         on_error: "raise" stops at the first row that cannot be read, "skip" leaves it out and lists it in
             `<output>.errors.jsonl`.
         max_errors: number of rows that "skip" tolerates; None tolerates any number.
@@ -109,6 +121,11 @@ def extract(
             spans_column=spans_column,
             id_column=id_column,
             columns=columns,
+            delimiter=delimiter,
+            quoting=quoting,
+            header=header,
+            records=records,
+            encoding=encoding,
             on_error=on_error,
             max_errors=max_errors,
             max_record_bytes=max_record_bytes,

@@ -141,6 +141,7 @@ class OpenJob:
                 error.add_note(_progress_note(job, stream.summary.records, error, writer))
                 raise
         stream.summary.skipped = len(reader.errors)
+        stream.summary.input_notes = reader.notes
         return stream.summary
 
 

@@ -8,9 +8,11 @@ By hand, for as many mutations of each format as wanted, from another seed each 
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import io
 import json
+import lzma
 import random
 import resource
 import sys
@@ -128,8 +130,10 @@ def seeds() -> dict[str, list[tuple[bytes, Options]]]:
         {"text": "caf\u00e9 \ud83d\ude00", "id": 2, "words": ["c"], "spans": [{"begin": 0, "end": 2}], "n": 1.5},
         {"text": "", "id": "x", "words": [], "spans": [], "n": "s", "deep": [True, "s"], "other": 2**60},
     ]
+    txt = b"one line\nanother\r\n\n\xc3\xa9\xe2\x80\xa8x\nlast"
     jsonl = "".join(json.dumps(row) + "\n" for row in rows).encode()
     csv = b'text,id,label,"a ""b"""\none text,1,pos,x\n"two,\nlines",2,neg,y\n\xc3\xa9,3,pos,z\n'
+    tsv = csv.replace(b",", b"\t")
     conll = b"-DOCSTART- -X- O O\n\nEU NNP B-NP B-ORG\nrejects VBZ B-VP O\n\nGerman JJ B-NP B-MISC\ncall NN I-NP O\n"
     conllu = (
         "# sent_id = s1\n# text = I haven't.\n"
@@ -159,7 +163,17 @@ def seeds() -> dict[str, list[tuple[bytes, Options]]]:
         _parquet(table, compression="snappy", write_statistics=False, store_schema=False),
     ]
     return {
-        "txt": [(b"one line\nanother\r\n\n\xc3\xa9\xe2\x80\xa8x\nlast", {})],
+        "txt": [
+            (txt, {}),
+            (txt, {"records": "paragraph"}),
+            (txt, {"records": "file"}),
+            (txt.decode().encode("utf-16"), {}),
+            (txt.decode().encode("utf-16-be"), {"encoding": "utf-16-be"}),
+            (txt.decode().encode("gb18030"), {"encoding": "gb18030"}),
+        ],
+        "txt.bz2": [(bz2.compress(txt * 20), {})],
+        "txt.xz": [(lzma.compress(txt * 20), {})],
+        "txt.zst": [(pa.Codec("zstd").compress(txt * 20, asbytes=True), {})],
         "txt.gz": [(gzip.compress(b"one line\nanother\n" * 20, mtime=0), {})],
         "jsonl": [
             (jsonl, plain),
@@ -168,8 +182,13 @@ def seeds() -> dict[str, list[tuple[bytes, Options]]]:
             (jsonl, {"pair_column": "text", "id_column": "id"}),
         ],
         "jsonl.gz": [(gzip.compress(jsonl, mtime=0), plain)],
-        "csv": [(csv, plain), (csv, {"pair_column": "label", "id_column": "id"})],
-        "tsv": [(csv.replace(b",", b"\t"), plain)],
+        "csv": [
+            (csv, plain),
+            (csv, {"pair_column": "label", "id_column": "id"}),
+            (csv.replace(b",", b";"), plain),
+            (csv, {"header": False, "text_column": "col0"}),
+        ],
+        "tsv": [(tsv, plain), (tsv, {"quoting": "minimal"}), (tsv.replace(b"two\t\n", b"two "), {"quoting": "none"})],
         "conll": [(conll, plain), (conll.replace(b" ", b"\t"), {"words_column": "col0"})],
         "conllu": [(conllu, plain), (conllu, {"text_column": "text", "columns": ["head", "upos", "feats"]})],
         "parquet": [(content, options) for content in files for options in parquet_options],
@@ -211,7 +230,7 @@ def cases(format_: str, count: int, seed: int) -> Iterator[tuple[bytes, Options]
     for number in range(count):
         content, options = sound[number % len(sound)]
         # Where bytes have numbers, nearly every shift of them ends at the first look.
-        in_place = format_ in ("parquet", "txt.gz", "jsonl.gz") and rng.random() < 0.8
+        in_place = format_.endswith(("parquet", ".gz", ".bz2", ".xz", ".zst")) and rng.random() < 0.8
         yield mutated(content, rng, in_place=in_place), options | {"on_error": rng.choice(("raise", "skip"))}
 
 

@@ -9,7 +9,7 @@ from layertap.data import open_reader
 from layertap.records import Record
 
 
-def records(path: Path, **options: Any) -> list[Record]:
+def records(path: Path | str, **options: Any) -> list[Record]:
     """Open a file with these options and read all records."""
     with open_reader(path, **options) as reader:
         return list(reader)

@@ -110,5 +110,5 @@ def test_broken_gzip_is_told_before_any_record(tmp_path: Path) -> None:
     for name in ("a.csv.gz", "a.jsonl.gz", "a.conll.gz", "a.conllu.gz", "a.tsv.gz"):
         path = tmp_path / name
         path.write_bytes(b"no gzip at all")
-        with pytest.raises(InputError, match="its first rows cannot be read: Not a gzipped file"):
+        with pytest.raises(InputError, match=r"the name ends in \.gz, but this is not a file that gzip made"):
             open_reader(path)

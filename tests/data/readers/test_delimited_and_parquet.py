@@ -37,7 +37,7 @@ def test_what_the_csv_module_writes_is_read(
     writer.writerows(rows)
     path = tmp_path_factory.getbasetemp() / ("a.csv" if delimiter == "," else "a.tsv")
     path.write_bytes(b"\xef\xbb\xbf" + written.getvalue().encode())
-    assert records(path) == [
+    assert records(path, quoting="minimal") == [
         Record(row=i, text=text, id=found_id, columns={"label": label})
         for i, (label, text, found_id) in enumerate(rows)
     ]
@@ -55,10 +55,10 @@ def test_csv_types_are_strings_in_the_order_of_the_output(tmp_path: Path) -> Non
     ("line", "reason"),
     [
         (b"1,a,more", "line 3: 3 fields under a header of 2"),
-        (b"1", "line 3: 1 fields under a header of 2"),
+        (b"1", "line 3: 1 field under a header of 2"),
         (b'1,"a"b', "line 3: broken quoting: "),
         (b'"\n1,"a"b', r"line 3: broken quoting: .*in lines 3 to 4, taken as one row"),
-        (b'1,"one\n\xff\ntwo"', r"line 3: not UTF-8: byte 0xff at byte 1 of the line \(line 4\)"),
+        (b'1,"one\n\xff\ntwo"', r"line 4: not UTF-8: byte 0xff at byte 1 of the line"),
         (b'1,"a\0"', "line 3: a NUL at byte 5"),
     ],
 )
@@ -93,7 +93,7 @@ def test_headers_that_cannot_be_used(tmp_path: Path, data: bytes, message: str) 
 def test_csv_columns_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"no column 'text' .*; its first line names the columns 'sentence', 'label'$"):
         open_reader(write(tmp_path / "a.csv", b"sentence,label\na,1\n"))
-    with pytest.raises(UsageError, match=r"columns '0', .* '19' and 5 more$"):
+    with pytest.raises(UsageError, match=r"columns '0', .* '19' and 5 more; .*--no-header"):
         open_reader(write(tmp_path / "a.csv", ",".join(map(str, range(25))).encode()))
     with pytest.raises(UsageError, match=r"only one with strings is 'sentence'"):
         open_reader(write(tmp_path / "a.csv", b"sentence\na\n"))
@@ -236,7 +236,7 @@ def test_files_that_are_no_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"")))
     with pytest.raises(OptionError, match="cannot be read from standard input"):
         open_reader("-", format="parquet")
-    with pytest.raises(InputError, match="not read through gzip"):
+    with pytest.raises(InputError, match="not read compressed"):
         open_reader(write(tmp_path / "a.parquet.gz", b""))
 
 

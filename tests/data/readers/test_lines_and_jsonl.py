@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layertap.data import RowError, open_reader
+from layertap.data import open_reader
 from layertap.errors import InputError, OptionError, UsageError
 from layertap.records import Record
 from tests.data.readers.reading import records
@@ -86,7 +86,7 @@ def test_standard_input_is_txt_unless_said_otherwise(monkeypatch: pytest.MonkeyP
     ("name", "data", "message"),
     [
         ("a.txt", b"one\ntw\xffo\n", r"a\.txt: line 2: not UTF-8: byte 0xff at byte 3 of the line"),
-        ("a.txt", "one\n".encode("utf-16"), "line 1: .* UTF-16.*iconv"),
+        ("a.txt", b"one\nt\xe9o\n", r"line 2: not UTF-8: .*--encoding, for example latin-1"),
         ("a.txt", b"one\ntw\0o\n", "line 2: a NUL at byte 3"),
         ("a.jsonl", b'{"text": "a"}\n{"text": \n', "line 2: broken JSON: .* at character 10"),
         ("a.jsonl", b'{"text": "a"}\n\n["b"]\n', "line 3: a list, not an object"),
@@ -105,8 +105,6 @@ def test_a_bad_row_stops_or_is_skipped_and_listed(tmp_path: Path, name: str, dat
         texts(path)
     more = path.read_bytes().rstrip(b"\n") + (b"\nlast" if name == "a.txt" else b'\n{"text": "last"}')
     write(tmp_path / name, more)
-    if b"\xff\xfe" in data:
-        return  # UTF-16 has its line ends elsewhere
     with open_reader(path, on_error="skip") as reader:
         found = list(reader)
         assert [(record.row, record.text) for record in found] == [(0, found[0].text), (2, "last")]
@@ -120,11 +118,7 @@ def test_skipping_bears_max_errors_and_no_more(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"a\n\xff\nb\n\xff\nc\n")
     with open_reader(path, on_error="skip", max_errors=2) as reader:
         assert [(record.row, record.text) for record in reader] == [(0, "a"), (2, "b"), (4, "c")]
-        reason = "not UTF-8: byte 0xff at byte 1 of the line"
-        assert reader.errors == [
-            RowError(row=1, where="line 2", reason=reason),
-            RowError(row=3, where="line 4", reason=reason),
-        ]
+        assert [(error.row, error.where) for error in reader.errors] == [(1, "line 2"), (3, "line 4")]
     with pytest.raises(InputError, match=r"more rows than the 1 allowed .* line 4: not UTF-8"):
         texts(path, on_error="skip", max_errors=1)
 

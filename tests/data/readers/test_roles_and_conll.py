@@ -242,11 +242,11 @@ def test_conll_columns_by_number_or_by_names_of_the_users(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"b", r"line 4: 1 columns, and the file's first line has 2 \(line 5\)"),
-        (b"b\tO\tX", r"line 4: 3 columns, and the file's first line has 2 \(line 5\)"),
-        (b"\tO", r"line 4: the word is empty \(line 5\)"),
-        (b"\xff\tO", r"line 4: not UTF-8: byte 0xff at byte 1 of the line \(line 5\)"),
-        (b"b\0\tO", r"line 4: a NUL at byte 2 of the line; is this a text file\? \(line 5\)"),
+        (b"b", r"line 5: 1 columns, and the file's first line has 2"),
+        (b"b\tO\tX", r"line 5: 3 columns, and the file's first line has 2"),
+        (b"\tO", r"line 5: the word is empty"),
+        (b"\xff\tO", r"line 5: not UTF-8: byte 0xff at byte 1 of the line"),
+        (b"b\0\tO", r"line 5: a NUL at byte 2 of the line; if this is UTF-16"),
     ],
 )
 def test_conll_lines_that_are_bad(tmp_path: Path, line: bytes, reason: str) -> None:
@@ -255,7 +255,7 @@ def test_conll_lines_that_are_bad(tmp_path: Path, line: bytes, reason: str) -> N
         records(path)
     with open_reader(path, on_error="skip") as reader:
         assert [(r.row, r.text) for r in reader] == [(0, "x"), (2, "last")]
-        assert [(error.row, error.where) for error in reader.errors] == [(1, "line 4")]
+        assert [(error.row, error.where) for error in reader.errors] == [(1, "line 5")]
 
 
 def test_conll_whose_first_sentence_cannot_be_read(tmp_path: Path) -> None:
@@ -379,21 +379,21 @@ def test_conllu_words_as_spans_of_the_raw_text(tmp_path: Path) -> None:
     (record,) = records(write(tmp_path / "b.conllu", gonna), text_column="text", on_error="skip")
     assert [record.text[b:e] for b, e in record.spans or ()] == ["Vamos", "nos", ",", "ya", "."]
     for old, new, reason in (
-        ("# text = V", "# txt = V", "there is no comment '# text = ...'"),
+        ("# text = V", "# txt = V", "line 1: there is no comment '# text = ...'"),
         ("monos, ya", "monos; ya", r"word 3, ',', is not in '# text' at character 7"),
         ("1-2\t", "1-7\t", "the multiword token 1-7 is of more words than there are"),
-        ("3\t,\t", "3\t\t", r"the form is empty \(line 9\)"),
+        ("3\t,\t", "3\t\t", "line 9: the form is empty"),
     ):
-        with pytest.raises(InputError, match=f"line 1: {reason}"):
+        with pytest.raises(InputError, match=reason):
             records(write(tmp_path / "c.conllu", CONLLU.replace(old, new)), text_column="text")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("2\tnos\tnosotros", "2 nos nosotros", r"line 1: 8 columns separated by tabs, and CoNLL-U has 10 \(line 7\)"),
-        ("3\t,", "4\t,", r"line 1: the id is '4', and the next word is 3 \(line 9\)"),
-        ("2.1\t", "x\t", r"line 1: the id is 'x', and the next word is 3 \(line 8\)"),
+        ("2\tnos\tnosotros", "2 nos nosotros", r"line 7: 8 columns separated by tabs, and CoNLL-U has 10"),
+        ("3\t,", "4\t,", r"line 9: the id is '4', and the next word is 3"),
+        ("2.1\t", "x\t", r"line 8: the id is 'x', and the next word is 3"),
         ("1\tobj", "9\tobj", r"line 1: the head of word 2 is '9', not the number of a word or 0"),
     ],
 )

@@ -3,81 +3,20 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from layertap.data.readers.compression import COMPRESSION_ERRORS
+from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.source import FileState, Source, check_same
 from layertap.errors import InputError, OptionError
 from layertap.records import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-OnError = Literal["raise", "skip"]
-
-MAX_RECORD_BYTES = 64 << 20
-"""Default of `ReadOptions.max_record_bytes`: far above any text, and a bound on what damage can make a reader hold."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOptions:
-    """Options for reading: which columns play a role, and what to do with rows that cannot be read.
-
-    Attributes:
-        text_column: name of the column with the texts; None stands for `text`.
-        words_column: name of the column with lists of words, which are the text then; None if words are not given.
-        pair_column: name of the column with second texts; None if there are none.
-        spans_column: name of the column with character ranges of the text; None if there are none.
-        id_column: name of the column with the ids; None stands for `id` if the input has one.
-        columns: names of other columns to carry along; None stands for all but the texts.
-        on_error: `raise` stops at the first bad row, `skip` lists it and goes on.
-        max_errors: number of bad rows that `skip` tolerates; None tolerates any number.
-        max_record_bytes: size of the longest record that is read, in bytes of the uncompressed input.
-    """
-
-    text_column: str | None = None
-    words_column: str | None = None
-    pair_column: str | None = None
-    spans_column: str | None = None
-    id_column: str | None = None
-    columns: tuple[str, ...] | None = None
-    on_error: OnError = "raise"
-    max_errors: int | None = None
-    max_record_bytes: int = MAX_RECORD_BYTES
-
-    def __post_init__(self) -> None:
-        if self.on_error not in ("raise", "skip"):
-            raise OptionError(f"on_error is {self.on_error!r}; it can be 'raise' or 'skip'")
-        if self.text_column is not None and self.words_column is not None:
-            raise OptionError(
-                f"text column {self.text_column!r} and words column {self.words_column!r} are both named, and the text "
-                "of given words is them with a space between; name one of the two"
-            )
-        if self.pair_column is not None and self.words_column is not None:
-            raise OptionError(
-                f"words column {self.words_column!r} and pair column {self.pair_column!r} are both named, and pairs "
-                "are of texts, not of given words; name one of the two"
-            )
-        if self.max_errors is not None and self.on_error == "raise":
-            raise OptionError("max_errors is given and on_error is 'raise'; it goes with on_error 'skip'")
-        if self.max_errors is not None and self.max_errors < 0:
-            raise OptionError(f"max_errors is {self.max_errors}; it can be 0 or more")
-        limit = self.max_record_bytes
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise OptionError(f"max_record_bytes is {limit!r}; it can be a whole number of at least 1")
-        twice = repeated(self.columns or ())
-        if twice:
-            raise OptionError(f"columns name {', '.join(map(repr, twice))} twice; name each once")
-
-
-def repeated(names: Iterable[str]) -> list[str]:
-    """Return the names that occur more than once, sorted."""
-    return sorted(name for name, count in Counter(names).items() if count > 1)
 
 
 def too_long(what: str, limit: int) -> str:
@@ -116,11 +55,19 @@ def refuse_roles(options: ReadOptions, roles: Mapping[str, Any], *, file: str, w
 
 
 class BadRowError(Exception):
-    """A row that cannot be read; `Reader` turns it into an InputError or a RowError."""
+    """A row that cannot be read; `Reader` turns it into an InputError or a RowError.
+
+    Attributes:
+        number: number of the line that is to blame, counted from 1; None stands for that of the row.
+    """
+
+    def __init__(self, reason: str, *, number: int | None = None) -> None:
+        super().__init__(reason)
+        self.number = number
 
 
-READING_ERRORS = (OSError, EOFError, zlib.error)
-"""Errors of the system and of gzip while bytes are read."""
+READING_ERRORS = COMPRESSION_ERRORS
+"""Errors of the system and of damaged compressed files while bytes are read."""
 
 
 def in_words(error: Exception) -> str:
@@ -138,7 +85,7 @@ class Reader(ABC):
     """
 
     #: what `where` counts in messages
-    unit: ClassVar[str] = "line"
+    unit = "line"
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         self.errors: list[RowError] = []
@@ -146,6 +93,8 @@ class Reader(ABC):
         self._options = options
         self._range: range | None = None
         self._number = 0
+        self._rows_seen = 0
+        self._ended = False
         self._records = self._read()
         self._lock = threading.Lock()
 
@@ -168,6 +117,16 @@ class Reader(ABC):
     def can_be_reread(self) -> bool:
         """Whether `again` can open the input a second time: true of regular files, not of pipes and devices."""
         return self._source.can_be_reread
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on how the input was taken, and on what is unusual in it; complete when all records are read."""
+        empty = self._range is None and self._ended and not self._rows_seen
+        size = " (0 bytes)" if self.bytes_total == 0 else ""
+        return (
+            *(f"{self.name}: {note}" for note in (*self._source.notes, *self._remarks())),
+            *([f"{self.name} is empty{size}: there is no record in it"] if empty else []),
+        )
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -199,7 +158,7 @@ class Reader(ABC):
         """
         if self._source.path is None or not self.can_be_reread:
             raise InputError(f"{self.name}: a pipe can be read once only; write it to a file first, and name that")
-        source = Source(self._source.path)
+        source = Source(self._source.path, encoding=self._options.encoding)
         try:
             check_same(self.name, self.state, source.state)
             reader = type(self)(source, self._options)
@@ -251,6 +210,10 @@ class Reader(ABC):
     def _parse(self, row: int, raw: Any) -> Record:
         """Make the record of a row; raises BadRowError."""
 
+    def _remarks(self) -> Iterator[str]:
+        """Yield remarks on the rows that have been read."""
+        yield from ()
+
     def _rows_from(self, first: int) -> tuple[int, Iterator[tuple[int, Any]]]:  # noqa: ARG002 - for formats that can
         """Return rows, and the 0-based number of the first of them: at most `first`.
 
@@ -264,6 +227,7 @@ class Reader(ABC):
         try:
             begin, rows = self._rows_from(wanted.start)
             for row, (number, raw) in enumerate(rows, start=begin):
+                self._rows_seen += 1
                 if self._range is not None and row not in wanted:
                     if row >= wanted.stop:
                         break
@@ -273,10 +237,11 @@ class Reader(ABC):
                         raise raw
                     record = self._parse(row, raw)
                 except BadRowError as bad:
-                    self._refuse(row, f"{self.unit} {number}", str(bad))
+                    self._refuse(row, f"{self.unit} {bad.number or number}", str(bad))
                     continue
                 self._number = number
                 yield record
+            self._ended = True
             self._source.check_unchanged()
         except READING_ERRORS as error:
             raise self._fail(f"cannot be read after {self.unit} {number}: {in_words(error)}") from None

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from layertap.data.readers.base import BadRowError, ReadOptions, refuse_roles
+from layertap.data.readers.base import BadRowError, refuse_roles
+from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.sentences import Lines, SentenceReader, at_line, decoded
 from layertap.data.readers.source import Source
 from layertap.errors import UsageError
@@ -55,14 +56,13 @@ class ConllReader(SentenceReader):
         return dict.fromkeys(self._carried, pa.list_(pa.string()))
 
     def _parse(self, row: int, raw: Lines) -> Record:
-        first = raw[0][0]
         rows = []
-        for number, line in decoded(raw, first=first):
+        for number, line in decoded(raw):
             fields = self._fields(line)
             if len(fields) != self._width:
-                raise at_line(f"{len(fields)} columns, and the file's first line has {self._width}", number, first)
+                raise at_line(f"{len(fields)} columns, and the file's first line has {self._width}", number)
             if not fields[self._words]:
-                raise at_line("the word is empty", number, first)
+                raise at_line("the word is empty", number)
             rows.append(fields)
         columns = list(zip(*rows, strict=True))
         carried = {name: list(columns[place]) for name, place in self._carried.items()}
@@ -76,7 +76,7 @@ class ConllReader(SentenceReader):
         """Return whether tabs separate columns, and the number of columns, as the first readable line has them."""
         for lines in self._peek():
             try:
-                _, line = next(decoded(lines, first=0))
+                _, line = next(decoded(lines))
             except BadRowError:
                 continue
             self._by_tabs = "\t" in line

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from layertap.data.readers.base import BadRowError, ReadOptions, refuse_roles
+from layertap.data.readers.base import BadRowError, refuse_roles
+from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.selection import ID_COLUMN, TEXT_COLUMN
 from layertap.data.readers.sentences import Lines, SentenceReader, at_line, decoded
 from layertap.data.readers.source import Source
@@ -72,23 +73,22 @@ class ConlluReader(SentenceReader):
         return {ID_COLUMN: pa.string()} | carried if self._has_ids else carried
 
     def _parse(self, row: int, raw: Lines) -> Record:
-        first = raw[0][0]
         rows: list[list[str]] = []
         tokens: list[list[str]] = []
-        for number, line in decoded([entry for entry in raw if not _is_comment(entry)], first=first):
+        for number, line in decoded([entry for entry in raw if not _is_comment(entry)]):
             fields = line.split("\t")
             if len(fields) != len(FIELDS):
                 reason = f"{len(fields)} columns separated by tabs, and CoNLL-U has {len(FIELDS)}"
-                raise at_line(reason, number, first)
+                raise at_line(reason, number)
             if not fields[PLACES["form"]]:
-                raise at_line("the form is empty", number, first)
+                raise at_line("the form is empty", number)
             if fields[0] == str(len(rows) + 1):
                 rows.append(fields)
                 tokens.append(fields)
             elif "-" in fields[0] and OTHER_LINE.fullmatch(fields[0]):
                 tokens.append(fields)
             elif OTHER_LINE.fullmatch(fields[0]) is None:
-                raise at_line(f"the id is {fields[0]!r}, and the next word is {len(rows) + 1}", number, first)
+                raise at_line(f"the id is {fields[0]!r}, and the next word is {len(rows) + 1}", number)
         if not rows:
             raise BadRowError("there is no word: no line's id is a whole number")
         comments = _comments(raw)
@@ -178,7 +178,7 @@ def _parts(form: str, words: list[str], begin: int) -> list[tuple[int, int]]:
 def _comments(lines: Lines) -> dict[str, str]:
     """Return the comments `sent_id` and `text` of a sentence, as far as it has them."""
     comments: dict[str, str] = {}
-    for _, line in decoded([entry for entry in lines if _is_comment(entry)], first=lines[0][0]):
+    for _, line in decoded([entry for entry in lines if _is_comment(entry)]):
         comment = COMMENT.match(line)
         if comment is not None:
             comments.setdefault(comment[1], comment[2].strip())

@@ -1,15 +1,17 @@
-"""CSV and TSV: a header, then one record per row; quoted fields may hold line breaks."""
+"""CSV and TSV: a header, then one record per row, in the dialect that the file shows."""
 
 from __future__ import annotations
 
-import csv
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, ClassVar
 
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions, refuse_roles, repeated, too_long
-from layertap.data.readers.lines import LINE_END, UTF8_BOM, decode, skipped_line, without_end
+from layertap.data.readers.base import BadRowError, Reader, refuse_roles
+from layertap.data.readers.dialect import HEAD_BYTES, Dialect, dialect_of
+from layertap.data.readers.options import ReadOptions, repeated
 from layertap.data.readers.roles import record_of
+from layertap.data.readers.rows import Row, plain_rows, quoted_rows
 from layertap.data.readers.selection import ID_COLUMN, listed, select
 from layertap.data.readers.source import Source
 from layertap.records import Record
@@ -20,14 +22,22 @@ if TYPE_CHECKING:
 MAX_COLUMNS = 1 << 20
 """Most columns that a header may name."""
 
+LONG_NAME = 40
+"""Characters from which on a name in the first row is more likely a text."""
+
 
 class DelimitedReader(Reader):
-    """Reader of fields split at a delimiter, quoted as in RFC 4180; blank lines are no rows, and fields are strings."""
+    """Reader of fields split at a delimiter; empty lines are no rows, and fields are strings.
+
+    Delimiter, quotation marks and header are as asked for, or as the first part of the file shows them (`Dialect`).
+    Names of columns are taken without white space around them; a column without a name is called after its place
+    (`col0`, `col1`, ...), as all are where there is no header.
+    """
 
     @property
     @abstractmethod
-    def delimiter(self) -> str:
-        """Character that separates two fields."""
+    def expected_delimiter(self) -> str:
+        """Delimiter that the format's name says."""
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
@@ -37,10 +47,10 @@ class DelimitedReader(Reader):
             file=source.name,
             why="fields with text in them, and {role} asked for holds lists; write the input as jsonl or parquet",
         )
-        # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered. Rows have their own.
-        csv.field_size_limit(max(options.max_record_bytes, csv.field_size_limit()))
-        self._lines = _Lines(source, options.max_record_bytes)
-        self._fields = csv.reader(self._lines, delimiter=self.delimiter, strict=True)
+        self._dialect = self._decided()
+        split = quoted_rows if self._dialect.quoting == "minimal" else plain_rows
+        self._rows_left = split(source, self._dialect.delimiter, options.max_record_bytes)
+        self._first: list[Row] = []
         self._header = self._read_header()
         self._place = {name: i for i, name in enumerate(self._header)}
         self._selection = select(
@@ -49,8 +59,17 @@ class DelimitedReader(Reader):
             available=self._header,
             texts=self._header,
             ids=self._header,
-            origin="its first line names the columns",
+            origin="its first line names the columns" if options.header else "without a header its columns are",
+            advice=self._advice(),
         )
+        self._broken_fields = 0
+        self._first_broken = 0
+        self._enclosed_fields = 0
+
+    @property
+    def dialect(self) -> Dialect:
+        """Delimiter, quotation marks and header as the file is read."""
+        return self._dialect
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -61,108 +80,112 @@ class DelimitedReader(Reader):
         names = (*([ID_COLUMN] if chosen.id is not None else []), *chosen.columns)
         return dict.fromkeys(names, pa.string())
 
-    def _rows(self) -> Iterator[tuple[int, list[str] | BadRowError]]:
-        while True:
-            first = self._lines.begin_row()
-            try:
-                fields = next(self._fields, None)
-            except _TooLongError as error:
-                if self._lines.number > first:
-                    # Rows without number may be inside: no skipping over that.
-                    raise self._fail(f"line {first}: a quote opened here is not closed so soon; {error}") from None
-                yield first, BadRowError(str(error))
-                continue
-            except csv.Error as error:
-                if self._lines.ended:
-                    raise self._fail(f"line {first}: a quote opened here is never closed") from None
-                yield first, BadRowError(f"broken quoting: {error}{self._up_to(first)}")
-                continue
-            if fields is None:
-                return
-            if self._lines.bad is not None:
-                bad, self._lines.bad = self._lines.bad, None
-                yield first, bad
-            elif fields:
-                yield first, fields
+    def _rows(self) -> Iterator[Row]:
+        return chain(self._first, self._rows_left)
 
     def _parse(self, row: int, raw: list[str]) -> Record:
         if len(raw) != len(self._header):
-            raise BadRowError(f"{len(raw)} fields under a header of {len(self._header)}")
+            raise BadRowError(self._wrong_width(len(raw)))
         chosen, place = self._selection, self._place
         values = {name: raw[place[name]] for name in chosen.wanted}
+        self._count(row, values)
         return record_of(row, chosen, values, {name: values[name] for name in chosen.columns})
 
+    def _count(self, row: int, values: Mapping[str, str]) -> None:
+        """Count the fields that another dialect would read differently."""
+        if self._dialect.quoting == "minimal":
+            broken = sum("\n" in value and self._dialect.delimiter in value for value in values.values())
+            if broken:
+                self._first_broken = self._first_broken or row + 1
+                self._broken_fields += broken
+        elif self._options.quoting is None:
+            self._enclosed_fields += sum(len(value) > 1 and value[0] == value[-1] == '"' for value in values.values())
+
+    def _remarks(self) -> Iterator[str]:
+        yield from self._dialect.notes
+        if self._broken_fields:
+            fields = (
+                "1 field in quotation marks holds"
+                if self._broken_fields == 1
+                else (f"{self._broken_fields:,} fields in quotation marks hold")
+            )
+            yield (
+                f"{fields} both a line break and {self._dialect.shown_delimiter}, first in record "
+                f"{self._first_broken:,}; if the marks belong to the text, pass --quoting none"
+            )
+        if self._enclosed_fields:
+            fields = (
+                "1 field begins and ends"
+                if self._enclosed_fields == 1
+                else (f"{self._enclosed_fields:,} fields begin and end")
+            )
+            yield f"{fields} with a quotation mark, and keep both; --quoting minimal takes them off"
+
+    def _decided(self) -> Dialect:
+        options = self._options
+        if options.delimiter is not None and options.quoting is not None:
+            return Dialect(delimiter=options.delimiter, quoting=options.quoting, header=options.header)
+        head = self._source.head(HEAD_BYTES)
+        if b"\n" not in head and head.count(b"\r") > 1:
+            raise self._fail("its lines end with carriage returns alone; convert it first: tr '\\r' '\\n' < FILE > NEW")
+        return dialect_of(head, options, expected=self.expected_delimiter, file=self._source.name)
+
     def _read_header(self) -> list[str]:
-        for number, fields in self._rows():
+        for number, fields in self._rows_left:
             if isinstance(fields, BadRowError):
-                raise self._fail(f"line {number}, the header: {fields}")
+                if not self._dialect.header and self._options.on_error == "skip":
+                    self._first.append((number, fields))
+                    continue
+                header = ", the header" if self._dialect.header else ""
+                raise self._fail(f"line {number}{header}: {fields}")
             if len(fields) > MAX_COLUMNS:
                 raise self._fail(f"line {number}: the header has {len(fields):,} columns; at most {MAX_COLUMNS:,} work")
-            twice = repeated(fields)
+            if not self._dialect.header:
+                self._first.append((number, fields))
+                return [f"col{place}" for place in range(len(fields))]
+            names = [name.strip() or f"col{place}" for place, name in enumerate(fields)]
+            twice = repeated(names)
             if twice:
-                raise self._fail(f"line {number}: the header names {listed(twice)} twice; does it name the columns?")
-            return fields
+                raise self._fail(
+                    f"line {number}: the header names {listed(twice)} twice; rename one, or pass --no-header if the "
+                    "first line is a row like the others"
+                )
+            return names
+        if not self._dialect.header:
+            raise self._fail("the file is empty")
         raise self._fail("the file is empty; its first line must name the columns")
 
-    def _up_to(self, first: int) -> str:
-        last = self._lines.number
-        return f" (in lines {first} to {last}, taken as one row)" if last > first else ""
+    def _advice(self) -> str:
+        """Return what else to say where a column is not there."""
+        if not self._dialect.header or not any(map(_is_no_name, self._header)):
+            return ""
+        return "; if that line is a row like the others, pass --no-header, and name the columns col0, col1, ..."
+
+    def _wrong_width(self, width: int) -> str:
+        fields = "1 field" if width == 1 else f"{width} fields"
+        under = "under a header of" if self._dialect.header else "and in the first row"
+        mark = self._dialect.shown_delimiter
+        if width < len(self._header):
+            why = f"split at {mark}"
+        else:
+            why = f"{mark} within a field " + (
+                "need quotation marks" if self._dialect.quoting == "minimal" else "cannot be told from others"
+            )
+        return f"{fields} {under} {len(self._header)} ({why})"
 
 
 class CsvReader(DelimitedReader):
-    """Reader of fields split at commas."""
+    """Reader of fields that commas separate, unless the file shows something else."""
 
-    delimiter: ClassVar[str] = ","
+    expected_delimiter: ClassVar[str] = ","
 
 
 class TsvReader(DelimitedReader):
-    """Reader of fields split at tabs."""
+    """Reader of fields that tabs separate, unless the file shows something else."""
 
-    delimiter: ClassVar[str] = "\t"
-
-
-class _TooLongError(Exception):
-    """A row of more bytes than the limit; the csv module begins a new row after it."""
+    expected_delimiter: ClassVar[str] = "\t"
 
 
-class _Lines:
-    """Decoded lines with their ends, for the csv module.
-
-    A line that does not decode is passed on all the same, so that rows stay whole; `bad` says why. (An
-    exception instead would end the row in the middle of its quotes.)
-    """
-
-    def __init__(self, source: Source, limit: int) -> None:
-        self._source = source
-        self._limit = limit
-        self._left = limit
-        self.number = 0
-        self.ended = False
-        self.bad: BadRowError | None = None
-
-    def begin_row(self) -> int:
-        """Return the number of the next line, with which a row begins that may have as many bytes as the limit."""
-        self._left = self._limit
-        return self.number + 1
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._source.stream.readline(self._limit + len(LINE_END))
-        if not line:
-            self.ended = True
-            raise StopIteration
-        self.number += 1
-        self._left -= len(without_end(line))
-        if self._left < 0:
-            if not line.endswith(b"\n"):
-                skipped_line(self._source, line, self.number, self._limit)
-            raise _TooLongError(too_long("the row", self._limit))
-        if self.number == 1:
-            line = line.removeprefix(UTF8_BOM)
-        try:
-            return decode(line)
-        except BadRowError as bad:
-            self.bad = self.bad or BadRowError(f"{bad} (line {self.number})")
-            return line.decode("utf-8", "replace")
+def _is_no_name(name: str) -> bool:
+    """Return whether a name in the first row looks like a value."""
+    return len(name) > LONG_NAME or name.replace(".", "", 1).replace("-", "", 1).isdigit() or len(name.split()) > 4

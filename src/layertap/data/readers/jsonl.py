@@ -9,8 +9,9 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from layertap.data.json_types import arrow_type, kind_of, merge
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions
+from layertap.data.readers.base import BadRowError, Reader
 from layertap.data.readers.lines import decode, numbered_lines
+from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.roles import record_of
 from layertap.data.readers.selection import ID_COLUMN, Selection, asked_selection, is_id, named, select
 from layertap.data.readers.source import Source

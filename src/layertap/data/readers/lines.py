@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from layertap.data.readers.base import BadRowError, too_long
+from layertap.data.readers.encoding import EXAMPLES, UNDECODABLE
 from layertap.data.readers.source import Source
 from layertap.errors import InputError
 
-UTF8_BOM = b"\xef\xbb\xbf"
-GZIP = b"\x1f\x8b"
-UTF16_BOMS = (b"\xff\xfe", b"\xfe\xff")
 LINE_END = b"\r\n"
 SKIPPED_AT_ONCE = 1 << 20
 
 
 def numbered_lines(source: Source, limit: int) -> Iterator[tuple[int, bytes | BadRowError]]:
-    """Yield lines with their numbers, counted from 1, without their ends and without a byte order mark.
+    """Yield lines with their numbers, counted from 1, without their ends.
 
     A last line without an end counts. U+2028 and its like end nothing: they are part of the text.
 
@@ -32,7 +30,7 @@ def numbered_lines(source: Source, limit: int) -> Iterator[tuple[int, bytes | Ba
     number = 0
     while line := stream.readline(limit + len(LINE_END)):
         number += 1
-        text = without_end(line.removeprefix(UTF8_BOM) if number == 1 else line)
+        text = without_end(line)
         if len(text) <= limit:
             yield number, text
             continue
@@ -74,16 +72,20 @@ def decode(line: bytes) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRowError(not_utf8(line, error.start)) from None
+        raise BadRowError(_undecodable(line, error.start)) from None
     if "\0" in text:
-        raise BadRowError(f"a NUL at byte {line.index(0) + 1} of the line; is this a text file?")
+        raise BadRowError(
+            f"a NUL at byte {line.index(0) + 1} of the line; if this is UTF-16, name the encoding "
+            "(--encoding utf-16), else it is no text file"
+        )
     return text
 
 
-def not_utf8(line: bytes, position: int) -> str:
+def _undecodable(line: bytes, position: int) -> str:
     """Return the reason for refusing a line that does not decode at a 0-based position."""
-    if line.startswith(UTF16_BOMS):
-        return "not UTF-8 but UTF-16, it seems; convert it with: iconv -f UTF-16 -t UTF-8"
-    if line.startswith(GZIP):
-        return "not UTF-8 but gzip, it seems; unpack it (gzip -dc), or name a file that ends in .gz"
-    return f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the line"
+    if line.startswith(UNDECODABLE, position):
+        return f"bytes that are not in the encoding, at byte {position + 1} of the line as UTF-8; name another"
+    return (
+        f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the line; name the encoding "
+        f"(--encoding, for example {EXAMPLES})"
+    )

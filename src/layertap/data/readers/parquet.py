@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from layertap.data.arrow_row import ArrowRow
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions, repeated, too_long
+from layertap.data.readers.base import BadRowError, Reader, too_long
+from layertap.data.readers.options import ReadOptions, repeated
 from layertap.data.readers.roles import record_of
 from layertap.data.readers.selection import ID_COLUMN, listed, select
 from layertap.data.readers.source import FileState, Source, check_same
@@ -32,7 +33,7 @@ RawRow: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
 class ParquetReader(Reader):
     """Reader of texts from a string column; other columns stay Arrow values (`ArrowRow`), so that nothing is lost."""
 
-    unit: ClassVar[str] = "row"
+    unit = "row"
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         import pyarrow as pa

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from layertap.data.readers.base import BadRowError, ReadOptions
+from layertap.data.readers.base import BadRowError
+from layertap.data.readers.options import ReadOptions
 from layertap.errors import UsageError
 
 TEXT_COLUMN = "text"
@@ -67,6 +68,7 @@ def select(
     texts: Sequence[str],
     ids: Collection[str],
     origin: str = "its columns are",
+    advice: str = "",
 ) -> Selection:
     """Give the columns of an input their roles.
 
@@ -77,6 +79,7 @@ def select(
         texts: names of those that hold strings, for the advice when the text column is missing.
         ids: names of those that can be ids. A column `id` of another kind is carried as it is.
         origin: how a message introduces the columns.
+        advice: what else a message says where a column is not there.
 
     Raises:
         UsageError: a column that is not there or cannot play its role; the message lists those that are there.
@@ -85,13 +88,13 @@ def select(
     there = frozenset(available)
     asked = asked_selection(options)
     if asked.text is not None and asked.text not in there:
-        advice = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
+        only = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
         how = "" if options.text_column else " and no text column is named"
-        raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {those}{advice}")
+        raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {those}{only}{advice}")
     roles = (options.words_column, options.pair_column, options.spans_column, options.id_column)
     missing = [name for name in (*(options.columns or ()), *roles) if name is not None and name not in there]
     if missing:
-        raise UsageError(f"{file}: there is no column {listed(missing)}; {those}")
+        raise UsageError(f"{file}: there is no column {listed(missing)}; {those}{advice}")
     if options.id_column is not None and options.id_column not in ids:
         raise UsageError(f"{file}: column {options.id_column!r} cannot be the id: ids are strings or whole numbers")
     id_column = options.id_column or (ID_COLUMN if ID_COLUMN in ids and asked.text != ID_COLUMN else None)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import ClassVar, TypeAlias
 
-from layertap.data.readers.base import BadRowError, Reader, ReadOptions, too_long
+from layertap.data.readers.base import BadRowError, Reader, too_long
 from layertap.data.readers.lines import decode, numbered_lines
+from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.source import Source
 
 Lines: TypeAlias = list[tuple[int, bytes]]
@@ -20,7 +21,7 @@ BLANK = b" \t"
 
 
 class SentenceReader(Reader):
-    """Reader of one record per sentence; messages name a bad sentence's first line and the line that is bad."""
+    """Reader of one record per sentence; messages name the line that is bad."""
 
     #: what comments begin with
     comment: ClassVar[bytes | None] = None
@@ -53,7 +54,7 @@ class SentenceReader(Reader):
             if isinstance(line, BadRowError) or not self._parts_sentences(line):
                 first = first or number
                 if isinstance(line, BadRowError):
-                    bad = bad or at_line(line, number, first)
+                    bad = bad or at_line(line, number)
                 else:
                     has_words = has_words or self.comment is None or not line.startswith(self.comment)
                     size += len(line)
@@ -77,15 +78,15 @@ class SentenceReader(Reader):
         return not line.strip(BLANK) or line.split(None, 1)[:1] == [self.document_mark]
 
 
-def decoded(lines: Lines, *, first: int) -> Iterator[tuple[int, str]]:
-    """Yield lines as text; a BadRowError names the line if it is not the `first`."""
+def decoded(lines: Lines) -> Iterator[tuple[int, str]]:
+    """Yield lines as text, with their numbers; a BadRowError names the line."""
     for number, line in lines:
         try:
             yield number, decode(line)
         except BadRowError as bad:
-            raise at_line(bad, number, first) from None
+            raise at_line(bad, number) from None
 
 
-def at_line(reason: object, number: int, first: int) -> BadRowError:
-    """Add the line to a reason, unless it is the sentence's first, which every message names."""
-    return BadRowError(str(reason) if number == first else f"{reason} (line {number})")
+def at_line(reason: object, number: int) -> BadRowError:
+    """Return the refusal of a sentence because of one of its lines."""
+    return BadRowError(str(reason), number=number)

@@ -1,8 +1,7 @@
-"""An input opened for reading: a file, plain or gzipped, a pipe, or standard input."""
+"""An input opened for reading: a file, a pipe or standard input, plain or compressed, in any encoding."""
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import stat
@@ -11,10 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from layertap.data.readers.compression import BUFFER_BYTES, compression_named, compression_of, uncompressed
+from layertap.data.readers.encoding import BOMS, UTF8, Transcoded, same_family
+from layertap.data.readers.signatures import check_is_no_tar, check_is_text, may_be_other
 from layertap.errors import InputError, printable
 
 STANDARD_INPUT = "-"
-BUFFER_BYTES = 1 << 20
+
+SNIFFED_BYTES = 16
+"""First bytes that are looked at to recognise compressions, byte order marks and files that are no text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,18 +66,23 @@ def name_of(where: str | os.PathLike[str]) -> str:
 class Source:
     """Input that is open for reading.
 
+    Args:
+        where: a file, or `-` for standard input.
+        encoding: name of its encoding, or None for UTF-8; a byte order mark overrides it.
+
     Attributes:
         name: name of the input for messages.
         path: the file, or None for standard input.
-        stream: its bytes, uncompressed.
         state: identity, size and time of a regular file when it was opened; None if the input cannot be opened a
             second time (standard input, a pipe, a device).
+        notes: remarks on how the input is read, in whole sentences.
     """
 
-    def __init__(self, where: str | os.PathLike[str]) -> None:
+    def __init__(self, where: str | os.PathLike[str], *, encoding: str | None = None) -> None:
         self.path = None if os.fspath(where) == STANDARD_INPUT else Path(where)
         self.name = name_of(where)
         self.state: FileState | None = None
+        self.notes: list[str] = []
         if self.path is None:
             if sys.stdin is None:
                 raise InputError("standard input is closed; name a file, or redirect one")
@@ -83,9 +92,58 @@ class Source:
             self.state = FileState.of(raw.fileno())
         self._raw = raw
         self._counter = _Counter(raw)
-        counted = io.BufferedReader(self._counter, BUFFER_BYTES)
-        gzipped = self.path is not None and self.path.suffix.lower() == ".gz"
-        self.stream: BinaryIO = cast(BinaryIO, gzip.GzipFile(fileobj=counted)) if gzipped else counted
+        self._encoding = encoding
+        self._stream: BinaryIO | None = None
+
+    @property
+    def stream(self) -> BinaryIO:
+        """Bytes of the text: uncompressed, in UTF-8, without a byte order mark.
+
+        Raises:
+            InputError: the first bytes are those of a file that is no text.
+        """
+        if self._stream is None:
+            self._stream = self._opened()
+        return self._stream
+
+    def head(self, size: int) -> bytes:
+        """Return the first `size` bytes of the stream (all of a shorter one), which are read again afterwards.
+
+        It has to be called before anything is read from the stream.
+        """
+        stream = self.stream
+        begin = stream.read(size)
+        self._stream = _replayed(begin, stream)
+        return begin
+
+    def _opened(self) -> BinaryIO:
+        if self.path is not None:
+            check_is_no_tar(self.path, name=self.name)
+        counted: Any = io.BufferedReader(self._counter, BUFFER_BYTES)
+        begin = _first_bytes(counted)
+        stream = _replayed(begin, counted)
+        compression = compression_of(begin)
+        expected = None if self.path is None else compression_named(self.path.suffix)
+        if compression is not None:
+            stream = uncompressed(stream, compression)
+            begin = _first_bytes(stream)
+            stream = _replayed(begin, stream)
+        elif expected is not None and begin:
+            raise InputError(
+                f"{self.name}: the name ends in {expected.suffix}, but this is not a file that {expected.name} made; "
+                f"take {expected.suffix} off its name"
+            )
+        check_is_text(begin, name=self.name, path=self.path)
+        mark = next((mark for mark in BOMS if begin.startswith(mark)), b"")
+        encoding = self._encoding or UTF8
+        if mark:
+            stream.read(len(mark))
+            if self._encoding is not None and not same_family(self._encoding, BOMS[mark]):
+                self.notes.append(f"read as {BOMS[mark]}, as its byte order mark says, and not as {self._encoding}")
+            encoding = BOMS[mark]
+        if encoding == UTF8:
+            return stream
+        return cast(BinaryIO, io.BufferedReader(Transcoded(stream, encoding), BUFFER_BYTES))
 
     @property
     def bytes_total(self) -> int | None:
@@ -139,6 +197,46 @@ def check_same(name: str, before: FileState | None, now: FileState | None) -> No
     raise InputError(f"{name} changed while it was read: {what}; run again when nothing writes to it, or on a copy")
 
 
+def _first_bytes(stream: Any) -> bytes:
+    """Read as many first bytes as are needed to tell what a stream is: from a pipe, not more than it may have to offer.
+
+    A text is told from everything else by its first bytes; only one that begins as another kind of file does is read
+    further.
+    """
+    begin = b""
+    while len(begin) < SNIFFED_BYTES and may_be_other(begin):
+        more = stream.read1(SNIFFED_BYTES - len(begin))
+        if not more:
+            break
+        begin += more
+    return begin
+
+
+def _replayed(begin: bytes, rest: Any) -> BinaryIO:
+    """Return a stream of the bytes that have been read, and then of the rest."""
+    return cast(BinaryIO, io.BufferedReader(_Replayed(begin, rest), BUFFER_BYTES)) if begin else rest
+
+
+class _Replayed(io.RawIOBase):
+    """Raw stream of bytes that are held, and then of another stream."""
+
+    def __init__(self, begin: bytes, rest: Any) -> None:
+        self._begin = begin
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if not self._begin:
+            count: int = self._rest.readinto1(buffer)
+            return count
+        count = min(len(buffer), len(self._begin))
+        buffer[:count] = self._begin[:count]
+        self._begin = self._begin[count:]
+        return count
+
+
 class _Counter(io.RawIOBase):
     """Raw stream that counts the bytes that pass through it."""
 
@@ -168,7 +266,10 @@ def open_raw(path: Path) -> io.FileIO:
     except FileNotFoundError:
         raise InputError(f"{name}: no such file") from None
     except IsADirectoryError:
-        raise InputError(f"{name}: this is a directory; name a file in it") from None
+        raise InputError(
+            f"{name}: this is a directory; name a file in it, or let the output be a folder (-o FOLDER/), or join its "
+            f"files: cat {name}/* | layertap extract - ..."
+        ) from None
     except PermissionError:
         raise InputError(f"{name}: permission to read it is denied") from None
     except OSError as error:

@@ -15,6 +15,7 @@ from layertap.backends.torch.backend import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
 from layertap.data.input import Input, check_read_once, read_options
+from layertap.data.readers.options import Quoting, Records
 from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
@@ -79,6 +80,11 @@ def finetune(
     words_column: str | None = None,
     pair_column: str | None = None,
     input_format: str | None = None,
+    delimiter: str | None = None,
+    quoting: Quoting | None = None,
+    header: bool = True,
+    records: Records | None = None,
+    encoding: str | None = None,
     max_record_bytes: int | None = None,
     scheme: str = "auto",
     model: str | os.PathLike[str] | None = None,
@@ -108,7 +114,8 @@ def finetune(
         dev: data by which the best checkpoint is chosen, in the same form; None keeps the last one.
         test: data that the result is measured on at the end, in the same form; None measures nothing.
         label: name of the column of labels, or of lists of labels with one per word.
-        text_column, words_column, pair_column, input_format, max_record_bytes: as in `open_reader`, for all files.
+        text_column, words_column, pair_column, input_format, delimiter, quoting, header, records, encoding,
+            max_record_bytes: as in `open_reader`, for all files.
         scheme: tagging scheme of words: "bio", "io" (learns B- as I-), "tags" (no entities), or "auto".
         model: folder, hub id, or None for all-MiniLM-L6-v2.
         revision, cache_dir, local_files_only, allow_pickle: as in `Extractor.from_pretrained`.
@@ -141,6 +148,11 @@ def finetune(
         words_column=words_column,
         pair_column=pair_column,
         columns=(label,),
+        delimiter=delimiter,
+        quoting=quoting,
+        header=header,
+        records=records,
+        encoding=encoding,
         max_record_bytes=max_record_bytes,
     )
 
