@@ -49,13 +49,14 @@ def lines(path):
 
 
 def test_fit_prints_a_table(fit, data):
-    ended = fit("-f", "v = hidden_states[:].mean", "--test", data / "test.jsonl", "--validation-share", "0.2")
+    ended = fit("-f", "v = hidden_states[:].mean", "--test", data / "test.jsonl", "--validation-share", "0.5")
     table = [line.split() for line in ended.out.splitlines()]
     assert table[0] == ["accuracy", "macro-F1", "MCC"]
     assert [row[0] for row in table[1:3]] == ["validation", "test"]
     assert table[4] == ["test", "precision", "recall", "F1", "count"]
     assert [(row[0], row[-1]) for row in table[5:]] == [("bad", "10"), ("good", "10")]
     assert "mood: one label per text, 2 labels, on hidden_states[:].mean" in ended.err
+    assert f"20 texts of {data / 'test.jsonl'} also occur in {data / 'train.jsonl'}" in ended.err
     assert sorted(path.name for path in data.iterdir()) == ["mood.head", "test.jsonl", "train.jsonl"]
 
 
@@ -145,7 +146,7 @@ def test_heads_with_different_options_are_refused(fit, refused, data):
         (2, ["--label", "moo"], "there is no column 'moo'"),
         (2, ["--class-weight", "good"], "--class-weight 'good': expected balanced alone, or LABEL=NUMBER"),
         (2, ["--class-weight", "fine=2"], "class_weight names 'fine'; expected some of 'bad', 'good'"),
-        (2, ["--validation-share", "0.001"], "is no row"),
+        (2, ["--validation-share", "0.001"], "is none that can be held out"),
         (2, ["-f", "last_hidden_state"], "for labels of texts pool the tokens"),
         (2, ["-f", "last_hidden_state.mean", "-f", "pooler_output"], "2 are given, and a head takes one"),
         (2, ["--memory", "much"], "--memory 'much': expected a size"),

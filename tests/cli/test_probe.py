@@ -156,7 +156,7 @@ def test_many_classes(layertap, model, tmp_path):
         (
             ["--label", "mood", "--folds", "40"],
             1,
-            "class 'down' has 30 examples, and 40-fold cross-validation needs 40",
+            "class 'down' has 30 distinct texts (and 1 more with too few), and 40-fold cross-validation needs 40",
         ),
         (["--label", "mood", "--test", "x.jsonl", "--folds", "3"], 2, "leave one of them out"),
         (["--label", "mood", "--test", "nowhere.jsonl"], 1, "nowhere.jsonl"),
@@ -406,7 +406,7 @@ def test_refusals_of_pairs(refused, model, tmp_path, arguments, message):
         ([1, "inf", 2], "is 'inf'; expected a number"),
         ([1, [2], 2], r"is [2]; expected a number"),
         ([3, 3, 3], "every score is 3; a correlation needs different scores"),
-        ([1, 2], "2 pairs; a correlation needs at least 3"),
+        ([1, 2], "2 distinct pairs; a correlation needs at least 3"),
     ],
 )
 def test_bad_scores_are_refused_before_the_model_is_opened(refused, tmp_path, scores, message):
@@ -423,5 +423,5 @@ def test_pairs_of_the_test_part_that_stand_in_the_data(layertap, refused, model,
     test.write_text(test.read_text() + json.dumps(swapped) + "\n")
     ended = layertap("probe", data, *PAIRS, "--test", test, "-m", model, "-q", "--layers", "1")
     assert "Scored on 10 pairs" in ended.out
-    assert f"note: 1 pairs of {test} also occur in {data} and were left out" in ended.out
+    assert f"note: 1 pair of {test} also occurs in {data} and was left out" in ended.out
     assert "none is left to score" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)

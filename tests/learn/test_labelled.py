@@ -34,9 +34,9 @@ def values(dataset):
         (["1", "2.0"], [1, 2.0], ["1", "2"]),
         (["-0.0", "10.00"], [-0.0, 10.0], ["0", "10"]),
         (["True", "False"], [True, False], ["true", "false"]),
-        (["1.0", "1.1"], ["1.0", "1.1"], ["1.0", "1.1"]),  # versions, not whole numbers
-        (["01", "1.0"], ["01", "1.0"], ["01", "1.0"]),
-        (["True", "maybe"], ["True", "maybe"], ["True", "maybe"]),
+        (["1.0", "2.5"], [1.0, 2.5], ["1", "2.5"]),
+        (["01", "1.0"], ["01", 1], ["01", "1"]),
+        (["True", "maybe"], [True, "maybe"], ["true", "maybe"]),
     ],
 )
 def test_a_label_is_one_in_every_notation(tmp_path, csv, jsonl, labels):
@@ -62,8 +62,8 @@ def test_messages_name_file_line_and_column(tmp_path, in_memory):
 
 
 def test_an_id_is_named_beside_the_line(tmp_path):
-    source = file_of(tmp_path / "x.jsonl", '{"id": "k7", "text": "a", "y": 1.5}\n')
-    with pytest.raises(InputError, match=r"x\.jsonl, line 1 \(id 'k7'\): column 'y' is 1.5; expected a string"):
+    source = file_of(tmp_path / "x.jsonl", '{"id": "k7", "text": "a", "y": {}}\n')
+    with pytest.raises(InputError, match=r"x\.jsonl, line 1 \(id 'k7'\): column 'y' is {}; expected a string"):
         LabelledDataset.read(source, "y", FINDER)
 
 
@@ -144,3 +144,31 @@ def test_classes_are_encoded_as_the_scheme_learns_them():
     assert encoder.marks_entities
     assert [classes.tolist() for classes in encoder.encode(train)] == [[0, 0], [1, 0], [1, 0]]
     assert check_labels(train, []).classes == ("B-x", "I-x", "O")
+
+
+@pytest.mark.parametrize("labels", [[["a", "b"], ["a"]], ["a", ["a", "b"]], ["['a', 'b']", "['a']"], ['["a"]', "[]"]])
+def test_several_labels_per_text_are_refused_in_words_that_say_so(tmp_path, labels):
+    lines = "".join(json.dumps({"text": "one two three", "y": label}) + "\n" for label in labels)
+    source = file_of(tmp_path / "x.jsonl", lines)
+    with pytest.raises(InputError, match=r"Several labels per text are not supported: give each label a column"):
+        LabelledDataset.read(source, "y", FINDER)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_rows_without_a_usable_label_are_skipped_and_listed(tmp_path, in_memory):
+    rows = ["text,y", "a,1", "b,", "c,2,too many", "d,2", "e,1.0"]
+    (tmp_path / "x.csv").write_text("\n".join(rows) + "\n")
+
+    def read(most=None):
+        options = read_options(columns=("y",), on_error="skip", max_errors=most)
+        return LabelledDataset.read(Input(source=tmp_path / "x.csv", options=options), "y", FINDER, in_memory=in_memory)
+
+    dataset = read()
+    assert values(dataset) == ["1", "2", "1"]
+    assert [[record.text for record in dataset.records] for _ in range(2)] == [["a", "d", "e"]] * 2
+    assert len(dataset.text_keys) == 3
+    assert [(error.row, error.where) for error in dataset.skipped] == [(1, "line 3"), (2, "line 4")]
+    assert "column 'y' is empty" in dataset.skipped[0].reason
+    assert len(read(2).skipped) == 2
+    with pytest.raises(InputError, match=r"x\.csv: 2 rows cannot be used, and 1 are allowed \(--max-errors\)"):
+        read(1)

@@ -96,11 +96,24 @@ class RepeatedInput(Iterable[Record]):
 
     def located(self) -> Iterator[tuple[str, Record]]:
         """Yield each record with its place in the file, for example `line 7`."""
-        with self.source.open() as reader:
+        with self.open() as reader:
+            yield from reader.located()
+
+    def open(self) -> Reader:
+        """Open the file for one reading.
+
+        Raises:
+            InputError: the file cannot be opened, or is not as the first reading saw it.
+        """
+        reader = self.source.open()
+        try:
             if self._state is not None:
                 reader.check_same(self._state)
-            self._state = reader.state
-            yield from reader.located()
+        except BaseException:
+            reader.close()
+            raise
+        self._state = reader.state
+        return reader
 
 
 def check_read_once(sources: Iterable[str | os.PathLike[str]]) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from layertap.data.input import Input, RepeatedInput
+from layertap.data.readers.base import Reader, RowError
 from layertap.engine.texts import Lists, Text, as_records
 from layertap.errors import InputError
+from layertap.learn.arrays import Int64Array
 from layertap.learn.labels import Labels, LocatedRecord, TaskKind, labels_of
 from layertap.records import Record
 from layertap.text.units import UnitFinder
+from layertap.words import counted
 
 LABEL = "label"
 """Default name of the column of labels, and the column in which labels from memory are kept."""
@@ -24,19 +31,23 @@ class LabelledDataset:
     Attributes:
         records: the records; each iteration starts from the first one.
         labels: labels of the records.
+        text_keys: digest of the text of each record, and of its second text; equal for equal texts.
         notes: remarks on rows that were left out.
+        skipped: rows that were left out because they, or their labels, cannot be used.
     """
 
     records: Iterable[Record]
     labels: Labels
+    text_keys: tuple[bytes, ...]
     notes: tuple[str, ...] = ()
+    skipped: tuple[RowError, ...] = ()
 
     @classmethod
     def read(cls, source: Input, column: str, finder: UnitFinder, *, in_memory: bool = True) -> LabelledDataset:
         """Read a labelled file.
 
         Args:
-            source: the input.
+            source: the input; with `on_error="skip"`, rows without a usable label are left out too.
             column: name of the column of labels.
             finder: finder of words; lists of labels must match the words that it finds.
             in_memory: keep the records; otherwise only the labels are kept, and each iteration reads the file again.
@@ -46,13 +57,32 @@ class LabelledDataset:
             InputError: rows or labels that cannot be read; see `labels_of`.
             UsageError: a column that the input does not have.
         """
-        if not in_memory and source.can_be_reread:
-            repeated = RepeatedInput(source)
-            labels = labels_of(repeated.located(), column, source=source.name, finder=finder)
-            return cls(records=repeated, labels=labels)
-        with source.open() as reader:
-            located = list(reader.located())
-        return cls._of(located, column, source=source.name, finder=finder)
+        repeated = RepeatedInput(source) if not in_memory and source.can_be_reread else None
+        kept: list[Record] = []
+        keys: list[tuple[int, bytes]] = []
+        bad: list[RowError] | None = [] if source.options.on_error == "skip" else None
+
+        def watched(reader: Reader) -> Iterator[LocatedRecord]:
+            for place, record in reader.located():
+                keys.append((record.row, text_key(record)))
+                if repeated is None:
+                    kept.append(record)
+                yield place, record
+
+        with source.open() if repeated is None else repeated.open() as reader:
+            labels = labels_of(watched(reader), column, source=source.name, finder=finder, skipped=bad)
+            skipped = sorted([*reader.errors, *(bad or ())], key=lambda error: error.row)
+        _refuse_many(skipped, source)
+        left_out = {error.row for error in bad or ()}
+        records: Iterable[Record] = tuple(record for record in kept if record.row not in left_out)
+        if repeated is not None:
+            records = _Remaining(repeated, left_out) if left_out else repeated
+        return cls(
+            records=records,
+            labels=labels,
+            text_keys=tuple(key for row, key in keys if row not in left_out),
+            skipped=tuple(skipped),
+        )
 
     @classmethod
     def of_texts(
@@ -88,7 +118,8 @@ class LabelledDataset:
     @classmethod
     def _of(cls, located: Sequence[LocatedRecord], column: str, *, source: str, finder: UnitFinder) -> LabelledDataset:
         labels = labels_of(located, column, source=source, finder=finder)
-        return cls(records=tuple(record for _, record in located), labels=labels)
+        records = tuple(record for _, record in located)
+        return cls(records=records, labels=labels, text_keys=tuple(map(text_key, records)))
 
     @property
     def task(self) -> TaskKind:
@@ -107,7 +138,53 @@ class LabelledDataset:
         """Return the dataset with some of its records only; they must be in memory."""
         records, values = tuple(self.records), self.labels.values
         labels = replace(self.labels, values=tuple(values[row] for row in rows))
-        return replace(self, records=tuple(records[row] for row in rows), labels=labels)
+        keys = tuple(self.text_keys[row] for row in rows)
+        return replace(self, records=tuple(records[row] for row in rows), labels=labels, text_keys=keys)
+
+
+def shared_note(dataset: LabelledDataset, train: LabelledDataset) -> str:
+    """Return a note on texts of a dataset that also occur in the training data, or an empty string."""
+    known = set(train.text_keys)
+    number = sum(key in known for key in dataset.text_keys)
+    if not number:
+        return ""
+    noun, occur = (
+        counted(number, "text" if dataset.task == "text" else "sentence"),
+        "occurs" if number == 1 else "occur",
+    )
+    return f"{noun} of {dataset.source} also {occur} in {train.source}, so that its scores are a little too good"
+
+
+def text_key(record: Record) -> bytes:
+    """Return a digest of the text of a record, and of its second text; equal for equal texts."""
+    return hashlib.blake2b(json.dumps([record.text, record.pair]).encode(), digest_size=16).digest()
+
+
+def group_numbers(keys: Iterable[bytes]) -> Int64Array:
+    """Number distinct keys in the order of their first appearance, and return the number of each key: int64 [N]."""
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+
+class _Remaining(Iterable[Record]):
+    """Records of a file without some rows, from the first each time they are iterated over."""
+
+    def __init__(self, records: RepeatedInput, left_out: set[int]) -> None:
+        self._records = records
+        self._left_out = left_out
+
+    def __iter__(self) -> Iterator[Record]:
+        return (record for record in self._records if record.row not in self._left_out)
+
+
+def _refuse_many(skipped: Sequence[RowError], source: Input) -> None:
+    most = source.options.max_errors
+    if most is not None and len(skipped) > most:
+        first = skipped[most]
+        raise InputError(
+            f"{source.name}: {len(skipped):,} rows cannot be used, and {most:,} are allowed (--max-errors); for "
+            f"example {first.where}: {first.reason}"
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

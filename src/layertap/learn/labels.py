@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections import Counter
@@ -11,11 +12,13 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
+from layertap.data.readers.base import RowError
 from layertap.errors import InputError, OptionError
 from layertap.learn.arrays import Int64Array
 from layertap.learn.tags import Scheme, in_scheme, scheme_of
 from layertap.records import Record
 from layertap.text.units import UnitFinder
+from layertap.words import counted
 
 TaskKind: TypeAlias = Literal["text", "words"]
 """Unit that gets a label: whole texts, or the words of a text."""
@@ -26,6 +29,15 @@ LocatedRecord: TypeAlias = tuple[str, Record]
 MOST_LISTED = 5
 WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0+)?")
 TRUTH_VALUES = ("true", "false")
+MEASURED = ". Measurements are not classes: sort them into a few classes first, such as low and high"
+"""End of messages about labels that are numbers with fractions, each of which occurs once."""
+
+SEVERAL = (
+    ". Several labels per text are not supported: give each label a column of its own with true or false, and fit one "
+    "head per column"
+)
+"""End of messages about lists of labels that are not one per word."""
+
 UNITS: dict[TaskKind, str] = {"text": "one label per row", "words": "lists of labels, one per word"}
 
 
@@ -81,18 +93,24 @@ class LabelEncoder:
         return [np.array([index[self.learned(label)] for label in own], dtype=np.int64) for own in labels.values]
 
 
-def labels_of(records: Iterable[LocatedRecord], column: str, *, source: str, finder: UnitFinder) -> Labels:
+def labels_of(
+    records: Iterable[LocatedRecord],
+    column: str,
+    *,
+    source: str,
+    finder: UnitFinder,
+    skipped: list[RowError] | None = None,
+) -> Labels:
     """Read the labels of records.
 
-    A label is a string, a whole number, or true or false. Numbers and truth values are one label in every notation: a
-    column of `1.0` and `2.0` holds the labels `1` and `2`, a column of `True` and `False` the labels `true` and
-    `false`.
+    A label is a string, a number, or true or false. Labels are compared as text, in one notation (see `label_text`).
 
     Args:
         records: records that carry the column, with their places.
         column: name of the column; its values are labels, or lists of labels with one per word.
         source: name of the input, for messages.
         finder: finder of the words that lists of labels must match.
+        skipped: list to which rows without a usable label are added, in place of an error; None refuses them.
 
     Raises:
         InputError: there are no records; a label is missing or is not a label; a list of labels does not match the
@@ -100,27 +118,55 @@ def labels_of(records: Iterable[LocatedRecord], column: str, *, source: str, fin
     """
     values: list[tuple[str, ...]] = []
     missing: list[str] = []
-    kinds = set()
+    lists: bool | None = None
     for place, record in records:
-        value, where = record.columns.get(column), f"{source}, {_row(place, record)}"
-        if _is_missing(value):
-            missing.append(where)
+        value, row = record.columns.get(column), _row(place, record)
+        try:
+            if skipped is None and _is_missing(value):
+                missing.append(f"{source}, {row}")
+                continue
+            labels = _labels(value, column, record, finder, lists=lists)
+        except _BadLabelError as bad:
+            if skipped is None:
+                raise InputError(f"{source}, {row}: {bad}") from None
+            skipped.append(RowError(row=record.row, where=place, reason=str(bad)))
             continue
-        is_list = isinstance(value, list | tuple)
-        kinds.add(is_list)
-        if len(kinds) > 1:
-            here, before = ("a list", "single labels") if is_list else ("a single label", "lists")
-            raise InputError(
-                f"{where}: column {column!r} holds {here}, and {before} in the rows before; give every row one label, "
-                "or every row a list with one label per word"
-            )
-        if isinstance(value, list | tuple):
-            values.append(_tags(value, column, where, record, finder))
-        else:
-            values.append((_label(value, f"column {column!r}", where),))
+        lists = isinstance(value, list | tuple)
+        values.append(labels)
     _refuse_missing(missing, len(values), column, source)
-    labels = Labels(source=source, task="words" if kinds == {True} else "text", values=tuple(values))
-    return _in_one_notation(labels)
+    _refuse_lists_as_text([label for labels in values for label in labels] if not lists else [], column, source)
+    return Labels(source=source, task="words" if lists else "text", values=tuple(values))
+
+
+class _BadLabelError(Exception):
+    """Reason why the label of a row cannot be used."""
+
+
+def _labels(value: Any, column: str, record: Record, finder: UnitFinder, *, lists: bool | None) -> tuple[str, ...]:
+    """Return the labels of a row, or raise `_BadLabelError`; `lists` says whether the rows before hold lists."""
+    is_list = isinstance(value, list | tuple)
+    if not is_list:
+        labels = (_label(value, f"column {column!r}"),)
+    if lists is not None and lists != is_list:
+        here, before = ("a list", "single labels") if is_list else ("a single label", "lists")
+        raise _BadLabelError(
+            f"column {column!r} holds {here}, and {before} in the rows before; give every row one label, or every row "
+            f"a list with one label per word{SEVERAL if is_list else ''}"
+        )
+    return _tags(value, column, record, finder) if is_list else labels
+
+
+def label_text(label: str) -> str:
+    """Return a label in the notation in which labels are compared.
+
+    Numbers without a fraction are written as whole numbers (`1.0` is `1`), and truth values in lower case (`True` is
+    `true`), so that a label is the same one in CSV, where everything is text, and in JSON. Other labels stay as they
+    are.
+    """
+    number = WHOLE_NUMBER.fullmatch(label)
+    if number is not None:
+        return "0" if number[1] == "-0" else number[1]
+    return label.lower() if label.lower() in TRUTH_VALUES else label
 
 
 def numbers_of(records: Iterable[LocatedRecord], column: str, *, source: str) -> tuple[float, ...]:
@@ -200,7 +246,7 @@ def _learnable(labels: Labels) -> tuple[str, ...]:
     if single:
         raise InputError(
             f"{labels.source}: only one example of {listed(single)}; at least two of each class are needed: add "
-            "examples, remove the class, or merge it with another"
+            f"examples, remove the class, or merge it with another{MEASURED if all(map(_is_fraction, single)) else ''}"
         )
     numbers = all(label.removeprefix("-").isdecimal() for label in counts)
     return tuple(sorted(counts, key=(lambda label: (int(label), label)) if numbers else None))
@@ -220,41 +266,55 @@ def _check_known(labels: Labels, classes: Sequence[str], trained_on: str) -> Non
         )
 
 
-def _in_one_notation(labels: Labels) -> Labels:
-    """Write whole numbers without decimals and truth values in lower case, if all labels are of one of these kinds."""
-    distinct = set(labels.counts)
-    numbers = {label: match[1] for label in distinct if (match := WHOLE_NUMBER.fullmatch(label))}
-    if len(numbers) == len(distinct) and any("." in label for label in distinct):
-        return labels.mapped(lambda label: "0" if numbers[label] == "-0" else numbers[label])
-    if distinct and all(label.lower() in TRUTH_VALUES for label in distinct):
-        return labels.mapped(str.lower)
-    return labels
-
-
-def _tags(value: Sequence[Any], column: str, where: str, record: Record, finder: UnitFinder) -> tuple[str, ...]:
-    tags = tuple(_label(tag, f"item {i} of column {column!r}", where) for i, tag in enumerate(value, start=1))
+def _tags(value: Sequence[Any], column: str, record: Record, finder: UnitFinder) -> tuple[str, ...]:
     try:
         finder.check(record)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise _BadLabelError(str(error)) from None
     num_words = len(finder.word_chars(record))
-    if len(tags) != num_words:
-        raise InputError(
-            f"{where}: column {column!r} has {len(tags)} label{'' if len(tags) == 1 else 's'}, and the text has "
-            f"{num_words} word{'' if num_words == 1 else 's'}; give one label per word"
+    if len(value) != num_words:
+        several = SEVERAL if record.words is None else ""
+        raise _BadLabelError(
+            f"column {column!r} has {counted(len(value), 'label')}, and the text has {counted(num_words, 'word')}; "
+            f"give one label per word{several}"
         )
-    return tags
+    return tuple(_label(tag, f"item {i} of column {column!r}") for i, tag in enumerate(value, start=1))
 
 
-def _label(value: Any, what: str, where: str) -> str:
+def _label(value: Any, what: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # files hold whole numbers as floats if some of them are missing
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value) if value.is_integer() else repr(value)
     if isinstance(value, str | int) and value != "":
-        return str(value)
-    shown = "empty" if _is_missing(value) else repr(value)
-    raise InputError(f"{where}: {what} is {shown:.60}; expected a string, a whole number, or true or false")
+        return label_text(str(value))
+    if _is_missing(value):
+        raise _BadLabelError(f"{what} is empty; fill it in, or remove the row")
+    raise _BadLabelError(f"{what} is {value!r:.60}; expected a string, a number, or true or false")
+
+
+def _is_fraction(label: str) -> bool:
+    try:
+        return not float(label).is_integer()
+    except (ValueError, OverflowError):
+        return False
+
+
+def _refuse_lists_as_text(labels: Sequence[str], column: str, source: str) -> None:
+    """Refuse a column of texts of which all read as JSON lists, as CSV files hold several labels per text."""
+    if labels and all(label.startswith("[") and label.endswith("]") for label in labels) and _is_json(labels[0]):
+        raise InputError(
+            f"{source}: column {column!r} holds lists as text, for example {labels[0]!r:.40}; for one label per word "
+            f"give lists of JSONL or Parquet{SEVERAL}"
+        )
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text.replace("'", '"'))
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _is_missing(value: Any) -> bool:

@@ -31,7 +31,8 @@ def texts_of(count: int, seed: int = 0) -> tuple[list[str], list[str]]:
     random = np.random.default_rng(seed)
     labels = [list(WORDS)[i % len(WORDS)] for i in range(count)]
     return [
-        f"the {random.choice(WORDS[label])} {random.choice(['film', 'movie', 'story'])} said it" for label in labels
+        f"the {random.choice(WORDS[label])} {random.choice(['film', 'movie', 'story'])} said it {i}"
+        for i, label in enumerate(labels)
     ], labels
 
 
@@ -216,9 +217,11 @@ def test_a_mix_without_a_validation_part_holds_some_out_and_learns_from_all(extr
     again = fit_head(*TRAIN, "hidden_states[:].mean", extractor=extractor, seed=0)
     np.testing.assert_array_equal(head.mix, again.mix)
     words = fit_head(
-        [["a", "b", "c", "d"]], [["X", "Y", "X", "Y"]], "hidden_states[:].words(mean)", extractor=extractor
+        [["a", "b"], ["c", "d"]], [["X", "Y"], ["X", "Y"]], "hidden_states[:].words(mean)", extractor=extractor
     )
     assert words.mix.shape == (4,)
+    with pytest.raises(InputError, match="training data: 1 distinct sentences are too few to hold any out"):
+        fit_head([["a", "b"]] * 9, [["X", "Y"]] * 9, "hidden_states[:].words(mean)", extractor=extractor)
 
 
 def test_vectors_on_disk_make_the_same_head(extractor, tmp_path, runs):
@@ -301,7 +304,7 @@ def test_features_that_are_no_vectors_of_texts(extractor, feature, match):
         (["a", None, "b", "", "a", "b"], {}, r"training data, text 1: column 'label' is empty, as in 2 of 6 rows"),
         (["a"] * 6, {}, "every row has the label 'a'"),
         (["a", "a", "a", "b", "b", "c"], {}, "only one example of 'c'"),
-        (["a", "b", 0.5, "b", "a", "b"], {}, "text 2: column 'label' is 0.5"),
+        (["a", "b", 0.5, "b", "a", "b"], {}, "only one example of '0.5'"),
         (["a", "b", ["b"], "b", "a", "b"], {}, "holds a list, and single labels in the rows before"),
         (
             ["a", "b"] * 3,
@@ -310,7 +313,11 @@ def test_features_that_are_no_vectors_of_texts(extractor, feature, match):
         ),
         (["a", "b"] * 3, {"validation": (["x"], ["c"])}, "validation data: one label does not occur"),
         (["a", "b"] * 3, {"validation": ([], [])}, "validation data: there are no rows"),
-        (["a", "b"] * 3, {"validation_share": 0.01}, "validation_share 0.01: this share of the 6 rows .* is no row"),
+        (
+            ["a", "b"] * 3,
+            {"validation_share": 0.01},
+            "validation_share 0.01: this share of the 6 distinct texts .* is none that",
+        ),
         (["a", "b"] * 3, {"validation_share": 1.5}, "validation_share 1.5: expected"),
         (["a", "b"] * 3, {"validation_share": 0.5, "validation": (["x"], ["a"])}, "give one of the two"),
         (["a", "b"] * 3, {"scheme": "bio"}, "is for tags of words"),
@@ -340,4 +347,4 @@ def test_labels_of_other_types(extractor):
 
 def test_texts_that_are_cut_are_noted(model):
     head = fit_head(*TRAIN, extractor=Extractor.from_pretrained(model, max_length=5))
-    assert head.options["notes"] == ["training: 90 texts cut at 5 tokens, 180 tokens lost"]
+    assert head.options["notes"] == ["training: 90 texts cut at 5 tokens, 350 tokens lost"]

@@ -34,7 +34,7 @@ from layertap.learn.finetuning.state import RunFolder
 from layertap.learn.finetuning.trainer import OnEvaluation, Trainer
 from layertap.learn.heads.checkpoint import stored_head, stored_lower_layers
 from layertap.learn.heads.families import FamilyHead, head_of, stated_task
-from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts
+from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts, shared_note
 from layertap.learn.labels import check_labels
 from layertap.learn.libraries import require_libraries
 from layertap.plots.style import can_draw
@@ -186,7 +186,8 @@ def finetune(
         raise UsageError(
             f"{folder.path}: it holds an interrupted run; continue it (--resume, resume=True), or delete the folder"
         )
-    notes = _notes(opened.files, head, examples)
+    shared = [shared_note(datasets[name], datasets["training"]) for name in ("dev", "test") if name in datasets]
+    notes = [*filter(None, shared), *_notes(opened.files, head, examples)]
     stored = _stored_layers(opened.files, head, encoder.classes, notes, allow_pickle=allow_pickle)
     # The random state of the caller is left unchanged.
     with torch.random.fork_rng(devices=[on_device] if on_device.type == "cuda" else []):

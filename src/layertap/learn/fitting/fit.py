@@ -21,12 +21,13 @@ from layertap.learn.arrays import BoolArray, Float32Array
 from layertap.learn.fitting.buffers import MEMORY_BYTES, VectorBuffers, vector_buffers
 from layertap.learn.fitting.linear import FitResult, SolverOptions, TrainingData, fit_linear
 from layertap.learn.fitting.mix import LayerMix, learn_mix
-from layertap.learn.fitting.task import ClassWeight, FitOptions, HeadTask, checked_task, draw_held_out
+from layertap.learn.fitting.task import ClassWeight, FitOptions, HeadTask, checked_task
 from layertap.learn.heads.base import canonical, check_feature, default_feature
 from layertap.learn.heads.head import Head
 from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labelled import LabelledDataset
 from layertap.learn.metrics import Scores, head_scores
+from layertap.learn.splitting import dataset_units, draw_held_out
 from layertap.records import FeatureSchema, Ragged
 from layertap.text.units import UnitFinder
 
@@ -139,7 +140,7 @@ def fit_task(
             to_fit = mix.apply(train, buffers.allocate)
             validation = None if held is None else mix.apply(held, buffers.allocate)
         result = fit_linear(to_fit, num_classes, options.solver, validation=validation)
-        head = _head(extractor, task, options, feature, result, mix, notes=extraction.notes)
+        head = _head(extractor, task, options, feature, result, mix, notes=[*task.notes, *extraction.notes])
         metrics: dict[str, Scores] = {}
         if held is not None:
             scheme = task.encoder.scheme
@@ -174,14 +175,20 @@ def word_finder(semantics: Semantics) -> UnitFinder:
 def _mix(
     task: HeadTask, train: TrainingData, held: TrainingData | None, options: FitOptions, buffers: VectorBuffers
 ) -> LayerMix:
-    """Learn the shares of the layers on the validation data, or on a part of the training examples."""
-    labels = task.train.labels.mapped(task.encoder.learned)
+    """Learn the shares of the layers on the validation data, or on a part of the training texts.
+
+    Raises:
+        InputError: there is no validation data, and too few distinct texts or sentences to hold any out.
+    """
     held_out = np.zeros(len(train.classes), dtype=bool)
     if held is None:
-        chosen = draw_held_out(labels, MIX_SHARE, options.seed, least=1)
-        held_out = np.repeat(chosen, [len(own) for own in labels.values])
-        if not held_out.any():  # the words of a single text
-            held_out[:: round(1 / MIX_SHARE)] = True
+        units = dataset_units(task.train, task.encoder)
+        held_out = np.isin(units.groups, draw_held_out(units, MIX_SHARE, options.seed, least=1))
+        if not held_out.any() or len(np.unique(units.classes[~held_out])) < 2:
+            raise InputError(
+                f"{units.source}: {len(np.unique(units.groups)):,} {units.what} are too few to hold any out, on which "
+                "a mix of layers is learned; add examples, give validation data, or choose a feature of one layer"
+            )
     return learn_mix(
         train,
         held,

@@ -13,8 +13,9 @@ from layertap.errors import OptionError
 from layertap.learn.arrays import BoolArray
 from layertap.learn.fitting.buffers import MEMORY_BYTES
 from layertap.learn.fitting.linear import SolverOptions
-from layertap.learn.labelled import LabelledDataset
-from layertap.learn.labels import LabelEncoder, Labels, check_labels, listed
+from layertap.learn.labelled import LabelledDataset, group_numbers, shared_note
+from layertap.learn.labels import LabelEncoder, check_labels, listed
+from layertap.learn.splitting import LabelledUnits, dataset_units, draw_held_out
 
 ClassWeight: TypeAlias = Literal["balanced"] | Mapping[str, float] | None
 
@@ -90,8 +91,10 @@ class HeadTask:
         train: dataset to learn from.
         validation: dataset for early stopping, or None.
         test: dataset to measure the head on, or None.
-        held_out: bool [N], training records held out for validation; None if none are.
+        held_out: bool [N], training records held out for validation; None if none are. Copies of a text are held out
+            together.
         encoder: classes to learn, and the tagging scheme.
+        notes: remarks on the data.
     """
 
     train: LabelledDataset
@@ -99,6 +102,7 @@ class HeadTask:
     test: LabelledDataset | None
     held_out: BoolArray | None
     encoder: LabelEncoder
+    notes: tuple[str, ...] = ()
 
 
 def checked_task(
@@ -120,48 +124,33 @@ def checked_task(
         raise OptionError(f"class_weight names {listed(unknown)}; expected some of {listed(encoder.classes)}")
     held_out = None
     if options.validation_share is not None:
-        held_out = _held_out(train.labels.mapped(encoder.learned), options.validation_share, options.seed)
-    return HeadTask(train=train, validation=validation, test=test, held_out=held_out, encoder=encoder)
+        units = dataset_units(train, encoder)
+        held_out = _held_out(units, train, options.validation_share, options.seed)
+    notes = tuple(shared_note(part, train) for part in (validation, test) if part is not None)
+    return HeadTask(
+        train=train,
+        validation=validation,
+        test=test,
+        held_out=held_out,
+        encoder=encoder,
+        notes=tuple(filter(None, notes)),
+    )
 
 
-def draw_held_out(labels: Labels, share: float, seed: int, *, least: int) -> BoolArray:
-    """Draw records to hold out: the same share of each class of texts, or any sentences.
-
-    Args:
-        labels: labels of N records, as the head learns them.
-        share: share of the records to hold out.
-        seed: seed of the draw.
-        least: number of records to hold out of each class at least, as long as one is left.
-
-    Returns:
-        bool [N], whether each record is held out.
-    """
-    random = np.random.default_rng(seed)
-    count = len(labels.values)
-    chosen = np.zeros(count, dtype=bool)
-    groups = [np.arange(count)]
-    if labels.task == "text":
-        own = np.array([value for (value,) in labels.values], dtype=object)
-        groups = [np.flatnonzero(own == label) for label in sorted(labels.counts)]
-    for rows in groups:
-        number = min(max(least, round(share * len(rows))), len(rows) - 1)
-        chosen[random.permutation(rows)[:number]] = True
-    return chosen
-
-
-def _held_out(labels: Labels, share: float, seed: int) -> BoolArray:
+def _held_out(units: LabelledUnits, dataset: LabelledDataset, share: float, seed: int) -> BoolArray:
     """Draw the records to validate on, or refuse a share that leaves nothing to learn from or to validate on."""
-    chosen, count = draw_held_out(labels, share, seed, least=0), len(labels.values)
-    if not chosen.any():
+    drawn, total = draw_held_out(units, share, seed, least=0), len(np.unique(units.groups))
+    if not len(drawn):
         raise OptionError(
-            f"validation_share {share}: this share of the {count} rows of {labels.source} is no row; give a larger "
-            "share, or validation data"
+            f"validation_share {share}: this share of the {total:,} {units.what} of {dataset.source} is none that can "
+            "be held out; give a larger share, or validation data"
         )
-    left = {label for value, out in zip(labels.values, chosen, strict=True) if not out for label in value}
-    gone = sorted(set(labels.counts) - left)
+    left = np.unique(units.classes[~np.isin(units.groups, drawn)])
+    gone = [name for label, name in enumerate(units.names) if label not in left]
     if gone:
         raise OptionError(
             f"validation_share {share}: with seed {seed} all examples of {listed(gone)} are held out; give another "
             "seed, a smaller share, or validation data"
         )
+    chosen: BoolArray = np.isin(group_numbers(dataset.text_keys), drawn)
     return chosen

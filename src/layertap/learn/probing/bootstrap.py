@@ -21,7 +21,7 @@ ENTITY_F1 = "entity_f1"
 RESAMPLES = 1000
 LEVEL = 0.95
 BLOCK_VALUES = 1 << 21
-"""Values of one block of resamples of pairs, which is held in memory at a time."""
+"""Values of one block of resamples, which is held in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +48,15 @@ class Gold:
     Attributes:
         classes: int64 [N].
         names: names of the K classes; tags if the metric is `entity_f1`.
-        owners: int64 [N], group of each row: rows of one group are resampled together, as the words of a sentence are;
-            None resamples each row by itself.
+        owners: int64 [N], sentence of each word; None if texts are labelled.
+        groups: int64 [N], group of each row: rows of one group are resampled together, as the words of a sentence and
+            the copies of a text are; None resamples each row by itself.
     """
 
     classes: Int64Array
     names: Sequence[str]
     owners: Int64Array | None = None
+    groups: Int64Array | None = None
 
     def value(self, metric: str, rows: Int64Array, predicted: Int64Array) -> float:
         """Return a metric of predicted classes of some rows."""
@@ -68,12 +70,13 @@ class Gold:
         if metric == ENTITY_F1:
             return summarised(value, entity_f1(_resampled(self._entities(rows, predicted), random)))
         confusion = self._confusion(rows, predicted)
-        if self.owners is None:
+        groups = self.owners if self.groups is None else self.groups
+        if groups is None or len(np.unique(groups[rows])) == len(rows):
             # Rows with the same pair of classes are interchangeable, so that it suffices to draw their counts.
             (counts,) = confusion.counts
             drawn = random.multinomial(len(rows), counts / len(rows), size=RESAMPLES).astype(np.float64)
         else:
-            _, owner = np.unique(self.owners[rows], return_inverse=True)
+            _, owner = np.unique(groups[rows], return_inverse=True)
             pairs, pair = np.unique(self.classes[rows] * len(self.names) + predicted, return_inverse=True)
             held = np.zeros((int(owner.max()) + 1, len(pairs)))
             np.add.at(held, (owner, pair), 1)
@@ -89,7 +92,13 @@ class Gold:
         order = np.argsort(owners, kind="stable")  # rows of a cross-validation are in the order of the folds
         cuts = np.flatnonzero(np.diff(owners[order])) + 1
         true, given = (np.split(classes[order], cuts) for classes in (self.classes[rows], predicted))
-        return entity_counts(*([[self.names[i] for i in part] for part in parts] for parts in (true, given)))
+        counts = entity_counts(*([[self.names[i] for i in part] for part in parts] for parts in (true, given)))
+        if self.groups is None:
+            return counts
+        _, group = np.unique(self.groups[rows][order][np.concatenate([[0], cuts])], return_inverse=True)
+        whole = np.zeros((int(group.max()) + 1, counts.shape[1]))
+        np.add.at(whole, group, counts)
+        return whole
 
 
 def correlated(metric: str, one: Float64Array, other: Float64Array, *, seed: int) -> Score:
@@ -119,7 +128,9 @@ def summarised(value: float, drawn: Float64Array) -> Score:
 
 def _resampled(held: Float64Array, random: np.random.Generator) -> Float64Array:
     """Draw G groups with replacement R times, and add up their counts [G, P]: float64 [R, P]."""
-    totals: Float64Array = _draws(len(held), RESAMPLES, random) @ held
+    size = max(1, BLOCK_VALUES // len(held))
+    drawn = [_draws(len(held), min(size, RESAMPLES - begin), random) @ held for begin in range(0, RESAMPLES, size)]
+    totals: Float64Array = np.concatenate(drawn)
     return totals
 
 

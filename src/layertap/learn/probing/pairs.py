@@ -18,9 +18,10 @@ from layertap.learn.probing.bootstrap import correlated, shuffled
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
 from layertap.learn.vectors.sweep import sweep
+from layertap.words import counted
 
 MIN_PAIRS = 3
-"""Minimum number of pairs for a correlation."""
+"""Minimum number of distinct pairs for a correlation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def read_pairs(source: Input, column: str) -> ScoredPairs:
         column: name of the column of scores.
 
     Raises:
-        InputError: scores that are missing, not numbers or all equal, or fewer than three pairs.
+        InputError: scores that are missing, not numbers or all equal, or fewer than three distinct pairs.
     """
     with source.open() as reader:
         located = list(reader.located())
@@ -72,14 +73,19 @@ def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
         raise InputError(
             f"{test.source}: every pair also occurs in {data.source}, so that none is left to score; give other pairs"
         )
-    note = f"{left_out:,} pairs of {test.source} also occur in {data.source} and were left out"
+    occur = f"also occurs in {data.source} and was" if left_out == 1 else f"also occur in {data.source} and were"
+    note = f"{counted(left_out, 'pair')} of {test.source} {occur} left out"
     texts, gold = tuple(test.texts[row] for row in kept), tuple(test.gold[row] for row in kept)
     return _checked(replace(test, texts=texts, gold=gold, notes=(note,)))
 
 
 def _checked(pairs: ScoredPairs) -> ScoredPairs:
-    if len(pairs.gold) < MIN_PAIRS:
-        raise InputError(f"{pairs.source}: {len(pairs.gold)} pairs; a correlation needs at least {MIN_PAIRS}")
+    distinct = len({frozenset(pair) for pair in pairs.texts})
+    if distinct < MIN_PAIRS:
+        raise InputError(
+            f"{pairs.source}: {distinct} distinct pair{'' if distinct == 1 else 's'}; a correlation needs at least "
+            f"{MIN_PAIRS}"
+        )
     if len(set(pairs.gold)) == 1:
         raise InputError(f"{pairs.source}: every score is {pairs.gold[0]:g}; a correlation needs different scores")
     return pairs

@@ -140,7 +140,7 @@ def _control(data: ProbeData, seed: int) -> Gold:
     texts = dict.fromkeys(data.texts)
     drawn = dict(zip(texts, random.choice(pool, size=len(texts)), strict=True))
     classes = np.array([drawn[text] for text in data.texts], dtype=np.int64)
-    return Gold(classes=classes, names=data.names, owners=data.owners)
+    return Gold(classes=classes, names=data.names, owners=data.owners, groups=data.groups)
 
 
 def _baseline(data: ProbeData, metric: str) -> float:

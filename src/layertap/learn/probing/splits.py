@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from layertap.errors import InputError, OptionError
 from layertap.learn.arrays import Int64Array
-from layertap.learn.labelled import LabelledDataset
-from layertap.learn.labels import LabelEncoder, check_labels, listed
+from layertap.learn.labelled import LabelledDataset, group_numbers
+from layertap.learn.labels import LabelEncoder, TaskKind, check_labels, listed
 from layertap.learn.metrics import METRICS
 from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.logistic import Split
+from layertap.learn.splitting import LabelledUnits, check_folds, dataset_units, draw_held_out, fold_groups
 from layertap.learn.tags import mark_entities
 from layertap.records import Record
 from layertap.text.units import UnitFinder
+from layertap.words import counted
 
 VALIDATION_SHARE = 0.2
 MAX_WORDS = 20_000
@@ -38,6 +38,7 @@ class ProbeData:
         crossed: whether the splits are folds.
         notes: remarks on rows that were left out.
         owners: int64 [N], index of the record of each word; None if texts are labelled.
+        groups: int64 [N], number of the distinct text, or of the distinct sentence of each word.
     """
 
     records: tuple[Record, ...]
@@ -48,11 +49,12 @@ class ProbeData:
     crossed: bool
     notes: tuple[str, ...]
     owners: Int64Array | None
+    groups: Int64Array
 
     @property
     def gold(self) -> Gold:
         """True classes, which predictions are compared with."""
-        return Gold(classes=self.classes, names=self.names, owners=self.owners)
+        return Gold(classes=self.classes, names=self.names, owners=self.owners, groups=self.groups)
 
     @property
     def tested(self) -> Int64Array:
@@ -104,42 +106,31 @@ def cross_validation(
 ) -> ProbeData:
     """Divide a dataset into stratified folds; equal texts stay in one fold, and so do the words of a text.
 
-    If there are more than `max_words` words, whole texts are drawn. What is refused does not depend on the draw.
+    If there are more than `max_words` words, whole texts are drawn. Classes are counted before the draw.
 
     Raises:
         OptionError: fewer than 2 folds.
-        InputError: a single class, or one with fewer examples than folds.
+        InputError: a single class, fewer distinct texts or sentences than folds, of all classes together or of one, or
+            too few to choose the penalty on.
     """
-    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-
     if folds < 2:
         raise OptionError(f"--folds {folds}: expected at least 2")
     encoder = _checked(dataset, [])
-    for name, count in dataset.labels.counts.items():
-        if count < folds:
-            raise InputError(
-                f"{dataset.source}: class {name!r} has {count:,} examples, and {folds}-fold cross-validation needs "
-                f"{folds} of each; remove the class, reduce --folds, or give a --test file"
-            )
+    check_folds(dataset_units(dataset, encoder), folds)
     dataset = _drawn(dataset, max_words, seed)
     data = _joined([dataset], encoder, finder, dataset.notes)
-    classes, owners, notes = data.classes, data.owners, data.notes
-    text_ids = {text: i for i, text in enumerate(dict.fromkeys(record.text for record in data.records))}
-    copies = len(data.records) - len(text_ids)
+    units, notes = _units(data, dataset.source), data.notes
+    copies = len(data.records) - len(np.unique(data.groups))
     if copies:
-        what = "texts" if owners is None else "sentences"
-        notes = (*notes, f"{copies:,} {what} are copies of others; copies were kept in one fold")
-    grouped = copies or owners is not None
-    splitter: Any = StratifiedGroupKFold if grouped else StratifiedKFold
-    groups = np.array([text_ids[record.text] for record in data.records])
-    if owners is not None:
-        groups = groups[owners]
-    divided = splitter(folds, shuffle=True, random_state=seed).split(classes, classes, groups if grouped else None)
-    with warnings.catch_warnings():
-        # Of a rare class few words may be left by the draw.
-        warnings.filterwarnings("ignore", message="The least populated class in y")
-        splits = tuple(_split(train, test, classes, seed, owners) for train, test in divided)
-    return replace(data, splits=splits, crossed=True, notes=notes)
+        noun = "text" if data.owners is None else "sentence"
+        are = "is a copy of another" if copies == 1 else "are copies of others"
+        notes = (*notes, f"{counted(copies, noun)} {are}; copies were kept in one fold")
+    notes += _conflicts(units)
+    splits = []
+    for groups in fold_groups(units, folds, seed):
+        tested = np.isin(units.groups, groups)
+        splits.append(_split(np.flatnonzero(~tested), np.flatnonzero(tested), units, seed, folds=folds))
+    return replace(data, splits=tuple(splits), crossed=True, notes=notes)
 
 
 def given_split(
@@ -153,27 +144,36 @@ def given_split(
 ) -> ProbeData:
     """Return one split: learn from `train`, choose C on `dev` (or on a fifth of `train`), and predict `test`.
 
-    Texts of `test` and `dev` that also occur in `train` are left out, with a note. If a dataset has more than
-    `max_words` words, whole texts are drawn; what is refused does not depend on the draw.
+    Texts of `test` and `dev` that also occur in `train`, and texts of `dev` that also occur in `test`, are left out,
+    with a note. If a dataset has more than `max_words` words, whole texts are drawn; classes are counted before the
+    draw.
 
     Raises:
-        InputError: a single class, a class with one example, a label that does not occur in `train`, or a dataset with
-            no texts of its own.
+        InputError: a single class, a class with one example, a label that does not occur in `train`, a dataset with
+            no texts of its own, or too few distinct texts to choose the penalty on.
     """
     others = [dataset for dataset in (dev, test) if dataset is not None]
     encoder = _checked(train, others)
     notes: list[str] = []
-    datasets = [
-        _drawn(dataset, max_words, seed) for dataset in (train, *(_without(other, train, notes) for other in others))
-    ]
+    if dev is not None:
+        dev = _without(_without(dev, train, notes), test, notes)
+    test = _without(test, train, notes)
+    others = [dataset for dataset in (dev, test) if dataset is not None]
+    datasets = [_drawn(dataset, max_words, seed) for dataset in (train, *others)]
     notes += [note for dataset in datasets for note in dataset.notes]
     data = _joined(datasets, encoder, finder, tuple(notes))
     ends = np.cumsum([0, *(sum(map(len, dataset.labels.values)) for dataset in datasets)])
     rows = [np.arange(begin, end) for begin, end in pairwise(ends)]
-    split = _split(rows[0], rows[-1], data.classes, seed, data.owners)
+    units = _units(data, train.source)
+    if len(np.unique(data.classes[rows[0]])) < 2:
+        raise InputError(
+            f"{train.source}: the words that were drawn have a single tag; draw more of them (--max-words)"
+        )
     if dev is not None:
         split = Split(train=rows[0], test=rows[-1], fit=rows[0], validate=rows[1])
-    return replace(data, splits=(split,))
+    else:
+        split = _split(rows[0], rows[-1], units, seed)
+    return replace(data, splits=(split,), notes=(*data.notes, *_conflicts(units.rows(rows[0]))))
 
 
 def _checked(train: LabelledDataset, others: Sequence[LabelledDataset]) -> LabelEncoder:
@@ -187,15 +187,16 @@ def _drawn(dataset: LabelledDataset, max_words: int, seed: int) -> LabelledDatas
     sizes = [len(labels) for labels in dataset.labels.values]
     if dataset.task == "text" or sum(sizes) <= max_words:
         return dataset
-    order = np.random.default_rng(seed).permutation(len(sizes))
+    worded = np.flatnonzero(sizes)
+    order = worded[np.random.default_rng(seed).permutation(len(worded))]
     last = int(np.searchsorted(np.array(sizes)[order].cumsum(), max_words, side="right"))
     taken = np.sort(order[: max(1, last)]).tolist()
     words = sum(sizes[row] for row in taken)
     note = (
-        f"of the {sum(sizes):,} words of {dataset.source} {words:,} were drawn, in {len(taken):,} sentences "
+        f"of the {sum(sizes):,} words of {dataset.source} {words:,} were drawn, in {counted(len(taken), 'sentence')} "
         "(--max-words)"
     )
-    return replace(dataset.subset(taken), notes=(note,))
+    return replace(dataset.subset(taken), notes=(*dataset.notes, note))
 
 
 def _joined(
@@ -205,6 +206,7 @@ def _joined(
     records = [record for dataset in datasets for record in dataset.records]
     encoded = [classes for dataset in datasets for classes in encoder.encode(dataset.labels)]
     texts, owners = [record.text for record in records], None
+    groups = group_numbers(key for dataset in datasets for key in dataset.text_keys)
     if datasets[0].task == "words":
         texts = [record.text[begin:end] for record in records for begin, end in finder.word_chars(record).tolist()]
         owners = np.repeat(np.arange(len(records)), [len(classes) for classes in encoded])
@@ -217,35 +219,56 @@ def _joined(
         crossed=False,
         notes=notes,
         owners=owners,
+        groups=groups if owners is None else groups[owners],
     )
 
 
-def _split(train: Int64Array, test: Int64Array, classes: Int64Array, seed: int, owners: Int64Array | None) -> Split:
-    """Hold out a fifth of the training rows of each class (none of a class with one row), or of the sentences."""
-    random = np.random.default_rng(seed)
-    if owners is not None:
-        whole = random.permutation(np.unique(owners[train]))
-        back = np.isin(owners[train], whole[: round(VALIDATION_SHARE * len(whole))])
-        if back.any() and len(np.unique(classes[train[~back]])) > 1:
-            return Split(train=train, test=test, fit=train[~back], validate=train[back])
-    held = []
-    for name in np.unique(classes[train]):
-        rows = random.permutation(train[classes[train] == name])
-        held.append(rows[: max(1, round(VALIDATION_SHARE * len(rows)))] if len(rows) > 1 else rows[:0])
-    validate = np.sort(np.concatenate(held))
-    return Split(train=train, test=test, fit=np.setdiff1d(train, validate), validate=validate)
+def _units(data: ProbeData, source: str) -> LabelledUnits:
+    task: TaskKind = "text" if data.owners is None else "words"
+    return LabelledUnits(source=source, task=task, classes=data.classes, groups=data.groups, names=data.names)
 
 
-def _without(dataset: LabelledDataset, train: LabelledDataset, notes: list[str]) -> LabelledDataset:
-    """Leave out the texts that also occur in the training data."""
-    source, known = dataset.source, {record.text for record in train.records}
-    what = "text" if dataset.task == "text" else "sentence"
-    texts = [record.text for record in dataset.records]
-    kept = [row for row, text in enumerate(texts) if text not in known]
-    if not kept:
+def _split(train: Int64Array, test: Int64Array, units: LabelledUnits, seed: int, *, folds: int | None = None) -> Split:
+    """Hold out a fifth of the distinct training texts of each class (none of a class with one), or of the sentences.
+
+    Raises:
+        InputError: nothing can be held out of the training rows, or what is left has a single class.
+    """
+    known = units.rows(train)
+    held = np.isin(known.groups, draw_held_out(known, VALIDATION_SHARE, seed, least=1))
+    if not held.any() or len(np.unique(known.classes[~held])) < 2:
+        total = len(np.unique(known.groups))
+        where = "" if folds is None else f" in a fold of a {folds}-fold cross-validation"
+        needed = "three sentences with two tags each" if units.task == "words" else "two classes, one with two texts"
         raise InputError(
-            f"{source}: every {what} also occurs in {train.source}, so that none is left to score; give other {what}s"
+            f"{units.source}: {total:,} {units.what} to learn from{where} are too few to hold any out, on which the "
+            f"penalty of a probe is chosen; at least {needed} are needed: add examples"
+            + ("" if folds is None or folds > 2 else ", use more folds (--folds)")
+            + (", or give a --dev file" if folds is None else ", or give a --test file")
         )
-    if len(kept) < len(texts):
-        notes.append(f"{len(texts) - len(kept):,} {what}s of {source} also occur in {train.source} and were left out")
-    return dataset.subset(kept)
+    return Split(train=train, test=test, fit=train[~held], validate=train[held])
+
+
+def _conflicts(units: LabelledUnits) -> tuple[str, ...]:
+    """Return a note on texts that occur with several labels."""
+    number = units.num_conflicts
+    have = f"text of {units.source} has" if number == 1 else f"texts of {units.source} have"
+    return (f"{number:,} {have} several labels, in different rows",) if number else ()
+
+
+def _without(dataset: LabelledDataset, other: LabelledDataset, notes: list[str]) -> LabelledDataset:
+    """Leave out the texts that also occur in another dataset."""
+    source, known = dataset.source, set(other.text_keys)
+    what = "text" if dataset.task == "text" else "sentence"
+    kept = [row for row, key in enumerate(dataset.text_keys) if key not in known]
+    left_out = len(dataset.text_keys) - len(kept)
+    if not left_out:
+        return dataset
+    rest = dataset.subset(kept)
+    if not rest.labels.counts:
+        raise InputError(
+            f"{source}: every {what} also occurs in {other.source}, so that none is left to score; give other {what}s"
+        )
+    occur = "also occurs in {0} and was" if left_out == 1 else "also occur in {0} and were"
+    notes.append(f"{counted(left_out, what)} of {source} {occur.format(other.source)} left out")
+    return rest
