@@ -27,8 +27,13 @@ NEED_SKLEARN = ["layertap.learn.vectors.text_features"]
 KERNELS = "layertap.backends.native._native"
 NEED_KERNELS = [KERNELS, "layertap.backends.native.backend"]
 IS_BUILT = find_spec(KERNELS) is not None
+NEED_FASTAPI = [name for name in MODULES if name.startswith("layertap.server.")]
 LIGHT = [
-    name for name in MODULES if name not in (*NEED_TORCH, *NEED_SKLEARN) and (IS_BUILT or name not in NEED_KERNELS)
+    name
+    for name in MODULES
+    if name not in (*NEED_TORCH, *NEED_SKLEARN)
+    and (IS_BUILT or name not in NEED_KERNELS)
+    and (find_spec("fastapi") is not None or name not in NEED_FASTAPI)
 ]
 REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "text"})
 HEAVY = ("torch", "transformers", "sentence_transformers", "pyarrow", "tokenizers", "huggingface_hub")

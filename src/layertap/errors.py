@@ -132,4 +132,14 @@ class BackendError(LayertapError, RuntimeError):
 
 
 class NonFiniteError(LayertapError, ValueError):
-    """NaN or infinity in a result; the message names the records."""
+    """NaN or infinity in a result; the message names the records.
+
+    Attributes:
+        what: the feature, or the states that it is made of.
+        rows: numbers of the records, as `Record.row` has them.
+    """
+
+    def __init__(self, message: str, *, what: str = "", rows: tuple[int, ...] = ()) -> None:
+        self.what = what
+        self.rows = rows
+        super().__init__(message)

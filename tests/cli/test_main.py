@@ -61,10 +61,13 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "name a command: extract, inspect, explain, probe, fit, finetune, predict or verify; `layertap --help`"),
+        (
+            [],
+            "name a command: extract, inspect, explain, probe, fit, finetune, predict, serve or verify; `layertap",
+        ),
         (
             ["extrakt"],
-            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'v",
+            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'serve', ",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],

@@ -55,7 +55,7 @@ def echo(extractor) -> EchoBackend:
 @pytest.fixture
 def make_pipeline(extractor, echo):
     def make(features, *, batch_tokens: int = 40, keep_non_finite: bool = False) -> Pipeline:
-        made = extractor._pipeline(extractor.plan(features))
+        made = extractor.pipeline(extractor.plan(features))
         return replace(made, backend=echo, batch_tokens=batch_tokens, keep_non_finite=keep_non_finite)
 
     return make
@@ -327,7 +327,7 @@ def test_preparing_and_running_are_two_steps(make_pipeline, echo, random_texts, 
 def test_chunks_run_in_several_threads(extractor, random_texts, assert_same):
     """As a server's workers do: one pipeline, chunks from all sides, each with its own results."""
     pipeline = replace(
-        extractor._pipeline(extractor.plan(["hidden_states[2]", "last_hidden_state.mean"])), batch_tokens=40
+        extractor.pipeline(extractor.plan(["hidden_states[2]", "last_hidden_state.mean"])), batch_tokens=40
     )
     records = records_of(random_texts(300))
     streamed, _ = run(pipeline, records)
@@ -343,7 +343,7 @@ def test_chunks_run_in_several_threads(extractor, random_texts, assert_same):
 def test_no_texts_are_a_batch_of_none(extractor):
     """A half of a chunk of one text, or a server's empty request."""
     features = ["hidden_states[1]", "last_hidden_state.mean", "attentions[0].heads_mean"]
-    pipeline = extractor._pipeline(extractor.plan(features), details=True)
+    pipeline = extractor.pipeline(extractor.plan(features), details=True)
     batch = pipeline.run_chunk([])
     assert len(batch) == 0
     assert list(batch.features) == [schema.name for schema in pipeline.schemas]

@@ -128,7 +128,8 @@ REFUSED = [
     ("sentence_embedding(name=query)", 19, "sentence_embedding(prompt=query)"),
     ("sentence_embedding(prompt=3)", 26, "the name of a prompt"),
     ("sentence_embedding(prompt='a b')", 26, "letters, digits, _ . -"),
-    ("sentence_embedding(prompt=q, limit=3)", 19, "sentence_embedding(prompt=query)"),
+    ("sentence_embedding(prompt=q, limit=3)", 29, "sentence_embedding(prompt=query)"),
+    ("sentence_embedding(normalized=3)", 30, "True or False"),
     ("hidden_states[-1]()", 17, "cannot be called"),
     ("concat(pooler_output, axis=1)", 22, "takes features only"),
     ("concat(pooler_output)", 0, "two or more"),
@@ -264,6 +265,13 @@ def test_prompts_by_name(text, prompt, canonical):
     assert source == sentence_embedding(prompt=prompt)
     assert str(feature) == (canonical or text)
     assert parse(str(feature)) == feature
+
+
+def test_a_sentence_embedding_without_its_last_normalization():
+    feature = parse("sentence_embedding( prompt=query , normalized = False )")
+    assert feature == sentence_embedding(prompt="query", normalized=False) != sentence_embedding(prompt="query")
+    assert str(feature) == "sentence_embedding(prompt=query, normalized=False)"
+    assert parse("sentence_embedding(normalized=True)") == sentence_embedding
 
 
 def test_names_that_no_text_can_hold():

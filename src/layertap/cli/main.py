@@ -24,7 +24,7 @@ TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
 
-COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "verify")
+COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "serve", "verify")
 """Names of all commands; each is a module of this package."""
 
 DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
@@ -38,6 +38,7 @@ examples:
   layertap fit labelled.csv --label sentiment -o sentiment.head --feature 'hidden_states[:].mean'
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
   layertap finetune train.csv -o ./classifier --dev dev.csv --label sentiment
+  layertap serve --port 8080
   layertap verify ./my-checkpoint -o certificate.json
 
 `layertap COMMAND --help` lists a command's options."""
@@ -122,7 +123,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def _no_command(_: argparse.Namespace) -> None:
     raise UsageError(
-        "name a command: extract, inspect, explain, probe, fit, finetune, predict or verify; "
+        "name a command: extract, inspect, explain, probe, fit, finetune, predict, serve or verify; "
         "`layertap --help` says what they do"
     )
 

@@ -241,7 +241,7 @@ class Extractor:
         several_texts = [texts] if isinstance(texts, str) else texts
         check_iterable(several_texts)
         listed = list(as_records(several_texts))
-        pipeline = self._pipeline(plan, details)
+        pipeline = self.pipeline(plan, details)
         pipeline.refuse_past(checked_limit(max_output_bytes), listed)
         with progress_on(sys.stderr, shown=progress, total=len(listed)) as on_progress:
             batches = pipeline.run(listed, pipeline.new_summary(), on_progress)
@@ -271,7 +271,7 @@ class Extractor:
             what has been done so far.
         """
         check_iterable(records)
-        pipeline = self._pipeline(self.plan(features), details)
+        pipeline = self.pipeline(self.plan(features), details)
         summary = pipeline.new_summary()
         return Stream(pipeline.run(as_records(records), summary, on_progress), summary)
 
@@ -319,7 +319,7 @@ class Extractor:
         self, features: Features | None = None, *, details: bool | Sequence[str] = False
     ) -> tuple[FeatureSchema, ...]:
         """Return the name, dtype and shape of every result, in output order."""
-        return self._pipeline(self.plan(features), details).schemas
+        return self.pipeline(self.plan(features), details).schemas
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -336,7 +336,31 @@ class Extractor:
             instruction_set=self.backend.instruction_set,
         )
 
-    def _pipeline(self, plan: Plan, details: bool | Sequence[str] = False) -> Pipeline:
+    def with_semantics(self, semantics: Semantics) -> Extractor:
+        """Return an extractor with other options that shares the open model and its weights.
+
+        Raises:
+            OptionError: another precision, for which the weights would have to be read again.
+        """
+        if semantics.precision != self.semantics.precision:
+            raise OptionError(
+                f"precision {semantics.precision!r}: the model is open in {self.semantics.precision}; open it again"
+            )
+        return Extractor(
+            opened=self._opened,
+            backend=self.backend,
+            selection=self.selection,
+            semantics=semantics,
+            runtime=self.runtime,
+        )
+
+    def pipeline(self, plan: Plan, details: bool | Sequence[str] = False) -> Pipeline:
+        """Return the two steps of a run, `prepare` and `run_chunk`, for programs that schedule texts themselves.
+
+        Args:
+            plan: plan of this extractor.
+            details: as in `extract`.
+        """
         names = checked_names(details)
         clash = [name for name in names if name in plan.features]
         if clash:

@@ -78,5 +78,7 @@ def _error(what: str, bad: Sequence[Record]) -> NonFiniteError:
     named = ", ".join(map(label, bad[:5])) + (f" and {len(bad) - 5} more" if len(bad) > 5 else "")
     return NonFiniteError(
         f"{what}: NaN or infinity in the result of record {named}; a wider precision may help, "
-        "non_finite='keep' (--non-finite keep) hands it over as it is"
+        "non_finite='keep' (--non-finite keep) hands it over as it is",
+        what=what,
+        rows=tuple(record.row for record in bad),
     )

@@ -195,13 +195,24 @@ class _Statement:
         raise self.error("this cannot be called; only steps and concat take parentheses", _end(self.text, node.func))
 
     def sentence_embedding(self, node: ast.Call) -> Expr:
-        """Parse the call `sentence_embedding(prompt=NAME)`."""
-        if node.args or len(node.keywords) != 1 or node.keywords[0].arg != "prompt":
-            at = node.args[0] if node.args else node.keywords[0] if node.keywords else _end(self.text, node.func)
-            raise self.error("the one option is a prompt by its name, as in sentence_embedding(prompt=query)", at)
-        value = node.keywords[0].value
-        prompt = self.word(value, "the name of a prompt, as in sentence_embedding(prompt=query)")
-        return self.made(value, lambda: sentence_embedding(prompt=prompt))
+        """Parse the call `sentence_embedding(prompt=NAME, normalized=False)`."""
+        by_name = {keyword.arg: keyword.value for keyword in node.keywords}
+        wrong = next((keyword for keyword in node.keywords if keyword.arg not in ("prompt", "normalized")), None)
+        if node.args or wrong is not None or not node.keywords or len(by_name) < len(node.keywords):
+            last = node.keywords[-1] if node.keywords else _end(self.text, node.func)
+            at = node.args[0] if node.args else wrong or last
+            raise self.error(
+                "the options are a prompt by its name, as in sentence_embedding(prompt=query), and normalized=False", at
+            )
+        prompt = None
+        if "prompt" in by_name:
+            prompt = self.word(by_name["prompt"], "the name of a prompt, as in sentence_embedding(prompt=query)")
+        normalized = by_name.get("normalized", ast.Constant(value=True))
+        if not (isinstance(normalized, ast.Constant) and isinstance(normalized.value, bool)):
+            raise self.error("normalized is True or False, as in sentence_embedding(normalized=False)", normalized)
+        whether = normalized.value
+        at_value = node.keywords[0].value
+        return self.made(at_value, lambda: sentence_embedding(prompt=prompt, normalized=whether))
 
     def step(self, feature: Expr, node: ast.Attribute | ast.Call | ast.Subscript) -> Expr:
         if isinstance(node, ast.Subscript):

@@ -95,7 +95,10 @@ def _recipe(spec: SentenceEmbeddingSpec, source: SentenceEmbedding) -> Expr:
     prompt = spec.include_prompt or not prompt_of(source, spec)
     poolings = [_pooled(states, pooling, prompt) for pooling in spec.poolings]
     value: Expr = poolings[0] if len(poolings) == 1 else concat(*poolings)
-    for step in spec.steps:
+    steps = list(spec.steps)
+    while not source.normalized and steps and steps[-1] == "normalize":
+        steps.pop()
+    for step in steps:
         value = value.normalize if step == "normalize" else Apply(of=value, step=step)
     return value if spec.truncate is None else value.truncate(spec.truncate)
 

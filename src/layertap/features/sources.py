@@ -76,13 +76,17 @@ class SentenceEmbedding(Expr):
 
     Attributes:
         prompt: name of one of the folder's prompts, or None: its default prompt, if it has one.
+        normalized: False leaves out the normalization with which the folder's steps end, where they do.
     """
 
     prompt: str | None = None
+    normalized: bool = True
 
     form = Form(kind=Kind.SOURCE, layers=False, unit="text")
 
     def __post_init__(self) -> None:
+        if not isinstance(self.normalized, bool):
+            raise FeatureError(f"sentence_embedding(normalized=...) takes True or False, not {self.normalized!r:.80}")
         if self.prompt is None or (isinstance(self.prompt, str) and PROMPT_NAME.fullmatch(self.prompt)):
             return
         raise FeatureError(
@@ -90,15 +94,16 @@ class SentenceEmbedding(Expr):
             f"in sentence_embedding(prompt=query), not {self.prompt!r:.80}"
         )
 
-    def __call__(self, *, prompt: str | None = None) -> SentenceEmbedding:
-        """Return the source with another of the folder's prompts, by name."""
-        return SentenceEmbedding(prompt=prompt)
+    def __call__(self, *, prompt: str | None = None, normalized: bool = True) -> SentenceEmbedding:
+        """Return the source with another of the folder's prompts, by name, or without its last normalization."""
+        return SentenceEmbedding(prompt=prompt, normalized=normalized)
 
     def __str__(self) -> str:
-        if self.prompt is None:
-            return "sentence_embedding"
-        bare = self.prompt.isidentifier() and not iskeyword(self.prompt)
-        return f"sentence_embedding(prompt={self.prompt if bare else json.dumps(self.prompt)})"
+        options = [] if self.normalized else ["normalized=False"]
+        if self.prompt is not None:
+            bare = self.prompt.isidentifier() and not iskeyword(self.prompt)
+            options.insert(0, f"prompt={self.prompt if bare else json.dumps(self.prompt)}")
+        return f"sentence_embedding({', '.join(options)})" if options else "sentence_embedding"
 
 
 class HiddenStates(Unselected):

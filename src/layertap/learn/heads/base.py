@@ -64,6 +64,9 @@ class PredictionHead(Protocol):
     def check(self, extractor: Extractor) -> None:
         """Refuse an extractor whose features the head was not trained on."""
 
+    def logits(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute logits, float32 [N, C], of N input vectors."""
+
     def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
         """Compute probabilities, float32 [N, C], of N input vectors."""
 

@@ -148,12 +148,17 @@ class Head:
         predictions = [prediction for (prediction,) in predictor.predict(several, progress=progress)]
         return predictions[0] if isinstance(texts, str) else predictions
 
-    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
-        """Compute probabilities, float32 [N, C], of vectors [N, H], or [N, L, H] if the head mixes layers."""
+    def logits(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute logits, float32 [N, C], of vectors [N, H], or [N, L, H] if the head mixes layers."""
         mixed = vectors.astype(np.float32, copy=False)
         if self.mix is not None:
             mixed = np.tensordot(mixed, self.mix, axes=([1], [0]))
-        logits = mixed @ self.weight.T + self.bias
+        logits: Float32Array = mixed @ self.weight.T + self.bias
+        return logits
+
+    def probabilities(self, vectors: npt.NDArray[Any]) -> Float32Array:
+        """Compute probabilities, float32 [N, C], of vectors [N, H], or [N, L, H] if the head mixes layers."""
+        logits = self.logits(vectors)
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities: Float32Array = powers / powers.sum(axis=1, keepdims=True)
         return probabilities

@@ -1,0 +1,140 @@
+"""Running the server: the socket, the first results, and its end under handlers of our own.
+
+uvicorn raises a signal again after it has stopped, so that a process that was asked to end would exit with 143.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from layertap.engine.texts import as_records
+from layertap.errors import LayertapError, UsageError
+from layertap.server.batcher import PlannedRun
+from layertap.server.state import State
+
+BACKLOG = 2_048
+KEEP_ALIVE_SECONDS = 75
+DRAIN_SECONDS = 60
+"""Seconds that requests under way have to end after the first signal."""
+
+CANARY = "The first text that a server runs shows that its model gives finite numbers."
+MEASURED_TEXTS = 8
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound and does not listen yet.
+
+    Raises:
+        UsageError: the address cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise UsageError(f"--host {host!r}: {error.strerror or error}") from None
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, OverflowError) as error:
+        bound.close()
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot listen on {host}:{port}: {reason}; choose another with --port") from None
+    return bound
+
+
+def check_first_results(state: State) -> None:
+    """Run a text through every feature and head of the server, and measure the rate of the engine.
+
+    Raises:
+        NonFiniteError: the model gives NaN or infinity.
+        LayertapError: a weight or a feature that cannot be had.
+    """
+    model = state.model
+    runs: list[tuple[str, PlannedRun]] = [(model.id, model.run_of({"f": model.default}).run)]
+    runs += [(name, model.run_of({"f": feature}).run) for name, feature in model.features.items()]
+    runs += [
+        (name, model.run_of({"f": head.feature}, extractor=head.extractor).run) for name, head in model.heads.items()
+    ]
+    for name, run in runs:
+        try:
+            run.pipeline.run_chunk(list(run.pipeline.preparation.prepare(as_records([CANARY]))))
+        except LayertapError as error:
+            error.add_note(f"in the first results of {name!r}; the server is not started")
+            raise
+    first = runs[0][1]
+    texts = list(first.pipeline.preparation.prepare(as_records([CANARY] * MEASURED_TEXTS)))
+    begun = time.perf_counter()
+    first.pipeline.run_chunk(texts)
+    state.admission.measured(sum(map(first.cost, texts)), time.perf_counter() - begun)
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn's server without signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the caller."""
+        yield
+
+
+def serve(app: ASGIApp, state: State, bound: socket.socket, *, on_ready: Callable[[], None]) -> None:
+    """Answer requests until a signal asks the server to end.
+
+    The first SIGTERM or SIGINT lets requests under way end; a second one ends the process at once.
+
+    Args:
+        app: the application.
+        state: its state.
+        bound: socket that is bound.
+        on_ready: function called once the server listens.
+    """
+    state.batcher.start()
+    asyncio.run(_serve(server_of(app), state, bound, on_ready))
+    state.close()
+
+
+def server_of(app: ASGIApp) -> QuietServer:
+    """Return uvicorn's server of the application."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    return QuietServer(config)
+
+
+async def _serve(server: QuietServer, state: State, bound: socket.socket, on_ready: Callable[[], None]) -> None:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        if state.draining:
+            os._exit(128 + number)
+        state.draining = True
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.005)
+    if server.started:
+        on_ready()
+    await serving
