@@ -6,6 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from layertap.cli.folder import add_folder_options, refuse_folder_options, run_folder_command
 from layertap.cli.options import (
     add_command,
     add_engine_options,
@@ -18,7 +19,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
-from layertap.cli.streaming import add_file_arguments, add_output_options, add_reading_options, job_of
+from layertap.cli.streaming import add_output_options, add_reading_options, job_of
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -28,7 +29,10 @@ Computes features of every text of INPUT and writes them to OUTPUT, in the order
 
 INPUT is txt (a text a line), JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U; `-` is standard input. OUTPUT
 is Parquet, safetensors, npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It
-appears under its name when it is whole."""
+appears under its name when it is whole.
+
+An OUTPUT that ends with / is a folder of features: Parquet files of some thousand texts each, from any
+number of files and folders. After a kill the same command goes on, and new inputs are added."""
 EPILOG = """\
 examples:
   layertap extract texts.txt -o vectors.parquet
@@ -36,7 +40,8 @@ examples:
   layertap extract texts.jsonl -o layers.npz -f 'low = hidden_states[1].mean' -f 'top = hidden_states[-1].mean'
   layertap extract treebank.conllu -o words.parquet -f 'hidden_states[4].words(mean)'
   layertap extract books.jsonl -o books.npz --long window -f 'last_hidden_state.mean'
-  cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'"""
+  cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'
+  layertap extract corpus/ -o features/ -f 'v = last_hidden_state.mean'"""
 
 
 def add_to(commands: Commands) -> None:
@@ -46,20 +51,41 @@ def add_to(commands: Commands) -> None:
         "extract",
         run,
         summary="texts in, a file of features out",
-        usage="layertap extract INPUT -o OUTPUT [options]",
+        usage="layertap extract INPUT... -o OUTPUT [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    add_file_arguments(parser)
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="a file, or - for standard input; files and folders for a folder"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUTPUT", required=True, help="a file, - for standard output, or a folder/"
+    )
     add_feature_options(parser)
     add_model_options(parser)
     add_reading_options(parser)
     add_engine_options(add_output_options(parser), "non_finite")
     add_running_options(parser)
+    add_folder_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command: what can be checked comes first, then the model, then the work."""
+    """Run the command: what can be checked comes first, then the model, then the work.
+
+    Raises:
+        OptionError: options of a folder for a file, or the reverse; several inputs for a file.
+    """
+    from layertap.jobs.folder.job import is_folder_output
+
+    if is_folder_output(options.output):
+        run_folder_command(options)
+    else:
+        refuse_folder_options(options)
+        options.input = options.inputs[0]
+        _run_file(options)
+
+
+def _run_file(options: argparse.Namespace) -> None:
     from layertap.backends.choice import require_backend
     from layertap.checkpoints.source import stored_files
     from layertap.engine.opening import open_reference

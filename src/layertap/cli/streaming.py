@@ -87,14 +87,15 @@ def job_of(options: argparse.Namespace, *, features: list[str] | None, also_read
         options.output,
         output_format_name=options.output_format,
         features=features,
-        details=_details(options.details),
+        details=details_of(options.details),
         overwrite=options.overwrite,
         max_output_bytes=None if size is None else bytes_of(size, "--max-output-size"),
         also_read=also_read,
     )
 
 
-def _details(names: str | None) -> bool | list[str]:
+def details_of(names: str | None) -> bool | list[str]:
+    """Return the details that a value of `--details` names: a list, or whether all are asked for."""
     if names is None or names.strip() == "all":
         return names is not None
     return [name.strip() for name in names.split(",")]

@@ -36,7 +36,7 @@ def print_summary(
         running: seconds from then to the end.
         results: descriptions of what was made, or None for the features.
     """
-    made = _features(extractor, job.features) if results is None else results
+    made = features_in_words(extractor, job.features) if results is None else results
     rows = [(("features" if results is None else "results") if i == 0 else "", line) for i, line in enumerate(made)]
     rows.append(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
@@ -56,7 +56,8 @@ def print_summary(
     print("\n".join(map(printable, aligned(rows, indent=""))), file=sys.stderr)
 
 
-def _features(extractor: Extractor, features: Features | None) -> list[str]:
+def features_in_words(extractor: Extractor, features: Features | None) -> list[str]:
+    """Describe each result in a line: its name, its dtype and shape, and what it stands for."""
     plan = extractor.plan(features)
     rows = []
     for schema in plan.schemas:

@@ -141,6 +141,7 @@ def open_writer(
     schemas: Sequence[FeatureSchema],
     column_types: Mapping[str, pa.DataType | None] | None = None,
     provenance: Mapping[str, Any],
+    constants: Mapping[str, str] | None = None,
     overwrite: bool = False,
 ) -> Writer:
     """Open an output, which appears under its name when `close` has made it whole.
@@ -151,6 +152,7 @@ def open_writer(
         schemas: the features, in column order.
         column_types: `Reader.column_types`: what the records carry; the key `id` stands for their ids.
         provenance: what the features are, as JSON values; it decides nothing here.
+        constants: name -> text of further columns with one value for all records; of Parquet only.
         overwrite: whether an existing output may be replaced.
 
     Raises:
@@ -164,7 +166,9 @@ def open_writer(
         schemas=tuple(schemas),
         column_types=dict(column_types or {}),
         provenance=dict(provenance),
+        constants=dict(constants or {}),
     )
+    assert not options.constants or row.name == "parquet", "constants are columns of Parquet"
     kind = load_format("writers", row.writer)
     kind.check(options)
     final = None if os.fspath(path) == STANDARD_OUTPUT else output_file(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from layertap.backends.base import Backend
@@ -326,6 +327,21 @@ class Extractor:
         """Arrow types of the columns that results add to the records: none."""
         return {}
 
+    @property
+    def batch_tokens(self) -> int:
+        """Largest number of packed tokens of a batch."""
+        return self.runtime.batch_tokens or self.backend.batch_tokens
+
+    def with_batch_tokens(self, batch_tokens: int) -> Extractor:
+        """Return an extractor with another token budget, which shares the open model with this one."""
+        return Extractor(
+            opened=self._opened,
+            backend=self.backend,
+            selection=self.selection,
+            semantics=self.semantics,
+            runtime=replace(self.runtime, batch_tokens=batch_tokens),
+        )
+
     def provenance(self, features: Features | None = None) -> Provenance:
         """Return everything that results depend on, for the files that hold them: no time, host or path."""
         return Provenance.of(
@@ -382,7 +398,7 @@ class Extractor:
             prompt_rows=tuple(variants.prompt_rows(number, cut=cut) for number in range(len(plan.inputs))),
             details=Details(names=names, tokenizer=self.tokenizer, detail_input=variants.detail_input),
             backend=self.backend,
-            batch_tokens=self.runtime.batch_tokens or self.backend.batch_tokens,
+            batch_tokens=self.batch_tokens,
             keep_non_finite=self.semantics.non_finite == "keep",
         )
 

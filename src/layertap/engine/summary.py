@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from layertap.engine.batching import PlannedText
 from layertap.engine.preparing import PreparedText
 from layertap.engine.texts import has_white_space
 from layertap.packing import IntArray
 from layertap.text.windows import Window
+
+BY_LIMIT = ("cut_texts", "cut_tokens", "windowed_texts", "windows")
+OF_TEXTS = (
+    "empty_words",
+    "empty_spans",
+    "cut_words",
+    "cut_spans",
+    "empty_texts",
+    "texts_with_specials",
+    "texts_with_surrogates",
+    "texts_with_spaced_words",
+)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -31,6 +44,7 @@ class RunSummary:
         texts_with_specials: number of texts in which special tokens were typed.
         texts_with_surrogates: number of texts in which lone surrogates became U+FFFD.
         texts_with_spaced_words: number of texts given as words of which one holds white space.
+        text_tokens: number of tokens of the texts within their limits, however often they ran.
         layers_run: number of blocks that the deepest feature needs.
         layers: number of blocks of the model.
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
@@ -55,6 +69,7 @@ class RunSummary:
     texts_with_specials: int = 0
     texts_with_surrogates: int = 0
     texts_with_spaced_words: int = 0
+    text_tokens: int = 0
     layers_run: int
     layers: int
     skipped: int = 0
@@ -70,6 +85,7 @@ class RunSummary:
         """
         for prepared in texts:
             self._count_long(prepared, limits)
+            self.text_tokens += prepared.num_tokens
             text = min(prepared.texts, key=len)  # the one without a prompt
             begin, end = text.content
             self.empty_texts += begin == end and text.pair_content is None
@@ -105,6 +121,20 @@ class RunSummary:
         for limit, count in windows.items():
             self.windowed_texts[limit] = self.windowed_texts.get(limit, 0) + 1
             self.windows[limit] = self.windows.get(limit, 0) + count
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts of unusual texts as JSON values, without those that are 0."""
+        by_limit = {name: {str(limit): n for limit, n in sorted(getattr(self, name).items())} for name in BY_LIMIT}
+        return {name: value for name in (*BY_LIMIT, *OF_TEXTS) if (value := by_limit.get(name, getattr(self, name)))}
+
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Add what `counts` of another summary returned."""
+        for name in BY_LIMIT:
+            own: dict[int, int] = getattr(self, name)
+            for limit, count in counts.get(name, {}).items():
+                own[int(limit)] = own.get(int(limit), 0) + count
+        for name in OF_TEXTS:
+            setattr(self, name, getattr(self, name) + counts.get(name, 0))
 
     def notes(self) -> list[str]:
         """Return notes about the input and unusual texts, a sentence each; empty where there are none."""

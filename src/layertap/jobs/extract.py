@@ -14,13 +14,15 @@ from layertap.engine.options import ExtractorOptions, shown_in_help, split_optio
 from layertap.engine.summary import RunSummary
 from layertap.errors import OptionError
 from layertap.features.naming import Features
+from layertap.jobs.folder.job import FolderJob, is_folder_output
+from layertap.jobs.folder.run import run_folder
 from layertap.jobs.job import Job
 from layertap.jobs.run import open_job
 
 
 @shown_in_help(ExtractorOptions)
 def extract(
-    input: str | os.PathLike[str],  # noqa: A002 - the word of every tool of this kind
+    input: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],  # noqa: A002 - the word of every tool of this kind
     output: str | os.PathLike[str],
     features: Features | None = None,
     *,
@@ -44,6 +46,8 @@ def extract(
     details: bool | Sequence[str] = False,
     overwrite: bool = False,
     max_output_bytes: int | None = None,
+    shard_records: int | None = None,
+    forget: bool = False,
     progress: bool = False,
     **options: Unpack[ExtractorOptions],
 ) -> RunSummary:
@@ -54,9 +58,15 @@ def extract(
     without the model is checked first: the output's place, the input's columns and (in files of up to 16 MiB) every
     row; then, before anything runs, the size of the results.
 
+    An output that ends with `/` is a folder of features: Parquet files of some thousand texts each, from any number of
+    files and folders. After a kill the same call goes on, new inputs are added, and a call that asks for something else
+    than the folder holds is refused.
+
     Args:
-        input: a txt, JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U file; `-` is standard input.
+        input: a txt, JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U file; `-` is standard input. For a folder of features
+            also a folder, or a list of files and folders.
         output: a Parquet, safetensors, npy, npz or JSONL file, as its name ends; `-` writes JSONL to standard output.
+            `features/` is a folder, and so is a path at which a folder of features stands.
         features: a feature (text or expression), several in a list, or a mapping of names to features; None stands
             for `sentence_embedding` if the model's folder declares it, else for `last_hidden_state.mean`. A feature
             is a float32 array [N, ...] for N records unless `astype` says otherwise: [N, H], or [N, L, H] with
@@ -85,14 +95,17 @@ def extract(
         details: details of tokens and words to write beside the features, names of `layertap.engine.details.NAMES`, or
             True for all of them.
         overwrite: whether files that exist may be replaced.
-        max_output_bytes: results that would take more are refused before anything runs; None stands for 8 GiB.
+        max_output_bytes: results that would take more are refused before anything runs; None stands for 8 GiB, and for
+            no limit where the output is a folder.
+        shard_records: number of texts of one file of a folder; None stands for the folder's, or at most 16,384.
+        forget: whether what a folder holds of inputs that are not named any more is removed.
         progress: whether to show progress on standard error.
         options: keywords of `Extractor.from_pretrained`: `precision`, `max_length`, `long`, `backend`, `threads`, ...
             Not allowed if `model` is an `Extractor`, which has its own.
 
     Returns:
         Counts of the run: records, tokens, skipped rows, texts that were cut, and what else a reader should know
-        (`RunSummary.notes()`).
+        (`RunSummary.notes()`). Those of a folder are of all that it holds.
 
     Raises:
         UsageError: features, columns or options that cannot be, an output that exists or that is an input too, results
@@ -111,28 +124,45 @@ def extract(
     else:
         split_options(model, options)  # before the input is read
         extractor, folder = None, None if model is None else os.fspath(model)
-    source = Input(
-        source=input,
-        format=input_format,
-        options=read_options(
-            text_column=text_column,
-            words_column=words_column,
-            pair_column=pair_column,
-            spans_column=spans_column,
-            id_column=id_column,
-            columns=columns,
-            delimiter=delimiter,
-            quoting=quoting,
-            header=header,
-            records=records,
-            encoding=encoding,
-            on_error=on_error,
-            max_errors=max_errors,
-            max_record_bytes=max_record_bytes,
-        ),
+    reading = read_options(
+        text_column=text_column,
+        words_column=words_column,
+        pair_column=pair_column,
+        spans_column=spans_column,
+        id_column=id_column,
+        columns=columns,
+        delimiter=delimiter,
+        quoting=quoting,
+        header=header,
+        records=records,
+        encoding=encoding,
+        on_error=on_error,
+        max_errors=max_errors,
+        max_record_bytes=max_record_bytes,
     )
+    inputs = [input] if isinstance(input, str | os.PathLike) else list(input)
+    if is_folder_output(output):
+        _refuse_for_folder(output_format, overwrite)
+        folder_job = FolderJob.checked(
+            inputs,
+            output,
+            format=input_format,
+            options=reading,
+            features=features,
+            details=details,
+            shard_records=shard_records,
+            max_output_bytes=max_output_bytes,
+            forget=forget,
+            also_read=stored_files(folder),
+        )
+        opened_extractor = extractor if extractor is not None else _opened(model, options)
+        return run_folder(folder_job, opened_extractor, progress="auto" if progress else "none").summary
+    if len(inputs) != 1:
+        raise OptionError(f"{len(inputs)} inputs are named; several go to a folder of features, whose name ends with /")
+    if shard_records is not None or forget:
+        raise OptionError("shard_records and forget go with a folder of features; let the output end with /")
     job = Job.checked(
-        source,
+        Input(source=inputs[0], format=input_format, options=reading),
         output,
         output_format_name=output_format,
         features=features,
@@ -145,6 +175,13 @@ def extract(
         streams = extractor if extractor is not None else _opened(model, options)
         opened.forecast(streams)
         return opened.run(streams, progress=progress)
+
+
+def _refuse_for_folder(output_format: str | None, overwrite: bool) -> None:
+    if output_format not in (None, "parquet"):
+        raise OptionError(f"output_format {output_format!r}: the shards of a folder are Parquet")
+    if overwrite:
+        raise OptionError("overwrite: a folder of features is continued and not overwritten; remove it to begin anew")
 
 
 def _opened(model: Any, options: Any) -> Extractor:

@@ -137,6 +137,17 @@ class Reader(ABC):
         """
         return {}
 
+    def initial_kinds(self) -> dict[str, str] | None:
+        """Return the kinds of the carried columns before any row is looked at, for formats whose rows decide them.
+
+        None says that `column_types` are known without reading the rows. See `add_kinds`.
+        """
+        return None
+
+    def add_kinds(self, kinds: dict[str, str], record: Record) -> None:
+        """Add the kinds of a record's carried values to those of the records before it."""
+        raise NotImplementedError(f"{type(self).__name__} states its column types")
+
     @property
     def state(self) -> FileState | None:
         """State of the file when it was opened; None of a pipe, a device or standard input."""

@@ -106,20 +106,31 @@ class JsonlReader(Reader):
             ids=[key for key in kinds if key not in no_ids or key == self._options.id_column],
         )
 
-    def _kinds(self) -> dict[str, str]:
+    def initial_kinds(self) -> dict[str, str]:
+        """Return the columns of the first rows, the ids first, each of kind `null`."""
         kinds = dict.fromkeys(self._selection.columns, "null")
+        return {ID_COLUMN: "null"} | kinds if self._selection.id is not None else kinds
+
+    def add_kinds(self, kinds: dict[str, str], record: Record) -> None:
+        """Merge the kinds of a record's carried values into those of the records before it.
+
+        Raises:
+            UsageError: the record carries a column `id` beside its id.
+        """
+        for key, value in record.columns.items():
+            kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
         if self._selection.id is not None:
-            kinds = {ID_COLUMN: "null"} | kinds
+            if ID_COLUMN in record.columns:
+                raise UsageError(
+                    f"{self._source.name}: the output's column 'id' would hold both {self._selection.id!r} "
+                    "and the input's own 'id'; name the columns to carry (--columns), without 'id'"
+                )
+            kinds[ID_COLUMN] = merge(kinds[ID_COLUMN], kind_of(record.id))
+
+    def _kinds(self) -> dict[str, str]:
+        kinds = self.initial_kinds()
         for record in self._once_more():
-            for key, value in record.columns.items():
-                kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
-            if self._selection.id is not None:
-                if ID_COLUMN in record.columns:
-                    raise UsageError(
-                        f"{self._source.name}: the output's column 'id' would hold both {self._selection.id!r} "
-                        "and the input's own 'id'; name the columns to carry (--columns), without 'id'"
-                    )
-                kinds[ID_COLUMN] = merge(kinds[ID_COLUMN], kind_of(record.id))
+            self.add_kinds(kinds, record)
         return kinds
 
     def _once_more(self) -> Iterator[Record]:

@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -46,6 +46,7 @@ class WriterOptions:
     schemas: tuple[FeatureSchema, ...]
     column_types: Mapping[str, pa.DataType | None]
     provenance: Mapping[str, Any]
+    constants: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def provenance_text(self) -> str:
@@ -179,6 +180,11 @@ def refuse_clashes(options: WriterOptions, names: list[str]) -> None:
     if ROW in options.column_types:
         raise UsageError(
             "the input's column 'row' cannot be carried: the output's own 'row' holds the input row numbers; "
+            "name the columns to carry (--columns) without it, or rename it"
+        )
+    for name in options.constants.keys() & options.column_types.keys():
+        raise UsageError(
+            f"the input's column {name!r} cannot be carried: the output's own {name!r} names the input of each record; "
             "name the columns to carry (--columns) without it, or rename it"
         )
 

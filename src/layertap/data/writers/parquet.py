@@ -36,6 +36,8 @@ ROW_GROUP_ROWS = 1 << 17
 class ParquetWriter(Writer):
     """Writer of a Parquet file with the columns `row`, `id` (if there are ids), the carried columns, and the features.
 
+    Columns of `WriterOptions.constants`, with one value for all records, follow `row`.
+
     A dense feature [H] is a fixed-size list, [L, H] a fixed-size list of such lists; a ragged feature is a list with
     one of them per token. Attentions are a flat list of numbers and `<name>.shape`, [*leading, T, T]. Only `row` and
     the features are declared as columns without nulls; the metadata of a feature's field names its axes. Carried
@@ -54,7 +56,7 @@ class ParquetWriter(Writer):
                     "name the columns to carry (--columns) without it"
                 )
         shapes = [schema.name + SHAPE for schema in options.schemas if schema.maps]
-        refuse_clashes(options, [ROW, *options.column_types, *shapes])
+        refuse_clashes(options, [ROW, *options.constants, *options.column_types, *shapes])
 
     def _start(self) -> None:
         import pyarrow as pa
@@ -67,6 +69,7 @@ class ParquetWriter(Writer):
         self._schema = pa.schema(
             [
                 pa.field(ROW, pa.int64(), nullable=False),
+                *(pa.field(name, pa.string()) for name in self._options.constants),
                 *carried,
                 *(field for schema in self._options.schemas for field in feature_fields(schema)),
             ],
@@ -156,7 +159,8 @@ class ParquetWriter(Writer):
             for schema in self._options.schemas
             for column in feature_columns(schema, part.features[schema.name], part.records)
         ]
-        self._held.append(pa.Table.from_arrays([pa.array(rows), *carried, *features], schema=self._schema))
+        constants = [pa.repeat(pa.scalar(text, pa.string()), len(part)) for text in self._options.constants.values()]
+        self._held.append(pa.Table.from_arrays([pa.array(rows), *constants, *carried, *features], schema=self._schema))
         self._held_rows += len(part)
 
     def _flush(self) -> None:

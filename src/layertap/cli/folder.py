@@ -1,0 +1,171 @@
+"""Runs of `layertap extract` whose output is a folder of features: their options, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from layertap.cli.options import (
+    features_of,
+    input_of,
+    limit_tokenizer_threads,
+    reference_of,
+    runtime_of,
+    semantics_of,
+)
+from layertap.cli.running import extractor_of, silence_downloads, uncollected
+from layertap.cli.units import bytes_of
+from layertap.errors import OptionError, UsageError, printable
+from layertap.words import aligned, counted, in_bytes
+
+if TYPE_CHECKING:
+    from layertap.engine.extractor import Extractor
+    from layertap.jobs.folder.drive import FolderOutcome
+    from layertap.jobs.folder.job import FolderJob
+    from layertap.jobs.folder.progress import Form
+
+PROGRESS = ("auto", "json", "none")
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add options for an output that is a folder of features."""
+    group = parser.add_argument_group("folder of features")
+    group.add_argument(
+        "--shard-records",
+        type=int,
+        metavar="N",
+        help="texts of a file of the folder (default: at most 16,384, and fewer where they would take over 256 MB)",
+    )
+    group.add_argument(
+        "--worker",
+        metavar="I/N",
+        help="compute every N-th shard only, from shard I on; start N of these, I from 0, on any machines",
+    )
+    group.add_argument(
+        "--forget", action="store_true", help="remove what was computed of inputs that are not named any more"
+    )
+    group.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        metavar="FORM",
+        help="auto (a line on a terminal), json (an object a line, on standard error) or none (default: auto)",
+    )
+
+
+def refuse_folder_options(options: argparse.Namespace) -> None:
+    """Refuse a run to a file that is asked for what only a folder has.
+
+    Raises:
+        OptionError: several inputs, or an option of folders.
+    """
+    if len(options.inputs) > 1:
+        raise OptionError(
+            f"{len(options.inputs)} inputs are named, and {printable(options.output)} is one file; several inputs go "
+            "to a folder of features: let OUTPUT end with /"
+        )
+    given = {
+        "--shard-records": options.shard_records,
+        "--worker": options.worker,
+        "--forget": options.forget or None,
+        "--progress": options.progress,
+    }
+    flag = next((flag for flag, value in given.items() if value is not None), None)
+    if flag is not None:
+        raise OptionError(f"{flag} goes with a folder of features; let OUTPUT end with /, or leave the option out")
+
+
+def run_folder_command(options: argparse.Namespace) -> None:
+    """Run `layertap extract` to a folder: what can be checked comes first, then the model, then the work.
+
+    Raises:
+        LayertapError: see `layertap.jobs.folder`.
+    """
+    from layertap.backends.choice import require_backend
+    from layertap.checkpoints.source import stored_files
+    from layertap.engine.opening import open_reference
+    from layertap.jobs.folder.run import run_folder
+
+    started = time.perf_counter()
+    limit_tokenizer_threads(options.threads)
+    features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
+    require_backend(runtime.backend)
+    silence_downloads(options)
+    job = _job_of(options, features=features, also_read=[str(path) for path in stored_files(options.model)])
+    with uncollected():
+        model = open_reference(reference_of(options))
+        model.plan(features, semantics, runtime.rules)
+        extractor = extractor_of(model, semantics, runtime)
+    ready = time.perf_counter()
+    progress: Form = options.progress or ("none" if options.quiet else "auto")
+    outcome = run_folder(job, extractor, progress=progress, say=None if options.quiet else _say)
+    if not options.quiet:
+        _print_outcome(extractor, job, outcome, starting=ready - started, running=time.perf_counter() - ready)
+
+
+def _job_of(options: argparse.Namespace, *, features: list[str] | None, also_read: list[str]) -> FolderJob:
+    from layertap.cli.streaming import details_of
+    from layertap.jobs.folder.job import FolderJob, WorkerPart
+
+    if options.output_format not in (None, "parquet"):
+        raise OptionError(
+            f"--output-format {options.output_format}: the shards of a folder are Parquet; `layertap export` makes one "
+            f"{options.output_format} file of them"
+        )
+    if options.overwrite:
+        raise UsageError(
+            f"--overwrite: a folder of features is continued and not overwritten; remove {printable(options.output)} "
+            "to begin anew"
+        )
+    columns = None if options.columns is None else tuple(filter(None, map(str.strip, options.columns.split(","))))
+    size = options.max_output_size
+    return FolderJob.checked(
+        options.inputs,
+        options.output,
+        format=options.input_format,
+        options=input_of(
+            options,
+            options.inputs[0],
+            id_column=options.id_column,
+            columns=columns,
+            on_error=options.on_error,
+            max_errors=options.max_errors,
+        ).options,
+        features=features,
+        details=details_of(options.details),
+        shard_records=options.shard_records,
+        max_output_bytes=None if size is None else bytes_of(size, "--max-output-size"),
+        forget=options.forget,
+        part=None if options.worker is None else WorkerPart.parse(options.worker),
+        also_read=also_read,
+    )
+
+
+def _say(line: str) -> None:
+    print(printable(line), file=sys.stderr)
+
+
+def _print_outcome(
+    extractor: Extractor, job: FolderJob, outcome: FolderOutcome, *, starting: float, running: float
+) -> None:
+    from layertap.cli.summary import features_in_words
+
+    run = outcome.summary
+    made = features_in_words(extractor, job.features)
+    rows = [("features" if i == 0 else "", line) for i, line in enumerate(made)]
+    rows.append(
+        ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
+    )
+    notes = [*extractor.tokenizer.notes, *run.notes()]
+    rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
+    rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
+    if run.skipped:
+        rows.append(("skipped", f"{counted(run.skipped, 'row')}, listed in {job.name}errors"))
+    shards = f"{outcome.shards:,}, of which {outcome.computed:,} computed in this run"
+    if outcome.missing:
+        shards += f", and {outcome.missing:,} are missing, those of other workers"
+    rows.append(("shards", shards))
+    rows.append(("time", f"{running:.1f} s; {starting:.1f} s before that to start"))
+    rows.append(("output", f"{job.name}, {in_bytes(outcome.size)}"))
+    print("\n".join(map(printable, aligned(rows, indent=""))), file=sys.stderr)
