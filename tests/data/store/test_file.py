@@ -324,7 +324,7 @@ def test_files_of_others(tmp_path: Path) -> None:
             layertap.open(tmp_path / name)
     with pytest.raises(InputError, match=r"none: cannot be read: no such file"):
         layertap.open(tmp_path / "none")
-    with pytest.raises(InputError, match=r"this is a directory"):
+    with pytest.raises(InputError, match=r"this is no folder of features"):
         layertap.open(tmp_path)
     with pytest.raises(InputError, match=r"its name holds a NUL character"):
         layertap.open(tmp_path / "a\0b")

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import os
 import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.store.axes import with_axes
 from layertap.data.store.storage import BLOCK_BYTES, Storage, feature_dtype, maps_of, parse_provenance, unreadable
 from layertap.data.writers.base import ID, ROW
 from layertap.data.writers.companions import offsets_place, provenance_place
 from layertap.data.writers.npz import PROVENANCE
+from layertap.data.writers.parquet import METADATA_KEY as ARROW_METADATA_KEY
+from layertap.data.writers.parquet import feature_columns, feature_fields
 from layertap.data.writers.safetensors import DTYPES, METADATA_KEY
 from layertap.data.writers.spill import OFFSETS, SHAPES
 from layertap.errors import InputError, UsageError
@@ -29,6 +33,9 @@ from layertap.features.parse import parse
 from layertap.records import Array, Feature, FeatureSchema, Ragged
 from layertap.safetensors_header import HeaderError, read_header
 from layertap.stored_file import StoredBytes, StoredFile, StoredFileStream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LOCAL_HEADER = struct.Struct("<26xHH")
 """Fields of a zip member's local header: lengths of its name and of its extra field."""
@@ -167,6 +174,34 @@ class ArrayStorage(Storage):
     def block_records(self, name: str) -> int:
         """Return how many records have about 8 MiB."""
         return max(1, self.num_records * BLOCK_BYTES // max(1, self._arrays[name].nbytes))
+
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema that a Parquet file of these features has."""
+        import pyarrow as pa
+
+        fields = [pa.field(ROW, pa.int64(), nullable=False)]
+        if self.has_ids:
+            kind = self._arrays[ID].dtype
+            is_text = ID + OFFSETS in self._arrays or kind.kind == "U"
+            fields.append(pa.field(ID, pa.string() if is_text else pa.from_numpy_dtype(kind)))
+        for schema in self.features.values():
+            fields += feature_fields(with_axes(schema, self.provenance))
+        return pa.schema(fields, metadata={ARROW_METADATA_KEY: json.dumps(dict(self.provenance)).encode()})
+
+    def arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the records as Arrow, about 8 MiB of the largest feature at a time."""
+        import pyarrow as pa
+
+        schema = self.arrow_schema()
+        size = min((self.block_records(name) for name in self.features), default=self.num_records)
+        for begin in range(0, self.num_records, max(1, size)):
+            end = min(begin + size, self.num_records)
+            columns = [pa.array(self.rows(begin, end))]
+            if self.has_ids:
+                columns.append(pa.array(self.ids(begin, end), schema.field(ID).type))
+            for own in self.features.values():
+                columns += feature_columns(own, self.read(own.name, begin, end), ())
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
     def close(self) -> None:
         """Close the files behind the arrays."""

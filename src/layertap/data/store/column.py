@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from layertap.data.slices import join
 from layertap.errors import FeatureError
@@ -60,6 +61,23 @@ class FeatureColumn:
             i = place_of(index, self._length)
             return np.asarray(self._read(i, i + 1)[0])
         return self._take([place_of(i, self._length) for i in index])
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> Array:
+        """Read the whole feature as one array [N, ...], as `numpy.asarray(column)` does.
+
+        Raises:
+            FeatureError: the records' arrays differ in their number of tokens, words or spans.
+            ValueError: `copy` is False; a file cannot be read without one.
+        """
+        if copy is False:
+            raise ValueError("the values are read from a file, which always makes a copy; leave copy=False out")
+        values = self[:]
+        if not isinstance(values, np.ndarray):
+            raise FeatureError(
+                f"{self.schema.name!r} has arrays of different lengths, which are no single array; column[:].values "
+                "has them end to end, and column[i] is that of a record"
+            )
+        return values if dtype is None else values.astype(dtype, copy=False)
 
     def __iter__(self) -> Iterator[Array]:
         for block in self.blocks():

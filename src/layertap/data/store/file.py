@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, overload
@@ -18,7 +19,7 @@ from layertap.data.store.column import FeatureColumn, place_of
 from layertap.data.store.ids import Ids
 from layertap.data.store.storage import FOREIGN_ERRORS, Storage, unreadable
 from layertap.data.writers.base import AXES
-from layertap.errors import InputError, UsageError
+from layertap.errors import InputError, OptionError, UsageError, printable
 from layertap.files import read_settled
 from layertap.records import Array, FeatureSchema
 from layertap.stored_file import StoredFile
@@ -28,7 +29,7 @@ LONGEST_MAGIC = 9
 
 
 class FeatureFile:
-    """Features in a file, none of them in memory before it is asked for.
+    """Features in a file or in a folder of shards, none of them in memory before it is asked for.
 
     `file[i]` is record i as a dict of arrays, `file[a:b]` records as a dict of features, `file["name"]` one feature as
     a sequence (`FeatureColumn`), `file.record(id)` the record with an id, `file.columns["label"]` a column that came
@@ -38,20 +39,23 @@ class FeatureFile:
     itself; `file.features[name].axes` names the axes.
 
     Attributes:
-        path: the file.
+        path: the file or folder.
+        is_complete: whether all records of the run are there; False only of an unfinished folder (`partial=True`).
         features: name -> dtype, shape and names of the axes.
         columns: name -> column that the records carry from the input; Parquet only, as the other formats have none.
         provenance: model, features and options that the file was made with.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, *, is_partial: bool = False) -> None:
         self.path = storage.path
+        self.is_complete = storage.is_complete
+        self._is_partial = is_partial
         provenance = storage.provenance
         self.features: Mapping[str, FeatureSchema] = {
             name: with_axes(schema, provenance) for name, schema in storage.features.items()
         }
         self.columns: Mapping[str, CarriedColumn] = {
-            name: CarriedColumn(name, partial(storage.values, name), length=storage.num_records, type=kind)
+            name: CarriedColumn(name, functools.partial(storage.values, name), length=storage.num_records, type=kind)
             for name, kind in storage.columns.items()
         }
         self.provenance: Mapping[str, Any] = {key: value for key, value in provenance.items() if key != AXES}
@@ -60,7 +64,10 @@ class FeatureFile:
 
     @cached_property
     def rows(self) -> npt.NDArray[np.int64]:
-        """int64 [N], each record's row number in the input: they differ from 0 .. N-1 where rows were left out."""
+        """int64 [N], each record's row number in its input: they differ from 0 .. N-1 where rows were left out.
+
+        In a folder with several inputs, `columns["file"]` names the input of each record.
+        """
         return self._storage.rows(0, len(self))
 
     @property
@@ -112,6 +119,18 @@ class FeatureFile:
     def __contains__(self, name: object) -> bool:
         return name in self.features
 
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object:
+        """Return all records as an Arrow C stream, in a PyCapsule: how libraries take each other's tables.
+
+        `pyarrow.table(file)`, `polars.DataFrame(file)`, `pandas.DataFrame.from_arrow(file)` call it. The columns are
+        `row`, `id` where there are ids, the carried columns and the features, as in a Parquet file; a stream holds a
+        few MiB at a time.
+        """
+        import pyarrow as pa
+
+        reader = pa.RecordBatchReader.from_batches(self._storage.arrow_schema(), self._storage.arrow_batches())
+        return reader.__arrow_c_stream__(requested_schema)
+
     def __enter__(self) -> FeatureFile:
         return self
 
@@ -125,7 +144,7 @@ class FeatureFile:
         self._storage.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return open, (self.path,)
+        return functools.partial(open, partial=self._is_partial), (self.path,)
 
     def __repr__(self) -> str:
         features = ", ".join(f"{name!r}: {schema.described}" for name, schema in self.features.items())
@@ -143,27 +162,46 @@ class FeatureFile:
         has_scales = schema.dtype == "int8" and name + SCALE in self.features
         return FeatureColumn(
             schema,
-            partial(self._storage.read, name),
+            functools.partial(self._storage.read, name),
             length=len(self),
             block_records=self._storage.block_records(name),
             scales=self._column(name + SCALE) if has_scales else None,
         )
 
 
-def open(path: str | os.PathLike[str]) -> FeatureFile:  # noqa: A001 - `layertap.open`, as gzip.open
-    """Opens a file of features that layertap wrote: Parquet, safetensors, npz or npy, told by its first bytes.
+def open(  # noqa: A001 - `layertap.open`, as gzip.open
+    path: str | os.PathLike[str],
+    *,
+    partial: bool = False,
+) -> FeatureFile:
+    """Open features that layertap wrote: a Parquet, safetensors, npz or npy file, or a folder of shards.
+
+    A folder gives the records of all its shards, in the order of the inputs; a few shards are open at a time. One that
+    grows meanwhile is read as it was when it was opened.
 
     Of safetensors, npz and npy a record costs its own bytes; Parquet is read a row group (8 MiB) at a time, which is
     quick in order and slow at random places. The file is held open and may be read from several threads. If it is
     written to or truncated meanwhile, the next read raises `InputError`; if another file is renamed over it, reads go
     on in the old one.
 
+    Args:
+        path: the file or folder. The format of a file is told by its first bytes.
+        partial: open the finished shards of a folder whose extraction is unfinished; without, such a folder is refused.
+
     Raises:
-        InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL.
+        InputError: no such file; a truncated or damaged one; one that layertap did not write; JSONL; an unfinished
+            folder.
+        OptionError: `partial` with a file, which is always whole.
     """
     place = Path(path)
     if "\0" in str(place):
         raise InputError(f"{str(place)!r}: cannot be read: its name holds a NUL character")
+    if os.path.isdir(place):  # noqa: PTH112 - Path.is_dir raises for names that are too long
+        from layertap.data.store.folder import open_folder
+
+        return FeatureFile(open_folder(place, partial_=partial), is_partial=partial)
+    if partial:
+        raise OptionError(f"{printable(place)}: partial=True is for folders of features, and this is none")
     # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
     return read_settled(Path(os.path.realpath(place)), lambda: _open(place))
 

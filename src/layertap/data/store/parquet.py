@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -92,6 +93,18 @@ class ParquetStorage(Storage):
         """Return about how many records a row group has."""
         return max(1, self.num_records // max(1, len(self._ends) - 1))
 
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema of the file."""
+        return self._schema
+
+    def arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the row groups as Arrow."""
+        for group in range(len(self._ends) - 1):
+            with self._lock:
+                self._stored.check()
+                table = self._read_group(group, None)
+            yield from table.to_batches()
+
     def close(self) -> None:
         """Close the file and drop what is kept of it."""
         with self._lock:
@@ -138,19 +151,24 @@ class ParquetStorage(Storage):
             return column
 
     def _read_column(self, group: int, name: str) -> pa.Array:
+        # The whole path: a name alone would bring every column whose name goes on after it with a dot.
+        table = self._read_group(group, self._leaves[name])
+        column = table.column(table.schema.get_field_index(name)).combine_chunks()
+        if len(column) != self._ends[group + 1] - self._ends[group]:
+            raise unreadable(self.path, f"it is damaged in row group {group}: {name!r} has {len(column)} records there")
+        return column
+
+    def _read_group(self, group: int, columns: list[str] | None) -> pa.Table:
+        """Read a row group, all columns or those with these paths; the caller holds the lock."""
         import pyarrow as pa
 
         try:
-            # The whole path: a name alone would bring every column whose name goes on after it with a dot.
-            table = self._file.read_row_group(group, columns=self._leaves[name])
-            column = table.column(table.schema.get_field_index(name)).combine_chunks()
+            table = self._file.read_row_group(group, columns=columns)
         except (pa.ArrowException, *FOREIGN_ERRORS) as error:
             self._stored.check()
             raise unreadable(self.path, f"it is damaged in row group {group} ({error})") from None
         self._stored.check()
-        if len(column) != self._ends[group + 1] - self._ends[group]:
-            raise unreadable(self.path, f"it is damaged in row group {group}: {name!r} has {len(column)} records there")
-        return column
+        return table
 
     def _feature_schemas(self) -> list[FeatureSchema]:
         """List the schemas of the features: columns without nulls, other than `row`."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,9 @@ import numpy.typing as npt
 from layertap.data.writers.base import map_shapes
 from layertap.errors import InputError, one_line
 from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 BLOCK_BYTES = 8 << 20
 """Approximate size of a read where many records are wanted."""
@@ -37,6 +40,7 @@ class Storage(ABC):
         provenance: what the writer was told.
         has_ids: whether the records have ids.
         columns: name -> type of the columns that the records carry, in the order of the file.
+        is_complete: whether all records of the run are there; False of an unfinished folder.
     """
 
     path: Path
@@ -45,6 +49,7 @@ class Storage(ABC):
     provenance: Mapping[str, Any]
     has_ids: bool
     columns: Mapping[str, str] = MappingProxyType({})
+    is_complete: bool = True
 
     def read(self, name: str, begin: int, end: int) -> Feature:
         """Copy records `begin:end` of a feature."""
@@ -88,6 +93,14 @@ class Storage(ABC):
     @abstractmethod
     def block_records(self, name: str) -> int:
         """Return how many records of a feature are best read together."""
+
+    @abstractmethod
+    def arrow_schema(self) -> pa.Schema:
+        """Return the Arrow schema of the records: `row`, `id` where there are ids, carried columns, features."""
+
+    @abstractmethod
+    def arrow_batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield all records as Arrow, in order, some MiB at a time."""
 
     @abstractmethod
     def close(self) -> None:
