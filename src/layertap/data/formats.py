@@ -70,7 +70,7 @@ READ_FORMATS: dict[str, ReadFormat] = {
     row.name: row
     for row in (
         ReadFormat(name="txt", suffixes=(".txt", ".text"), reader="txt:TxtReader"),
-        ReadFormat(name="jsonl", suffixes=(".jsonl", ".ndjson"), reader="jsonl:JsonlReader"),
+        ReadFormat(name="jsonl", suffixes=(".jsonl", ".ndjson", ".json"), reader="jsonl:JsonlReader"),
         ReadFormat(name="csv", suffixes=(".csv",), reader="delimited:CsvReader"),
         ReadFormat(name="tsv", suffixes=(".tsv", ".tab"), reader="delimited:TsvReader"),
         ReadFormat(name="parquet", suffixes=(".parquet", ".pq"), reader="parquet:ParquetReader", streamed=False),

@@ -24,6 +24,19 @@ def json_text(value: Any) -> str:
     return text
 
 
+def plain_text(value: Any) -> str:
+    """Return a value as text: a string as it is, a number as JSON writes it, anything with parts as JSON text."""
+    if isinstance(value, datetime.date | datetime.time | decimal.Decimal | uuid.UUID):
+        return str(_as_json(value))
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return json_text(value)
+        return value
+    return json_text(value)
+
+
 def _as_json(value: Any) -> Any:
     if isinstance(value, datetime.date | datetime.time):  # datetime is a date
         return value.isoformat()

@@ -50,7 +50,7 @@ class RunSummary:
         skipped: rows of a file that were left out because they could not be read; they are not among the records.
         reduced_batch_tokens: token budget that batches were reduced to because the memory of the device did not
             suffice for larger ones; 0 if it did.
-        input_notes: remarks of the reader of a file: how it was taken, and what is unusual in it.
+        input_notes: remarks on the files: how the input was taken, what is unusual in it, and how it was written.
     """
 
     records: int = 0

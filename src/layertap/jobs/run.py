@@ -141,7 +141,7 @@ class OpenJob:
                 error.add_note(_progress_note(job, stream.summary.records, error, writer))
                 raise
         stream.summary.skipped = len(reader.errors)
-        stream.summary.input_notes = reader.notes
+        stream.summary.input_notes = (*reader.notes, *writer.notes)
         return stream.summary
 
 

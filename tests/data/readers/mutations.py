@@ -181,6 +181,11 @@ def seeds() -> dict[str, list[tuple[bytes, Options]]]:
             (jsonl, {"spans_column": "spans"}),
             (jsonl, {"pair_column": "text", "id_column": "id"}),
         ],
+        "json": [
+            (json.dumps(rows, indent=1).encode(), plain),
+            (json.dumps(rows).encode(), {"words_column": "words", "columns": None}),
+            ("\n".join(json.dumps(row, indent=2) for row in rows).encode(), plain),
+        ],
         "jsonl.gz": [(gzip.compress(jsonl, mtime=0), plain)],
         "csv": [
             (csv, plain),

@@ -136,7 +136,8 @@ def test_no_records_make_whole_arrays(tmp_path: Path, write: Write, schemas: Sch
         (pa.uint64(), [2**64 - 1, 0], [2**64 - 1, 0]),
         (pa.large_string(), ["\u4e2d\u6587 \U0001f600", ""], ["\u4e2d\u6587 \U0001f600", ""]),
         (pa.dictionary(pa.int8(), pa.string()), ["a", "b"], ["a", "b"]),
-        (None, ["a", 5], ['"a"', "5"]),
+        (None, ["a", 5], ["a", "5"]),
+        (pa.string(), ["a", 5], ["a", "5"]),
     ],
 )
 def test_ids_of_every_kind(
@@ -167,9 +168,7 @@ def test_string_ids_are_read_back_in_pieces(tmp_path: Path, write: Write, monkey
     [
         (pa.string(), None, r"row 2 has no id, and (npz|safetensors) has no null"),
         (pa.int64(), "7", r"row 2: the id '7' has another type"),
-        (pa.string(), 7, r"row 2: the id 7 has another type"),
         (pa.int64(), 2**63, r"row 2: the id 9223372036854775808 has another type"),
-        (pa.string(), "\ud800", r"row 2: the id '\\ud800' has another type"),
     ],
 )
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])

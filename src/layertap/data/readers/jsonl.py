@@ -1,8 +1,9 @@
-"""JSON Lines: one JSON object per line, and one record per object."""
+"""JSON Lines and JSON: one record per object, on lines of their own, in an array, or over several lines."""
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from layertap.data.json_types import arrow_type, kind_of, merge
 from layertap.data.readers.base import BadRowError, Reader
+from layertap.data.readers.json_values import items_of_array, objects_over_lines
 from layertap.data.readers.lines import decode, numbered_lines
 from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.roles import record_of
@@ -29,8 +31,14 @@ MAX_DEPTH = 100
 TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 
+FIRST_LINE_BYTES = 1 << 16
+
+
 class JsonlReader(Reader):
     """Reader of one object per line; lines of white space only are no rows.
+
+    A file that begins with a bracket is an array, whose items are the rows; one whose first line is an opening brace
+    and nothing else has objects over several lines. Both are read item by item.
 
     The first rows (at most 1,000, or 16 MiB) say which columns there are. A column that a row lacks is left
     out of its record; the text column must be there.
@@ -38,8 +46,7 @@ class JsonlReader(Reader):
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
-        lines = numbered_lines(source, options.max_record_bytes)
-        self._lines = ((number, line) for number, line in lines if isinstance(line, BadRowError) or line.strip())
+        self._lines = self._objects()
         self._head = self._peek()
         self._selection = self._select()
         self._types: dict[str, pa.DataType | None] | None = None
@@ -60,13 +67,25 @@ class JsonlReader(Reader):
         return chain(self._head, self._lines)
 
     def _parse(self, row: int, raw: bytes) -> Record:
-        values = parse_object(raw)
+        values = parse_object(raw, self.unit)
         chosen = self._selection
         if self._options.columns is None:
             columns = {key: value for key, value in values.items() if key not in chosen.left_out}
         else:
             columns = {key: values[key] for key in chosen.columns if key in values}
         return record_of(row, chosen, values, columns)
+
+    def _objects(self) -> Iterator[tuple[int, bytes | BadRowError]]:
+        limit = self._options.max_record_bytes
+        first = self._source.first_line(min(FIRST_LINE_BYTES, limit + 1))
+        if first.startswith(b"["):
+            self.unit = "item"
+            return items_of_array(self._source, limit)
+        if first == b"{":
+            self.unit = "item"
+            return objects_over_lines(self._source, limit)
+        lines = numbered_lines(self._source, limit)
+        return ((number, line) for number, line in lines if isinstance(line, BadRowError) or line.strip())
 
     def _peek(self) -> list[tuple[int, bytes | BadRowError]]:
         head: list[tuple[int, bytes | BadRowError]] = []
@@ -82,14 +101,16 @@ class JsonlReader(Reader):
         kinds: dict[str, str] = {}
         no_ids: set[str] = set()
         readable = 0
+        lists: list[str] = []
         for number, line in self._head:
             try:
-                values = parse_object(line)
+                values = parse_object(line, self.unit)
             except BadRowError as bad:
                 if self._options.on_error == "raise":
-                    raise self._fail(f"line {number}: {bad}") from None
+                    raise self._fail(f"{self.unit} {number}: {bad}{self._remedy(number)}") from None
                 continue
             readable += 1
+            lists = [key for key, value in values.items() if _is_list_of_objects(value)] if readable == 1 else []
             for key, value in values.items():
                 kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
                 if not is_id(value):
@@ -104,7 +125,24 @@ class JsonlReader(Reader):
             texts=[key for key, kind in kinds.items() if kind == "string"],
             # an id column that the user named is held to it row by row
             ids=[key for key in kinds if key not in no_ids or key == self._options.id_column],
+            advice=self._advice(lists),
         )
+
+    def _advice(self, lists: list[str]) -> str:
+        """Return what to do about a file that is one object, with its rows in a list."""
+        if not lists:
+            return ""
+        rows = f"jq -c '.[\"{lists[0]}\"][]' {self.name}"
+        return (
+            f"; the first object has a list of objects in {lists[0]!r}, and to read these: {rows} | layertap extract - "
+            "--input-format jsonl -o OUTPUT"
+        )
+
+    def _remedy(self, number: int) -> str:
+        """Return what to do about a first line that is no object."""
+        if self.unit != "line" or number != 1:
+            return ""
+        return "; expected an object on each line (JSON Lines), or one JSON array of objects"
 
     def initial_kinds(self) -> dict[str, str]:
         """Return the columns of the first rows, the ids first, each of kind `null`."""
@@ -146,8 +184,10 @@ class JsonlReader(Reader):
                 continue  # met again, and dealt with, when the records are read
 
 
-def parse_object(line: bytes | BadRowError) -> dict[str, Any]:
-    """Return the object of a line.
+def parse_object(line: bytes | BadRowError, unit: str = "line") -> dict[str, Any]:
+    """Return the object of a line, or of another unit of a file.
+
+    A number beyond the range of a double is its text: nothing is infinite that was written in digits.
 
     Raises:
         BadRowError: the line is no JSON object, is nested more than `MAX_DEPTH` deep, or could not be read at all.
@@ -155,7 +195,7 @@ def parse_object(line: bytes | BadRowError) -> dict[str, Any]:
     if isinstance(line, BadRowError):
         raise line
     try:
-        values = json.loads(decode(line))
+        values = json.loads(decode(line, unit), parse_float=_float)
     except json.JSONDecodeError as error:
         raise BadRowError(f"broken JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -170,6 +210,15 @@ def parse_object(line: bytes | BadRowError) -> dict[str, Any]:
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper(values, MAX_DEPTH):
         raise BadRowError(TOO_DEEP)
     return values
+
+
+def _float(digits: str) -> float | str:
+    value = float(digits)
+    return digits if math.isinf(value) else value
+
+
+def _is_list_of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _is_deeper(value: dict[str, Any] | list[Any], depth: int) -> bool:

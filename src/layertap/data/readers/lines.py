@@ -63,8 +63,8 @@ def without_end(line: bytes) -> bytes:
     return line[:-1].removesuffix(b"\r") if line.endswith(b"\n") else line
 
 
-def decode(line: bytes) -> str:
-    """Return the text of a line.
+def decode(line: bytes, unit: str = "line") -> str:
+    """Return the text of a line, or of another unit of a file.
 
     Raises:
         BadRowError: bytes that are not UTF-8, or a NUL, which no text holds.
@@ -72,20 +72,20 @@ def decode(line: bytes) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRowError(_undecodable(line, error.start)) from None
+        raise BadRowError(_undecodable(line, error.start, unit)) from None
     if "\0" in text:
         raise BadRowError(
-            f"a NUL at byte {line.index(0) + 1} of the line; if this is UTF-16, name the encoding "
+            f"a NUL at byte {line.index(0) + 1} of the {unit}; if this is UTF-16, name the encoding "
             "(--encoding utf-16), else it is no text file"
         )
     return text
 
 
-def _undecodable(line: bytes, position: int) -> str:
+def _undecodable(line: bytes, position: int, unit: str) -> str:
     """Return the reason for refusing a line that does not decode at a 0-based position."""
     if line.startswith(UNDECODABLE, position):
-        return f"bytes that are not in the encoding, at byte {position + 1} of the line as UTF-8; name another"
+        return f"bytes that are not in the encoding, at byte {position + 1} of the {unit} as UTF-8; name another"
     return (
-        f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the line; name the encoding "
+        f"not UTF-8: byte 0x{line[position]:02x} at byte {position + 1} of the {unit}; name the encoding "
         f"(--encoding, for example {EXAMPLES})"
     )

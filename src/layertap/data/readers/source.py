@@ -116,6 +116,22 @@ class Source:
         self._stream = _replayed(begin, stream)
         return begin
 
+    def first_line(self, size: int) -> bytes:
+        """Return the first line that is not blank, or its first `size` bytes; it is read again afterwards.
+
+        It has to be called before anything is read from the stream.
+        """
+        stream = self.stream
+        lines: list[bytes] = []
+        left = size
+        while line := stream.readline(size):
+            lines.append(line)
+            left -= len(line)
+            if line.strip() or left <= 0:
+                break
+        self._stream = _replayed(b"".join(lines), stream)
+        return lines[-1].strip() if lines else b""
+
     def _opened(self) -> BinaryIO:
         if self.path is not None:
             check_is_no_tar(self.path, name=self.name)

@@ -94,6 +94,11 @@ class Writer(ABC):
         """Clause for messages that describes the current state of the output."""
         return self._output.standing
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remarks on how values were written, in whole sentences."""
+        return ()
+
     def list_errors(self, errors: Sequence[RowError]) -> None:
         """Record the rows that were left out; their list appears together with the output."""
         self._errors = errors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layertap.data.arrow_row import ArrowRow
-from layertap.data.json_text import json_text
+from layertap.data.json_text import json_text, plain_text
 from layertap.data.json_types import kind_of
 from layertap.data.slices import cut
 from layertap.data.writers.base import AXES, ID, ROW, Writer, WriterOptions, map_shapes, refuse_clashes, values_of
@@ -62,6 +62,7 @@ class ParquetWriter(Writer):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        self._json_columns: list[str] = []
         carried = [
             pa.field(name, pa.string() if type_ is None else type_)
             for name, type_ in sorted(self._options.column_types.items(), key=lambda item: item[0] != ID)
@@ -148,6 +149,7 @@ class ParquetWriter(Writer):
         import pyarrow as pa
 
         part = batch if (begin, end) == (0, len(batch)) else _part(batch, begin, end)
+        self._note_json(part.records)
         rows = np.fromiter((record.row for record in part.records), np.int64, len(part))
         carried = [
             carried_column(part.records, name, self._options.column_types[name])
@@ -162,6 +164,25 @@ class ParquetWriter(Writer):
         constants = [pa.repeat(pa.scalar(text, pa.string()), len(part)) for text in self._options.constants.values()]
         self._held.append(pa.Table.from_arrays([pa.array(rows), *constants, *carried, *features], schema=self._schema))
         self._held_rows += len(part)
+
+    def _note_json(self, records: Sequence[Record]) -> None:
+        """Remember the columns that are written as JSON text."""
+        import pyarrow as pa
+
+        for name, type_ in self._options.column_types.items():
+            if name not in self._json_columns and (type_ is None or pa.types.is_string(type_)):
+                values = (record.columns.get(name) for record in records if not isinstance(record.columns, ArrowRow))
+                if any(isinstance(value, dict | list) for value in values):
+                    self._json_columns.append(name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Remark on the columns that Parquet has no type for."""
+        if not self._json_columns:
+            return ()
+        names = ", ".join(map(repr, self._json_columns))
+        columns = f"column {names} is" if len(self._json_columns) == 1 else f"columns {names} are"
+        return (f"{columns} written as JSON text: no single Arrow type holds objects, or lists of different kinds",)
 
     def _flush(self) -> None:
         import pyarrow as pa
@@ -244,7 +265,7 @@ def carried_column(records: Sequence[Record], name: str, type_: pa.DataType | No
     Args:
         records: the records.
         name: name of the column; `id` stands for `Record.id` unless a carried column has this name.
-        type_: Arrow type of the column, or None for JSON text.
+        type_: Arrow type of the column, or None for JSON text. A column of strings takes any value as plain text.
 
     Raises:
         InputError: a value does not fit the type; the message names its row.
@@ -276,8 +297,8 @@ def _python_chunk(records: Sequence[Record], name: str, type_: pa.DataType | Non
     import pyarrow as pa
 
     values = [_carried(record, name) for record in records]
-    if type_ is None:
-        return pa.array([None if value is None else json_text(value) for value in values], pa.string())
+    if type_ is None or pa.types.is_string(type_):
+        return pa.array([None if value is None else plain_text(value) for value in values], pa.string())
     with contextlib.suppress(pa.ArrowException, OverflowError, ValueError, TypeError):
         column = pa.array(values, type_)
         # pyarrow turns 2.5 into 2 without an error

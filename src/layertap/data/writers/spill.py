@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import shutil
 from collections.abc import Iterable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from layertap.data.json_text import json_text
+from layertap.data.json_text import plain_text
 from layertap.data.writers.base import ID, ROW, WriterOptions, map_shapes, refuse_clashes, values_of
 from layertap.errors import InputError, OptionError
 from layertap.files import StagedOutput
@@ -129,15 +128,12 @@ class SpillFiles:
     def _stored_id(self, record: Record) -> Any:
         """Return an id as its array stores it: an integer within the range of the dtype, or bytes."""
         value, dtype = checked_id(record, self._options.format), self.arrays[ID].dtype
-        if self._options.column_types[ID] is None:
-            return json_text(value).encode()
         if ID + OFFSETS not in self.arrays:
             limits = np.iinfo(dtype)
             if isinstance(value, int) and limits.min <= value <= limits.max:
                 return value
-        elif isinstance(value, str):
-            with contextlib.suppress(UnicodeEncodeError):
-                return value.encode()
+        else:
+            return plain_text(value).encode()
         raise InputError(
             f"row {record.row + 1}: the id {value!r} has another type than those before it; "
             "make all ids strings or all of them integers, or write jsonl"
