@@ -1,4 +1,5 @@
-// Vectors of floats, 16 wide (AVX-512) or 8 wide (AVX2). Everything here is inline and in the namespace of the
+// Vectors of floats, 16 wide (AVX-512) or 8 wide (AVX2). Sums across lanes always run over sixteen of them, in one order, so
+// that float32 results are the same bits on all instruction sets. Everything here is inline and in the namespace of the
 // instruction set that the file is compiled for, so that no two of them collide in the linker. For the same reason kernel
 // files use no templates of the standard library.
 #pragma once
@@ -39,9 +40,8 @@ inline Floats fma(Floats a, Floats b, Floats c) { return {_mm512_fmadd_ps(a.v, b
 // Like the instruction: b where either is NaN.
 inline Floats max(Floats a, Floats b) { return {_mm512_max_ps(a.v, b.v)}; }
 inline Floats min(Floats a, Floats b) { return {_mm512_min_ps(a.v, b.v)}; }
-// In a fixed order.
-inline float sum(Floats x) { return _mm512_reduce_add_ps(x.v); }
-inline float largest(Floats x) { return _mm512_reduce_max_ps(x.v); }
+inline __m256 low_half(Floats x) { return _mm512_castps512_ps256(x.v); }
+inline __m256 high_half(Floats x) { return _mm512_extractf32x8_ps(x.v, 1); }
 
 #else
 
@@ -70,18 +70,26 @@ inline Floats fma(Floats a, Floats b, Floats c) { return {_mm256_fmadd_ps(a.v, b
 // Like the instruction: b where either is NaN.
 inline Floats max(Floats a, Floats b) { return {_mm256_max_ps(a.v, b.v)}; }
 inline Floats min(Floats a, Floats b) { return {_mm256_min_ps(a.v, b.v)}; }
-// In a fixed order.
-inline float sum(Floats x) {
-  __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+
+#endif
+
+// Lanes of a sum, and the vectors that they take.
+constexpr int sum_lanes = 16;
+constexpr int sum_vectors = sum_lanes / width;
+
+// The vector of a sum to which column `column` of a row, the first one of a vector, is added.
+constexpr int sum_vector(std::int64_t column) { return static_cast<int>(column / width % sum_vectors); }
+
+// Adds up sixteen lanes by halves: lanes i and i + 8, then i and i + 4, i and i + 2, and the two that are left.
+inline float sum(const Floats (&x)[sum_vectors]) {
+#if defined(__AVX512F__)
+  const __m256 halves = _mm256_add_ps(low_half(x[0]), high_half(x[0]));
+#else
+  const __m256 halves = _mm256_add_ps(x[0].v, x[1].v);
+#endif
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(halves), _mm256_extractf128_ps(halves, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));
   return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
 }
-inline float largest(Floats x) {
-  __m128 s = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
-  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
-  return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
-}
-
-#endif
 
 }  // namespace layertap::LAYERTAP_ISA

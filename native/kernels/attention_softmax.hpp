@@ -51,25 +51,30 @@ void invert_sums(const float* totals, std::int64_t rows, float* of_row) {
     store(of_row + r, all(1.0F) / sum_of_rows<fold_count<block_rows>>(totals + r * width));
 }
 
+// A sum of sixteen lanes as one vector, which `sum_of_rows` adds up in the order of `sum`.
+inline Floats folded(const Floats (&total)[sum_vectors]) { return sum_vectors == 1 ? total[0] : total[0] + total[sum_vectors - 1]; }
+
 // Scores -> 2^(score - maximum), and their sums in each lane.
 template <std::int64_t block_rows>
 void exponentiate(Float32Pack, float* scores, std::int64_t rows, std::int64_t num_keys, float, const float* of_row,
                   float* totals) {
   for (std::int64_t r = 0; r < rows; ++r, scores += width) {
     const Floats maximum = all(of_row[r]);
-    Floats total = zero();
+    Floats total[sum_vectors] = {};
     float* at = scores;
     std::int64_t j = 0;
-    for (; j + width <= num_keys; j += width, at += block_rows * width) {
-      const Floats p = exp2(load(at) - maximum);
-      store(at, p);
-      total = total + p;
-    }
-    if (j < num_keys) {
+    for (; j + sum_lanes <= num_keys; j += sum_lanes)
+#pragma GCC unroll 2
+      for (int v = 0; v < sum_vectors; ++v, at += block_rows * width) {
+        const Floats p = exp2(load(at) - maximum);
+        store(at, p);
+        total[v] = total[v] + p;
+      }
+    for (int v = 0; j < num_keys; ++v, j += width, at += block_rows * width) {
       store(at, exp2(load(at) - maximum));
-      total = total + load(at, num_keys - j);
+      total[v] = total[v] + load(at, num_keys - j < width ? num_keys - j : width);
     }
-    store(totals + r * width, total);
+    store(totals + r * width, folded(total));
   }
 }
 
@@ -105,12 +110,13 @@ template <std::int64_t block_rows>
 void write_probabilities(const float* scores, std::int64_t rows, std::int64_t num_keys, float scale, const float* of_row,
                          float* out) {
   for (std::int64_t r = 0; r < rows; ++r, out += num_keys) {
-    Floats total = zero();
+    Floats total[sum_vectors] = {};
     for (std::int64_t j = 0; j < num_keys; j += width) {
       const std::int64_t count = num_keys - j < width ? num_keys - j : width;
       const Floats score = load(scores + j * block_rows + r * width);
       store(out + j, exp2((score - all(of_row[r])) * all(scale)), count);
-      total = total + load(out + j, count);
+      Floats& lanes = total[sum_vector(j)];
+      lanes = lanes + load(out + j, count);
     }
     const Floats factor = all(1.0F / sum(total));
     for (std::int64_t j = 0; j < num_keys; j += width) {

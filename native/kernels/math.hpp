@@ -1,4 +1,5 @@
-// Functions of `Floats`: exponentials and the activations. NaN in gives NaN out.
+// Functions of `Floats`: exponentials and the activations. NaN in gives NaN out. Those without `_rounded` give the same bits
+// on every instruction set, so they use no approximate instructions, whose results differ among processors.
 //
 // For outputs that are rounded to bfloat16 (half an ulp: 2^-9) there are cheaper forms, named `..._rounded`.
 //
@@ -24,12 +25,6 @@ inline Floats scale(Floats x, Floats n) { return {_mm512_scalef_ps(x.v, n.v)}; }
 inline Floats with_sign(Floats x, Floats sign) {
   return {_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_castps_si512(x.v), _mm512_castps_si512(sign.v),
                                                         _mm512_set1_epi32(static_cast<int>(0x80000000U)), 0xd8))};
-}
-// a / b for normal, finite b and no overflow, within 1 ulp: half the cost of a division and more on some processors.
-inline Floats quotient(Floats a, Floats b) {
-  const __m512 inverse = _mm512_rcp14_ps(b.v);
-  const __m512 first_try = _mm512_mul_ps(a.v, inverse);
-  return {_mm512_fmadd_ps(_mm512_fnmadd_ps(first_try, b.v, a.v), inverse, first_try)};
 }
 // relu(x), but NaN for -inf, since x Phi(x) is -inf times 0 there. One instruction, which selects by the class of a number.
 inline Floats positive_part(Floats x) {
@@ -57,7 +52,6 @@ inline Floats with_sign(Floats x, Floats sign) {
   const __m256 bit = _mm256_set1_ps(-0.0F);
   return {_mm256_or_ps(_mm256_andnot_ps(bit, x.v), _mm256_and_ps(bit, sign.v))};
 }
-inline Floats quotient(Floats a, Floats b) { return a / b; }
 // relu(x), but NaN for -inf, since x Phi(x) is -inf times 0 there.
 inline Floats positive_part(Floats x) { return x - min(x, zero()); }
 
@@ -171,7 +165,7 @@ inline Floats gelu(Floats x) {
   below = fma(below, t, all(1.20554721F));
   below = fma(below, t, all(1.67645121F));
   below = fma(below, t, all(1.0F));
-  return positive_part(x) - scale(quotient(t * above * p, below), n);
+  return positive_part(x) - scale(t * above * p / below, n);
 }
 
 #if defined(__AVX512F__)

@@ -17,45 +17,65 @@ float inverse_root(double mean_square, float eps) {
   return static_cast<float>(1.0 / __builtin_sqrt(mean_square + static_cast<double>(eps)));
 }
 
+constexpr int chains = 4;  // independent sums, since an addition takes 3 or 4 cycles
+
+// Sums over a row: sixteen lanes in each of the chains.
+struct ChainedSums {
+  Floats of[chains][sum_vectors];
+
+  ChainedSums() {
+    for (auto& chain : of)
+      for (Floats& vector : chain) vector = zero();
+  }
+
+  float total() const {
+    Floats folded[sum_vectors];
+    for (int v = 0; v < sum_vectors; ++v) folded[v] = (of[0][v] + of[1][v]) + (of[2][v] + of[3][v]);
+    return sum(folded);
+  }
+};
+
+// add(chain, vector, column, lanes) for all vectors of a row; those after the last whole turn go to the first chain.
+template <class Add>
+inline void each_of_chains(std::int64_t columns, const Add& add) {
+  const std::int64_t chained = columns / (chains * sum_lanes) * (chains * sum_lanes);
+  for (std::int64_t c = 0; c < chained; c += chains * sum_lanes)
+#pragma GCC unroll 4
+    for (int i = 0; i < chains; ++i)
+#pragma GCC unroll 2
+      for (int v = 0; v < sum_vectors; ++v) add(i, v, c + i * sum_lanes + v * width, Whole{});
+  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, sum_vector(c), c, lanes); });
+}
+
 // Two passes. The second one also sums the differences to the mean of the first, which would be 0 without rounding, and
 // corrects the mean by it.
 Moments moments(const float* row, std::int64_t columns, float eps) {
-  constexpr int chains = 4;  // independent sums, since an addition takes 3 or 4 cycles
-  const std::int64_t chained = columns / (chains * width) * (chains * width);
-  Floats sums[chains] = {zero(), zero(), zero(), zero()};
-  for (std::int64_t c = 0; c < chained; c += chains * width)
-    for (int i = 0; i < chains; ++i) sums[i] = sums[i] + load(row + c + i * width);
-  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { sums[0] = sums[0] + load(row + c, lanes); });
-  const float rough = sum((sums[0] + sums[1]) + (sums[2] + sums[3])) / static_cast<float>(columns);
+  ChainedSums sums;
+  each_of_chains(columns, [&](int i, int v, std::int64_t c, auto lanes) { sums.of[i][v] = sums.of[i][v] + load(row + c, lanes); });
+  const float rough = sums.total() / static_cast<float>(columns);
 
   const Floats at = all(rough);
-  Floats off[chains] = {zero(), zero(), zero(), zero()};
-  Floats squares[chains] = {zero(), zero(), zero(), zero()};
-  const auto add = [&](int i, Floats difference) {
-    off[i] = off[i] + difference;
-    squares[i] = fma(difference, difference, squares[i]);
-  };
-  for (std::int64_t c = 0; c < chained; c += chains * width)
-    for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width) - at);
-  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, only(load(row + c, lanes) - at, lanes)); });
+  ChainedSums off, squares;
+  each_of_chains(columns, [&](int i, int v, std::int64_t c, auto lanes) {
+    const Floats difference = only(load(row + c, lanes) - at, lanes);
+    off.of[i][v] = off.of[i][v] + difference;
+    squares.of[i][v] = fma(difference, difference, squares.of[i][v]);
+  });
   // in float64, so that these few numbers add no rounding error of their own to all columns
-  const double more = static_cast<double>(sum((off[0] + off[1]) + (off[2] + off[3]))) / static_cast<double>(columns);
-  const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
+  const double more = static_cast<double>(off.total()) / static_cast<double>(columns);
+  const double square = static_cast<double>(squares.total());
   const double variance = square / static_cast<double>(columns) - more * more;
   return {static_cast<float>(static_cast<double>(rough) + more), inverse_root(variance < 0.0 ? 0.0 : variance, eps)};
 }
 
 // Moments for a norm by the root mean square (Zhang and Sennrich 2019), which subtracts no mean.
 Moments root_mean_square(const float* row, std::int64_t columns, float eps) {
-  constexpr int chains = 4;
-  const std::int64_t chained = columns / (chains * width) * (chains * width);
-  Floats squares[chains] = {zero(), zero(), zero(), zero()};
-  const auto add = [&](int i, Floats x) { squares[i] = fma(x, x, squares[i]); };
-  for (std::int64_t c = 0; c < chained; c += chains * width)
-    for (int i = 0; i < chains; ++i) add(i, load(row + c + i * width));
-  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, load(row + c, lanes)); });
-  const double square = static_cast<double>(sum((squares[0] + squares[1]) + (squares[2] + squares[3])));
-  return {0.0F, inverse_root(square / static_cast<double>(columns), eps)};
+  ChainedSums squares;
+  each_of_chains(columns, [&](int i, int v, std::int64_t c, auto lanes) {
+    const Floats x = load(row + c, lanes);
+    squares.of[i][v] = fma(x, x, squares.of[i][v]);
+  });
+  return {0.0F, inverse_root(static_cast<double>(squares.total()) / static_cast<double>(columns), eps)};
 }
 
 template <bool has_bias, bool has_rounded>

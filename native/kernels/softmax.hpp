@@ -10,29 +10,26 @@ namespace layertap::LAYERTAP_ISA {
 // A score times log2(e) needs no other reduction than its fraction, and the factor costs nothing where scores are scaled
 // anyway: softmax is 2^(s - max) over its sum, with s in units of log2(e).
 inline Floats exp2(Floats x) {
+  x = max(all(-180.0F), x);  // where 2^x has become 0
 #if defined(__AVX512F__)
-  // scalef takes 2^floor(x); reduce leaves x - floor(x), and 0 for -inf
-  const Floats r = {_mm512_reduce_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+  const Floats whole = {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)};
+#else
+  const Floats whole = {_mm256_floor_ps(x.v)};
+#endif
+  const Floats r = x - whole;
   Floats p = fma(all(0.000216129178F), r, all(0.00124678458F));
   p = fma(p, r, all(0.00967545155F));
   p = fma(p, r, all(0.0554852821F));
   p = fma(p, r, all(0.240229309F));
   p = fma(p, r, all(0.693147063F));
   p = fma(p, r, all(1.0F));
-  return {_mm512_scalef_ps(p.v, x.v)};
+#if defined(__AVX512F__)
+  return {_mm512_scalef_ps(p.v, whole.v)};
 #else
-  // the low bits of `shifted` are the rounded x plus the exponent's 127, so -127 becomes the bits of 0
-  x = max(all(-127.0F), x);
-  const Floats magic = all(12582912.0F + 127.0F);
-  const Floats shifted = x + magic;
-  const Floats r = x - (shifted - magic);
-  Floats p = fma(all(0.00015353362F), r, all(0.0013398875F));
-  p = fma(p, r, all(0.00961843692F));
-  p = fma(p, r, all(0.0555033237F));
-  p = fma(p, r, all(0.240226477F));
-  p = fma(p, r, all(0.693147182F));
-  p = fma(p, r, all(1.0F));
-  return p * Floats{_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23))};
+  // The low bits of `shifted` are floor(x) + 64 and the exponent's 127. The last factor rounds subnormal results, once.
+  const Floats shifted = whole + all(12582912.0F + 127.0F + 64.0F);
+  const Floats power = {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23))};
+  return p * power * all(0x1p-64F);
 #endif
 }
 

@@ -52,6 +52,12 @@ def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
     assert str(choose(tiny_spec, request_of(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
 
 
+def test_x86_stands_for_the_best_set_of_vectors(tiny_spec):
+    assert choose(tiny_spec, request_of(instruction_set="x86")).instruction_set == "avx2"
+    with pytest.raises(OptionError, match="x86-64 processors, and the precision is float32-high; choose float32"):
+        choose(tiny_spec, request_of(instruction_set="x86", precision="float32-high"))
+
+
 def test_auto_says_why_it_takes_torch(convolved_spec):
     chosen = choose(convolved_spec, request_of())
     assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("torch", "", None)

@@ -32,7 +32,8 @@ class Backend(ABC):
 
     Attributes:
         name: name of the backend.
-        instruction_set: instruction set that its kernels use on this machine; equal bits need the same one.
+        instruction_set: instruction set that its kernels use on this machine, or the name of several that give the same
+            bits ("x86"); equal bits need the same name.
         batch_tokens: default token budget of a batch.
         overlaps: whether `start` returns while the device still works, so that the caller can prepare texts and store
             results in the meantime. If not, everything happens in turn, on one thread.

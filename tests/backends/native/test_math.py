@@ -156,3 +156,14 @@ def test_refused():
         native.evaluate("avx2", "log", x, x)
     with pytest.raises(ValueError, match="same length"):
         native.evaluate("avx2", "exp", x, x[:3].copy())
+
+
+@pytest.mark.parametrize("function", ["exp", "gelu", "gelu_tanh", "silu", "tanh", "relu"])
+def test_the_same_bits_on_all_sets_of_vectors(function):
+    values = inputs(-1e30, 1e30)
+    expected = evaluate("avx2", function, values)
+    for instruction_set in native.instruction_sets():
+        found = evaluate(instruction_set, function, values)
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        same = found.view(np.int32) == expected.view(np.int32)
+        assert (same | np.isnan(expected)).all(), instruction_set

@@ -137,3 +137,31 @@ def test_same_bits_in_every_batch(family, instruction_set, precision, how_many, 
                         backend.threads,
                     )
     report(f"{family} {instruction_set} {precision}: random batches with the same bits", compositions)
+
+
+VECTOR_SETS = [name for name in _native.instruction_sets() if not name.startswith("amx")]
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert", "eurobert", "deberta"])
+def test_float32_has_the_same_bits_on_all_sets_of_vectors(family, make_family):
+    model = make_family(family)
+    texts = model.random_sequences((1, 15, 16, 17, 33, 64, *(() if family == "bert" else (129, 290))), seed=2)
+    every = [MEAN, TOP, FOLDED, STATES, *([POOLER] if model.spec.pooler else [])]
+    expected = results_of(model.native(instruction_set="avx2", precision="float32"), model, texts, every)
+    for instruction_set in VECTOR_SETS[:-1]:
+        backend = model.native(instruction_set=instruction_set, precision="float32")
+        assert backend.instruction_set == "x86"
+        assert results_of(backend, model, texts, every) == expected, instruction_set
+
+
+@pytest.mark.parametrize("attention", ["heads", "mean"])
+def test_attention_maps_have_the_same_bits_on_all_sets_of_vectors(attention, make_family):
+    model = make_family("bert")
+    capture = Capture(layers=(2,), attention=attention)
+    batch = model.pack(model.random_sequences((1, 15, 17, 33, 64), seed=3))
+    program = Program(captures=(capture,), stop=2)
+    maps = [
+        model.native(instruction_set=name, precision="float32").run(program, batch, {})[capture] for name in VECTOR_SETS
+    ]
+    for others in maps[:-1]:
+        np.testing.assert_array_equal(others.view(np.int32), maps[-1].view(np.int32))

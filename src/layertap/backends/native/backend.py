@@ -14,6 +14,7 @@ import numpy.typing as npt
 from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
 from layertap.backends.facts import row_of
 from layertap.backends.native import _native
+from layertap.backends.native.supports import X86, gives_x86_bits
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.locks import ForkSafeLock
 from layertap.models.positions import Disentangled, PositionTable, rotary_frequencies
@@ -33,7 +34,8 @@ class NativeBackend(Backend):
         weights: Gives stored tensors, checked, for canonical names; called when a program first reaches a block.
         precision: "float32", "float32-high", "bfloat16" or "int8"; the instruction set must offer it.
         threads: Number of threads of one run.
-        instruction_set: One of `_native.instruction_sets()`.
+        instruction_set: One of `_native.instruction_sets()`. The attribute of this name is "x86" where results have the
+            bits that all sets of vectors give.
     """
 
     name = "native"
@@ -43,7 +45,7 @@ class NativeBackend(Backend):
         self, spec: EncoderSpec, weights: Weights, *, precision: str, threads: int, instruction_set: str
     ) -> None:
         self.spec = spec
-        self.instruction_set = instruction_set
+        self.instruction_set = X86 if gives_x86_bits(instruction_set, precision) else instruction_set
         self.threads = threads
         self._weights = weights
         self._lock = ForkSafeLock()

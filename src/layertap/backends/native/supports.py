@@ -1,8 +1,19 @@
-"""Decides whether the kernels run a model."""
+"""Decides whether the kernels run a model, and which of their results are equal across instruction sets."""
 
 from __future__ import annotations
 
 from layertap.models.spec import EncoderSpec
+
+X86 = "x86"
+"""Name, in provenance, of the float32 results that all sets of vectors give: AVX2 and every AVX-512 set."""
+
+
+def gives_x86_bits(instruction_set: str, precision: str) -> bool:
+    """Return whether results have the bits that float32 has on all x86-64 processors.
+
+    AMX tiles compute float32 in bfloat16 parts and give bits of their own.
+    """
+    return precision == "float32" and not instruction_set.startswith("amx")
 
 
 def supports(spec: EncoderSpec) -> str | None:
