@@ -23,6 +23,7 @@ from layertap.server.limits import Limits
 from layertap.server.model import ServedModel
 from layertap.server.run import bind, check_first_results, server_of
 from layertap.server.state import State
+from tests.tiny_models import random_model, save_model, wordpiece_tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,3 +126,53 @@ def tiny(
     """A small random model called `tiny`, with two named features."""
     folder = make_checkpoint(tmp_path_factory.mktemp("served") / "tiny")
     return serve(folder, features=FEATURES)
+
+
+def save_classifier(folder: Path, end: str, **fields: Any) -> Path:
+    """Write a small random BERT of transformers with a head."""
+    pytest.importorskip("torch", reason="torch is not installed (extra: torch)")
+    size = {
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+    }
+    tokenizer = wordpiece_tokenizer()
+    module = random_model("Bert", size | fields | {"vocab_size": tokenizer.get_vocab_size()}, end=end)
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return save_model(folder, module, tokenizer, **special, model_max_length=48)
+
+
+@pytest.fixture(scope="module")
+def moods(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A classifier of texts called `moods`, with the labels good, bad and none."""
+    labels = {0: "good", 1: "bad", 2: "none"}
+    folder = save_classifier(
+        tmp_path_factory.mktemp("served") / "moods",
+        "ForSequenceClassification",
+        id2label=labels,
+        label2id={label: i for i, label in labels.items()},
+    )
+    return serve(folder)
+
+
+@pytest.fixture(scope="module")
+def reranker(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A cross-encoder."""
+    folder = tmp_path_factory.mktemp("served") / "reranker"
+    return serve(save_classifier(folder, "ForSequenceClassification", num_labels=1))
+
+
+@pytest.fixture(scope="module")
+def tagger(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A classifier of words."""
+    labels = {0: "O", 1: "B-PER", 2: "I-PER"}
+    folder = save_classifier(
+        tmp_path_factory.mktemp("served") / "tagger",
+        "ForTokenClassification",
+        id2label=labels,
+        label2id={label: i for i, label in labels.items()},
+    )
+    return serve(folder)

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from layertap.server import health, openai
+from layertap.server import features, health, openai, pooling, predict, rerank, tei
 from layertap.server.refusals import Refusal, dialect_of, refusal_of
 from layertap.server.routes import Route
 from layertap.server.state import Call, State
@@ -25,7 +25,15 @@ LOG = logging.getLogger("layertap.server")
 OTHER = "other"
 """Label of requests without a route in metrics."""
 
-ROUTES: tuple[Route, ...] = (*openai.ROUTES, *health.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *openai.ROUTES,
+    *features.ROUTES,
+    *predict.ROUTES,
+    *pooling.ROUTES,
+    *rerank.ROUTES,
+    *tei.ROUTES,
+    *health.ROUTES,
+)
 """All routes of the server, but that of `/`."""
 
 ERROR_SCHEMAS: dict[str, dict[str, Any]] = {

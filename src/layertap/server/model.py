@@ -172,9 +172,9 @@ class ServedModel:
         """Head of a cross-encoder, or None."""
         return next((head for head in self.heads.values() if head.is_reranker), None)
 
-    def limit_of(self, feature: Expr) -> int:
-        """Return the tokens of a text that a feature sees."""
-        plan = self.extractor.plan({"f0": feature})
+    def limit_of(self, feature: Expr, extractor: Extractor | None = None) -> int:
+        """Return the tokens of a text that a feature sees, with the options of another extractor where one is given."""
+        plan = (extractor or self.extractor).plan({"f0": feature})
         return max(seen.max_length for seen in plan.inputs)
 
     def names(self) -> list[str]:
@@ -191,11 +191,11 @@ class ServedModel:
             Refusal: no such model.
             FeatureSyntaxError, FeatureError: an expression that does not parse, or that the model cannot give.
         """
-        if model is None or model in self._aliases():
+        if model is None or model in self.aliases:
             return self.default
         if model in self.features:
             return self.features[model]
-        known = [*self._aliases(), *self.features]
+        known = [*self.aliases, *self.features]
         owner = max((name for name in known if model.startswith(f"{name}@")), key=len, default=None)
         if owner is not None:
             return checked_expression(model[len(owner) + 1 :])
@@ -291,8 +291,9 @@ class ServedModel:
     def _ends_normalized(self, feature: Expr) -> bool:
         return isinstance(expand_sentence_embedding(feature, self.extractor.facts), Normalize)
 
-    def _aliases(self) -> tuple[str, ...]:
-        """Return the names of the model itself: its id, and its hub id."""
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Names of the model itself: its id, and its hub id."""
         checkpoint = self.extractor.files.checkpoint
         return (self.id,) if checkpoint.origin == "folder" else (self.id, checkpoint.name)
 

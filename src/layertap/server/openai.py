@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 from starlette.responses import Response
 
 from layertap.features.expr import Expr
-from layertap.records import Array, Feature, Record
+from layertap.records import Array, Record
 from layertap.server.body import Body, read
-from layertap.server.model import ServedModel, TextOptions
-from layertap.server.refusals import Refusal
+from layertap.server.inputs import refuse_other_inputs, texts_of, token_limit, vectors_of
 from layertap.server.routes import Route
 from layertap.server.state import Call
-from layertap.server.wire import base64_of, float_array, json_of
+from layertap.server.wire import base64_of, json_of
 
 ROWS_AT_ONCE = 64
 """Vectors that are written in one piece."""
@@ -87,61 +85,9 @@ def embedding_pieces(vectors: Array, tail: bytes, *, base64: bool) -> Iterator[b
     yield b"]," + tail[1:]
 
 
-def vectors_of(feature: Feature) -> Array:
-    """Return the vectors of a feature that gives one per text, float32 [N, H]."""
-    assert isinstance(feature, np.ndarray)
-    return float_array(feature)
-
-
 def cut_to(feature: Expr, dimensions: int | None) -> Expr:
     """Return a feature with its first `dimensions` numbers, normalized after that; None leaves it as it is."""
     return feature if dimensions is None else feature.truncate(dimensions).normalize
-
-
-def texts_of(value: str | list[str], name: str) -> list[str]:
-    """Return one text or several as a list.
-
-    Raises:
-        Refusal: the list is empty.
-    """
-    if isinstance(value, str):
-        return [value]
-    if not value:
-        raise Refusal("empty", f"{name}: the list is empty; send at least one text", param=name)
-    return value
-
-
-def token_limit(model: ServedModel, feature: Expr, tokens: int | None) -> TextOptions:
-    """Return the options for `truncate_prompt_tokens`: it lowers the limit of a feature, and never raises it."""
-    if tokens is None or tokens == -1 or tokens >= model.limit_of(feature):
-        return TextOptions()
-    if tokens == 0:
-        raise Refusal("invalid", "truncate_prompt_tokens: expected at least 1, or -1", param="truncate_prompt_tokens")
-    return TextOptions(max_length=tokens)
-
-
-def refuse_other_inputs(body: dict[str, Any]) -> dict[str, Any]:
-    """Refuse token ids and chat messages in words that say what to set in clients; return the body.
-
-    Raises:
-        Refusal: the body has them.
-    """
-    if "messages" in body:
-        raise Refusal(
-            "invalid",
-            "messages: encoders have no chat template; send texts as 'input' (use_chat_template=False in mteb)",
-            param="messages",
-        )
-    given = body.get("input")
-    first = given[0] if isinstance(given, list) and given else None
-    if isinstance(first, list | int) and not isinstance(first, bool):
-        raise Refusal(
-            "invalid",
-            "input: token ids are not taken, since they are those of another tokenizer; send texts "
-            "(check_embedding_ctx_length=False in langchain_openai)",
-            param="input",
-        )
-    return body
 
 
 VECTOR = {"oneOf": [{"type": "array", "items": {"type": "number"}}, {"type": "string", "contentEncoding": "base64"}]}

@@ -154,4 +154,4 @@ def refusal_of(error: BaseException) -> Refusal:
 
 def dialect_of(path: str) -> Dialect:
     """Return the dialect of a path, whether there is a route or not."""
-    return "openai" if path.startswith(("/v1/", "/pooling")) or path in ("/v1", "/embeddings") else "tei"
+    return "openai" if path.startswith(("/v1/", "/v2/", "/pooling", "/embeddings")) else "tei"

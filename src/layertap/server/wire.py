@@ -7,7 +7,7 @@ import io
 import json
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,9 +48,27 @@ def base64_of(vector: Array) -> str:
     return base64.b64encode(float_array(vector).data).decode("ascii")
 
 
-def row_of(feature: Feature, index: int) -> Array:
-    """Return the values of one record in a layout that JSON can be made of."""
-    return np.ascontiguousarray(feature[index])
+def row_of(feature: Feature, index: int) -> Any:
+    """Return the values of one record in a layout that JSON can be made of: an array, or a scalar of numpy."""
+    row = feature[index]
+    return np.ascontiguousarray(row) if np.ndim(row) else row
+
+
+def list_pieces(rows: Iterable[Any]) -> Iterator[bytes]:
+    """Yield a list as JSON, some rows at a time."""
+    begin = b"["
+    held: list[Any] = []
+    size = 0
+    for row in rows:
+        held.append(row)
+        size += getattr(row, "nbytes", 64)
+        if size >= PIECE_BYTES:
+            yield begin + json_of(held)[1:-1]
+            begin, held, size = b",", [], 0
+    if held:
+        yield begin + json_of(held)[1:-1]
+        begin = b","
+    yield b"]" if begin == b"," else b"[]"
 
 
 def safetensors_pieces(
