@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from layertap.jobs.extract import extract
     from layertap.records import AttentionMaps, Ragged, Record
+    from layertap.torch_datasets import FeatureDataset, FeatureIterableDataset
     from layertap.version import __version__
 
 _HOME = {
@@ -58,8 +59,10 @@ _HOME = {
     "CheckpointError": "errors",
     "ConfigError": "errors",
     "Extractor": "engine.extractor",
+    "FeatureDataset": "torch_datasets",
     "FeatureError": "errors",
     "FeatureFile": "data.store",
+    "FeatureIterableDataset": "torch_datasets",
     "FeatureSyntaxError": "errors",
     "InputError": "errors",
     "LayertapError": "errors",
@@ -93,8 +96,10 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "Extractor",
+    "FeatureDataset",
     "FeatureError",
     "FeatureFile",
+    "FeatureIterableDataset",
     "FeatureSyntaxError",
     "InputError",
     "LayertapError",

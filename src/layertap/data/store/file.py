@@ -116,6 +116,10 @@ class FeatureFile:
         for values in zip(*columns, strict=True):
             yield dict(zip(self.features, values, strict=True))
 
+    def block_records(self, name: str) -> int:
+        """Return how many consecutive records of a feature are best read together, about 8 MiB of them."""
+        return self._storage.block_records(name)
+
     def __contains__(self, name: object) -> bool:
         return name in self.features
 
