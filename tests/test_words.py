@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from layertap.words import aligned, counted, in_bytes, per_second, scaled
+from layertap.words import aligned, counted, in_bytes, rate, scaled
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,13 @@ def test_other_units():
 
 def test_counts_and_rates():
     assert [counted(count, "text") for count in (0, 1, 2000)] == ["0 texts", "1 text", "2,000 texts"]
-    assert [per_second(count, 2) for count in (5, 19.8, 2500)] == ["2.5", "9.9", "1,250"]
+    assert [rate(count, 2, "text") for count in (5, 19.8, 2500)] == ["2.5 texts/s", "9.9 texts/s", "1,250 texts/s"]
+    assert [rate(count, 3600, "text") for count in (3600, 450, 20, 0)] == [
+        "1.0 texts/s",
+        "7.5 texts/min",
+        "20 texts/h",
+        "0.0 texts/h",
+    ]
 
 
 def test_columns_are_as_wide_as_their_widest_cells():

@@ -26,10 +26,13 @@ def scaled(value: float, units: Sequence[str]) -> str:
     return f"{value:,.{digits}f} {units[power]}"
 
 
-def per_second(count: float, seconds: float) -> str:
-    """Write a rate: `3.2`, `1,250`."""
-    rate = count / seconds
-    return f"{rate:,.1f}" if rate < 10 else f"{rate:,.0f}"
+def rate(count: float, seconds: float, noun: str) -> str:
+    """Write a rate in the unit that leaves a number of at least one: `1,250 texts/s`, `7.5 texts/min`, `20 texts/h`."""
+    value, unit = count / seconds, "s"
+    for longer in ("min", "h"):
+        if value < 1:
+            value, unit = value * 60, longer
+    return f"{value:,.1f} {noun}s/{unit}" if value < 9.95 else f"{value:,.0f} {noun}s/{unit}"
 
 
 def counted(count: int, noun: str) -> str:

@@ -108,8 +108,8 @@ def test_a_feature_called_like_a_column(refused: Run, model: Path, tmp_path: Pat
         (("--output-format", "csv"), "--output-format: invalid choice: 'csv'"),
         (("--max-errors", "3"), "goes with on_error 'skip'"),
         (("--disable-rule", "magic"), "--disable-rule: invalid choice: 'magic'"),
-        (("--outptu", "x"), "unknown: --outptu x; `layertap extract --help`"),
-        (("--offlin",), "unknown: --offlin;"),
+        (("--outptu", "x"), "there is no option --outptu; did you mean --output? `layertap extract --help`"),
+        (("--offlin",), "there is no option --offlin; did you mean --offline?"),
     ],
 )
 def test_options(refused: Run, texts: Path, output: Path, options: tuple[str, ...], said: str) -> None:

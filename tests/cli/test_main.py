@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +77,7 @@ def test_wrong_usage(refused: Run, arguments: list[str], said: str) -> None:
 
 def test_warnings_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
     shown = warnings.showwarning
-    with warnings_as_notes(sys.stderr):
+    with warnings_as_notes():
         warnings.simplefilter("always")
         warnings.warn("the package is not used", stacklevel=1)
     assert capsys.readouterr().err == "layertap: note: the package is not used\n"
@@ -96,6 +95,7 @@ def test_messages_on_a_terminal_are_broken_between_words(
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
     unknown = "v = hidden_states[1].mean.and_a_step_that_is_not_there.and_another"
     err = layertap("extract", tmp_path / "in.txt", "-o", tmp_path / "o.npy", "-f", unknown).err
     *words, text, caret = err.splitlines()

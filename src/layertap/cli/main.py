@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 import errno
-import shutil
 import signal
 import sys
-import textwrap
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from importlib import import_module
-from typing import NoReturn, TextIO
+from itertools import takewhile
+from typing import Any, NoReturn
 
-from layertap.cli.streams import drop_standard_output, prepare_streams, shown
+from layertap.cli.help import help_formatter
+from layertap.cli.streams import drop_standard_output, prepare_streams
+from layertap.cli.tables import print_message, print_note
 from layertap.errors import LayertapError, UsageError
 from layertap.version import __version__
 
@@ -45,11 +47,35 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are usage errors like all others."""
+    """Argument parser whose errors are usage errors like all others, and name the nearest option."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse arguments; one that is unknown is refused before others are missed.
+
+        Raises:
+            UsageError: an option or an argument that the command does not have.
+        """
+        if self._subparsers is None:
+            known = self._option_string_actions
+            for text in takewhile(lambda text: text != "--", args or ()):
+                name = text.partition("=")[0]
+                if name.startswith("--") and name not in known and " " not in text:
+                    self._refuse([name])
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return parsed, unknown
+
+    def _refuse(self, unknown: Sequence[str]) -> NoReturn:
+        first = unknown[0]
+        if not first.startswith("-"):
+            self.error(f"unexpected: {' '.join(unknown)}")
+        near = get_close_matches(first.partition("=")[0], self._option_string_actions, n=1)
+        self.error(f"there is no option {first}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def error(self, message: str) -> NoReturn:
         """Raise the message that argparse would print."""
-        raise UsageError(f"{message}; `{self.prog} --help` lists what there is")
+        raise UsageError(f"{message}{'' if message.endswith('?') else ';'} `{self.prog} --help` lists what there is")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         prepare_streams()
     try:
-        with warnings_as_notes(sys.stderr):
+        with warnings_as_notes():
             try:
                 code = _run(arguments)
             except SystemExit:  # --help and --version
@@ -75,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
             sys.stdout.flush()
     except KeyboardInterrupt as stop:
-        return _say("; ".join(["stopped", *_notes(stop)]), INTERRUPTED)
+        return _say("", "; ".join(["stopped", *_notes(stop)]), INTERRUPTED)
     except Exception as error:
         if _is_closed_pipe(error):
             # `| head` has seen enough.
@@ -87,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if argv is None:
             drop_standard_output()
         return _say(
-            "\n".join([f"error: {_in_words(error)}", *_notes(error)]),
+            "error",
+            "\n".join([_in_words(error), *_notes(error)]),
             error.exit_code if isinstance(error, LayertapError) else 1,
         )
     return code or 0
@@ -96,10 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: Sequence[str]) -> int | None:
     """Run the command that the arguments name."""
     only = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    options, unknown = parser(only).parse_known_args(arguments)
-    if unknown:
-        command = f"layertap {options.command or ''}".strip()
-        raise UsageError(f"unknown: {' '.join(unknown)}; `{command} --help` lists what there is")
+    options = parser(only).parse_args(arguments)
     code: int | None = options.run(options)
     return code
 
@@ -110,12 +134,13 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         prog="layertap",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=help_formatter,
         allow_abbrev=False,
     )
     root.add_argument("--version", action="version", version=f"layertap {__version__}")
     root.set_defaults(run=_no_command)
-    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command")
+    # With `prog` argparse makes no formatter of its own, which a terminal would load rich for.
+    commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command", prog=root.prog)
     for name in COMMANDS if only is None else (only,):
         import_module(f"layertap.cli.{name}").add_to(commands)
     return root
@@ -129,31 +154,20 @@ def _no_command(_: argparse.Namespace) -> None:
 
 
 @contextmanager
-def warnings_as_notes(stream: TextIO) -> Iterator[None]:
-    """Show Python warnings as plain lines while entered."""
+def warnings_as_notes() -> Iterator[None]:
+    """Show Python warnings as notes while entered."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(shown(f"layertap: note: {message}"), file=stream)
+        print_note(message)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
 
 
-def _say(message: str, code: int) -> int:
-    text = shown(f"layertap: {message}")
-    if sys.stderr.isatty():
-        text = "\n".join(map(_wrapped, text.split("\n")))
-    print(text, file=sys.stderr)
+def _say(kind: str, message: str, code: int) -> int:
+    print_message(kind, message)
     return code
-
-
-def _wrapped(line: str) -> str:
-    """Wrap a line between words at the width of the terminal; an indented one shows a position, and stays."""
-    columns = shutil.get_terminal_size().columns
-    if len(line) <= columns or line.startswith(" "):
-        return line
-    return textwrap.fill(line, columns, break_long_words=False, break_on_hyphens=False)
 
 
 def _notes(error: BaseException) -> list[str]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from layertap.cli.help import help_formatter
 from layertap.cli.units import bytes_of
 from layertap.engine.options import OPTIONS, ModelReference, Runtime, Semantics
 from layertap.errors import OptionError
@@ -57,19 +58,12 @@ def add_command(
         usage=usage,
         description=description,
         epilog=epilog,
-        formatter_class=HelpFormatter,
+        formatter_class=help_formatter,
         allow_abbrev=False,
     )
     parser.set_defaults(run=run)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
-
-
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help formatter that keeps descriptions as they are written, and leaves room for the names of options."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
 
 
 def add_engine_options(

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TextIO
 
-from layertap.errors import OutputError, printable
+from layertap.errors import OutputError
 from layertap.files import reason
 
 
@@ -98,11 +98,6 @@ class MessageStream(io.TextIOBase):
     def encoding(self) -> str:  # type: ignore[override]
         """Encoding of the stream; the base class has an attribute that is None."""
         return self._stream.encoding
-
-
-def shown(message: str) -> str:
-    """Return a message of one or more lines with what a terminal would act on escaped."""
-    return "\n".join(map(printable, message.split("\n")))
 
 
 def drop_standard_output() -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layertap.cli.tables import print_facts
 from layertap.engine.extractor import Extractor
 from layertap.engine.summary import RunSummary
-from layertap.errors import printable
-from layertap.words import aligned, counted, in_bytes, per_second
+from layertap.words import aligned, counted, in_bytes, rate
 
 if TYPE_CHECKING:
     from layertap.features.naming import Features
@@ -49,11 +48,11 @@ def print_summary(
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if run.skipped:
         rows.append(("skipped", f"{counted(run.skipped, 'row')}, listed in {job.error_list}"))
-    rate = f", {per_second(run.records, running)} texts/s, {per_second(run.tokens, running)} tokens/s"
-    rows.append(("time", f"{running:.1f} s{rate if run.records else ''}; {starting:.1f} s before that to start"))
+    speed = f", {rate(run.records, running, 'text')}, {rate(run.tokens, running, 'token')}" if run.records else ""
+    rows.append(("time", f"{running:.1f} s{speed}; {starting:.1f} s before that to start"))
     size = "" if job.is_streamed else in_bytes(Path(job.output).stat().st_size)
     rows.append(("output", "standard output" if job.is_streamed else f"{job.output}, {size}"))
-    print("\n".join(map(printable, aligned(rows, indent=""))), file=sys.stderr)
+    print_facts(rows)
 
 
 def features_in_words(extractor: Extractor, features: Features | None) -> list[str]:

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TextIO, TypeAlias
+from typing import TYPE_CHECKING, TextIO, TypeAlias
 
 from layertap.engine.streaming import ProgressCallback
+from layertap.errors import printable
+from layertap.terminal import console_of, is_terminal
+from layertap.words import counted, rate
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn, Task
+    from rich.text import Text
 
 SECONDS_BETWEEN_LINES = 10.0
 """Shortest time between two lines where standard error is not a terminal."""
 
-SECONDS_BETWEEN_DRAWINGS = 0.1
-BAR_CELLS = 24
+DRAWINGS_A_SECOND = 8
 
 Total: TypeAlias = int | Callable[[], int | None] | None
 """Number of all records: a number, a function whose estimate improves during the run, or None where unknown."""
@@ -32,15 +38,42 @@ def progress_on(stream: TextIO, *, shown: bool, total: Total) -> Iterator[Progre
     """
     if not shown:
         yield None
-    elif stream.isatty():
-        bar = _Bar(stream, Progress(total=total))
-        try:
-            bar.draw()
-            yield bar.advance
-        finally:
-            bar.clear()
-    else:
+        return
+    console = console_of(stream) if is_terminal(stream) else None
+    if console is None:
         yield _Lines(stream, Progress(total=total)).advance
+        return
+    with _Bar(console, Progress(total=total)) as bar:
+        yield bar.advance
+
+
+@contextmanager
+def status_on(stream: TextIO, *, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Return a context with a function that says what a run is doing, for steps that are no texts.
+
+    On a terminal each message takes the place of the one before and the last one goes away in the end. Elsewhere a
+    message is a line of its own, some seconds apart, so that a log of many steps stays short.
+
+    Args:
+        stream: stream to write to, usually standard error.
+        shown: whether to write at all.
+    """
+    if not shown:
+        yield lambda _: None
+        return
+    console = console_of(stream) if is_terminal(stream) else None
+    if console is None:
+        yield _StatusLines(stream).say
+        return
+    from rich.text import Text
+
+    def say(message: str) -> None:
+        text = Text(printable(message))
+        text.truncate(console.width - 3, overflow="ellipsis")
+        status.update(text)
+
+    with console.status("", spinner="line", refresh_per_second=DRAWINGS_A_SECOND) as status:
+        yield say
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,15 +103,21 @@ class Progress:
         total = self.total() if callable(self.total) else self.total
         return None if total is None else min(1.0, self.records / max(1, total))
 
-    def words(self) -> str:
-        """Describe the progress: `3,041 texts, 760 texts/s, 20,100 tokens/s, 0:12 left`."""
-        seconds = time.perf_counter() - self.started
-        parts = [f"{self.records:,} text{'' if self.records == 1 else 's'}"]
-        if self.records and seconds > 0:
-            parts += [f"{self.records / seconds:,.0f} texts/s", f"{self.tokens / seconds:,.0f} tokens/s"]
-            share = self.share
-            parts.append(f"{clock(seconds / share - seconds)} left" if share else f"{clock(seconds)} so far")
-        return ", ".join(parts)
+    def words(self, room: int | None = None) -> str:
+        """Describe the progress: `3,041 texts, 760 texts/s, 20,100 tokens/s, 0:12 left`.
+
+        Args:
+            room: most characters to take; what matters less is left out. None: any number.
+        """
+        seconds = max(1e-9, time.perf_counter() - self.started)
+        share = self.share
+        left = f"{clock(seconds / share - seconds)} left" if share else f"{clock(seconds)} so far"
+        texts = counted(self.records, "text")
+        tokens = rate(self.tokens, seconds, "token") if self.tokens else ""
+        speed = rate(self.records, seconds, "text") if self.records else ""
+        forms = [(texts, speed, tokens, left), (texts, speed or tokens, left), (texts, left), (left,)]
+        lines = [", ".join(filter(None, form)) for form in forms]
+        return next((line for line in lines if room is None or len(line) <= room), lines[-1])
 
 
 def clock(seconds: float) -> str:
@@ -89,40 +128,51 @@ def clock(seconds: float) -> str:
 
 
 class _Bar:
-    """Progress bar on one line of a terminal."""
+    """Progress bar on a terminal, drawn by rich; it goes on ticking while a long batch runs."""
 
-    def __init__(self, stream: TextIO, progress: Progress) -> None:
-        self._stream = stream
+    def __init__(self, console: Console, progress: Progress) -> None:
+        from rich.progress import Progress as Drawing
+
         self._progress = progress
-        self._drawn = 0.0
-        self._width = 0
+        self._drawing = Drawing(
+            *_drawn_columns(progress, console.width),
+            console=console,
+            transient=True,
+            redirect_stdout=False,  # results may go there
+            refresh_per_second=DRAWINGS_A_SECOND,
+        )
+        self._task = self._drawing.add_task("", total=None)
+
+    def __enter__(self) -> _Bar:
+        self._drawing.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._drawing.stop()
 
     def advance(self, records: int, tokens: int) -> None:
         self._progress.count(records, tokens)
-        if time.perf_counter() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
-            self.draw()
-
-    def draw(self) -> None:
         share = self._progress.share
-        line = self._progress.words()
         if share is not None:
-            done = round(share * BAR_CELLS)
-            line = f"{share:4.0%} [{'#' * done}{'.' * (BAR_CELLS - done)}] {line}"
-        # A line that wraps could not be drawn over.
-        line = line[: _columns()]
-        self._stream.write("\r" + line.ljust(self._width))
-        self._stream.flush()
-        self._width = len(line)
-        self._drawn = time.perf_counter()
-
-    def clear(self) -> None:
-        # The whole width: Ctrl-C leaves a ^C behind the line.
-        self._stream.write("\r" + " " * _columns() + "\r")
-        self._stream.flush()
+            self._drawing.update(self._task, total=1.0, completed=share)
 
 
-def _columns() -> int:
-    return max(1, shutil.get_terminal_size().columns - 1)
+def _drawn_columns(progress: Progress, width: int) -> list[ProgressColumn]:
+    """Return what a bar consists of: the share, the bar itself, and words that are renewed at each drawing."""
+    from rich.progress import BarColumn, ProgressColumn
+    from rich.text import Text
+
+    class Share(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text("" if task.total is None else f"{task.percentage:3.0f}%", style="bold")
+
+    class Words(ProgressColumn):
+        def render(self, task: Task) -> Text:  # noqa: ARG002 - the run counts, not the task
+            # A line that wraps could not be drawn over: the words come in the longest form that fits.
+            return Text(progress.words(width - cells - 6), no_wrap=True, overflow="ellipsis")
+
+    cells = 10 if width < 60 else 20 if width < 100 else 40
+    return [Share(), BarColumn(cells), Words()]
 
 
 class _Lines:
@@ -139,3 +189,17 @@ class _Lines:
         if now - self._printed >= SECONDS_BETWEEN_LINES:
             self._printed = now
             print(self._progress.words(), file=self._stream, flush=True)
+
+
+class _StatusLines:
+    """Messages for logs; those that follow another within seconds are left out."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._printed = -SECONDS_BETWEEN_LINES
+
+    def say(self, message: str) -> None:
+        now = time.perf_counter()
+        if now - self._printed >= SECONDS_BETWEEN_LINES:
+            self._printed = now
+            print(printable(message), file=self._stream, flush=True)
