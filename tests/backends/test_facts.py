@@ -16,8 +16,10 @@ def test_devices_of_one_kind_have_one_row():
 
 
 def test_precisions_of_one_backend():
-    assert [only_backend_with(name) for name in ("int8", "float32-high", "float16")] == ["native", "native", "torch"]
-    assert only_backend_with("float32") is only_backend_with("fp32") is None
+    names = ("int8", "float32-high", "float16")
+    assert [only_backend_with(name, "cpu") for name in names] == ["native", "native", "torch"]
+    assert [only_backend_with(name, "cuda:1") for name in names] == ["native", "torch", "torch"]
+    assert only_backend_with("float32", "cpu") is only_backend_with("fp32", "cpu") is None
 
 
 def test_the_native_row_is_what_the_kernels_have():

@@ -22,6 +22,8 @@ class BackendRow:
             instruction sets.
         batch_tokens: default token budget of a batch.
         own_threads: whether a run has threads of its own; if not, it uses those of the whole process.
+        chunk_result_bytes: limit in bytes of the results that are collected before they are handed over; None: the
+            engine's own.
     """
 
     backend: Literal["native", "torch"]
@@ -29,6 +31,7 @@ class BackendRow:
     precisions: tuple[Precision, ...]
     batch_tokens: int
     own_threads: bool
+    chunk_result_bytes: int | None = None
 
 
 ROWS: tuple[BackendRow, ...] = (
@@ -43,9 +46,10 @@ ROWS: tuple[BackendRow, ...] = (
     BackendRow(
         backend="torch",
         device="cuda",
-        precisions=("float32", "bfloat16", "float16"),
+        precisions=("float32", "float32-high", "bfloat16", "float16"),
         batch_tokens=65536,
         own_threads=False,
+        chunk_result_bytes=1 << 30,
     ),
 )
 
@@ -68,9 +72,18 @@ def row_of(backend: str, device: str) -> BackendRow:
     return row
 
 
-def only_backend_with(precision: str) -> str | None:
-    """Return the backend that alone has a precision, or None if several or none have it."""
-    names = {row.backend for row in ROWS if precision in row.precisions}
+def only_backend_with(precision: str, device: str) -> str | None:
+    """Return the backend that alone has a precision, or None if several or none have it.
+
+    Backends that have it on the kind of device count; where none has it there, those that have it on another.
+
+    Args:
+        precision: a precision.
+        device: a device, such as "cpu" or "cuda:1".
+    """
+    kind = device.partition(":")[0]
+    having = [row for row in ROWS if precision in row.precisions]
+    names = {row.backend for row in having if row.device == kind} or {row.backend for row in having}
     return names.pop() if len(names) == 1 else None
 
 

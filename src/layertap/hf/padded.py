@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.encoder import Embeddings, PackedTensors
+from layertap.backends.torch.layout import Layout
 from layertap.errors import OptionError, TokenizerError
 from layertap.models.positions import PositionTable
 

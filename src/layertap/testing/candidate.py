@@ -107,8 +107,8 @@ class Candidate:
         """Packs sequences into the tensors that the differentiable encoder takes."""
         import torch
 
-        from layertap.backends.torch.attention import Layout
         from layertap.backends.torch.encoder import PackedTensors
+        from layertap.backends.torch.layout import Layout
 
         batch = self._pack(sequences, token_types)
         types = batch.token_type_ids

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from layertap.backends.torch import attention  # noqa: E402 - needs torch
-from layertap.backends.torch.attention import Layout, attend  # noqa: E402
+from layertap.backends.torch.attention import attend  # noqa: E402
+from layertap.backends.torch.layout import Layout  # noqa: E402
 
 HEADS, HEAD_SIZE = 2, 8
 LENGTHS = st.lists(st.integers(1, 6), min_size=1, max_size=8)

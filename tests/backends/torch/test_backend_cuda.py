@@ -86,8 +86,8 @@ def test_top_rows_equal_the_full_pass(make_model, precision):
 
 
 def test_gradients_on_the_device(make_model, error_over_rms):
-    from layertap.backends.torch.attention import Layout
     from layertap.backends.torch.encoder import PackedTensors
+    from layertap.backends.torch.layout import Layout
 
     model = make_model(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     batch = model.pack(model.random_sequences([5, 1, 33, 33, 12]))

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 torch = pytest.importorskip("torch")
 
 from layertap.backends.torch import attention, maps  # noqa: E402 - needs torch
-from layertap.backends.torch.attention import Layout, attend  # noqa: E402
+from layertap.backends.torch.attention import attend  # noqa: E402
 from layertap.backends.torch.backend import TorchBackend  # noqa: E402
 from layertap.backends.torch.encoder import Encoder, PackedTensors, RMSNorm  # noqa: E402
+from layertap.backends.torch.layout import Layout  # noqa: E402
 from layertap.backends.torch.positions import Rotary  # noqa: E402
 from layertap.engine.segments import segments_of  # noqa: E402
 from layertap.features.program import Capture, Program  # noqa: E402

@@ -31,8 +31,8 @@ SHORT = [1, 19, 2, 40, 7]
 
 def encoder_states(model, sequences, token_types=None):
     """As `run_everything`, by our `Encoder`."""
-    from layertap.backends.torch.attention import Layout
     from layertap.backends.torch.encoder import PackedTensors
+    from layertap.backends.torch.layout import Layout
 
     batch = model.pack(sequences, token_types)
     packed = PackedTensors(

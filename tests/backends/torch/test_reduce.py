@@ -11,7 +11,7 @@ from layertap.packing import Segments, simple_segments
 
 torch = pytest.importorskip("torch")
 
-from layertap.backends.torch.reduce import SegmentRows, edge_rows  # noqa: E402 - needs torch
+from layertap.backends.torch.reduce import EdgeRows, SegmentRows  # noqa: E402 - needs torch
 
 OPERATIONS = ["first", "last", "sum", "max", "min"]
 
@@ -62,7 +62,7 @@ def naive(hidden, segments: Segments, operation: str):
 
 def reduce(hidden, segments: Segments, operation: str):
     if operation in ("first", "last"):
-        return edge_rows(hidden, segments, operation)
+        return EdgeRows(segments, operation, hidden.device).take(hidden)
     return SegmentRows(segments, len(hidden), hidden.device).reduce(hidden, operation)
 
 

@@ -6,12 +6,7 @@ n sequences, t tokens and q queries of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from itertools import pairwise
-from typing import TypeAlias
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,106 +15,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from layertap.backends.torch.blocks import pieces
+from layertap.backends.torch.devices import kind_of
+from layertap.backends.torch.layout import Bias, Layout, Run
+from layertap.backends.torch.varlen import attend_on_cuda
 
 SEQUENCES_TOGETHER = (16, 4, 1)
 """Numbers of sequences whose scores are computed at once."""
 
-HALF = (torch.float16, torch.bfloat16)
 SCORES_BYTES = 1 << 20
 """Size of attention scores computed at once by plain products; they should fit a core's second-level cache."""
 BIAS_BYTES = 8 << 20
 """Size of biases computed at once where every sequence has its own; at least those of one query."""
 QUERIES_TOGETHER = 256
 """Number of queries of a windowed layer computed at once, with the keys that any of them attends to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Run of neighbouring sequences of equal length: n sequences of t tokens with q queries each.
-
-    Attributes:
-        begin: first key row.
-        query_begin: first query row (equal to `begin` where every token is a query).
-        count: n, number of sequences.
-        length: t, number of tokens of each sequence.
-        queries: number of query rows of each sequence (equal to `length` where every token is a query).
-    """
-
-    begin: int
-    query_begin: int
-    count: int
-    length: int
-    queries: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layout:
-    """Rows of each sequence of a packed batch, for keys and for queries.
-
-    Attributes:
-        lengths: number of tokens of each of the B sequences.
-        queries: number of query rows of each sequence; equal to `lengths` where every token is a query.
-        runs: the sequences as runs of equal ones; those without queries are left out.
-        query_positions: int64 [Q], position of each query in its sequence; None where every token is a query.
-    """
-
-    lengths: tuple[int, ...]
-    queries: tuple[int, ...]
-    runs: tuple[Run, ...]
-    query_positions: npt.NDArray[np.int64] | None = None
-
-    @property
-    def cu_seqlens(self) -> npt.NDArray[np.int32]:
-        """First key row of each sequence, and T: int32 [B+1]."""
-        return _cumulative(self.lengths)
-
-    @property
-    def cu_queries(self) -> npt.NDArray[np.int32]:
-        """First query row of each sequence, and Q: int32 [B+1]."""
-        return _cumulative(self.queries)
-
-    @classmethod
-    def of(cls, lengths: Sequence[int]) -> Layout:
-        """Return the layout of packed sequences in which all tokens are queries."""
-        return cls(tuple(lengths), tuple(lengths), _runs(lengths, lengths))
-
-    def with_queries(self, rows: npt.NDArray[np.int32]) -> Layout:
-        """Return the layout of these sequences with only some rows (ascending) as queries."""
-        starts = self.cu_seqlens
-        bounds = np.searchsorted(rows, starts)
-        queries = tuple(int(end - begin) for begin, end in pairwise(bounds))
-        positions = rows.astype(np.int64) - np.repeat(starts[:-1], queries)
-        return Layout(self.lengths, queries, _runs(self.lengths, queries), positions)
-
-    def positions_in(self, run: Run) -> npt.NDArray[np.int64]:
-        """Return int64 [n, q], positions of a run's queries in their sequences; [1, q] where every token is a query."""
-        if self.query_positions is None:
-            first = run.query_begin - run.begin  # 0, except in a part of one sequence
-            return np.arange(first, first + run.queries)[None]
-        own = self.query_positions[run.query_begin : run.query_begin + run.count * run.queries]
-        return own.reshape(run.count, run.queries)
-
-
-def _cumulative(numbers: Sequence[int]) -> npt.NDArray[np.int32]:
-    return np.concatenate([[0], np.cumsum(numbers)]).astype(np.int32)
-
-
-def _runs(lengths: Sequence[int], queries: Sequence[int]) -> tuple[Run, ...]:
-    runs: list[Run] = []
-    row = query_row = 0
-    for length, asked in zip(lengths, queries, strict=True):
-        last = runs[-1] if runs else None
-        if last and (last.length, last.queries) == (length, asked) and last.begin + last.count * length == row:
-            runs[-1] = Run(last.begin, last.query_begin, last.count + 1, length, asked)
-        elif asked:
-            runs.append(Run(row, query_row, 1, length, asked))
-        row += length
-        query_row += asked
-    return tuple(runs)
-
-
-Bias: TypeAlias = Callable[[Run, Tensor, Tensor], Tensor]
-"""Function (run, query [n, A, q, D], key [n, A, t, D]) -> [n or 1, A, q, t], added to the run's scaled scores."""
 
 
 def attend(
@@ -148,15 +56,25 @@ def attend(
         own_bias: whether the bias is computed for every sequence (few at once), not shared by those of a run.
         scale: factor of the scores; None: one over the square root of D.
         dropout: probability of dropping an attention weight; 0 outside training.
-        fast: whether to use the fastest kernel for each length (no gradients); otherwise torch's
-            `scaled_dot_product_attention`, or on CUDA in half precision its variable-length kernel.
+        fast: whether to use, on a processor, the fastest kernel for each length (no gradients); otherwise torch's
+            `scaled_dot_product_attention`. `varlen` has the kernels for CUDA.
     """
+    if window is not None and window >= max(layout.lengths) - 1:
+        window = None
+    if kind_of(query_QH.device) == "cuda":
+        return attend_on_cuda(
+            query_QH,
+            key_TG,
+            value_TG,
+            layout,
+            num_heads=num_heads,
+            window=window,
+            bias=bias,
+            own_bias=own_bias,
+            scale=scale,
+            dropout=dropout,
+        )
     head_size = query_QH.shape[1] // num_heads
-    # The kernel counts its windows from the last query, so it needs all queries.
-    windowed_rows = window is not None and layout.query_positions is not None
-    plain = bias is None and scale is None and not dropout and not windowed_rows
-    if query_QH.is_cuda and plain and _varlen_takes(query_QH, num_heads):
-        return _varlen(query_QH, key_TG, value_TG, layout, head_size, window)
     parts = []
     for run in _few_at_once(layout.runs, num_heads * query_QH.element_size()) if own_bias else layout.runs:
         end = run.begin + run.count * run.length
@@ -246,44 +164,9 @@ def _near(
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _varlen_takes(query_QH: Tensor, num_heads: int) -> bool:
-    head_size = query_QH.shape[1] // num_heads
-    return query_QH.dtype in HALF and head_size % 8 == 0 and head_size <= 256 and _has_varlen(query_QH.device)
-
-
-@cache
-def _has_varlen(device: torch.device) -> bool:
-    """Return whether torch has the variable-length kernel and the device runs it (Ampere and later)."""
-    is_there = find_spec("torch.nn.attention.varlen") is not None
-    return is_there and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
-def _varlen(
-    query_QH: Tensor, key_TG: Tensor, value_TG: Tensor, layout: Layout, head_size: int, window: int | None
-) -> Tensor:
-    from torch.nn.attention.varlen import varlen_attn
-
-    device = query_QH.device
-    context_QAD = varlen_attn(
-        query_QH.view(len(query_QH), -1, head_size),
-        key_TG.view(len(key_TG), -1, head_size),
-        value_TG.view(len(value_TG), -1, head_size),
-        torch.as_tensor(layout.cu_queries, device=device),
-        torch.as_tensor(layout.cu_seqlens, device=device),
-        max(layout.queries),
-        max(layout.lengths),
-        window_size=(-1, -1) if window is None else (window, window),
-        enable_gqa=key_TG.shape[1] != query_QH.shape[1],
-    )
-    assert isinstance(context_QAD, Tensor)
-    return context_QAD.flatten(1)
-
-
 def _products_are_faster(run: Run, query_QH: Tensor) -> bool:
     # Measured on AVX-512 processors: torch's fused kernel works through blocks that short sequences do not fill, and
     # at any length it makes little use of bfloat16 instructions.
-    if query_QH.is_cuda:
-        return False
     return query_QH.dtype == torch.bfloat16 or run.length <= 64
 
 

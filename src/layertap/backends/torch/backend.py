@@ -7,7 +7,6 @@ each hidden state as it appears and drops it. Shape letters: T packed tokens, Q 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeVar
@@ -17,10 +16,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.base import Backend, FloatArray, Weights, rows_needed
+from layertap.backends.base import Backend, FloatArray, OutOfMemoryError, Started, Weights, rows_needed
 from layertap.backends.facts import row_of
-from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.collect import Collector
+from layertap.backends.torch.devices import (
+    capability_of,
+    device_named,
+    dtype_on,
+    is_out_of_memory,
+    kind_of,
+    memory_in_words,
+    upload,
+)
 from layertap.backends.torch.disentangled import Convolution, DistanceTable
 from layertap.backends.torch.encoder import (
     Block,
@@ -32,11 +39,14 @@ from layertap.backends.torch.encoder import (
     norm_of,
     run_layers,
 )
+from layertap.backends.torch.fetch import Fetch
 from layertap.backends.torch.fused import FusedBlock, onednn_works
+from layertap.backends.torch.layout import Layout
 from layertap.backends.torch.maps import Maps
 from layertap.backends.torch.positions import AttentionPositions, RelativeBias, Watch
+from layertap.backends.torch.tf32 import float32_products
 from layertap.backends.torch.weights import to_tensor
-from layertap.errors import BackendError, OptionError
+from layertap.errors import BackendError
 from layertap.features.program import Capture, Program, SegmentKind
 from layertap.locks import ForkSafeLock
 from layertap.models.positions import Disentangled
@@ -44,12 +54,6 @@ from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, Segments
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-PRECISIONS: dict[str, torch.dtype] = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
 
 
 class TorchBackend(Backend):
@@ -60,11 +64,12 @@ class TorchBackend(Backend):
         weights: function from canonical names to stored tensors, checked; called when a program first reaches a block.
         device: "cpu", "cuda" or "cuda:N".
         precision: "float32", "bfloat16", or on CUDA "float16": dtype of weights and hidden states. Sums over tokens
-            and layers are always float32.
-        fused: whether to use the fused kernels on a processor; if not, the plain modules run.
+            and layers are always float32. On CUDA also "float32-high": float32 whose products are computed in TF32;
+            "float32" never uses it, whatever the process has set.
+        fused: whether to use the fused blocks; if not, the plain modules run.
 
     Raises:
-        OptionError: the device does not have the precision.
+        OptionError: another kind of device, or one that does not have the precision.
         BackendError: there is no such device.
     """
 
@@ -81,15 +86,19 @@ class TorchBackend(Backend):
     ) -> None:
         self.spec = spec
         self.device = device_named(device)
-        self.dtype = _dtype(precision, self.device)
+        self.dtype = dtype_on(precision, self.device)
         self.fused = fused
-        self.batch_tokens = row_of("torch", self.device.type).batch_tokens
+        self.overlaps = kind_of(self.device) == "cuda"
+        row = row_of("torch", kind_of(self.device))
+        self.batch_tokens = row.batch_tokens
+        self.chunk_result_bytes = row.chunk_result_bytes
         self.instruction_set = (
-            torch.backends.cpu.get_cpu_capability()
-            if self.device.type == "cpu"
-            else f"sm_{''.join(map(str, torch.cuda.get_device_capability(self.device)))}"
+            f"sm_{''.join(map(str, capability_of(self.device)))}"
+            if self.overlaps
+            else torch.backends.cpu.get_cpu_capability()
         )
-        self.onednn = fused and self.device.type == "cpu" and onednn_works(self.dtype)
+        self.onednn = fused and not self.overlaps and onednn_works(self.dtype)
+        self._tf32 = precision == "float32-high"
         self._weights = weights
         self._process = os.getpid()
         # Parts of the model are published under this lock, each once it is complete; a run keeps what it was handed.
@@ -101,29 +110,47 @@ class TorchBackend(Backend):
         self._final_norm: nn.Module | None = None
         self._pooler: Pooler | None = None
 
-    @torch.inference_mode()
     def run(
         self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]
     ) -> dict[Capture, FloatArray]:
         """Run a program over a packed batch; see `Backend.run`."""
+        return self.start(program, batch, segments)()
+
+    def start(self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]) -> Started:
+        """Start a run; see `Backend.start`. On CUDA everything is queued when this returns."""
         self._adapt_to_fork()
+        if not self.overlaps:
+            return self._launched(program, batch, segments).results
+        with float32_products(tf32=self._tf32):
+            try:
+                return self._launched(program, batch, segments).results
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+        # The error is gone here, and with it the frames that hold the batch.
+        torch.cuda.empty_cache()
+        raise OutOfMemoryError(
+            f"device '{self.device}' ran out of memory with a batch of {batch.num_tokens:,} tokens "
+            f"({memory_in_words(self.device)})"
+        )
+
+    @torch.inference_mode()
+    def _launched(self, program: Program, batch: PackedBatch, segments: Mapping[SegmentKind, Segments]) -> Fetch:
+        """Run a program, on CUDA without waiting for it, and return its results on their way."""
         needed = rows_needed(program, segments, batch.num_tokens)
-        collector = Collector(program, segments, self.device)
-        maps = self._maps(program)
-        for layer, hidden_TH in self._states(batch, program.stop, needed, maps):
-            kept = needed if layer == program.stop else None
+        fetch = Fetch(self.device)
+        collector = Collector(program, segments, batch.num_tokens, needed, self.device, fetch.take)
+        for layer, hidden_TH in self._states(batch, program.stop, needed, self._maps(program, fetch.take)):
             if layer < self.spec.num_hidden_layers or not self.spec.final_norm:
-                collector.take(layer, hidden_TH, kept)
+                collector.take(layer, hidden_TH)
                 continue
-            collector.take(layer, hidden_TH, kept, unnormed=True)
+            collector.take(layer, hidden_TH, unnormed=True)
             if collector.wants(layer, unnormed=False):
-                collector.take(layer, self._load_final_norm()(hidden_TH), kept, unnormed=False)
+                collector.take(layer, self._load_final_norm()(hidden_TH), unnormed=False)
         if collector.pooler_rows is not None:
             collector.take_pooled(self._load_pooler()(collector.pooler_rows.to(self.dtype)))
-        results = collector.results | {
-            capture: result for of in maps.values() for capture, result in of.results.items()
-        }
-        return {capture: results[capture].float().cpu().numpy() for capture in program.captures}
+        fetch.end()
+        return fetch
 
     def _adapt_to_fork(self) -> None:
         """Make torch usable in a forked child of the process that opened the model.
@@ -137,7 +164,7 @@ class TorchBackend(Backend):
         process = os.getpid()
         if process == self._process:
             return
-        if self.device.type == "cuda":
+        if kind_of(self.device) == "cuda":
             raise BackendError(
                 f"device '{self.device}': CUDA cannot be used in a forked process; open the model in the child, or "
                 "start processes by the method 'spawn'"
@@ -145,13 +172,13 @@ class TorchBackend(Backend):
         torch.set_num_threads(1)
         self._process = process
 
-    def _maps(self, program: Program) -> dict[int, Maps]:
+    def _maps(self, program: Program, store: Callable[[Capture, Tensor], None]) -> dict[int, Maps]:
         """Return, for each layer with attention captures, the observer that computes its maps."""
         by_layer: dict[int, list[Capture]] = {}
         for capture in program.captures:
             if capture.attention is not None:
                 by_layer.setdefault(capture.layers[0], []).append(capture)
-        return {layer: Maps(captures, self.spec.num_attention_heads) for layer, captures in by_layer.items()}
+        return {layer: Maps(captures, self.spec.num_attention_heads, store) for layer, captures in by_layer.items()}
 
     def _states(
         self, batch: PackedBatch, stop: int, needed: npt.NDArray[np.int32] | None, watches: Mapping[int, Watch]
@@ -170,13 +197,13 @@ class TorchBackend(Backend):
         )
 
     def _tensors(self, batch: PackedBatch) -> PackedTensors:
-        def to_device(values: npt.NDArray[np.int32]) -> Tensor:
-            return torch.as_tensor(values, dtype=torch.int64, device=self.device)
-
+        rows = [batch.input_ids, batch.position_ids]
+        rows += [] if batch.token_type_ids is None else [batch.token_type_ids]
+        ids_T, positions_T, *types_T = upload(np.stack(rows).astype(np.int64), self.device)
         return PackedTensors(
-            input_ids=to_device(batch.input_ids),
-            position_ids=to_device(batch.position_ids),
-            token_type_ids=None if batch.token_type_ids is None else to_device(batch.token_type_ids),
+            input_ids=ids_T,
+            position_ids=positions_T,
+            token_type_ids=types_T[0] if types_T else None,
             layout=Layout.of(batch.lengths.tolist()),
         )
 
@@ -245,24 +272,3 @@ class TorchBackend(Backend):
 def _required(module: ModuleT | None) -> ModuleT:
     assert module is not None, "the caller has checked the spec"
     return module
-
-
-def device_named(name: str) -> torch.device:
-    """Return the torch device of a name; errors as in `TorchBackend`."""
-    if not re.fullmatch("cpu|cuda(:[0-9]+)?", name):
-        raise OptionError(f"device {name!r}: expected cpu, cuda or cuda:N")
-    kind, _, index = name.partition(":")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise BackendError("device 'cuda': this torch sees no CUDA device; use device='cpu'")
-    if kind == "cuda" and index and int(index) >= torch.cuda.device_count():
-        raise BackendError(f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA device(s)")
-    return torch.device(name)
-
-
-def _dtype(precision: str, device: torch.device) -> torch.dtype:
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
-    allowed = row_of("torch", device.type).precisions
-    if precision not in allowed:
-        raise OptionError(f"precision {precision!r} needs a CUDA device; on a processor use {' or '.join(allowed)}")
-    return PRECISIONS[precision]

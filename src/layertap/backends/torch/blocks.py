@@ -1,4 +1,4 @@
-"""Splitting of work into pieces of few sizes.
+"""Splitting of work into pieces of few sizes on a processor.
 
 oneDNN keeps a kernel, and memory as large as its result, for every shape that it meets. Nearly every batch has a shape
 of its own, so that a long run would grow by gigabytes.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+
+from layertap.backends.torch.devices import kind_of
 
 ROWS = (2048, 512, 128, 32, 8)
 
@@ -24,7 +26,9 @@ def pieces(total: int, sizes: Sequence[int]) -> list[int]:
 
 
 def by_rows(call: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-    """Call a function that treats each row of tensors [T, ...] alone, in blocks of few sizes."""
+    """Call a function that treats each row of tensors [T, ...] alone: on a processor in blocks of few sizes."""
+    if kind_of(tensors[0].device) == "cuda":
+        return call(*tensors)
     sizes = pieces(len(tensors[0]), ROWS)
     if len(sizes) == 1:
         return call(*tensors)

@@ -15,9 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Bias, Layout, Run
 from layertap.backends.torch.blocks import by_rows
+from layertap.backends.torch.devices import kind_of, upload
+from layertap.backends.torch.layout import Bias, Layout, Run
 from layertap.models.positions import Disentangled
+
+LONGEST_SQUARE = 2048
+"""Longest sequence for which the vectors of all pairs of places are looked up once for all layers, on CUDA."""
 
 
 class DistanceTable(nn.Module):
@@ -44,20 +48,28 @@ class Distances:
         scale: factor of the scores.
         rows: int64 [2 t - 1], the vector of each distance from 1 - t to t - 1, where t is the longest sequence.
         rows_on_device: `rows` as a tensor on the device of the vectors.
+        of_places: on CUDA int64 [t, t], the vector of each query place and key place; those of a shorter sequence are
+            its upper left part. None where t exceeds `LONGEST_SQUARE`, and on a processor.
     """
 
     vectors: Tensor
     scale: float
     rows: npt.NDArray[np.int64]
     rows_on_device: Tensor
+    of_places: Tensor | None = None
 
     @classmethod
     def of(cls, table: DistanceTable, longest: int, scale: float) -> Distances:
         """Return the vectors for a batch; `longest` is the number of tokens of its longest sequence."""
         vectors_RH = table()
         rows = table.spec.vectors_of(np.arange(1 - longest, longest))
-        on_device = torch.as_tensor(rows, device=vectors_RH.device)
-        return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_on_device=on_device)
+        device = vectors_RH.device
+        on_device = upload(rows, device)
+        of_places = None
+        if kind_of(device) == "cuda" and longest <= LONGEST_SQUARE:
+            places = torch.arange(longest, device=device)
+            of_places = on_device[places[:, None] - places + (longest - 1)]
+        return cls(vectors=vectors_RH, scale=scale, rows=rows, rows_on_device=on_device, of_places=of_places)
 
     def bias(self, key_RH: Tensor | None, query_RH: Tensor | None, layout: Layout) -> Bias:
         """Return the position terms in the scaled scores of one block.
@@ -69,6 +81,11 @@ class Distances:
         """
         # The keys of a long sequence come again with its next queries; their products are kept.
         kept: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        # In float16, sums over a head overflow that would not after scaling; on CUDA the vectors are scaled first.
+        scale_first = kind_of(self.vectors.device) == "cuda"
+        if scale_first:
+            key_RH = None if key_RH is None else key_RH * self.scale
+            query_RH = None if query_RH is None else query_RH * self.scale
 
         def bias_of(run: Run, query_nAqD: Tensor, key_nAtD: Tensor) -> Tensor:
             own = self._vectors_of(run)
@@ -85,7 +102,8 @@ class Distances:
                     kept[place] = _products(key_nAtD, query_RH[own])
                 index_n1tq = index_n1qt.transpose(2, 3).expand(n, heads, run.length, queries)
                 terms.append(kept[place].gather(-1, index_n1tq).transpose(2, 3))
-            return (terms[0] if len(terms) == 1 else terms[0] + terms[1]) * self.scale
+            added = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+            return added if scale_first else added * self.scale
 
         return bias_of
 
@@ -96,8 +114,27 @@ class Distances:
 
     def _index(self, run: Run, layout: Layout) -> Tensor:
         """Return int64 [n or 1, 1, q, t], the index of the vector of each query and key."""
+        if kind_of(self.rows_on_device.device) == "cuda":
+            return self._index_on_cuda(run, layout)
         distances_nqt = layout.positions_in(run)[:, :, None] - np.arange(run.length) + len(self.rows) // 2
         return self.rows_on_device[torch.as_tensor(distances_nqt, device=self.rows_on_device.device)].unsqueeze(1)
+
+    def _index_on_cuda(self, run: Run, layout: Layout) -> Tensor:
+        """Look the vectors up on the device, where the places of queries are already."""
+        device = self.rows_on_device.device
+        first = run.query_begin - run.begin  # 0, except in a part of one sequence
+        positions = layout.on(device).query_positions
+        if positions is None and self.of_places is not None:
+            return self.of_places[first : first + run.queries, : run.length][None, None]
+        if positions is None:
+            places_nq = torch.arange(first, first + run.queries, device=device)[None]
+        else:
+            own = positions[run.query_begin : run.query_begin + run.count * run.queries]
+            places_nq = own.view(run.count, run.queries)
+        if self.of_places is not None:
+            return self.of_places[:, : run.length][places_nq].unsqueeze(1)
+        keys_t = torch.arange(run.length, device=device)
+        return self.rows_on_device[places_nq[:, :, None] - keys_t + len(self.rows) // 2].unsqueeze(1)
 
 
 def _products(token_nAtD: Tensor, distance_RH: Tensor) -> Tensor:
@@ -120,19 +157,18 @@ class Convolution(nn.Module):
         self.LayerNorm = norm
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, embedded_TH: Tensor, hidden_QH: Tensor, layout: Layout) -> Tensor:
+    def forward(self, embedded_TH: Tensor, hidden_QH: Tensor, near_Qk: Tensor) -> Tensor:
         """Return hidden state 1 [Q, H].
 
         Args:
             embedded_TH: hidden state 0.
             hidden_QH: output of block 0.
-            layout: rows of each sequence, and rows that are queries.
+            near_Qk: rows around each query row, from `neighbours`.
         """
-        size, _, kernel = self.conv.weight.shape
+        size = len(self.conv.weight)
         weight_HkH = self.conv.weight.transpose(1, 2).reshape(size, -1)
         # The last row stands for positions beyond the ends of a sequence.
         padded_TH = torch.cat([embedded_TH, embedded_TH.new_zeros(1, size)])
-        near_Qk = torch.as_tensor(_neighbours(layout, kernel), device=embedded_TH.device)
 
         def convolved(rows_k: Tensor, own_H: Tensor) -> Tensor:
             out_H = F.linear(padded_TH[rows_k].flatten(1), weight_HkH, self.conv.bias)
@@ -140,6 +176,10 @@ class Convolution(nn.Module):
             return normed_H
 
         return by_rows(convolved, near_Qk, hidden_QH)
+
+    def neighbours(self, layout: Layout, device: torch.device) -> Tensor:
+        """Return int64 [Q, k] on a device, the rows around each query row; T beyond the ends of its sequence."""
+        return upload(_neighbours(layout, self.conv.weight.shape[2]), device)
 
 
 def _neighbours(layout: Layout, kernel: int) -> npt.NDArray[np.int64]:

@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Layout
+from layertap.backends.torch.devices import kind_of, upload
 from layertap.backends.torch.disentangled import Convolution, DistanceTable
+from layertap.backends.torch.layout import Layout
 from layertap.backends.torch.positions import AttentionPositions, LayerPositions, RelativeBias, Watch
 from layertap.models.positions import Disentangled, PositionTable
 from layertap.models.positions import RelativeBias as RelativeBiasSpec
@@ -55,7 +56,10 @@ class PackedTensors:
 
 
 class RMSNorm(nn.Module):
-    """Root-mean-square norm (Zhang and Sennrich 2019): `weight * x / sqrt(mean(x^2) + eps)`, rounded once."""
+    """Root-mean-square norm (Zhang and Sennrich 2019): `weight * x / sqrt(mean(x^2) + eps)`, rounded once.
+
+    A row whose squares overflow becomes NaN. Its scale would be zero, and zeros would hide that it is wrong.
+    """
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -64,8 +68,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_TH: Tensor) -> Tensor:
         """Normalize hidden states [T, H]."""
+        if kind_of(x_TH.device) == "cuda" and x_TH.dtype == self.weight.dtype:
+            normed_TH, scale_T1 = torch.ops.aten._fused_rms_norm(x_TH, [x_TH.shape[-1]], self.weight, self.eps)
+            overflows: Tensor = normed_TH.masked_fill(scale_T1 == 0, float("nan"))
+            return overflows
         wide_TH = x_TH.float()
-        scale_T1 = torch.rsqrt(wide_TH.square().mean(-1, keepdim=True) + self.eps)
+        squares_T1 = wide_TH.square().mean(-1, keepdim=True) + self.eps
+        scale_T1 = torch.rsqrt(squares_T1) + 0 * squares_T1  # zero times infinity is NaN
         return (self.weight * (wide_TH * scale_T1)).to(x_TH.dtype)
 
 
@@ -380,13 +389,17 @@ def run_layers(
     """
     watches = watches or {}
     hidden_TH = embedded_TH = embeddings(batch)
+    # Everything that layers need from the processor is copied before the first of them.
+    layer_positions = LayerPositions(spec, batch.layout, batch.position_ids, relative, kept=top_rows)
     if stop == 0 and top_rows is not None:
-        hidden_TH = hidden_TH[torch.as_tensor(top_rows, dtype=torch.int64, device=hidden_TH.device)]
+        hidden_TH = hidden_TH[upload(top_rows, hidden_TH.device, torch.int64)]
+    near_Qk = None
+    if conv is not None and stop > 0:
+        near_Qk = conv.neighbours(layer_positions.of(0, kept=stop == 1).layout, hidden_TH.device)
     yield 0, hidden_TH
-    layer_positions = LayerPositions(spec, batch.layout, batch.position_ids, relative)
     for i in range(1, stop + 1):
-        positions = layer_positions.of(i - 1, top_rows if i == stop else None, watches.get(i))
+        positions = layer_positions.of(i - 1, kept=i == stop, watch=watches.get(i))
         hidden_TH = block(spec.block_of(i - 1))(hidden_TH, positions)
         if i == 1 and conv is not None:
-            hidden_TH = conv(embedded_TH, hidden_TH, positions.layout)
+            hidden_TH = conv(embedded_TH, hidden_TH, near_Qk)
         yield i, hidden_TH

@@ -1,9 +1,10 @@
-"""Fast forward pass of a block on a processor, for inference only.
+"""Fast forward pass of a block, for inference only.
 
-In contrast to `encoder.Block`, key and value are one product; bias, activation and residual are added inside the
-product (by oneDNN, through the operators that torch's own compiler emits); weights are laid out for it once, and rows
-and inner dimensions are split into blocks of few sizes. Where these operators are missing, the same arithmetic runs as
-plain torch calls. Tests hold it equal to `Block`.
+In contrast to `encoder.Block`, key and value are one product. On a processor, bias, activation and residual are added
+inside the product (by oneDNN, through the operators that torch's own compiler emits); weights are laid out for it once,
+and rows and inner dimensions are split into blocks of few sizes. Where these operators are missing, the same arithmetic
+runs as plain torch calls. On CUDA, products are whole, and query, key and value are one product. Tests hold it equal to
+`Block`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layertap.backends.torch.blocks import by_rows, pieces
+from layertap.backends.torch.devices import kind_of
 from layertap.backends.torch.disentangled import DistanceTable
 from layertap.backends.torch.encoder import ACTIVATIONS, Block
 from layertap.backends.torch.positions import AttentionPositions
@@ -94,15 +96,19 @@ class FusedBlock:
     """
 
     def __init__(self, block: Block, spec: EncoderSpec, *, onednn: bool, distances: DistanceTable | None) -> None:
-        key, value = block.attention.self.key, block.attention.self.value
+        query, key, value = block.attention.self.query, block.attention.self.key, block.attention.self.value
         self.num_heads = spec.num_attention_heads
-        # Queries stay apart: where only a few rows are wanted, the others need keys and values only.
-        self.query = _linear(block.attention.self.query, onednn)
-        self.key_value = FusedLinear(
-            torch.cat([key.weight, value.weight]),
-            torch.cat([key.bias, value.bias]) if spec.qkv_bias else None,
-            onednn=onednn,
-        )
+        self.query_key_value: FusedLinear | None = None
+        if kind_of(query.weight.device) == "cuda":
+            self.query_key_value, self.query, self.key_value = _joined(query, key, value)
+        else:
+            # Queries stay apart: where only a few rows are wanted, the others need keys and values only.
+            self.query = _linear(query, onednn)
+            self.key_value = FusedLinear(
+                torch.cat([key.weight, value.weight]),
+                torch.cat([key.bias, value.bias]) if spec.qkv_bias else None,
+                onednn=onednn,
+            )
         self.attention_output = _linear(block.attention.output.dense, onednn)
         self.feed_forward = _slices(block, spec, onednn)
         # A block has those before its halves (pre-norm) or those after them.
@@ -116,8 +122,13 @@ class FusedBlock:
     def __call__(self, hidden_TH: Tensor, positions: AttentionPositions) -> Tensor:
         """Run the block, as `Block.forward` does."""
         normed_TH = self.norm_before_attention(hidden_TH)
-        key_TG, value_TG = by_rows(self.key_value, normed_TH).chunk(2, dim=1)
-        query_QH = by_rows(self.query, positions.queries(normed_TH))
+        if self.query_key_value is not None and positions.rows is None:
+            hidden_size = hidden_TH.shape[1]
+            query_QH, key_value_TG = self.query_key_value(normed_TH).tensor_split((hidden_size,), dim=1)
+        else:
+            key_value_TG = by_rows(self.key_value, normed_TH)
+            query_QH = by_rows(self.query, positions.queries(normed_TH))
+        key_TG, value_TG = key_value_TG.chunk(2, dim=1)
         positions = positions.with_distances(lambda _: self.of_distances)
         context_QH = positions.attend(query_QH, key_TG, value_TG, num_heads=self.num_heads, fast=True)
         return by_rows(self._after_attention, context_QH, positions.queries(hidden_TH))
@@ -157,8 +168,8 @@ def _identity(hidden_TH: Tensor) -> Tensor:
 def _slices(block: Block, spec: EncoderSpec, onednn: bool) -> list[tuple[FusedLinear | None, FusedLinear, FusedLinear]]:
     """Split the feed-forward into (gate, up, down) over slices of its inner columns, whose results add up."""
     gate, up, down = block.intermediate.gate, block.intermediate.dense, block.output.dense
-    # In half precision every slice would round the running sum once more.
-    whole = up.weight.dtype != torch.float32
+    # In half precision every slice would round the running sum once more; on CUDA long sums are accurate.
+    whole = up.weight.dtype != torch.float32 or kind_of(up.weight.device) == "cuda"
     sizes = [spec.intermediate_size] if whole else pieces(spec.intermediate_size, (SLICE,))
     up_activation = spec.hidden_act if gate is None else None
     gates = [None] * len(sizes) if gate is None else _by_outputs(gate, sizes, onednn, spec.hidden_act)
@@ -177,6 +188,17 @@ def _by_outputs(dense: nn.Linear, sizes: list[int], onednn: bool, activation: Ac
         FusedLinear(weight, bias, onednn=onednn, activation=activation)
         for weight, bias in zip(weights, biases, strict=True)
     ]
+
+
+def _joined(query: nn.Linear, key: nn.Linear, value: nn.Linear) -> tuple[FusedLinear, FusedLinear, FusedLinear]:
+    """Join three dense layers: all of them, the first, and the other two, which share one copy of the weights."""
+    weight = torch.cat([query.weight, key.weight, value.weight])
+    bias = None if query.bias is None else torch.cat([query.bias, key.bias, value.bias])
+    parts = (slice(None), slice(len(query.weight)), slice(len(query.weight), None))
+    every, first, others = (
+        FusedLinear(weight[part], None if bias is None else bias[part], onednn=False) for part in parts
+    )
+    return every, first, others
 
 
 def _linear(dense: nn.Linear, onednn: bool, activation: Activation | None = None) -> FusedLinear:

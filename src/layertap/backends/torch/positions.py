@@ -13,10 +13,14 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Bias, Layout, Run, attend
+from layertap.backends.torch.attention import attend
+from layertap.backends.torch.devices import kind_of, upload
 from layertap.backends.torch.disentangled import Distances, DistanceTable
+from layertap.backends.torch.layout import Bias, Layout, Run
+from layertap.backends.torch.varlen import BIAS_COLUMNS
 from layertap.models.positions import RelativeBias as RelativeBiasSpec
 from layertap.models.spec import EncoderSpec
 
@@ -43,9 +47,21 @@ class Rotary:
     def rotate(self, projected_TG: Tensor) -> Tensor:
         """Rotate projections [T, K * D] in float32: in each head, value i is paired with value i + d."""
         rows, width = projected_TG.shape
-        one, other = projected_TG.view(rows, -1, 2 * self.cosine.shape[-1]).float().chunk(2, dim=-1)
+        by_head = projected_TG.view(rows, -1, 2 * self.cosine.shape[-1])
+        if kind_of(projected_TG.device) == "cuda" and not (torch.is_grad_enabled() and projected_TG.requires_grad):
+            return self._rotate_in_few_passes(by_head).view(rows, width)
+        one, other = by_head.float().chunk(2, dim=-1)
         turned = torch.cat((one * self.cosine - other * self.sine, other * self.cosine + one * self.sine), dim=-1)
         return turned.view(rows, width).to(projected_TG.dtype)
+
+    def _rotate_in_few_passes(self, projected_TKD: Tensor) -> Tensor:
+        """Rotate in four passes, with float32 products that are rounded once into the result."""
+        turned_TKD = torch.empty_like(projected_TKD, memory_format=torch.contiguous_format)
+        one, other = projected_TKD.chunk(2, dim=-1)
+        first, second = turned_TKD.chunk(2, dim=-1)
+        torch.addcmul(one * self.cosine, other, self.sine, value=-1, out=first)
+        torch.addcmul(other * self.cosine, one, self.sine, out=second)
+        return turned_TKD
 
 
 class RelativeBias(nn.Module):
@@ -59,7 +75,7 @@ class RelativeBias(nn.Module):
     def forward(self, length: int) -> Tensor:
         """Return the bias [A, t, t] of a sequence of t tokens; that of a shorter one is its upper left part."""
         distances_t = np.arange(1 - length, length)
-        buckets_t = torch.as_tensor(self.spec.buckets_of(distances_t), device=self.weight.device)
+        buckets_t = upload(self.spec.buckets_of(distances_t), self.weight.device)
         positions = torch.arange(length, device=self.weight.device)
         of_distance_At = self.weight[buckets_t].t()
         return of_distance_At[:, positions - positions[:, None] + (length - 1)]
@@ -155,30 +171,39 @@ class LayerPositions:
         layout: layout of the batch.
         position_ids: int64 [T], from which rotary angles are computed.
         relative: the encoder's table of relative biases or of distances, where it has one.
+        kept: int32 [Q] ascending, the only rows that are queries in the top layer; None: all rows.
     """
 
     def __init__(
-        self, spec: EncoderSpec, layout: Layout, position_ids: Tensor, relative: RelativeBias | DistanceTable | None
+        self,
+        spec: EncoderSpec,
+        layout: Layout,
+        position_ids: Tensor,
+        relative: RelativeBias | DistanceTable | None,
+        *,
+        kept: npt.NDArray[np.int32] | None = None,
     ) -> None:
         self.spec = spec
         self.layout = layout
         self.position_ids = position_ids
+        self._kept = None if kept is None else layout.with_queries(kept)
+        device = position_ids.device
+        if kind_of(device) == "cuda":
+            layout.on(device)
+        self._kept_rows = None if self._kept is None else self._kept.on(device).query_rows
         longest = max(layout.lengths)
-        self._bias_Att = relative(longest) if isinstance(relative, RelativeBias) else None
+        self._bias_Att = _aligned(relative(longest)) if isinstance(relative, RelativeBias) else None
         self._distances = (
             Distances.of(relative, longest, spec.score_scale) if isinstance(relative, DistanceTable) else None
         )
         self._rotary: dict[float, Rotary] = {}
 
-    def of(
-        self, layer: int, kept: npt.NDArray[np.int32] | None = None, watch: Watch | None = None
-    ) -> AttentionPositions:
-        """Return the terms of layer 0..L-1; `kept` (int32 [Q], ascending) are the only queries, unless it is None."""
-        layout = self.layout if kept is None else self.layout.with_queries(kept)
-        device = self.position_ids.device
+    def of(self, layer: int, *, kept: bool = False, watch: Watch | None = None) -> AttentionPositions:
+        """Return the terms of layer 0..L-1; with `kept`, only the rows of that name are queries."""
+        layout = self._kept if kept and self._kept is not None else self.layout
         return AttentionPositions(
             layout=layout,
-            rows=None if kept is None else torch.as_tensor(kept, dtype=torch.int64, device=device),
+            rows=self._kept_rows if kept else None,
             rotary=self._rotary_of(self.spec.theta_of(layer)),
             window=self.spec.window_of(layer),
             bias=None if self._bias_Att is None else _shared_bias(self._bias_Att, layout),
@@ -202,6 +227,15 @@ def _shared_bias(bias_Att: Tensor, layout: Layout) -> Bias:
         own_Att = bias_Att[:, : run.length, : run.length]
         if layout.query_positions is None:
             return own_Att.unsqueeze(0)
-        return own_Att[:, torch.as_tensor(layout.positions_in(run), device=own_Att.device)].transpose(0, 1)
+        positions = layout.on(own_Att.device).query_positions
+        assert positions is not None
+        own_nq = positions[run.query_begin : run.query_begin + run.count * run.queries].view(run.count, run.queries)
+        return own_Att[:, own_nq].transpose(0, 1)
 
     return bias_of
+
+
+def _aligned(bias_Att: Tensor) -> Tensor:
+    """Return the bias in rows that, on CUDA, begin at multiples of what the kernel needs."""
+    length = bias_Att.shape[-1]
+    return bias_Att if kind_of(bias_Att.device) == "cpu" else F.pad(bias_Att, (0, -length % BIAS_COLUMNS))

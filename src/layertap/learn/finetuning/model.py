@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from layertap.backends.torch.attention import Layout
 from layertap.backends.torch.encoder import Encoder, PackedTensors
+from layertap.backends.torch.layout import Layout
 from layertap.backends.torch.weights import to_tensor
 from layertap.checkpoints.keys import stored_layout
 from layertap.checkpoints.load import POOLER, ModelFiles

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from layertap.backends.torch.backend import device_named
+from layertap.backends.torch.devices import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
 from layertap.data.input import Input, check_read_once, read_options
