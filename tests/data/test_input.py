@@ -232,8 +232,11 @@ def test_a_quote_that_is_never_closed_is_bounded(tmp_path):
 
 def test_sentences_of_a_pipe_are_bounded(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a O\n" * 1000)))
-    with pytest.raises(InputError, match="line 1: the sentence is longer than 100 bytes"):
-        open_reader("-", format="conll", max_record_bytes=100, on_error="skip")
+    with (
+        pytest.raises(InputError, match="line 1: the sentence is longer than 100 bytes"),
+        open_reader("-", format="conll", max_record_bytes=100, on_error="skip") as reader,
+    ):
+        next(reader)
 
 
 @pytest.mark.parametrize("limit", [0, -1, True, 1.5, "1MB"])

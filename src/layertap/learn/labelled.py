@@ -32,7 +32,7 @@ class LabelledDataset:
         records: the records; each iteration starts from the first one.
         labels: labels of the records.
         text_keys: digest of the text of each record, and of its second text; equal for equal texts.
-        notes: remarks on rows that were left out.
+        notes: remarks on the file, and on rows that were left out.
         skipped: rows that were left out because they, or their labels, cannot be used.
     """
 
@@ -72,6 +72,7 @@ class LabelledDataset:
         with source.open() if repeated is None else repeated.open() as reader:
             labels = labels_of(watched(reader), column, source=source.name, finder=finder, skipped=bad)
             skipped = sorted([*reader.errors, *(bad or ())], key=lambda error: error.row)
+            notes = reader.notes
         _refuse_many(skipped, source)
         left_out = {error.row for error in bad or ()}
         records: Iterable[Record] = tuple(record for record in kept if record.row not in left_out)
@@ -81,6 +82,7 @@ class LabelledDataset:
             records=records,
             labels=labels,
             text_keys=tuple(key for row, key in keys if row not in left_out),
+            notes=notes,
             skipped=tuple(skipped),
         )
 

@@ -194,7 +194,11 @@ def seeds() -> dict[str, list[tuple[bytes, Options]]]:
             (csv, {"header": False, "text_column": "col0"}),
         ],
         "tsv": [(tsv, plain), (tsv, {"quoting": "minimal"}), (tsv.replace(b"two\t\n", b"two "), {"quoting": "none"})],
-        "conll": [(conll, plain), (conll.replace(b" ", b"\t"), {"words_column": "col0"})],
+        "conll": [
+            (conll, plain),
+            (b"# id 1f domain=en\n" + conll.replace(b"-DOCSTART- -X- O O\n\n", b""), plain),
+            (conll.replace(b" ", b"\t"), {"words_column": "col0"}),
+        ],
         "conllu": [(conllu, plain), (conllu, {"text_column": "text", "columns": ["head", "upos", "feats"]})],
         "parquet": [(content, options) for content in files for options in parquet_options],
     }

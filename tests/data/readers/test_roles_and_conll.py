@@ -242,8 +242,8 @@ def test_conll_columns_by_number_or_by_names_of_the_users(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"b", r"line 5: 1 columns, and the file's first line has 2"),
-        (b"b\tO\tX", r"line 5: 3 columns, and the file's first line has 2"),
+        (b"b", r"line 5: 1 column \(split at tabs\), and the lines of this file have 2"),
+        (b"b\tO\tX", r"line 5: 3 columns \(split at tabs\), and the lines of this file have 2"),
         (b"\tO", r"line 5: the word is empty"),
         (b"\xff\tO", r"line 5: not UTF-8: byte 0xff at byte 1 of the line"),
         (b"b\0\tO", r"line 5: a NUL at byte 2 of the line; if this is UTF-16"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from layertap.data.readers.base import BadRowError, refuse_roles
+from layertap.data.readers.conll_layout import HEAD_BYTES, layout_of
 from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.sentences import Lines, SentenceReader, at_line, decoded
 from layertap.data.readers.source import Source
@@ -17,16 +19,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 COLUMN = re.compile(r"col(0|[1-9][0-9]{0,8})")
-SPACES = re.compile(r"[ \t]+")
 
 
 class ConllReader(SentenceReader):
     r"""Reader of one record per sentence: the words of column 0, or of `words_column` ("col1", ...).
 
-    Columns are separated by tabs where the first line has one, else by spaces or tabs, and every line has as many as
-    the first. The others are carried as lists, named col1, col2, ... Naming some of those (`columns`)
-    carries just them; as many other names as there are other columns name these, in their order.
-    `-DOCSTART-` lines end a sentence and are no part of any. There are no comments: `#` is a word.
+    Columns are separated by tabs if the lines of the file's first part are alike then, else by spaces or tabs; every
+    line has as many as most of those. The others are carried as lists, named col1, col2, ... Naming some of those
+    (`columns`) carries just them; as many other names as there are other columns name these, in their order.
+    `-DOCSTART-` lines end a sentence and are no part of any. `#` is a word; a line that begins with it is a comment
+    if it is written as one (`# id ...`, `# name = value`) or has other columns than words have.
     """
 
     document_mark: ClassVar[bytes | None] = b"-DOCSTART-"
@@ -44,7 +46,12 @@ class ConllReader(SentenceReader):
             file=source.name,
             why="conll, a word a line, and {role} asked for has no place there; leave it out",
         )
-        self._by_tabs, self._width = self._layout()
+        self._layout = layout_of(source.head(HEAD_BYTES))
+        self._words_there = self._layout.width > 0
+        self._width = max(1, self._layout.width)
+        self._comments = 0
+        self._small_o: Counter[str] = Counter()
+        self._schemes: set[str] = set()
         self._words = self._words_column()
         self._carried = self._carried_columns()
 
@@ -58,30 +65,58 @@ class ConllReader(SentenceReader):
     def _parse(self, row: int, raw: Lines) -> Record:
         rows = []
         for number, line in decoded(raw):
-            fields = self._fields(line)
+            if self._layout.is_comment(line):
+                continue
+            fields = self._layout.fields(line)
             if len(fields) != self._width:
-                raise at_line(f"{len(fields)} columns, and the file's first line has {self._width}", number)
+                raise at_line(self._wrong_width(len(fields)), number)
             if not fields[self._words]:
-                raise at_line("the word is empty", number)
+                raise at_line(
+                    f"the word is empty (column {self._words} of a line is its word); write it, or delete the line",
+                    number,
+                )
             rows.append(fields)
+        if not rows:
+            raise BadRowError("there is no word in it, only comments")
         columns = list(zip(*rows, strict=True))
         carried = {name: list(columns[place]) for name, place in self._carried.items()}
+        self._count_tags(carried)
         return Record.of_words(row, columns[self._words], columns=carried)
 
-    def _fields(self, line: str) -> list[str]:
-        # Not str.split(): a no-break space may be a word.
-        return line.split("\t") if self._by_tabs else SPACES.split(line.strip(" \t"))
+    def _is_comment(self, line: bytes) -> bool:
+        is_comment = line.startswith(b"#") and self._layout.is_comment(line.decode("utf-8", "replace"))
+        self._comments += is_comment
+        return is_comment
 
-    def _layout(self) -> tuple[bool, int]:
-        """Return whether tabs separate columns, and the number of columns, as the first readable line has them."""
-        for lines in self._peek():
-            try:
-                _, line = next(decoded(lines))
-            except BadRowError:
-                continue
-            self._by_tabs = "\t" in line
-            return self._by_tabs, len(self._fields(line))
-        return False, 1
+    def _wrong_width(self, width: int) -> str:
+        columns = "1 column" if width == 1 else f"{width} columns"
+        separator = "tabs" if self._layout.by_tabs else "spaces or tabs"
+        return (
+            f"{columns} (split at {separator}), and the lines of this file have {self._width}; give each word as many, "
+            "or pass --on-error skip"
+        )
+
+    def _count_tags(self, carried: Mapping[str, list[str]]) -> None:
+        """Count tags that are no tags in any scheme of entities, beside some that are."""
+        for name, tags in carried.items():
+            self._small_o[name] += tags.count("o")
+            if any(tag[1:2] == "-" for tag in tags):
+                self._schemes.add(name)
+
+    def _remarks(self) -> Iterator[str]:
+        if self._comments:
+            lines = (
+                "1 line that begins with # was"
+                if self._comments == 1
+                else (f"{self._comments:,} lines that begin with # were")
+            )
+            yield f"{lines} taken as comments, not as words"
+        for name in sorted(self._schemes):
+            if self._small_o[name]:
+                yield (
+                    f"column {name!r} has the tag 'o' {self._small_o[name]:,} times; what is no entity has the tag 'O' "
+                    "in every scheme: replace it, or entities are not scored"
+                )
 
     def _words_column(self) -> int:
         asked = self._options.words_column
@@ -98,7 +133,7 @@ class ConllReader(SentenceReader):
         asked = self._options.columns
         if asked is None:
             return others
-        if not self._head:  # an empty input: at its word
+        if not self._words_there:  # an empty input: at its word
             return dict.fromkeys(asked, 0)
         every = others | {f"col{self._words}": self._words}
         if all(name in every for name in asked):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from layertap.data.readers.base import BadRowError, refuse_roles
 from layertap.data.readers.options import ReadOptions
@@ -40,8 +40,6 @@ class ConlluReader(SentenceReader):
     span of it: forms must follow one another there with nothing but white space between. `gonna` is `gon` and `na`;
     of a multiword token that is not its words written together (`du`: `de`, `le`) each word has the whole.
     """
-
-    comment: ClassVar[bytes | None] = b"#"
 
     def __init__(self, source: Source, options: ReadOptions) -> None:
         super().__init__(source, options)
@@ -102,6 +100,9 @@ class ConlluReader(SentenceReader):
             raise BadRowError("there is no comment '# text = ...'")
         text = comments[TEXT_COLUMN]
         return Record(row=row, text=text, id=sentence_id, columns=columns, spans=_word_ranges(text, tokens))
+
+    def _is_comment(self, line: bytes) -> bool:
+        return line.startswith(b"#")
 
     def _first_comments(self) -> dict[str, str]:
         for lines in self._peek():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from layertap.data.arrow_row import ArrowRow
 from layertap.data.readers.base import BadRowError, Reader, too_long
+from layertap.data.readers.class_names import class_names_of, named_column, named_type
 from layertap.data.readers.options import ReadOptions, repeated
 from layertap.data.readers.roles import record_of
 from layertap.data.readers.selection import ID_COLUMN, listed, select
@@ -31,7 +32,11 @@ RawRow: TypeAlias = tuple[dict[str, Any], Mapping[str, Any]]
 
 
 class ParquetReader(Reader):
-    """Reader of texts from a string column; other columns stay Arrow values (`ArrowRow`), so that nothing is lost."""
+    """Reader of texts from a string column; other columns stay Arrow values (`ArrowRow`), so that nothing is lost.
+
+    Whole numbers that stand for classes (`ClassLabel` of the library datasets), alone or in lists, are read as the
+    names of the classes, which the file's metadata has.
+    """
 
     unit = "row"
 
@@ -63,6 +68,8 @@ class ParquetReader(Reader):
             ids=[*strings, *(field.name for field in self._schema if pa.types.is_integer(field.type))],
         )
         self._check_types(strings)
+        named = class_names_of(self._schema)
+        self._class_names = {name: named[name] for name in self._selection.columns if name in named}
         self._rows_read = 0
 
     @property
@@ -76,7 +83,13 @@ class ParquetReader(Reader):
         """Arrow types of the carried columns, as the file states them."""
         chosen = self._selection
         ids = {ID_COLUMN: self._schema.field(chosen.id).type} if chosen.id is not None else {}
-        return ids | {name: self._schema.field(name).type for name in chosen.columns}
+        types = {name: self._schema.field(name).type for name in chosen.columns}
+        return ids | types | {name: named_type(types[name]) for name in self._class_names}
+
+    def _remarks(self) -> Iterator[str]:
+        if self._class_names:
+            names = ", ".join(map(repr, self._class_names))
+            yield f"the numbers of {names} are read as the names of classes that the file's metadata has"
 
     def close(self) -> None:
         """Close the file and what Arrow opened."""
@@ -105,15 +118,32 @@ class ParquetReader(Reader):
         for batch in self._batches(groups):
             with self._arrow_errors(f"cannot be read after row {self._rows_read}"):
                 values = [_python_values(batch.column(name)) for name in roles]
-                carried = batch.select(list(chosen.columns))
+                carried, unnamed = self._carried(batch)
                 is_large = batch.nbytes > limit
             for i, row in enumerate(zip(*values, strict=True)):
                 self._rows_read += 1
                 if is_large and _row_bytes(batch, i) > limit:
                     yield self._rows_read, BadRowError(too_long("the row", limit))
                     continue
+                if i in unnamed:
+                    yield self._rows_read, unnamed[i]
+                    continue
                 roles_of_row = dict(zip(roles, row, strict=True))
                 yield self._rows_read, (roles_of_row, ArrowRow(carried, i) if chosen.columns else {})
+
+    def _carried(self, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, dict[int, BadRowError]]:
+        """Return the carried columns, with the names of classes, and the rows with a class that has none."""
+        carried = batch.select(list(self._selection.columns))
+        unnamed: dict[int, BadRowError] = {}
+        for name, names in self._class_names.items():
+            place = carried.schema.get_field_index(name)
+            column, unknown = named_column(carried.column(place), names)
+            carried = carried.set_column(place, name, column)
+            for row, number in unknown.items():
+                unnamed[row] = BadRowError(
+                    f"column {name!r} is {number}, and the file's metadata names the classes 0 to {len(names) - 1}"
+                )
+        return carried, unnamed
 
     def _batches(self, groups: list[int]) -> Iterator[pa.RecordBatch]:
         batches: Iterator[pa.RecordBatch] | None = None

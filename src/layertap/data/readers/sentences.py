@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import chain
 from typing import ClassVar, TypeAlias
@@ -23,8 +24,6 @@ BLANK = b" \t"
 class SentenceReader(Reader):
     """Reader of one record per sentence; messages name the line that is bad."""
 
-    #: what comments begin with
-    comment: ClassVar[bytes | None] = None
     #: first column of lines between documents, which are part of no sentence
     document_mark: ClassVar[bytes | None] = None
 
@@ -56,7 +55,7 @@ class SentenceReader(Reader):
                 if isinstance(line, BadRowError):
                     bad = bad or at_line(line, number)
                 else:
-                    has_words = has_words or self.comment is None or not line.startswith(self.comment)
+                    has_words |= not self._is_comment(line)
                     size += len(line)
                     if size > limit:
                         if not self.can_be_reread:
@@ -73,6 +72,10 @@ class SentenceReader(Reader):
             held, size, has_words, bad, first = [], 0, False, None, 0
         if has_words or bad is not None:
             yield first, bad or held
+
+    @abstractmethod
+    def _is_comment(self, line: bytes) -> bool:
+        """Return whether a line is a comment; comments alone are no sentence."""
 
     def _parts_sentences(self, line: bytes) -> bool:
         return not line.strip(BLANK) or line.split(None, 1)[:1] == [self.document_mark]

@@ -187,7 +187,8 @@ def finetune(
             f"{folder.path}: it holds an interrupted run; continue it (--resume, resume=True), or delete the folder"
         )
     shared = [shared_note(datasets[name], datasets["training"]) for name in ("dev", "test") if name in datasets]
-    notes = [*filter(None, shared), *_notes(opened.files, head, examples)]
+    read_notes = [note for dataset in datasets.values() for note in dataset.notes]
+    notes = [*read_notes, *filter(None, shared), *_notes(opened.files, head, examples)]
     stored = _stored_layers(opened.files, head, encoder.classes, notes, allow_pickle=allow_pickle)
     # The random state of the caller is left unchanged.
     with torch.random.fork_rng(devices=[on_device] if on_device.type == "cuda" else []):

@@ -126,14 +126,16 @@ def checked_task(
     if options.validation_share is not None:
         units = dataset_units(train, encoder)
         held_out = _held_out(units, train, options.validation_share, options.seed)
-    notes = tuple(shared_note(part, train) for part in (validation, test) if part is not None)
+    parts = [dataset for dataset in (validation, test) if dataset is not None]
+    notes = [note for dataset in (train, *parts) for note in dataset.notes]
+    notes += [note for note in (shared_note(part, train) for part in parts) if note]
     return HeadTask(
         train=train,
         validation=validation,
         test=test,
         held_out=held_out,
         encoder=encoder,
-        notes=tuple(filter(None, notes)),
+        notes=tuple(notes),
     )
 
 

@@ -32,7 +32,7 @@ class ScoredPairs:
         source: name of the file, for messages.
         texts: N pairs of texts.
         gold: N scores.
-        notes: remarks on pairs that were left out.
+        notes: remarks on the file, and on pairs that were left out.
     """
 
     source: str
@@ -53,9 +53,10 @@ def read_pairs(source: Input, column: str) -> ScoredPairs:
     """
     with source.open() as reader:
         located = list(reader.located())
+        notes = reader.notes
     gold = numbers_of(located, column, source=source.name)
     texts = tuple((record.text, str(record.pair)) for _, record in located)
-    return _checked(ScoredPairs(source=source.name, texts=texts, gold=gold))
+    return _checked(ScoredPairs(source=source.name, texts=texts, gold=gold, notes=notes))
 
 
 def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
@@ -76,7 +77,7 @@ def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
     occur = f"also occurs in {data.source} and was" if left_out == 1 else f"also occur in {data.source} and were"
     note = f"{counted(left_out, 'pair')} of {test.source} {occur} left out"
     texts, gold = tuple(test.texts[row] for row in kept), tuple(test.gold[row] for row in kept)
-    return _checked(replace(test, texts=texts, gold=gold, notes=(note,)))
+    return _checked(replace(test, texts=texts, gold=gold, notes=(*test.notes, note)))
 
 
 def _checked(pairs: ScoredPairs) -> ScoredPairs:
