@@ -91,7 +91,7 @@ def test_two_heads_and_a_feature_in_parquet(fit, layertap, data):
     )
     assert ended.code == 0, ended.err
     table = pq.read_table(data / "out.parquet")
-    assert table.column_names == ["row", "id", "mood", "a", "b", "v", "a.scores", "b.scores"]
+    assert table.column_names == ["row", "id", "mood", "text", "a", "b", "v", "a.scores", "b.scores"]
     assert table["a"].to_pylist() == table["b"].to_pylist() == table["mood"].to_pylist()
 
 
@@ -231,7 +231,7 @@ def test_entities_in_parquet_and_npz(layertap, conll, model, tmp_path):
     assert layertap("fit", conll, "--label", "col1", "-o", head, "-m", model, "--l2", "0.1", "-q").code == 0
     assert layertap("predict", conll, "--head", head, "-o", tmp_path / "out.parquet", "-q").code == 0
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["row", "col1", "ner", "ner.entities", "ner.scores"]
+    assert table.column_names == ["row", "col1", "text", "words", "ner", "ner.entities", "ner.scores"]
     assert table["ner"].to_pylist() == table["col1"].to_pylist()
     assert [it["text"] for it in table["ner.entities"][0].as_py()] == ["river bank"]
     assert layertap("predict", conll, "--head", head, "-o", tmp_path / "out.npz", "-q").code == 0
@@ -317,3 +317,46 @@ def test_labels_are_refused_in_the_same_words(refused, data, command):
     output = [] if command == "probe" else ["-o", data / "out"]
     said = refused(1, command, data / "bad.jsonl", "--label", "mood", *output, "-m", "/no/model")
     assert "bad.jsonl, line 2: column 'mood' is empty; fill it in, or remove the row" in said
+
+
+def test_predictions_carry_their_texts_and_words(fit, layertap, conll, data, model):
+    import pyarrow.parquet as pq
+
+    fit()
+    (data / "new.csv").write_text("review,stars\na great film,5\n")
+    arguments = ["predict", data / "new.csv", "--text-column", "review", "--head", data / "mood.head", "-q"]
+    assert layertap(*arguments, "-o", data / "new.jsonl").code == 0
+    (row,) = lines(data / "new.jsonl")
+    assert (row["review"], row["stars"], row["mood"]) == ("a great film", "5", "good")
+    assert layertap(*arguments, "-o", data / "few.jsonl", "--columns", "stars").code == 0
+    assert list(lines(data / "few.jsonl")[0]) == ["row", "stars", "mood", "mood.scores"]
+    head = data / "ner.head"
+    assert layertap("fit", conll, "--label", "col1", "-o", head, "-m", model, "--l2", "0.1", "-q").code == 0
+    assert layertap("predict", conll, "--head", head, "-o", data / "out.parquet", "-q").code == 0
+    table = pq.read_table(data / "out.parquet")
+    assert table["words"][0].as_py() == ["the", "river", "bank", "was", "good"]
+    assert table["text"][0].as_py() == "the river bank was good"
+    (data / "plain.txt").write_text("hello  money\n")
+    assert layertap("predict", data / "plain.txt", "--head", head, "-o", data / "plain.jsonl", "-q").code == 0
+    assert lines(data / "plain.jsonl")[0]["words"] == ["hello", "money"]
+
+
+def test_words_that_the_model_did_not_see_have_no_tag(layertap, conll, data, model):
+    head = data / "ner.head"
+    tagged = [[f"{word}\t{tag}" for word, tag, _ in words] for words in SENTENCES]
+    # a control character is a word without a token; eight words do not fit into six tokens
+    tagged.append(["\u0001\tB-thing", *["river\tB-place"] * 8])
+    conll.write_text("\n\n".join("\n".join(words) for words in tagged) + "\n\n")
+    arguments = ["--label", "col1", "-o", head, "-m", model, "--l2", "0.1", "--max-length", "6", "--test", conll]
+    ended = layertap("fit", conll, *arguments, "--json")
+    assert ended.code == 0, ended.err
+    ended = layertap("predict", conll, "--head", head, "-o", data / "out.jsonl")
+    assert ended.code == 0, ended.err
+    *_, row = lines(data / "out.jsonl")
+    assert row["ner"] == [None, *["B-place"] * 4, *[None] * 4]
+    assert row["ner.scores"][0] == 0
+    assert [it["text"] for it in row["ner.entities"]] == ["river"] * 4
+    number = sum(tag is None for row in lines(data / "out.jsonl") for tag in row["ner"])
+    assert f"{number} words without a token, or cut off: no tag, and in no entity" in ended.err
+    assert layertap("predict", conll, "--head", head, "-o", data / "out.npz", "-q").code == 0
+    assert np.load(data / "out.npz")["ner"][-9:].tolist().count(-1) == 5

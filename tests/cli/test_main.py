@@ -9,8 +9,8 @@ import pytest
 
 import layertap as package
 from layertap.cli import options
+from layertap.cli.heads import FIXED
 from layertap.cli.main import parser, warnings_as_notes
-from layertap.cli.predict import FIXED
 from layertap.data import READ_FORMATS, WRITE_FORMATS
 from layertap.engine.options import OPTIONS, ModelReference, Runtime, Semantics
 from layertap.features.rules import Rules
@@ -62,11 +62,11 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
     [
         (
             [],
-            "name a command: extract, inspect, explain, probe, fit, finetune, predict, serve or verify; `layertap",
+            "name a command: extract, inspect, explain, probe, fit, finetune, predict, evaluate, ",
         ),
         (
             ["extrakt"],
-            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'serve', ",
+            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'evaluate'",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],

@@ -205,8 +205,8 @@ def test_what_help_names_is_what_there_is():
 
     from layertap.cli import probe
     from layertap.features.grammar import PoolOp
+    from layertap.learn.bootstrap import ENTITY_F1
     from layertap.learn.metrics import CORRELATIONS, METRICS
-    from layertap.learn.probing.bootstrap import ENTITY_F1
 
     assert (*METRICS, ENTITY_F1) == probe.METRICS
     assert tuple(CORRELATIONS) == probe.PAIR_METRICS

@@ -132,7 +132,7 @@ def test_a_class_keeps_a_sentence_when_others_are_held_out():
 
 
 def test_copies_are_resampled_together():
-    from layertap.learn.probing.bootstrap import Gold
+    from layertap.learn.bootstrap import Gold
 
     classes = np.array([0, 1] * 40)
     predicted = np.where(np.arange(80) % 8 < 2, 1 - classes, classes)

@@ -26,7 +26,7 @@ TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
 
-COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "serve", "verify")
+COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "evaluate", "serve", "verify")
 """Names of all commands; each is a module of this package."""
 
 DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
@@ -39,6 +39,7 @@ examples:
   layertap probe reviews.csv --text-column review --label sentiment -o report.html
   layertap fit labelled.csv --label sentiment -o sentiment.head --feature 'hidden_states[:].mean'
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
+  layertap evaluate sentiment.head later.csv --label sentiment
   layertap finetune train.csv -o ./classifier --dev dev.csv --label sentiment
   layertap serve --port 8080
   layertap verify ./my-checkpoint -o certificate.json
@@ -148,8 +149,7 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
 
 def _no_command(_: argparse.Namespace) -> None:
     raise UsageError(
-        "name a command: extract, inspect, explain, probe, fit, finetune, predict, serve or verify; "
-        "`layertap --help` says what they do"
+        f"name a command: {', '.join(COMMANDS[:-1])} or {COMMANDS[-1]}; `layertap --help` says what they do"
     )
 
 

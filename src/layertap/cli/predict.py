@@ -4,41 +4,46 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layertap.cli.heads import (
+    OwnHead,
+    add_own_head_options,
+    asked_heads,
+    named_folder,
+    open_heads,
+    reference_to,
+    semantics_for,
+)
 from layertap.cli.options import (
     add_command,
-    add_engine_options,
-    add_long_options,
     add_model_options,
     add_rule_option,
     features_of,
     limit_tokenizer_threads,
-    reference_of,
     runtime_of,
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.streaming import add_file_arguments, add_output_options, add_reading_options, job_of
-from layertap.engine.options import OPTIONS, ClassifierOptions, names_of
-from layertap.errors import InputError, ModelNotFoundError, OptionError
-from layertap.words import aligned
+from layertap.errors import OptionError
+from layertap.words import aligned, counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
-    from layertap.engine.opening import OpenedModel
-    from layertap.engine.options import ModelReference, Semantics
+    from layertap.engine.summary import RunSummary
     from layertap.jobs.job import Job
     from layertap.learn.heads.base import PredictionHead
     from layertap.learn.heads.head import Head
-    from layertap.learn.heads.predictor import Predictor
+    from layertap.learn.heads.predictor import Predictor, TextColumns
 
 DESCRIPTION = """\
 Says what heads make of every text of INPUT, in the order of the input: for a head NAME of texts the columns
 NAME (the likeliest label) and NAME.scores (a probability a label), for one of words NAME (a tag a word),
-NAME.scores (its probability) and NAME.entities (begin and end in characters, label, text, score).
+NAME.scores (its probability) and NAME.entities (begin and end in characters, label, text, score). A word that
+the model did not see, as it has no token or was cut off, has no tag (null). Texts and words are written beside the
+predictions, with all other columns of INPUT, unless --columns names what to carry.
 
 Heads are folders that `layertap fit` made, any number of them on one model in one pass; or a Hugging Face
 checkpoint of a ForSequenceClassification or ForTokenClassification class (`layertap finetune` makes them, and
@@ -46,7 +51,7 @@ transformers), named by --model or --head. Where such a one gives any number of 
 gives a number, NAME is that number.
 
 INPUT and OUTPUT are as in `layertap extract`. Labels are strings in Parquet and JSONL; in safetensors, npz
-and npy, which hold numbers only, they are places in the list of labels that the provenance has."""
+and npy, which hold numbers only, they are places in the list of labels that the provenance has, or -1 for no tag."""
 EPILOG = """\
 examples:
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
@@ -54,9 +59,6 @@ examples:
   layertap predict texts.csv --head a.head --head topic=b.head -o out.parquet -f 'v = last_hidden_state.mean'
   layertap predict texts.txt --model dslim/bert-base-NER --name ner -o entities.jsonl
   layertap predict texts.txt --head mood=./classifier -o predicted.jsonl"""
-
-FIXED = tuple(name for name in names_of(ClassifierOptions) if OPTIONS[name].group == "semantics")
-"""Options that change results; a head of `layertap fit` brings its own."""
 
 
 def add_to(commands: Commands) -> None:
@@ -87,31 +89,10 @@ def add_to(commands: Commands) -> None:
     )
     add_rule_option(parser)
     add_model_options(parser)
-    group = parser.add_argument_group("a checkpoint's own head (those of `layertap fit` have these fixed)")
-    add_engine_options(
-        group,
-        "precision",
-        unset=True,
-        description="precision of weights and hidden states: float32, bfloat16, or float16 on CUDA",
-    )
-    add_engine_options(group, "max_length", "word_pattern", unset=True)
-    add_long_options(parser, unset=True)
-    add_reading_options(parser)
+    add_own_head_options(parser)
+    add_reading_options(parser, all_columns="all, and the texts and words")
     add_output_options(parser)
     add_running_options(parser)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OwnHead:
-    """Head that a checkpoint stores, before it is opened.
-
-    Attributes:
-        model: where it is.
-        name: what its results are called, or None: by the model's name.
-    """
-
-    model: str
-    name: str | None
 
 
 def run(options: argparse.Namespace) -> None:
@@ -122,18 +103,23 @@ def run(options: argparse.Namespace) -> None:
     from layertap.learn.heads.predictor import Predictor
 
     started = time.perf_counter()
-    asked = _asked(options)
+    asked = asked_heads(options)
     limit_tokenizer_threads(options.threads)
-    features, reference, semantics = features_of(options), _reference(options, asked), _semantics(options, asked)
+    features, reference, semantics = features_of(options), reference_to(options, asked), semantics_for(options, asked)
     runtime = runtime_of(options)
     require_backend(runtime.backend)
     silence_downloads(options)
-    folders = [_named_folder(text)[1] for text in options.heads or ()]
+    folders = [named_folder(text)[1] for text in options.heads or ()]
     job = job_of(options, features=features, also_read=[*folders, *map(str, stored_files(reference.name))])
     with open_job(job) as opened:
         with uncollected():
-            model, heads = _opened(reference, asked)
-            predictor = Predictor(extractor_of(model, semantics, runtime), heads, columns=job.format.holds_columns)
+            model, heads = open_heads(reference, asked)
+            predictor = Predictor(
+                extractor_of(model, semantics, runtime),
+                heads,
+                columns=job.format.holds_columns,
+                texts=_text_columns(options, heads, taken=opened.column_types),
+            )
         taken = sorted(opened.column_types.keys() & predictor.column_types.keys())
         if taken:
             raise OptionError(
@@ -148,130 +134,44 @@ def run(options: argparse.Namespace) -> None:
 
         running = time.perf_counter() - ready
         results = _results(job, predictor)
-        print_summary(predictor.extractor, job, summary, starting=ready - started, running=running, results=results)
-
-
-def _asked(options: argparse.Namespace) -> list[Head] | OwnHead:
-    """Return the heads that the command line names: those of `fit`, or the one that a checkpoint stores."""
-    named: list[str] = options.heads or []
-    heads_given = [_head(text) for text in named]
-    own = [head for head in heads_given if isinstance(head, OwnHead)]
-    if not heads_given:
-        if options.model is None:
-            raise OptionError("name a head (--head), or a checkpoint that stores one (--model)")
-        own = [OwnHead(model=options.model, name=options.name)]
-    elif options.name is not None:
-        raise OptionError(f"--name {options.name} goes with --model alone; with --head write NAME=FOLDER")
-    elif own and len(heads_given) > 1:
-        raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own, which runs without others")
-    elif own and options.model is not None:
-        raise OptionError(f"--head {own[0].model} is a checkpoint with a head of its own; leave out --model")
-    if own:
-        return own[0]
-    heads = [head for head in heads_given if not isinstance(head, OwnHead)]
-    given = next((name for name in FIXED if getattr(options, name) is not None), None)
-    if given is not None:
-        raise OptionError(
-            f"--{given.replace('_', '-')} goes with the head that a checkpoint stores; a head of `layertap fit` runs "
-            "with the options that it was fitted with"
+        print_summary(
+            predictor.extractor,
+            job,
+            summary,
+            starting=ready - started,
+            running=running,
+            results=results,
+            notes=_untagged(heads, summary),
         )
-    _check_together(heads)
-    return heads
 
 
-def _head(text: str) -> Head | OwnHead:
-    from layertap.learn.heads.files import JSON_FILE
-    from layertap.learn.heads.head import Head
+def _text_columns(
+    options: argparse.Namespace, heads: Sequence[PredictionHead], *, taken: Collection[str]
+) -> TextColumns | None:
+    """Return the columns that carry texts and words, unless --columns lists what to carry."""
+    from layertap.learn.heads.predictor import TextColumns
 
-    name, folder = _named_folder(text)
-    place = Path(folder)
-    if (place / "config.json").is_file() and not (place / JSON_FILE).exists():
-        return OwnHead(model=folder, name=name or None)
-    try:
-        head = Head.load(folder)
-    except InputError as error:
-        if not place.is_dir():
-            error.add_note("a model of the Hugging Face hub that stores a head is named by --model")
-        raise
-    return replace(head, name=name) if name else head
+    if options.columns is not None:
+        return None
+    words = options.words_column
+    if words is None and any(head.task == "words" for head in heads):
+        words = "words"
+    columns = TextColumns(text=options.text_column or "text", words=words, pair=options.pair_column)
+    return columns.without([*taken, *(head.name for head in heads)])
 
 
-def _named_folder(text: str) -> tuple[str, str]:
-    """Split NAME=FOLDER; the name is empty where none is given."""
-    name, equals, folder = text.partition("=")
-    if not equals or Path(text).is_dir():
-        return "", text
-    if not name:
-        raise OptionError(f"--head {text!r}: expected FOLDER or NAME=FOLDER")
-    return name, folder
-
-
-def _reference(options: argparse.Namespace, asked: list[Head] | OwnHead) -> ModelReference:
-    """Return the model to open: the one named, or the one on which the heads were fitted."""
-    given = reference_of(options)
-    if isinstance(asked, OwnHead):
-        return replace(given, name=asked.model)
-    if options.model is not None:
-        return given
-    fitted_on = asked[0].reference
-    return replace(
-        given,
-        name=fitted_on.name,
-        revision=options.revision or fitted_on.revision,
-        allow_pickle=options.allow_pickle or fitted_on.allow_pickle,
-    )
-
-
-def _semantics(options: argparse.Namespace, asked: list[Head] | OwnHead) -> Semantics:
-    """Return the options with which heads were fitted, or those given for the head that a checkpoint stores."""
-    from layertap.engine.options import Semantics
-
-    if not isinstance(asked, OwnHead):
-        return asked[0].semantics
-    given = {name: getattr(options, name) for name in FIXED if getattr(options, name) is not None}
-    return Semantics(untrained_pooler="use", **given)  # the head was trained on the pooler as it is
-
-
-def _opened(reference: ModelReference, asked: list[Head] | OwnHead) -> tuple[OpenedModel, Sequence[PredictionHead]]:
-    """Open the model, and return it with the heads, which are checked against it."""
-    from layertap.engine.opening import open_reference
-    from layertap.learn.heads.checkpoint import CheckpointHead
-    from layertap.learn.heads.classifier import default_name
-
-    if isinstance(asked, OwnHead):
-        opened = open_reference(reference)
-        name = asked.name or default_name(asked.model)
-        return opened, [CheckpointHead.of(opened.files, name, allow_pickle=reference.allow_pickle)]
-    try:
-        opened = open_reference(reference)
-    except ModelNotFoundError as error:
-        error.add_note(f"head {asked[0].name!r} was fitted on it; --model says where it is now")
-        raise
-    for head in asked:
-        head.check_model(opened.files)
-    return opened, asked
+def _untagged(heads: Sequence[PredictionHead], summary: RunSummary) -> list[str]:
+    """Return a note on words that have no tag."""
+    number = summary.empty_words + summary.cut_words
+    if not number or all(head.task == "text" for head in heads):
+        return []
+    return [f"{counted(number, 'word')} without a token, or cut off: no tag, and in no entity"]
 
 
 def _renaming(asked: list[Head] | OwnHead, name: str) -> str:
     if not isinstance(asked, OwnHead):
         return f"--head other={name}"
     return "--name other" if asked.name is None or not Path(asked.model).is_dir() else f"--head other={asked.model}"
-
-
-def _check_together(heads: list[Head]) -> None:
-    """Refuse heads that cannot share one pass, before a model is opened."""
-    first = heads[0]
-    for head in heads[1:]:
-        if head.model.sha256 != first.model.sha256:
-            raise OptionError(
-                f"heads {first.name!r} and {head.name!r} were fitted on different models ({first.model}; "
-                f"{head.model}); run them one by one"
-            )
-        if head.semantics != first.semantics:
-            raise OptionError(
-                f"heads {first.name!r} and {head.name!r} were fitted with different options ({first.semantics}; "
-                f"{head.semantics}); run them one by one"
-            )
 
 
 SAYS = {"label": "a label a text", "labels": "labels a text", "number": "a number a text"}

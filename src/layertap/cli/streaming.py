@@ -19,12 +19,12 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a file, or - for standard output")
 
 
-def add_reading_options(parser: argparse.ArgumentParser) -> None:
-    """Add options for an input whose rows go to an output."""
+def add_reading_options(parser: argparse.ArgumentParser, *, all_columns: str = "all") -> None:
+    """Add options for an input whose rows go to an output; `all_columns` describes the default of --columns."""
     group = add_input_options(parser)
     group.add_argument("--id-column", metavar="NAME", help="the column with the ids (default: id where there is one)")
     group.add_argument(
-        "--columns", metavar="A,B", help="other columns to carry to the output, '' for none (default: all)"
+        "--columns", metavar="A,B", help=f"other columns to carry to the output, '' for none (default: {all_columns})"
     )
     group.add_argument(
         "--on-error",

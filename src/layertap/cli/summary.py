@@ -24,6 +24,7 @@ def print_summary(
     starting: float,
     running: float,
     results: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> None:
     """Print what a run did to standard error.
 
@@ -34,13 +35,14 @@ def print_summary(
         starting: seconds before the first text.
         running: seconds from then to the end.
         results: descriptions of what was made, or None for the features.
+        notes: remarks beside those of the run.
     """
     made = features_in_words(extractor, job.features) if results is None else results
     rows = [(("features" if results is None else "results") if i == 0 else "", line) for i, line in enumerate(made)]
     rows.append(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
     )
-    notes = [*extractor.tokenizer.notes, *run.notes()]
+    notes = [*extractor.tokenizer.notes, *run.notes(), *notes]
     asked, trained = extractor.semantics.max_length, extractor.facts.max_length
     if asked is not None and asked > trained:
         notes.append(f"texts of up to {asked} tokens were taken; the model was trained on {trained} and fewer")

@@ -3,7 +3,7 @@
 `TextFeatures` is a transformer for scikit-learn. `fit_head` fits a `Head`, a linear classifier on a feature of a frozen
 encoder. `finetune` trains an encoder together with a classification head, on a file or on `LabelledTexts`, with the
 hyperparameters of `TrainingOptions`; `Classifier` predicts with the result, and with checkpoints of the Hugging Face
-hub.
+hub. `evaluate` measures either on labelled data.
 
 Needs the extra `learn`: `pip install 'layertap[learn]'`. `Head` and `Classifier` predict without it.
 """
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from layertap.backends.here import require_torch
 
 if TYPE_CHECKING:
+    from layertap.learn.evaluating import HeadEvaluation, evaluate
     from layertap.learn.finetuning.options import TrainingOptions
     from layertap.learn.finetuning.run import finetune
     from layertap.learn.fitting.fit import fit_head
@@ -25,14 +26,26 @@ if TYPE_CHECKING:
     from layertap.learn.labelled import LabelledTexts
     from layertap.learn.vectors.text_features import TextFeatures
 
-__all__ = ["Classifier", "Head", "LabelledTexts", "TextFeatures", "TrainingOptions", "finetune", "fit_head"]
+__all__ = [
+    "Classifier",
+    "Head",
+    "HeadEvaluation",
+    "LabelledTexts",
+    "TextFeatures",
+    "TrainingOptions",
+    "evaluate",
+    "finetune",
+    "fit_head",
+]
 
 _MODULES = {
     "Classifier": "heads.classifier",
     "Head": "heads.head",
+    "HeadEvaluation": "evaluating",
     "LabelledTexts": "labelled",
     "TextFeatures": "vectors.text_features",
     "TrainingOptions": "finetuning.options",
+    "evaluate": "evaluating",
     "finetune": "finetuning.run",
     "fit_head": "fitting.fit",
 }

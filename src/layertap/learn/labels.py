@@ -223,7 +223,7 @@ def check_labels(train: Labels, others: Sequence[Labels], *, scheme: str = "auto
     encoder = LabelEncoder(scheme=None if train.task == "text" else scheme_of(train.counts, scheme), classes=())
     encoder = LabelEncoder(scheme=encoder.scheme, classes=_learnable(train.mapped(encoder.learned)))
     for other in others:
-        _check_known(other.mapped(encoder.learned), encoder.classes, train.source)
+        check_known(other.mapped(encoder.learned), encoder.classes, train.source)
     return encoder
 
 
@@ -252,7 +252,12 @@ def _learnable(labels: Labels) -> tuple[str, ...]:
     return tuple(sorted(counts, key=(lambda label: (int(label), label)) if numbers else None))
 
 
-def _check_known(labels: Labels, classes: Sequence[str], trained_on: str) -> None:
+def check_known(labels: Labels, classes: Sequence[str], trained_on: str) -> None:
+    """Refuse labels that are not among the classes of `trained_on`, and a dataset without words.
+
+    Raises:
+        InputError: the message names the unknown labels and the known ones.
+    """
     if not labels.counts:
         raise InputError(f"{labels.source}: no text has a word; give texts with words, and one label per word")
     known = set(classes)

@@ -10,7 +10,7 @@ import numpy as np
 
 from layertap.learn.arrays import Float64Array, Int64Array
 from layertap.learn.libraries import require_libraries
-from layertap.learn.tags import Scheme, in_scheme
+from layertap.learn.tags import OUTSIDE, Scheme, in_scheme
 
 Scores = dict[str, Any]
 
@@ -24,7 +24,7 @@ class ConfusionCounts:
 
     Attributes:
         true: int64 [P], true class of each pair that occurs.
-        predicted: int64 [P], predicted class of each pair.
+        predicted: int64 [P], predicted class of each pair; `num_classes` stands for no prediction, an error.
         counts: float64 [R, P].
         num_classes: K, number of classes.
     """
@@ -37,10 +37,10 @@ class ConfusionCounts:
     @classmethod
     def of(cls, true: Int64Array, predicted: Int64Array, num_classes: int) -> ConfusionCounts:
         """Count the pairs of N rows."""
-        pairs, counts = np.unique(true * num_classes + predicted, return_counts=True)
+        pairs, counts = np.unique(true * (num_classes + 1) + predicted, return_counts=True)
         return cls(
-            true=pairs // num_classes,
-            predicted=pairs % num_classes,
+            true=pairs // (num_classes + 1),
+            predicted=pairs % (num_classes + 1),
             counts=counts[None].astype(np.float64),
             num_classes=num_classes,
         )
@@ -48,9 +48,10 @@ class ConfusionCounts:
     def per_class(self, classes: Int64Array, weights: Float64Array | None = None) -> Float64Array:
         """Add up counts by one of the classes of each pair: float64 [R, K]."""
         chosen = self.counts if weights is None else self.counts * weights
-        sums: Float64Array = np.zeros((len(chosen), self.num_classes))
+        sums = np.zeros((len(chosen), self.num_classes + 1))
         np.add.at(sums.T, classes, chosen.T)
-        return sums
+        of_classes: Float64Array = sums[:, : self.num_classes]
+        return of_classes
 
     @property
     def correct(self) -> Float64Array:
@@ -78,7 +79,9 @@ def mcc(confusion: ConfusionCounts) -> Float64Array:
     total = confusion.counts.sum(axis=1)
     true, predicted = confusion.per_class(confusion.true), confusion.per_class(confusion.predicted)
     above = confusion.counts @ confusion.correct * total - (true * predicted).sum(axis=1)
-    below = np.sqrt((total**2 - (true**2).sum(axis=1)) * (total**2 - (predicted**2).sum(axis=1)))
+    missing = total - predicted.sum(axis=1)
+    spread = total**2 - (predicted**2).sum(axis=1) - missing**2
+    below = np.sqrt((total**2 - (true**2).sum(axis=1)) * spread)
     return _ratio(above, below)
 
 
@@ -90,15 +93,26 @@ METRICS: Mapping[str, Callable[[ConfusionCounts], Float64Array]] = {
 """Metrics of predicted classes, by name."""
 
 
-def class_scores(gold: Sequence[str], predicted: Sequence[str]) -> Scores:
+def class_scores(gold: Sequence[str], predicted: Sequence[str | None]) -> Scores:
+    """Return all of `METRICS`, and precision, recall, F1 and support of each class that occurs or is predicted.
+
+    None stands for no prediction, which counts as an error.
+    """
+    classes = sorted({*gold, *(label for label in predicted if label is not None)})
+    index: dict[str | None, int] = {label: i for i, label in enumerate(classes)} | {None: len(classes)}
+    true, given = (np.array([index[label] for label in labels], dtype=np.int64) for labels in (gold, predicted))
+    confusion = ConfusionCounts.of(true, given, len(classes))
+    return confusion_scores(confusion, classes)
+
+
+def confusion_scores(confusion: ConfusionCounts, classes: Sequence[str]) -> Scores:
     """Return all of `METRICS`, and precision, recall, F1 and support of each class that occurs or is predicted."""
-    classes, places = np.unique([*gold, *predicted], return_inverse=True)
-    confusion = ConfusionCounts.of(places[: len(gold)], places[len(gold) :], len(classes))
     correct = confusion.per_class(confusion.true, confusion.correct)[0]
     true, given = confusion.per_class(confusion.true)[0], confusion.per_class(confusion.predicted)[0]
     parts = [_ratio(correct, given), _ratio(correct, true), _ratio(2 * correct, true + given), true]
+    there = np.flatnonzero(true + given)
     return {name: float(measure(confusion)[0]) for name, measure in METRICS.items()} | {
-        "classes": _by_name(classes.tolist(), parts)
+        "classes": _by_name([classes[i] for i in there.tolist()], [part[there] for part in parts])
     }
 
 
@@ -136,19 +150,19 @@ def entity_counts(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
     return np.array(rows, dtype=np.float64).reshape(-1, 3)
 
 
-def head_scores(scheme: Scheme | None, gold: Sequence[tuple[str, ...]], predicted: Sequence[str]) -> Scores:
+def head_scores(scheme: Scheme | None, gold: Sequence[tuple[str, ...]], predicted: Sequence[str | None]) -> Scores:
     """Return the metrics of a head: those of classes, and those of entities under `entities` if the tags mark them.
 
     Args:
         scheme: tagging scheme of the head, or None if it classifies texts.
         gold: true labels of N records; one each if the head classifies texts.
-        predicted: predicted labels of all records, end to end.
+        predicted: predicted labels of all records, end to end; None for a word that the model did not see.
     """
     learned = [label if scheme is None else in_scheme(label, scheme) for labels in gold for label in labels]
     scores = class_scores(learned, predicted)
     if scheme in ("bio", "io"):
         rest = iter(predicted)
-        scores["entities"] = entity_scores(gold, [[next(rest) for _ in labels] for labels in gold])
+        scores["entities"] = entity_scores(gold, [[next(rest) or OUTSIDE for _ in labels] for labels in gold])
     return scores
 
 

@@ -135,7 +135,9 @@ def test_words_that_are_cut_off_are_not_learned_from_and_are_told(tmp_path, mode
     np.testing.assert_allclose(logits[0][10:], np.tile(classifier.head.logits(np.zeros((1, 32))), (10, 1)), atol=1e-6)
     assert found.kept is not None
     tags = [tag for it in classifier.predict(long.texts) for tag in it.tags]
-    assert found.kept.scores["accuracy"] == accuracy_score(["B-place"] * 20 + ["O", "O"], tags)
+    assert found.kept.scores["accuracy"] == accuracy_score(
+        ["B-place"] * 20 + ["O", "O"], [tag or "none" for tag in tags]
+    )
 
 
 class Killed(BaseException):
@@ -194,7 +196,11 @@ GOOD = tagged(["O", "B-x"], ["B-x", "O"])
         (GOOD, tagged(["O", "B-y"]), "one label does not occur in x.conll: 'B-y'"),
         (GOOD, tagged([], texts=[[]]), "x.conll: no text has a word"),
         (GOOD, tagged(), "x.conll: there are no rows"),
-        (GOOD, tagged("a", "b"), "x.conll has one label per row, and x.conll has lists of labels"),
+        (
+            GOOD,
+            tagged("a", "b", texts=["one", "two"]),
+            "x.conll has one label per row, and x.conll has lists of labels",
+        ),
         (
             tagged(["O", "B-x"], ["B-x", "O"], texts=[["a", 3], ["b", "c"]]),
             None,

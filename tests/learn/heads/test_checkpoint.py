@@ -80,7 +80,7 @@ def test_a_classifier_in_jsonl(family_model, layertap, tmp_path, texts):
     assert code == 0, said
     assert "mood-model  a label a text  on last_hidden_state.first" in said
     rows = lines(tmp_path / "out.jsonl")
-    assert [list(row) for row in rows] == [["row", "id", "mood-model", "mood-model.scores"]] * 4
+    assert [list(row) for row in rows] == [["row", "id", "text", "mood-model", "mood-model.scores"]] * 4
     np.testing.assert_allclose([row["mood-model.scores"] for row in rows], expected, atol=1e-5)
     assert [row["mood-model"] for row in rows] == [MOODS[i] for i in expected.argmax(1)]
     stated = json.loads((tmp_path / "out.jsonl.provenance.json").read_text())
@@ -98,7 +98,7 @@ def test_a_tagger_in_parquet_with_a_feature_and_a_name(family_model, layertap, t
     code, said = layertap("predict", texts, *arguments)
     assert code == 0, said
     table = pq.read_table(tmp_path / "out.parquet")
-    assert table.column_names == ["row", "id", "ner", "ner.entities", "v", "ner.scores"]
+    assert table.column_names == ["row", "id", "text", "words", "ner", "ner.entities", "v", "ner.scores"]
     assert table["ner"].to_pylist() == [[TAGS[i] for i in own.argmax(1)] for own in expected]
     for own, logits in zip(table["ner.scores"].to_pylist(), expected, strict=True):
         np.testing.assert_allclose(own, softmax(logits).max(1), atol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
 
-from layertap.learn.probing.bootstrap import Gold
+from layertap.learn.bootstrap import Gold
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.logistic import STRENGTHS, Split, probe_control, probe_split
 

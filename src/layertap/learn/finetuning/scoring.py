@@ -29,10 +29,10 @@ class Scoring:
 
         Args:
             gold: true labels of N records; one each if texts are labelled.
-            predicted: indices of the predicted classes of all records, end to end.
+            predicted: indices of the predicted classes of all records, end to end; -1 for a word without a token.
         """
         classes = self.encoder.classes
-        scores = head_scores(self.encoder.scheme, gold, [classes[i] for i in predicted])
+        scores = head_scores(self.encoder.scheme, gold, [classes[i] if i >= 0 else None for i in predicted])
         if "entities" in scores:
             scores["entity_f1"] = scores["entities"]["f1"]
         return {name: scores[name] for name in self.metrics}

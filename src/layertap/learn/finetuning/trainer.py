@@ -203,18 +203,21 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, examples: EncodedDataset) -> Evaluation:
-        """Evaluate the current weights; a word without a token gets the prediction for a vector of zeros."""
+        """Evaluate the current weights; a word without a token gets no prediction, and no part in the loss."""
         self.model.eval()
         lengths = [len(text) for text in examples.texts]
         predicted: list[Tensor] = [torch.empty(0, dtype=torch.int64)] * len(examples)
         loss = 0.0
         for part in parts(range(len(examples)), lengths, batch_tokens=self.options.batch_tokens):
             logits_UC, classes_U = self._logits(examples, part, all_units=True)
-            loss += F.cross_entropy(logits_UC, classes_U, reduction="sum").item()
-            each = torch.split(logits_UC.argmax(-1).cpu(), [len(examples.rows[record]) for record in part])
+            seen = torch.as_tensor(np.concatenate([examples.rows[record] for record in part]) >= 0)
+            on_device = seen.to(logits_UC.device)
+            loss += F.cross_entropy(logits_UC[on_device], classes_U[on_device], reduction="sum").item()
+            given = torch.where(seen, logits_UC.argmax(-1).cpu(), -1)
+            each = torch.split(given, [len(examples.rows[record]) for record in part])
             for record, own in zip(part, each, strict=True):
                 predicted[record] = own
-        units = sum(map(len, examples.labels))
+        units = examples.num_learned(range(len(examples)))
         return Evaluation(
             step=self.step,
             epoch=self.step / self.epoch_steps,

@@ -24,6 +24,7 @@ from layertap.learn.fitting.mix import LayerMix, learn_mix
 from layertap.learn.fitting.task import ClassWeight, FitOptions, HeadTask, checked_task
 from layertap.learn.heads.base import canonical, check_feature, default_feature
 from layertap.learn.heads.head import Head
+from layertap.learn.heads.predictions import labels_of_ids, seen_words
 from layertap.learn.heads.predictor import Predictor
 from layertap.learn.labelled import LabelledDataset
 from layertap.learn.metrics import Scores, head_scores
@@ -164,7 +165,7 @@ def measure(extractor: Extractor, head: Head, dataset: LabelledDataset, *, progr
     with progress_on(sys.stderr, shown=progress, total=len(dataset)) as on_progress:
         chunks = predictor.predict_arrays(dataset.records, on_progress)
         ids = np.concatenate([predictions.ids for _, (predictions,) in chunks])
-    return head_scores(head.scheme, dataset.labels.values, [head.labels[i] for i in ids.tolist()])
+    return head_scores(head.scheme, dataset.labels.values, labels_of_ids(head, ids))
 
 
 def word_finder(semantics: Semantics) -> UnitFinder:
@@ -207,12 +208,15 @@ def _validation_labels(task: HeadTask) -> Sequence[tuple[str, ...]]:
     return [labels for labels, out in zip(task.train.labels.values, task.held_out, strict=True) if out]
 
 
-def _predicted(head: Head, data: TrainingData) -> list[str]:
-    labels: list[str] = []
+def _predicted(head: Head, data: TrainingData) -> list[str | None]:
+    labels: list[str | None] = []
     for block in data.blocks():
         vectors = data.vectors[:, block]
         rows = vectors[0] if head.mix is None else np.moveaxis(vectors, 0, 1)
-        labels.extend(head.labels[i] for i in head.probabilities(rows).argmax(axis=1).tolist())
+        ids = head.probabilities(rows).argmax(axis=1).astype(np.int32)
+        if head.task == "words":
+            ids[~seen_words(rows)] = -1
+        labels.extend(labels_of_ids(head, ids))
     return labels
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from layertap.learn.arrays import Float32Array
 from layertap.learn.heads.base import PredictionHead, marks_entities
-from layertap.learn.tags import entities
+from layertap.learn.tags import OUTSIDE, entities
 from layertap.records import Feature, Ragged, Record
 from layertap.text.units import UnitFinder
 
@@ -72,13 +72,13 @@ class Tagging:
     """Prediction for the words of one text.
 
     Attributes:
-        tags: one tag per word.
-        scores: probability of each tag.
+        tags: one tag per word; None for a word that the model did not see, as it has no token or was cut off.
+        scores: probability of each tag; 0 where there is none.
         words: characters [begin, end) of each word; words given as a list are joined by spaces to one text.
         entities: entities that the tags mark.
     """
 
-    tags: tuple[str, ...]
+    tags: tuple[str | None, ...]
     scores: tuple[float, ...]
     words: tuple[tuple[int, int], ...]
     entities: tuple[Entity, ...]
@@ -93,8 +93,10 @@ class HeadPredictions:
     """Predictions of a head for N consecutive records, as arrays.
 
     Attributes:
-        ids: int32 [N] for texts, [M] for words: index of the most probable label.
-        probabilities: float32 [N, C] or [M, C]; if the head gives a number, the numbers, [N, 1].
+        ids: int32 [N] for texts, [M] for words: index of the most probable label; -1 for a word that the model did
+            not see.
+        probabilities: float32 [N, C] or [M, C]; if the head gives a number, the numbers, [N, 1]. Those of a word that
+            the model did not see are 0.
         offsets: int64 [N + 1], words [offsets[i], offsets[i + 1]) belong to record i; None for texts.
     """
 
@@ -110,6 +112,10 @@ class HeadPredictions:
         probabilities = head.probabilities(values)
         ids = probabilities.argmax(axis=1).astype(np.int32)
         offsets = feature.offsets if isinstance(feature, Ragged) else None
+        if offsets is not None:
+            seen = seen_words(values)
+            ids[~seen] = -1
+            probabilities = probabilities * seen[:, None]
         return cls(ids=ids, probabilities=probabilities, offsets=offsets)
 
     @property
@@ -140,7 +146,7 @@ class HeadPredictions:
 
     def _taggings(self, head: PredictionHead, records: Sequence[Record], finder: UnitFinder) -> list[TextPrediction]:
         assert self.offsets is not None
-        tags, scores = [head.labels[i] for i in self.ids.tolist()], self.scores.tolist()
+        tags, scores = labels_of_ids(head, self.ids), self.scores.tolist()
         taggings: list[TextPrediction] = []
         for record, (begin, end) in zip(records, pairwise(self.offsets.tolist()), strict=True):
             words = tuple((first, last) for first, last in finder.word_chars(record).tolist())
@@ -148,15 +154,26 @@ class HeadPredictions:
         return taggings
 
 
+def seen_words(vectors: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return which of M words have a token that the model saw, bool [M]: the vectors of the others are zero."""
+    seen: npt.NDArray[np.bool_] = np.any(vectors != 0, axis=tuple(range(1, vectors.ndim)))
+    return seen
+
+
+def labels_of_ids(head: PredictionHead, ids: npt.NDArray[np.int32]) -> list[str | None]:
+    """Return the label of each index, or None for -1."""
+    return [head.labels[i] if i >= 0 else None for i in ids.tolist()]
+
+
 def _tagging(
     head: PredictionHead,
     record: Record,
     words: tuple[tuple[int, int], ...],
-    tags: tuple[str, ...],
+    tags: tuple[str | None, ...],
     scores: tuple[float, ...],
 ) -> Tagging:
     marked: list[Entity] = []
-    for first, last, label in entities(tags) if marks_entities(head) else ():
+    for first, last, label in entities([tag or OUTSIDE for tag in tags]) if marks_entities(head) else ():
         begin, end = words[first][0], words[last - 1][1]
         # Rounded to float32, as files hold the score.
         score = float(np.float32(sum(scores[first:last]) / (last - first)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from layertap.engine.extractor import Extractor
@@ -34,31 +34,79 @@ ENTITIES = ".entities"
 """Ending of the name of the column of entities."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextColumns:
+    """Names of the columns in which predictions carry their texts; None leaves a column out.
+
+    Attributes:
+        text: name of the column of texts; given words are joined by spaces.
+        words: name of the column of lists of words: given ones, or those that the heads tag.
+        pair: name of the column of second texts.
+    """
+
+    text: str | None = None
+    words: str | None = None
+    pair: str | None = None
+
+    @property
+    def types(self) -> dict[str, bool]:
+        """Mapping from the name of each column to whether it holds lists."""
+        return {name: name == self.words for name in (self.text, self.pair, self.words) if name is not None}
+
+    def of(self, record: Record, finder: UnitFinder) -> dict[str, Any]:
+        """Return the columns of a record."""
+        values: dict[str, Any] = {}
+        if self.text is not None:
+            values[self.text] = record.text
+        if self.pair is not None:
+            values[self.pair] = record.pair
+        if self.words is not None:
+            words = record.words
+            if words is None:
+                words = tuple(record.text[begin:end] for begin, end in finder.word_chars(record).tolist())
+            values[self.words] = list(words)
+        return values
+
+    def without(self, taken: Collection[str]) -> TextColumns:
+        """Return the columns without those whose names are taken."""
+        left = {name: getattr(self, name) for name in ("text", "words", "pair")}
+        return TextColumns(**{name: column for name, column in left.items() if column not in taken})
+
+
 class Predictor:
     """Run any number of classification heads, and extract features, in a single pass over a stream of records.
 
     A predictor has the interface of an `Extractor` (`layertap.engine.streaming.Streams`). The results of a head stand
     beside the features, under these names:
 
-    - With `columns`, records carry `<name>`: the label, the list of labels, or the list of tags, one per word. If the
-      tags mark entities, records also carry `<name>.entities`: lists of begin, end, label, text and score.
+    - With `columns`, records carry `<name>`: the label, the list of labels, or the list of tags, one per word (None
+      for a word that has no token or was cut off). If the tags mark entities, records also carry `<name>.entities`:
+      lists of begin, end, label, text and score.
     - The feature `<name>.scores` is float32 [C] per text, in the order of the labels of the head; for words it is
       float32, the probability of the tag of each word.
-    - Without `columns`, for files that hold arrays only, the feature `<name>` is int32, the index of the label. A head
-      that gives any number of labels has no such feature.
+    - Without `columns`, for files that hold arrays only, the feature `<name>` is int32, the index of the label, or -1
+      for a word without a tag. A head that gives any number of labels has no such feature.
     - A head that gives a number has the feature `<name>`, float32, and no other results.
 
     Args:
         extractor: the model.
         heads: at least one head; their names differ.
         columns: whether records may carry results.
+        texts: names of columns for the texts of the records, or None; only with `columns`.
 
     Raises:
         OptionError: a head of another model or with other options, or two heads of one name.
         FeatureError: a feature of a head that the model does not have.
     """
 
-    def __init__(self, extractor: Extractor, heads: Sequence[PredictionHead], *, columns: bool = True) -> None:
+    def __init__(
+        self,
+        extractor: Extractor,
+        heads: Sequence[PredictionHead],
+        *,
+        columns: bool = True,
+        texts: TextColumns | None = None,
+    ) -> None:
         names = [head.name for head in heads]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
@@ -68,10 +116,11 @@ class Predictor:
         self.extractor = extractor
         self.heads = tuple(heads)
         self._columns = columns
+        self._texts = texts if columns and texts is not None else TextColumns()
         self._finder = UnitFinder(words=True, pattern=extractor.semantics.compiled_word_pattern())
-        texts = list(dict.fromkeys(head.feature for head in heads))
-        self._inputs: dict[str, Expr] = {f"_head{i}": parse(text) for i, text in enumerate(texts)}
-        self._input_of = {head.name: f"_head{texts.index(head.feature)}" for head in heads}
+        inputs = list(dict.fromkeys(head.feature for head in heads))
+        self._inputs: dict[str, Expr] = {f"_head{i}": parse(text) for i, text in enumerate(inputs)}
+        self._input_of = {head.name: f"_head{inputs.index(head.feature)}" for head in heads}
         plan = extractor.plan(self._inputs)
         for head in heads:
             schema = check_feature(plan, self._input_of[head.name], head.task)
@@ -122,6 +171,7 @@ class Predictor:
             return ()
         labelling = [head for head in self.heads if head.answer != "number"]
         return (
+            *self._texts.types,
             *(head.name for head in labelling),
             *(head.name + ENTITIES for head in labelling if marks_entities(head)),
         )
@@ -133,7 +183,9 @@ class Predictor:
 
         if not self._columns:
             return {}
-        types: dict[str, pa.DataType | None] = {}
+        types: dict[str, pa.DataType | None] = {
+            name: pa.list_(pa.string()) if is_list else pa.string() for name, is_list in self._texts.types.items()
+        }
         for head in self.heads:
             if head.answer == "number":
                 continue
@@ -231,7 +283,7 @@ class Predictor:
 
     def _with_predictions(self, batch: FeatureBatch) -> FeatureBatch:
         features = {name: value for name, value in batch.features.items() if name not in self._inputs}
-        columns: list[dict[str, Any]] = [{} for _ in batch.records]
+        columns: list[dict[str, Any]] = [self._texts.of(record, self._finder) for record in batch.records]
         for head in self.heads:
             predictions = self._predictions(head, batch)
             features |= self._arrays(head, predictions)

@@ -1,6 +1,6 @@
 """Linear probes on every layer: which layer of a model holds a property of texts, words or pairs.
 
-`splits.py` divides labelled data, `logistic.py` fits a probe, `bootstrap.py` gives scores their intervals, `probe.py`
-and `pairs.py` run them over all features, and `geometry.py` compares layers without labels. The result is a `Findings`
-(`findings.py`), which `table.py`, `figures.py` and `page.py` present.
+`splits.py` divides labelled data, `logistic.py` fits a probe, `probe.py` and `pairs.py` run them over all features, and
+`geometry.py` compares layers without labels. The result is a `Findings` (`findings.py`), which `table.py`,
+`pictures.py` and `page.py` present.
 """

@@ -11,7 +11,7 @@ import numpy as np
 from layertap.features.expr import Expr, Pool, Units
 from layertap.features.sources import HiddenLayers
 from layertap.learn.arrays import Float64Array, Int64Array
-from layertap.learn.probing.bootstrap import Score
+from layertap.learn.bootstrap import Score
 
 SAMPLE = 2000
 """Maximum number of texts for the similarities and the projection."""

@@ -13,8 +13,8 @@ from layertap.engine.extractor import Extractor
 from layertap.errors import InputError
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
+from layertap.learn.bootstrap import correlated, shuffled
 from layertap.learn.labels import numbers_of
-from layertap.learn.probing.bootstrap import correlated, shuffled
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
 from layertap.learn.vectors.sweep import sweep

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from layertap.learn.probing.bootstrap import LEVEL
+from layertap.learn.bootstrap import LEVEL
 from layertap.learn.probing.findings import ClassDetails, Findings, PairDetails, Row
 from layertap.plots.figures import (
     ScoredFeature,

@@ -10,7 +10,7 @@ import numpy as np
 from layertap.engine.extractor import Extractor
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array, Int64Array
-from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
+from layertap.learn.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
 from layertap.learn.probing.logistic import probe_control, probe_split

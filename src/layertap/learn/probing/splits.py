@@ -10,10 +10,10 @@ import numpy as np
 
 from layertap.errors import InputError, OptionError
 from layertap.learn.arrays import Int64Array
+from layertap.learn.bootstrap import ENTITY_F1, Gold
 from layertap.learn.labelled import LabelledDataset, group_numbers
 from layertap.learn.labels import LabelEncoder, TaskKind, check_labels, listed
 from layertap.learn.metrics import METRICS
-from layertap.learn.probing.bootstrap import ENTITY_F1, Gold
 from layertap.learn.probing.logistic import Split
 from layertap.learn.splitting import LabelledUnits, check_folds, dataset_units, draw_held_out, fold_groups
 from layertap.learn.tags import mark_entities

@@ -7,7 +7,7 @@ import io
 import json
 from typing import Any
 
-from layertap.learn.probing.bootstrap import LEVEL, RESAMPLES
+from layertap.learn.bootstrap import LEVEL, RESAMPLES
 from layertap.learn.probing.findings import ClassDetails, Findings, Row
 
 CELLS = 32

@@ -12,8 +12,8 @@ pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: lea
 from scipy import stats
 from sklearn import metrics
 
+from layertap.learn.bootstrap import Gold, correlated, shuffled
 from layertap.learn.metrics import METRICS, ConfusionCounts, class_scores, correlation, entity_counts, entity_f1
-from layertap.learn.probing.bootstrap import Gold, correlated, shuffled
 
 ORACLES = {
     "accuracy": metrics.accuracy_score,

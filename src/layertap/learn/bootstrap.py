@@ -16,6 +16,7 @@ from layertap.learn.metrics import (
     entity_counts,
     entity_f1,
 )
+from layertap.learn.tags import OUTSIDE
 
 ENTITY_F1 = "entity_f1"
 RESAMPLES = 1000
@@ -77,7 +78,7 @@ class Gold:
             drawn = random.multinomial(len(rows), counts / len(rows), size=RESAMPLES).astype(np.float64)
         else:
             _, owner = np.unique(groups[rows], return_inverse=True)
-            pairs, pair = np.unique(self.classes[rows] * len(self.names) + predicted, return_inverse=True)
+            pairs, pair = np.unique(self.classes[rows] * (len(self.names) + 1) + predicted, return_inverse=True)
             held = np.zeros((int(owner.max()) + 1, len(pairs)))
             np.add.at(held, (owner, pair), 1)
             drawn = _resampled(held, random)
@@ -92,13 +93,31 @@ class Gold:
         order = np.argsort(owners, kind="stable")  # rows of a cross-validation are in the order of the folds
         cuts = np.flatnonzero(np.diff(owners[order])) + 1
         true, given = (np.split(classes[order], cuts) for classes in (self.classes[rows], predicted))
-        counts = entity_counts(*([[self.names[i] for i in part] for part in parts] for parts in (true, given)))
+        names = (*self.names, OUTSIDE)  # the last one for a word without a prediction
+        counts = entity_counts(*([[names[i] for i in part] for part in parts] for parts in (true, given)))
         if self.groups is None:
             return counts
-        _, group = np.unique(self.groups[rows][order][np.concatenate([[0], cuts])], return_inverse=True)
-        whole = np.zeros((int(group.max()) + 1, counts.shape[1]))
-        np.add.at(whole, group, counts)
-        return whole
+        return _grouped(counts, self.groups[rows][order][np.concatenate([[0], cuts])])
+
+
+def scored_entities(counts: Float64Array, groups: Int64Array, *, seed: int) -> Score:
+    """Return entity F1 with its bootstrap interval.
+
+    Args:
+        counts: float64 [S, 3], correct, predicted and true entities of each sentence, from `entity_counts`.
+        groups: int64 [S], group of each sentence; those of one group are resampled together.
+        seed: seed of the resamples.
+    """
+    value = float(entity_f1(counts.sum(axis=0, keepdims=True))[0])
+    return summarised(value, entity_f1(_resampled(_grouped(counts, groups), np.random.default_rng(seed))))
+
+
+def _grouped(counts: Float64Array, groups: Int64Array) -> Float64Array:
+    """Add up the counts [S, P] of each group: float64 [G, P]."""
+    _, group = np.unique(groups, return_inverse=True)
+    whole = np.zeros((int(group.max()) + 1, counts.shape[1]))
+    np.add.at(whole, group, counts)
+    return whole
 
 
 def correlated(metric: str, one: Float64Array, other: Float64Array, *, seed: int) -> Score:
