@@ -158,7 +158,6 @@ def test_a_folder_without_config(tmp_path):
         {"hidden_act": "mish"},
         {"position_embedding_type": "relative_key"},
         {"is_decoder": True},
-        {"output_attentions": True},
         {"torchscript": True},
         {"chunk_size_feed_forward": 4},
         {"gradient_checkpointing": True},

@@ -13,7 +13,10 @@ from layertap.hf import AutoModel, AutoTokenizer, BertConfig, BertModel, BertTok
 from layertap.hf import keywords as tables  # noqa: E402
 from layertap.hf.modeling import CALL_KEYWORDS, LOADING_KEYWORDS  # noqa: E402
 
-TABLES = {name: value for name, value in vars(tables).items() if name.isupper() and name != "TABLE" and name[0] != "_"}
+ATTRIBUTES = {name: value for name, value in vars(tables).items() if name.endswith(("_METHODS", "_ATTRIBUTES"))}
+TABLES = {name: value for name, value in vars(tables).items() if name.isupper() and name[0] != "_"}
+for other in ("TABLE", *ATTRIBUTES):
+    TABLES.pop(other, None)
 
 
 class Refusing:

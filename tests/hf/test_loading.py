@@ -251,7 +251,6 @@ def test_a_config_in_place_of_the_checkpoints(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("keywords", "says"),
     [
-        ({"output_attentions": True}, "output_attentions=True is not supported"),
         ({"trust_remote_code": True}, "never runs code"),
         ({"attn_implementation": "flash_attention_2"}, "packed sequences"),
         ({"state_dict": {}}, "state_dict=a dict is not supported"),

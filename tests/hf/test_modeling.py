@@ -342,7 +342,7 @@ def test_hooks_on_blocks_are_called(models):
     handle = ours.encoder.layer[1].register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
     ours(torch.randint(5, 90, (2, 7)))
     handle.remove()
-    assert seen == [(14, 32)]  # packed rows
+    assert seen == [(2, 7, 32)]
 
 
 @pytest.mark.parametrize(
@@ -361,7 +361,6 @@ def test_hooks_on_blocks_are_called(models):
         ({"input_ids": torch.tensor([[1, 999]])}, TokenizerError, "ids from 1 to 999"),
         ({"input_ids": torch.tensor([[1, -1]])}, TokenizerError, "ids from -1"),
         ({"input_ids": torch.ones(1, 65, dtype=torch.long)}, OptionError, "at most 64 tokens"),
-        ({"output_attentions": True}, OptionError, "output_attentions=True is not supported: layertap.Extractor gives"),
         ({"head_mask": torch.ones(3, 4)}, OptionError, "head_mask=a Tensor is not supported"),
         ({"encoder_hidden_states": torch.ones(1, 3, 32)}, OptionError, "cross-attention"),
         ({"labels": torch.ones(1)}, OptionError, "labels"),
@@ -387,22 +386,37 @@ def test_inputs_that_ask_for_nothing(models):
     assert torch.equal(ours(ids, **harmless)[0], ours(ids)[0])
 
 
-def test_attentions_asked_of_the_config_are_refused_at_the_call(models):
-    ours = copy.deepcopy(models("bert")[1])
-    ours.config.output_attentions = True
-    with pytest.raises(OptionError, match="output_attentions"):
-        ours(torch.tensor([[7, 8]]))
-
-
-@pytest.mark.parametrize("name", ["gradient_checkpointing_enable", "prune_heads", "push_to_hub"])
+@pytest.mark.parametrize("name", ["prune_heads", "push_to_hub", "add_adapter", "get_decoder"])
 def test_methods_that_are_refused(models, name):
     with pytest.raises(OptionError, match=name):
         getattr(models("bert")[1], name)({})
 
 
-def test_another_number_of_tokens_is_refused(models):
-    with pytest.raises(OptionError, match="cannot become 5"):
-        models("bert")[1].resize_token_embeddings(5)
+@pytest.mark.parametrize("arguments", [(97,), (85,), (97, 8), (None, 64)])
+def test_another_number_of_tokens(models, arguments):
+    theirs, ours = (copy.deepcopy(model) for model in models("bert"))
+    rows = ours.config.vocab_size
+    with torch.no_grad():
+        theirs.resize_token_embeddings(*arguments)
+        table = ours.resize_token_embeddings(*arguments)
+    expected = theirs.get_input_embeddings().weight
+    assert table is ours.get_input_embeddings()
+    assert table.weight.shape == expected.shape
+    assert ours.config.vocab_size == theirs.config.vocab_size == table.num_embeddings
+    assert torch.equal(table.weight[:rows], expected[:rows])
+    # new rows are near the mean of the others: what is drawn is random
+    assert (table.weight[rows:] - expected[rows:]).abs().max() < 1e-3 if len(expected) > rows else True
+    assert table.weight.requires_grad
+    ours(torch.tensor([[len(expected) - 1]]))
+
+
+def test_rows_that_cannot_be_made(models):
+    ours = copy.deepcopy(models("bert")[1])
+    with pytest.raises(OptionError, match="expected positive numbers, found 0"):
+        ours.resize_token_embeddings(0)
+    ours.set_input_embeddings(torch.nn.Sequential(ours.get_input_embeddings()))
+    with pytest.raises(OptionError, match="the word embeddings are a Sequential"):
+        ours.resize_token_embeddings(7)
 
 
 @pytest.mark.parametrize("wrong", ["bert-base-uncased", hf.RobertaConfig(), transformers.BertConfig()])

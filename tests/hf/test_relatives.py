@@ -258,7 +258,7 @@ def test_parts_have_transformers_names():
     seen = []
     layer.register_forward_hook(lambda _module, _args, output: seen.append(output.shape))
     ours(torch.tensor([[7, 8]]))
-    assert seen == [(2, 32)] * 2  # layers 1 and 2 of three are of this group
+    assert seen == [(1, 2, 32)] * 2  # layers 1 and 2 of three are of this group
     assert isinstance(ours.pooler, torch.nn.Linear)
     _, ours = pair("electra")
     assert ours.embeddings_project.weight.shape == (32, 12)

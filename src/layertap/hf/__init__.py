@@ -13,6 +13,7 @@ try:
 except ImportError:
     raise BackendError("layertap.hf needs torch: pip install 'layertap[torch]'") from None
 
+from layertap.hf.albert import AlbertModel
 from layertap.hf.auto import AutoConfig, AutoModel, AutoTokenizer
 from layertap.hf.config import (
     AlbertConfig,
@@ -24,10 +25,11 @@ from layertap.hf.config import (
     RobertaConfig,
     XLMRobertaConfig,
 )
+from layertap.hf.distilbert import DistilBertModel
 from layertap.hf.encoding import BatchEncoding
-from layertap.hf.modeling import BertModel, CamembertModel, PreTrainedModel, RobertaModel, XLMRobertaModel
+from layertap.hf.modeling import BertModel, PreTrainedModel
 from layertap.hf.outputs import BaseModelOutputWithPoolingAndCrossAttentions
-from layertap.hf.relatives import AlbertModel, DistilBertModel, ElectraModel
+from layertap.hf.relatives import CamembertModel, ElectraModel, RobertaModel, XLMRobertaModel
 from layertap.hf.tokenization import (
     AlbertTokenizer,
     BertTokenizer,

@@ -86,6 +86,7 @@ class AutoModel(_Auto):
         add_pooling_layer: bool = True,
         dtype: DtypeLike | None = None,
         torch_dtype: DtypeLike | None = None,
+        attn_implementation: str | None = None,
         **keywords: Any,
     ) -> PreTrainedModel:
         """Create a model with random weights.
@@ -94,6 +95,7 @@ class AutoModel(_Auto):
             config: config of the model; it determines the class.
             add_pooling_layer: whether the model has a pooler.
             dtype, torch_dtype: dtype of the weights; None takes that of the config.
+            attn_implementation: "sdpa" (the default) or "eager", which lets hooks see attention probabilities.
             keywords: other keywords of transformers, which are refused by name.
         """
         if not isinstance(config, PretrainedConfig):
@@ -101,7 +103,9 @@ class AutoModel(_Auto):
                 f"AutoModel.from_config: expected a config of layertap.hf, found a {type(config).__module__}."
                 f"{type(config).__qualname__}"
             )
-        refuse_all(keywords, MODEL_LOADING, ("add_pooling_layer", "dtype", "torch_dtype"))
+        refuse_all(keywords, MODEL_LOADING, ("add_pooling_layer", "dtype", "torch_dtype", "attn_implementation"))
+        if attn_implementation is not None:
+            config.set_attention(attn_implementation)
         model = MODEL_CLASSES[config.model_type](config, add_pooling_layer=add_pooling_layer)
         asked = torch_dtype if dtype is None else dtype
         stated = config.dtype if asked in (None, "auto") else as_dtype(asked)

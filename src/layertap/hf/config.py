@@ -22,6 +22,9 @@ from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture, architecture_of
 from layertap.models.spec import EncoderSpec
 
+ATTENTION = ("sdpa", "eager")
+"""Ways to compute attention where a model runs padded; the first is the default."""
+
 COMMON: Mapping[str, Any] = MappingProxyType(
     {
         "output_hidden_states": False,
@@ -127,7 +130,6 @@ DISTILBERT: Mapping[str, Any] = MappingProxyType(
 # What changes the outputs or the computation and layertap does not do: field -> (values that ask for nothing, why).
 NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
     {
-        "output_attentions": ((None, False), "layertap.Extractor gives attentions, as attentions[0]"),
         "chunk_size_feed_forward": ((None, 0), "the feed-forward is not cut into chunks; packed batches need less"),
         "gradient_checkpointing": ((None, False), "activations are not recomputed; train with smaller batches"),
         "torchscript": ((None, False), "a packed batch has no fixed shape to trace"),
@@ -163,6 +165,10 @@ class PretrainedConfig:
                 "AutoConfig picks the class by itself"
             )
         self.name_or_path = str(fields.pop("name_or_path", fields.pop("_name_or_path", "")))
+        self._attn_implementation = ATTENTION[0]
+        chosen = fields.pop("attn_implementation", fields.pop("_attn_implementation", None))
+        if chosen is not None:
+            self.set_attention(chosen)
         num_labels = fields.pop("num_labels", None)
         dtype = fields.pop("torch_dtype", None)
         for name, value in {**COMMON, **self.defaults, **fields}.items():
@@ -181,6 +187,24 @@ class PretrainedConfig:
         if name == "dtype" and isinstance(value, str):
             value = as_dtype(value)
         super().__setattr__(name, value)
+
+    @property
+    def is_eager(self) -> bool:
+        """Whether padded runs compute attention probabilities, instead of torch's fused attention."""
+        return self._attn_implementation == "eager"
+
+    def set_attention(self, name: str) -> None:
+        """Choose "sdpa" or "eager", by which padded runs compute attention.
+
+        Raises:
+            OptionError: another name.
+        """
+        if name not in ATTENTION:
+            raise OptionError(
+                f"attn_implementation={name!r} is not supported: attention runs on packed sequences with the kernel "
+                f"that fits the device; leave it out, or write one of {', '.join(ATTENTION)}"
+            )
+        self._attn_implementation = name
 
     def __getattr__(self, name: str) -> Any:
         if name == "torch_dtype":
@@ -260,7 +284,8 @@ class PretrainedConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields and `model_type` as JSON values; the dtype is given by its name."""
-        fields = copy.deepcopy({name: value for name, value in vars(self).items() if name != "name_or_path"})
+        hidden = ("name_or_path", "_attn_implementation")
+        fields = copy.deepcopy({name: value for name, value in vars(self).items() if name not in hidden})
         fields["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         return {**fields, "model_type": self.model_type}
 

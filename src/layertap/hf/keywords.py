@@ -37,10 +37,6 @@ MODEL_LOADING: Table = MappingProxyType(
     {
         **_HUB,
         "low_cpu_mem_usage": (_ANY_FLAG, "weights are read one by one as they are needed"),
-        "attn_implementation": (
-            (None, "eager", "sdpa"),
-            "attention runs on packed sequences with the kernel that fits the device; leave it out",
-        ),
         "weights_only": ((None, True), "nothing but weights is ever read from a pickled file"),
         "disable_mmap": (_ANY_FLAG, "weights are never mapped into memory"),
         "state_dict": ((None,), "build the model from its config and call load_state_dict"),
@@ -82,6 +78,98 @@ MODEL_SAVING: Table = MappingProxyType(
     }
 )
 
+_CHECKPOINTS = "layertap reads and writes whole checkpoints in one process"
+_ADAPTERS = "adapters are not loaded; merge them into the weights with PEFT (merge_and_unload), and load the result"
+_PARALLEL = "a model lives on one device"
+_INSIDE = "it is a part of how transformers loads models, and has no counterpart here"
+_DECODER = "layertap runs encoders; there is no decoder"
+_HUB_UPLOAD = "save_pretrained, then upload the folder with `hf upload`"
+_EXPERTS = "the encoders here have no experts"
+
+MODEL_METHODS: Mapping[str, str] = MappingProxyType(
+    {
+        "prune_heads": "heads cannot be taken out of packed attention",
+        "push_to_hub": _HUB_UPLOAD,
+        "resize_position_embeddings": "positions beyond those that were trained mean nothing; run long texts in "
+        "windows, as layertap.Extractor does with long='window'",
+        "set_output_embeddings": "there is no language-model head",
+        "get_decoder": _DECODER,
+        "set_decoder": _DECODER,
+        "set_encoder": "assign model.encoder itself",
+        "add_adapter": _ADAPTERS,
+        "load_adapter": _ADAPTERS,
+        "set_adapter": _ADAPTERS,
+        "delete_adapter": _ADAPTERS,
+        "active_adapters": _ADAPTERS,
+        "disable_adapters": _ADAPTERS,
+        "enable_adapters": _ADAPTERS,
+        "enable_peft_hotswap": _ADAPTERS,
+        "get_adapter_state_dict": _ADAPTERS,
+        "add_model_tags": "tags belong into the model card; edit README.md",
+        "register_for_auto_class": "layertap never runs code that comes with a model",
+        "is_remote_code": "layertap never runs code that comes with a model",
+        "is_custom_code": "layertap never runs code that comes with a model",
+        "dequantize": "quantised weights are not supported",
+        "set_use_kernels": "kernels from the hub are not used",
+        "get_experts_implementation": _EXPERTS,
+        "get_correct_experts_implementation": _EXPERTS,
+        "set_experts_implementation": _EXPERTS,
+        "get_correct_attn_implementation": _INSIDE,
+        "get_compiled_call": "call torch.compile(model)",
+        "get_expanded_tied_weights_keys": _INSIDE,
+        "get_init_context": _INSIDE,
+        "is_backend_compatible": _INSIDE,
+        "mark_tied_weights_as_initialized": _INSIDE,
+        "init_parallel_plans": _PARALLEL,
+        "maybe_distribute_model": _PARALLEL,
+        "prepare_distribute_model": _PARALLEL,
+        "barrier_after_gathered_checkpoint_save": _CHECKPOINTS,
+        "gather_sharded_state_dict_for_save": _CHECKPOINTS,
+        "save_distributed_checkpoint": _CHECKPOINTS,
+        "should_save_on_this_rank": _CHECKPOINTS,
+        "loss_function": "put a head on the outputs and compute the loss there",
+    }
+)
+"""Methods of transformers' models that are refused: name -> reason."""
+
+MODEL_ATTRIBUTES: Mapping[str, str] = MappingProxyType(
+    {
+        "can_record_outputs": _INSIDE,
+        "generation_config_class": "encoders do not generate",
+        "input_modalities": "layertap runs encoders of texts",
+        "is_distributed_loading_by_transformers": _CHECKPOINTS,
+        "model_tags": "tags belong into the model card",
+        "use_kernels": "kernels from the hub are not used",
+        "ep_plan": _PARALLEL,
+        "fsdp_plan": _PARALLEL,
+        "fsdp_size": _PARALLEL,
+        "pp_plan": _PARALLEL,
+        "tp_plan": _PARALLEL,
+        "tp_size": _PARALLEL,
+        "supports_context_parallel": _PARALLEL,
+        "supports_pp_plan": _PARALLEL,
+        "supports_tp_plan": _PARALLEL,
+    }
+)
+"""Attributes of transformers' models that do not exist: name -> reason."""
+
+LAYER_CALL: Table = MappingProxyType(
+    {
+        "encoder_hidden_states": ((None,), "cross-attention needs a decoder; layertap runs encoders"),
+        "encoder_attention_mask": ((None,), "cross-attention needs a decoder; layertap runs encoders"),
+        "past_key_values": ((None,), "encoders keep no cache"),
+        "past_key_value": ((None,), "encoders keep no cache"),
+        "use_cache": (_ANY_FLAG, "encoders keep no cache"),
+        "cache_position": ((None,), "encoders keep no cache"),
+        "head_mask": ((None,), "heads cannot be masked; zero the rows of attention.output.dense instead"),
+        # transformers passes it down, and its attention takes no notice of it
+        "position_ids": ((None,), "positions are added in the embeddings"),
+        "output_hidden_states": ((None, False), "the encoder, or the model, returns hidden states"),
+        "return_dict": (_ANY_FLAG, "parts return tensors, and the encoder an output with names"),
+        "is_causal": ((None, False), "layertap runs encoders: every token attends to both sides"),
+    }
+)
+
 MODEL_CALL: Table = MappingProxyType(
     {
         "encoder_hidden_states": ((None,), "cross-attention needs a decoder; layertap runs encoders"),
@@ -90,7 +178,6 @@ MODEL_CALL: Table = MappingProxyType(
         # transformers ignores it in encoders too
         "use_cache": (_ANY_FLAG, "encoders keep no cache"),
         "head_mask": ((None,), "heads cannot be masked; zero the rows of attention.output.dense instead"),
-        "output_attentions": ((None, False), "layertap.Extractor gives attentions, as attentions[0]"),
         "is_causal": ((None, False), "layertap runs encoders: every token attends to both sides"),
         "labels": ((None,), "put a head on the outputs and compute the loss there"),
     }

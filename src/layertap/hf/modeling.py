@@ -1,4 +1,7 @@
-"""`BertModel`, `RobertaModel` and related models: the interface of transformers around the packed `Encoder`.
+"""`PreTrainedModel` and `BertModel`: the interface of transformers around parts that run packed rows.
+
+A call packs its batch, unless someone looks at the parts of the model (`observed`): then it runs padded, so that hooks
+and replaced modules see what they see in transformers. The outputs are the same.
 
 Shape letters: B sequences, S columns of the padded batch, T attended cells, L layers, H hidden size.
 """
@@ -7,26 +10,20 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.torch.encoder import Encoder, PackedTensors
 from layertap.backends.torch.positions import AttentionPositions
 from layertap.errors import OptionError
 from layertap.files import staged_folder
-from layertap.hf.config import (
-    BertConfig,
-    CamembertConfig,
-    PretrainedConfig,
-    RobertaConfig,
-    XLMRobertaConfig,
-    encoder_spec,
-)
+from layertap.hf.attending import Mask, mask_of
+from layertap.hf.config import BertConfig, PretrainedConfig, encoder_spec
 from layertap.hf.keywords import MODEL_CALL, MODEL_SAVING, refuse_all
+from layertap.hf.layers import Embeddings, ModelOutput, Pooler, Stack
 from layertap.hf.loading import (
     ABSENT,
     DtypeLike,
@@ -37,12 +34,21 @@ from layertap.hf.loading import (
     read_weights,
     resolve_dtype,
 )
-from layertap.hf.outputs import AbsentPooler, BaseModelOutputWithPoolingAndCrossAttentions, OutputTuple
-from layertap.hf.padded import Cells, batch_shape, packed
+from layertap.hf.methods import ModelMethods
+from layertap.hf.observed import is_plain, is_traced, refuse_tracing
+from layertap.hf.outputs import AbsentPooler, OutputTuple
+from layertap.hf.padded import (
+    Cells,
+    batch_shape,
+    broadcast,
+    check_shapes,
+    default_positions,
+    with_first_attended,
+    without_masked,
+)
 from layertap.hf.saving import CONFIG_FILE, write_weights
 from layertap.models.positions import PositionTable
-
-ModelOutput = BaseModelOutputWithPoolingAndCrossAttentions
+from layertap.models.spec import EncoderSpec
 
 LOADING_KEYWORDS = (
     "config",
@@ -56,6 +62,7 @@ LOADING_KEYWORDS = (
     "allow_pickle",
     "add_pooling_layer",
     "untrained_pooler",
+    "attn_implementation",
 )
 """Keywords of `from_pretrained`, among which the nearest spelling of an unknown one is suggested."""
 
@@ -67,22 +74,13 @@ CALL_KEYWORDS = (
     "position_ids",
     "inputs_embeds",
     "output_hidden_states",
+    "output_attentions",
     "return_dict",
 )
 """Keywords of `forward`, among which the nearest spelling of an unknown one is suggested."""
 
 
-def _refused(name: str, why: str) -> Callable[..., NoReturn]:
-    """Create a method that refuses a call, for methods of transformers that layertap does not support."""
-
-    def method(self: nn.Module, *_args: object, **_keywords: object) -> NoReturn:
-        raise OptionError(f"{type(self).__name__}.{name} is not supported: {why}")
-
-    method.__doc__ = f"Refused: {why}."
-    return method
-
-
-class PreTrainedModel(nn.Module):
+class PreTrainedModel(ModelMethods):
     """Abstract base class of the models: parameters, calls and outputs of transformers, computed on packed rows.
 
     Args:
@@ -93,6 +91,8 @@ class PreTrainedModel(nn.Module):
 
     config_class: ClassVar[type[PretrainedConfig]]
     base_model_prefix: ClassVar[str]
+    can_be_decoder: ClassVar[bool] = True
+    """Whether transformers' class has cross-attention, so that its outputs have a slot for it."""
 
     def __init__(self, config: PretrainedConfig, add_pooling_layer: bool = True) -> None:
         super().__init__()
@@ -103,30 +103,42 @@ class PreTrainedModel(nn.Module):
             )
         self.config = config
         self._spec = encoder_spec(config)
-        self._take(Encoder(self._spec, pooler=add_pooling_layer and self._spec.pooler))
+        self._build(self._spec, pooler=add_pooling_layer and self._spec.pooler)
+        self._part_names = tuple(self._modules)
         self._absent_pooler: AbsentPooler | None = None
         self.apply(self._init_weights)
 
-    def _take(self, encoder: Encoder) -> None:
-        """Register the modules of a packed encoder under the names of transformers, without a prefix."""
-        self.embeddings = encoder.embeddings
-        self.encoder: Any = encoder.encoder  # families arrange blocks in their own way
-        self.pooler: nn.Module | None = encoder.pooler
+    def _build(self, spec: EncoderSpec, *, pooler: bool) -> None:
+        """Make the parts, under the names of transformers."""
+        self.embeddings = Embeddings(spec)
+        self.encoder: nn.Module = Stack(spec, self.config)
+        self.pooler: nn.Module | None = Pooler(spec) if pooler else None
 
     @classmethod
     def _own_name(cls, name: str) -> str:
         """Return the name that a canonical parameter has in this model."""
         return name
 
-    def _blocks(self) -> Sequence[nn.Module] | nn.ModuleList:
-        """Modules that run the layers 1..L, in order."""
-        layers: nn.ModuleList = self.encoder.layer
-        return layers
+    def _embed(self, **inputs: Any) -> Tensor:
+        """Compute the input [B, S, H] of the encoder."""
+        hidden: Tensor = self.embeddings(**inputs)
+        return hidden
 
-    def _embed(self, batch: PackedTensors) -> Tensor:
-        """Compute hidden state 0, [T, H]: the output of the embeddings."""
-        hidden_TH: Tensor = self.embeddings(batch)
-        return hidden_TH
+    def _encode(self, hidden: Tensor, mask: Mask, keywords: dict[str, Any]) -> ModelOutput:
+        """Run the layers."""
+        output: ModelOutput = self.encoder(hidden, attention_mask=mask, **keywords)
+        return output
+
+    def _head(self, hidden: Tensor) -> Tensor:
+        """Apply the pooler to the first column of last hidden states [B, S, H]."""
+        assert self.pooler is not None
+        pooled: Tensor = self.pooler(hidden)
+        return pooled
+
+    def _is_plain(self) -> bool:
+        """Whether the parts are as they were built, and nobody looks at them."""
+        known = self.pooler is None or type(self.pooler) in (Pooler, nn.Linear)
+        return known and is_plain(self._modules.get(name) for name in self._part_names)
 
     @classmethod
     def from_pretrained(
@@ -144,6 +156,7 @@ class PreTrainedModel(nn.Module):
         allow_pickle: bool = False,
         add_pooling_layer: bool = True,
         untrained_pooler: Literal["init"] | None = None,
+        attn_implementation: str | None = None,
         **keywords: Any,
     ) -> Self:
         """Load a checkpoint; the model is in eval mode.
@@ -158,6 +171,7 @@ class PreTrainedModel(nn.Module):
             allow_pickle: the name that layertap uses elsewhere for `use_safetensors=False`.
             add_pooling_layer: whether the model has a pooler, and the outputs a slot for it.
             untrained_pooler: "init" creates a pooler to be trained if the checkpoint stores none.
+            attn_implementation: "sdpa" (the default) or "eager", which lets hooks see attention probabilities.
             keywords: fields of the config to change; other keywords of transformers are refused by name.
 
         Raises:
@@ -181,6 +195,8 @@ class PreTrainedModel(nn.Module):
             keywords=keywords,
             accepted=LOADING_KEYWORDS,
         )
+        if attn_implementation is not None:
+            config.set_attention(attn_implementation)
         config.dtype = resolve_dtype(torch_dtype if dtype is None else dtype, config, files)
         pooler = pooler_to_build(files, add_pooling_layer=add_pooling_layer, untrained_pooler=untrained_pooler)
         with torch.device("meta"):  # no memory and no random numbers for weights that are about to be read
@@ -193,6 +209,7 @@ class PreTrainedModel(nn.Module):
             model.pooler.to_empty(device="cpu").to(config.dtype).apply(model._init_weights)
         elif pooler == "absent":
             model._absent_pooler = AbsentPooler(ABSENT.format(name=files.checkpoint.name))
+        model.embeddings.make_buffers()
         return model.eval() if device is None else model.to(device).eval()
 
     @torch.no_grad()
@@ -205,44 +222,6 @@ class PreTrainedModel(nn.Module):
         elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight[module.padding_idx].zero_()
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the weights."""
-        return next(self.parameters()).dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of the weights."""
-        return next(self.parameters()).device
-
-    @property
-    def name_or_path(self) -> str:
-        """Name or path that the model was loaded from."""
-        return self.config.name_or_path
-
-    @property
-    def base_model(self) -> Self:
-        """The model itself, since it has no head."""
-        return self
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """Return the number of parameters."""
-        tables = [module.weight for module in self.modules() if isinstance(module, nn.Embedding)]
-        skipped = {id(table) for table in tables} if exclude_embeddings else set()
-        return sum(
-            parameter.numel()
-            for parameter in self.parameters()
-            if id(parameter) not in skipped and (parameter.requires_grad or not only_trainable)
-        )
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the word embeddings."""
-        return self.embeddings.word_embeddings
-
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
-        """Replace the word embeddings."""
-        self.embeddings.word_embeddings = value
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -252,6 +231,7 @@ class PreTrainedModel(nn.Module):
         inputs_embeds: Tensor | None = None,
         *,
         output_hidden_states: bool | int | Sequence[int] | None = None,
+        output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **keywords: Any,
     ) -> ModelOutput | OutputTuple:
@@ -267,6 +247,8 @@ class PreTrainedModel(nn.Module):
             inputs_embeds: [B, S, E], word embeddings to use instead of `input_ids`.
             output_hidden_states: True for all L + 1 states; an index, or several, for those states alone (the others
                 are None); None takes the value of the config.
+            output_attentions: whether to return the attention probabilities [B, A, S, S] of each layer; None takes
+                the value of the config.
             return_dict: whether to return a dictionary instead of a tuple; None takes the value of the config.
             keywords: other keywords of transformers, which are refused by name unless they have no effect.
 
@@ -281,58 +263,93 @@ class PreTrainedModel(nn.Module):
             TokenizerError: an id is beyond the end of its embedding table.
         """
         refuse_all(keywords, MODEL_CALL, CALL_KEYWORDS)
-        refuse_all({"output_attentions": self.config.output_attentions}, MODEL_CALL, ())
+        refuse_tracing(type(self).__name__)
         if (input_ids is None) == (inputs_embeds is None):
             raise OptionError("You must specify exactly one of input_ids or inputs_embeds")
-        cells = Cells.of(batch_shape(input_ids, inputs_embeds, self._spec.table_size), attention_mask)
-        assert isinstance(self._spec.positions, PositionTable), "every family of this door has one"
-        if not self._spec.type_vocab_size:
-            token_type_ids = None
-        batch = packed(
-            cells, self.embeddings, self._spec.positions, input_ids, token_type_ids, position_ids, inputs_embeds
-        )
+        shape = batch_shape(input_ids, inputs_embeds, self._spec.table_size)
+        check_shapes(shape, attention_mask)
+        inputs = {
+            "input_ids": input_ids,
+            "position_ids": broadcast("position_ids", position_ids, shape),
+            "inputs_embeds": inputs_embeds,
+        }
+        if self._spec.type_vocab_size:
+            inputs["token_type_ids"] = broadcast("token_type_ids", token_type_ids, shape)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
-        last = len(self._blocks())
-        wanted = selected_states(output_hidden_states, last + 1)
-        collected: list[Tensor | None] = []
-        pooled = None
-        for i, hidden_TH in self._states(batch):
-            padded = cells.unpack(hidden_TH) if i == last or i in wanted else None
-            collected.append(padded if i in wanted else None)
-            if i == last:
-                pooled = self._pool(cells, hidden_TH)
-        outputs = ModelOutput(
-            (
-                ("last_hidden_state", padded),
-                ("pooler_output", pooled),
-                ("hidden_states", tuple(collected) if wanted else None),
-            )
-        )
+        if output_attentions is None:
+            output_attentions = self.config.output_attentions
+        wanted = selected_states(output_hidden_states, self._num_layers() + 1)
+        is_padded = output_attentions or is_traced(input_ids, inputs_embeds, attention_mask) or not self._is_plain()
+        run = self._run_padded if is_padded else self._run_packed
+        outputs = run(inputs, attention_mask, wanted, bool(output_attentions))
         as_dict = self.config.return_dict if return_dict is None else return_dict
         return outputs.to_tuple() if as_dict is False else outputs
 
-    def _states(self, batch: PackedTensors) -> Iterator[tuple[int, Tensor]]:
-        """Yield (i, `hidden_states[i]` [T, H]) for i in 0..L."""
-        hidden_TH = self._embed(batch)
-        yield 0, hidden_TH
-        positions = AttentionPositions(layout=batch.layout)
-        for i, block in enumerate(self._blocks(), start=1):
-            # a batch without any attended cell has no sequence to run: all its states are the empty [0, H]
-            hidden_TH = block(hidden_TH, positions) if batch.layout.lengths else hidden_TH
-            yield i, hidden_TH
+    def _run_packed(
+        self, inputs: dict[str, Tensor | None], attended: Tensor | None, wanted: frozenset[int], _: bool
+    ) -> ModelOutput:
+        """Run the attended cells of a batch, laid end to end."""
+        given = inputs["inputs_embeds"] if inputs["input_ids"] is None else inputs["input_ids"]
+        assert given is not None
+        cells = Cells.of((given.shape[0], given.shape[1]), attended)
+        if inputs["position_ids"] is None:
+            table = self._spec.positions
+            assert isinstance(table, PositionTable), "every family of this room has one"
+            positions = default_positions(table, cells.shape, inputs["input_ids"], given.device)
+            inputs["position_ids"] = positions.expand(cells.shape)
+        packed = {name: None if value is None else cells.pack(value) for name, value in inputs.items()}
+        sequences = AttentionPositions(layout=cells.layout)
+        encoded = self._encode(self._embed(**packed), sequences, {"output_hidden_states": wanted} if wanted else {})
+        last = encoded[0]
+        padded = cells.unpack(last)
+        pooled: Any = self._absent_pooler
+        if self.pooler is not None:
+            pooled = cells.spread(self._head(cells.first_rows(last)))
+        states = [
+            None if state is None else padded if state is last else cells.unpack(state)
+            for state in encoded.hidden_states or ()
+        ]
+        return ModelOutput(
+            (
+                ("last_hidden_state", padded),
+                ("pooler_output", pooled),
+                ("hidden_states", tuple(states) if wanted else None),
+            )
+        )
 
-    def _pool(self, cells: Cells, last_TH: Tensor) -> Tensor | AbsentPooler | None:
-        if self.pooler is None:
-            return self._absent_pooler
-        pooled_BH: Tensor = cells.spread(self._head(cells.first_rows(last_TH)))
-        return pooled_BH
-
-    def _head(self, first_nH: Tensor) -> Tensor:
-        """Apply the pooler to the last hidden states of first tokens, [n, H]."""
-        assert self.pooler is not None
-        pooled_nH: Tensor = self.pooler(first_nH)
-        return pooled_nH
+    def _run_padded(
+        self, inputs: dict[str, Tensor | None], attended: Tensor | None, wanted: frozenset[int], attentions: bool
+    ) -> ModelOutput:
+        """Run a batch with its padding, as transformers does; afterwards the cells that are masked become zeros."""
+        hidden = self._embed(**inputs)
+        keywords: dict[str, Any] = {"output_hidden_states": wanted} if wanted else {}
+        if attentions:
+            keywords["output_attentions"] = True
+        mask = None
+        if attended is not None and (is_traced(hidden, attended) or not bool((attended != 0).all())):
+            mask = mask_of(attended, hidden.dtype, eager=attentions or self.config.is_eager)
+        encoded = self._encode(hidden, mask, keywords)
+        last = encoded[0]
+        padded = without_masked(last, attended)
+        pooled: Any = self._absent_pooler
+        if self.pooler is not None:
+            pooled = self._head(with_first_attended(last, attended))
+            if attended is not None:
+                pooled = pooled.masked_fill((attended == 0).all(1, keepdim=True), 0.0)
+        states = [
+            None if state is None else padded if state is last else without_masked(state, attended)
+            for state in (encoded.hidden_states if wanted else None) or ()
+        ]
+        return ModelOutput(
+            (
+                ("last_hidden_state", padded),
+                ("pooler_output", pooled),
+                ("hidden_states", tuple(states) if wanted else None),
+                ("attentions", encoded.attentions if attentions else None),
+                ("cross_attentions", () if attentions and self.can_be_decoder else None),
+            )
+        )
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> None:
         """Write `model.safetensors` and `config.json`, which transformers and layertap can load.
@@ -353,47 +370,12 @@ class PreTrainedModel(nn.Module):
             folder.write(CONFIG_FILE, config.to_json_string().encode())
         self.config.architectures, self.config.dtype = config.architectures, config.dtype
 
-    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Module:
-        """Return the word embeddings; sizes other than the current one are refused."""
-        table = self.embeddings.word_embeddings
-        if new_num_tokens not in (None, table.num_embeddings):
-            raise OptionError(
-                f"resize_token_embeddings: the word table has {table.num_embeddings} rows and cannot become "
-                f"{new_num_tokens}; resize with transformers, save_pretrained, and load the result"
-            )
-        return table
-
-    gradient_checkpointing_enable = _refused("gradient_checkpointing_enable", "train with smaller batches")
-    prune_heads = _refused("prune_heads", "heads cannot be taken out of packed attention")
-    push_to_hub = _refused("push_to_hub", "save_pretrained, then upload the folder with `hf upload`")
-
 
 class BertModel(PreTrainedModel):
     """BERT without a head for a task: https://arxiv.org/abs/1810.04805."""
 
     config_class = BertConfig
     base_model_prefix = "bert"
-
-
-class RobertaModel(PreTrainedModel):
-    """RoBERTa without a head for a task: https://arxiv.org/abs/1907.11692."""
-
-    config_class = RobertaConfig
-    base_model_prefix = "roberta"
-
-
-class XLMRobertaModel(PreTrainedModel):
-    """XLM-R without a head for a task: https://arxiv.org/abs/1911.02116."""
-
-    config_class = XLMRobertaConfig
-    base_model_prefix = "roberta"
-
-
-class CamembertModel(PreTrainedModel):
-    """CamemBERT without a head for a task: https://arxiv.org/abs/1911.03894."""
-
-    config_class = CamembertConfig
-    base_model_prefix = "roberta"
 
 
 def selected_states(asked: bool | int | Sequence[int] | None, num_states: int) -> frozenset[int]:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import ItemsView, Iterable, Iterator, ValuesView
 from typing import Any, SupportsIndex
 
+from torch.utils import _pytree as pytree
+
 from layertap.errors import UntrainedPoolerError
 
 FIELDS = (
@@ -71,7 +73,9 @@ class BaseModelOutputWithPoolingAndCrossAttentions(OrderedDict[str, Any]):
             `UntrainedPoolerError`. With `add_pooling_layer=False` there is no such slot, as in transformers.
         hidden_states: L + 1 tensors [B, S, H], the output of the embeddings and of each layer, if requested, else
             None.
-        past_key_values, attentions, cross_attentions: always None.
+        attentions: L tensors [B, A, S, S], the attention probabilities of each layer, if requested, else None.
+        cross_attentions: an empty tuple beside `attentions` where transformers has one, else None.
+        past_key_values: always None.
     """
 
     def __init__(self, values: Iterable[tuple[str, Any]] = ()) -> None:
@@ -121,3 +125,25 @@ class BaseModelOutputWithPoolingAndCrossAttentions(OrderedDict[str, Any]):
     def __repr__(self) -> str:
         shown = (f"{name}={OrderedDict.__getitem__(self, name)!r}" for name in self)
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _flatten(output: BaseModelOutputWithPoolingAndCrossAttentions) -> tuple[list[Any], tuple[str, ...]]:
+    values = [(name, OrderedDict.__getitem__(output, name)) for name in output]
+    present = [(name, value) for name, value in values if not isinstance(value, AbsentPooler)]
+    return [value for _, value in present], tuple(name for name, _ in present)
+
+
+def _unflatten(values: Iterable[Any], names: tuple[str, ...]) -> BaseModelOutputWithPoolingAndCrossAttentions:
+    return BaseModelOutputWithPoolingAndCrossAttentions(zip(names, values, strict=True))
+
+
+# torch.export takes a model only if it knows the containers of its outputs; torch has no public name for this yet.
+pytree.register_pytree_node(
+    BaseModelOutputWithPoolingAndCrossAttentions,
+    _flatten,
+    _unflatten,
+    serialized_type_name="layertap.hf.BaseModelOutputWithPoolingAndCrossAttentions",
+)
+pytree.register_pytree_node(
+    OutputTuple, lambda values: (list(tuple.__iter__(values)), None), lambda values, _: OutputTuple(values)
+)

@@ -1,4 +1,4 @@
-"""Conversion between the padded tensors that callers pass and packed rows.
+"""Conversion between the padded tensors that callers pass and packed rows, and checks of ids and positions.
 
 Shape letters: B sequences, S columns, T attended cells, H hidden size.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from layertap.backends.torch.encoder import Embeddings, PackedTensors
 from layertap.backends.torch.layout import Layout
 from layertap.errors import OptionError, TokenizerError
+from layertap.hf.observed import is_traced
 from layertap.models.positions import PositionTable
 
 
@@ -32,21 +32,10 @@ class Cells:
 
     @classmethod
     def of(cls, shape: tuple[int, int], mask: Tensor | None) -> Cells:
-        """Find the cells where `mask` [B, S] is not 0; without a mask, all cells are attended.
-
-        Raises:
-            OptionError: the mask is not two-dimensional or has another shape.
-        """
+        """Find the cells where `mask` [B, S] is not 0; without a mask, all cells are attended."""
         batch, columns = shape
         if mask is None:
             return cls(shape, None, (columns,) * batch)
-        if mask.ndim != 2:
-            raise OptionError(
-                f"attention_mask: expected [batch, sequence], found {mask.ndim} dimensions {list(mask.shape)}; "
-                "masks between pairs of tokens cannot be packed"
-            )
-        if tuple(mask.shape) != shape:
-            raise OptionError(f"attention_mask: expected shape {list(shape)}, found {list(mask.shape)}")
         attended = mask != 0
         lengths = tuple(attended.sum(1).tolist())
         if sum(lengths) == batch * columns:
@@ -59,21 +48,22 @@ class Cells:
         return Layout.of([length for length in self.lengths if length])
 
     def pack(self, padded: Tensor) -> Tensor:
-        """Take the attended cells out of a padded tensor: [B, S, ...] -> [T, ...]."""
+        """Take the attended cells out of a padded tensor: [B, S, ...] -> [1, T, ...]."""
         flat = padded.reshape(-1, *padded.shape[2:])
-        return flat if self.index is None else flat.index_select(0, self.index)
+        return (flat if self.index is None else flat.index_select(0, self.index)).unsqueeze(0)
 
-    def unpack(self, rows_TH: Tensor) -> Tensor:
-        """Spread packed rows over a padded tensor, [T, H] -> [B, S, H]; other cells are zeros."""
+    def unpack(self, rows_1TH: Tensor) -> Tensor:
+        """Spread packed rows over a padded tensor, [1, T, H] -> [B, S, H]; other cells are zeros."""
+        rows_TH = rows_1TH[0]
         if self.index is not None:
             zeros = rows_TH.new_zeros(self.shape[0] * self.shape[1], rows_TH.shape[1])
             rows_TH = zeros.index_copy(0, self.index, rows_TH)
         return rows_TH.view(*self.shape, -1)
 
-    def first_rows(self, rows_TH: Tensor) -> Tensor:
-        """Take the first attended row of each of the n sequences: [T, H] -> [n, H]."""
-        layout = self.layout
-        return rows_TH.index_select(0, torch.as_tensor(layout.cu_seqlens[:-1], device=rows_TH.device))
+    def first_rows(self, rows_1TH: Tensor) -> Tensor:
+        """Take the first attended row of each of the n sequences: [1, T, H] -> [n, 1, H]."""
+        begins = torch.as_tensor(self.layout.cu_seqlens[:-1], device=rows_1TH.device)
+        return rows_1TH[0].index_select(0, begins).unsqueeze(1)
 
     def spread(self, pooled_nH: Tensor) -> Tensor:
         """Spread one vector per sequence over the rows of the batch, [n, H] -> [B, H]; other rows are zeros."""
@@ -84,42 +74,35 @@ class Cells:
         return zeros.index_copy(0, torch.tensor(kept, dtype=torch.int64, device=pooled_nH.device), pooled_nH)
 
 
-def packed(
-    cells: Cells,
-    embeddings: Embeddings,
-    positions: PositionTable,
-    input_ids: Tensor | None,
-    token_type_ids: Tensor | None,
-    position_ids: Tensor | None,
-    inputs_embeds: Tensor | None,
-) -> PackedTensors:
-    """Concatenate the attended cells of a padded batch; the arguments are those of the models' `forward`.
+def without_masked(padded: Tensor, attended: Tensor | None) -> Tensor:
+    """Replace the rows of cells [B, S] that are not attended by zeros: [B, S, H] -> [B, S, H]."""
+    return padded if attended is None else padded.masked_fill((attended == 0).unsqueeze(-1), 0.0)
+
+
+def with_first_attended(padded: Tensor, attended: Tensor | None) -> Tensor:
+    """Put the row of the first attended cell into column 0 where that is padding: [B, S, H] -> [B, S, H]."""
+    if attended is None or (not is_traced(padded, attended) and bool((attended[:, 0] != 0).all())):
+        return padded
+    columns = (attended != 0).long().argmax(1)
+    first = padded.gather(1, columns[:, None, None].expand(-1, 1, padded.shape[2]))
+    return torch.cat([first, padded[:, 1:]], 1)
+
+
+def check_shapes(shape: tuple[int, int], mask: Tensor | None) -> None:
+    """Refuse a mask that is not two-dimensional or has another shape than the batch.
 
     Raises:
-        OptionError: shapes do not fit together, or a row has more tokens than the model has positions.
-        TokenizerError: an id is beyond the end of its embedding table.
+        OptionError: the mask does not fit.
     """
-    given = input_ids if input_ids is not None else inputs_embeds
-    assert given is not None
-    if position_ids is None:
-        position_ids = _default_positions(positions, cells.shape, input_ids, given.device)
-    positions_T = cells.pack(_broadcast("position_ids", position_ids, cells.shape))
-    _check_positions(positions_T, positions)
-    types_T = ids_T = None
-    if token_type_ids is not None:
-        assert embeddings.token_type_embeddings is not None, "every family of this door has token types"
-        types_T = cells.pack(_broadcast("token_type_ids", token_type_ids, cells.shape))
-        _check_ids("token_type_ids", types_T, embeddings.token_type_embeddings)
-    if input_ids is not None:
-        ids_T = cells.pack(input_ids).long()
-        _check_ids("input_ids", ids_T, embeddings.word_embeddings)
-    return PackedTensors(
-        input_ids=ids_T,
-        position_ids=positions_T,
-        token_type_ids=types_T,
-        layout=cells.layout,
-        inputs_embeds=None if inputs_embeds is None else cells.pack(inputs_embeds),
-    )
+    if mask is None:
+        return
+    if mask.ndim != 2:
+        raise OptionError(
+            f"attention_mask: expected [batch, sequence], found {mask.ndim} dimensions {list(mask.shape)}; "
+            "masks between pairs of tokens cannot be packed"
+        )
+    if tuple(mask.shape) != shape:
+        raise OptionError(f"attention_mask: expected shape {list(shape)}, found {list(mask.shape)}")
 
 
 def batch_shape(input_ids: Tensor | None, inputs_embeds: Tensor | None, hidden_size: int) -> tuple[int, int]:
@@ -141,37 +124,66 @@ def _described(value: object) -> str:
     return f"a {type(value).__name__}: tokenize with return_tensors='pt'"
 
 
-def _broadcast(name: str, ids: Tensor, shape: tuple[int, int]) -> Tensor:
+def broadcast(name: str, ids: Tensor | None, shape: tuple[int, int]) -> Tensor | None:
+    """Return int64 ids of the shape of the batch, from one row or several.
+
+    Raises:
+        OptionError: another shape.
+    """
+    if ids is None:
+        return None
     try:
         return ids.long().expand(shape)
     except RuntimeError:
         raise OptionError(f"{name}: expected shape {list(shape)}, found {list(ids.shape)}") from None
 
 
-def _default_positions(
-    table: PositionTable, shape: tuple[int, int], input_ids: Tensor | None, device: torch.device
+def default_positions(
+    table: PositionTable, shape: tuple[int, ...], input_ids: Tensor | None, device: torch.device
 ) -> Tensor:
-    """Return the default position ids, int64 [S] or [B, S], as transformers counts them in a padded batch."""
-    columns = torch.arange(shape[1], device=device)
+    """Return the default position ids, int64 [B, S] or [1, S], as transformers counts them in a padded batch."""
+    columns = torch.arange(shape[1], device=device).unsqueeze(0)
     if table.padding_id is None:
         return columns
     if input_ids is None:
-        return columns + (table.padding_id + 1)
+        return (columns + (table.padding_id + 1)).expand(shape)
     counted = (input_ids != table.padding_id).long()
     return counted.cumsum(1) * counted + table.padding_id
 
 
-def _check_positions(positions_T: Tensor, table: PositionTable) -> None:
-    if positions_T.numel() and not 0 <= int(positions_T.min()) <= int(positions_T.max()) < table.rows:
+def check_positions(positions: Tensor, table: PositionTable, module: nn.Module) -> None:
+    """Refuse positions beyond the table.
+
+    Raises:
+        OptionError: a position is beyond the table.
+    """
+    rows = _rows(module)
+    if rows is None or is_traced(positions) or not positions.numel():
+        return
+    if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
+        longest = table.max_length + rows - table.rows
         raise OptionError(
-            f"a token at position {int(positions_T.max())} of a table with {table.rows} rows: this model takes at "
-            f"most {table.max_length} tokens; tokenize with truncation=True, max_length={table.max_length}"
+            f"a token at position {int(positions.max())} of a table with {rows} rows: this model takes at "
+            f"most {longest} tokens; tokenize with truncation=True, max_length={longest}"
         )
 
 
-def _check_ids(name: str, ids_T: Tensor, table: nn.Embedding) -> None:
-    if ids_T.numel() and not 0 <= int(ids_T.min()) <= int(ids_T.max()) < table.num_embeddings:
+def check_ids(name: str, ids: Tensor, module: nn.Module) -> None:
+    """Refuse ids beyond the table that looks them up.
+
+    Raises:
+        TokenizerError: an id is beyond the table.
+    """
+    rows = _rows(module)
+    if rows is None or is_traced(ids) or not ids.numel():
+        return
+    if not 0 <= int(ids.min()) <= int(ids.max()) < rows:
         raise TokenizerError(
-            f"{name}: ids from {int(ids_T.min())} to {int(ids_T.max())}, and the model's table has "
-            f"{table.num_embeddings} rows: tokenizer and model do not belong together"
+            f"{name}: ids from {int(ids.min())} to {int(ids.max())}, and the model's table has {rows} rows: tokenizer "
+            "and model do not belong together; if you added tokens, call model.resize_token_embeddings(len(tokenizer))"
         )
+
+
+def _rows(module: nn.Module) -> int | None:
+    """Return the number of rows of a table, or None of a module that replaces one."""
+    return module.num_embeddings if isinstance(module, nn.Embedding) else None
