@@ -216,7 +216,7 @@ class ModelMethods(nn.Module):
         self._input_grads = words.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
 
     def disable_input_require_grads(self) -> None:
-        """Undo `enable_input_require_grads`."""
+        """Undo the effect of `enable_input_require_grads`."""
         if self._input_grads is not None:
             self._input_grads.remove()
             self._input_grads = None

@@ -125,7 +125,7 @@ class PreTrainedModel(ModelMethods):
         return hidden
 
     def _encode(self, hidden: Tensor, mask: Mask, keywords: dict[str, Any]) -> ModelOutput:
-        """Run the layers."""
+        """Run the layers on the output of the embeddings."""
         output: ModelOutput = self.encoder(hidden, attention_mask=mask, **keywords)
         return output
 
