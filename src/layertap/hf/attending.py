@@ -18,8 +18,8 @@ from layertap.errors import OptionError
 from layertap.hf.keywords import LAYER_CALL, refuse_all
 
 Mask: TypeAlias = Tensor | AttentionPositions | None
-"""Tokens that attend to each other: a mask [B, 1, Q, S] of a padded batch (bool, or added to scores), the sequences of a
-packed batch, or None for all to all."""
+"""Tokens that attend to each other: a mask [B, 1, Q, S] of a padded batch (bool, or added to scores), the sequences of
+a packed batch, or None for all to all."""
 
 ATTENTIONS = "output_attentions"
 
