@@ -227,12 +227,12 @@ class ModelMethods(nn.Module):
         """Return the modules that own parameters with these names."""
         prefix = f"{self.base_model_prefix}."
         owners = {name.rpartition(".")[0] for name in names}
-        found = []
+        modules = []
         for name, module in self.named_modules():
             shown = (prefix + name).rstrip(".") if add_prefix else name
             if (shown.removeprefix(prefix) if remove_prefix else shown) in owners:
-                found.append(module)
-        return found
+                modules.append(module)
+        return modules
 
     def can_generate(self) -> bool:
         """Return False: encoders do not generate."""
