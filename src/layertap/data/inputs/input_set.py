@@ -11,8 +11,10 @@ from pathlib import Path
 from layertap.data.input import Input
 from layertap.data.inputs.expansion import Expansion, FileEntry, has_known_ending, known_endings
 from layertap.data.inputs.local import find_local, local_state
+from layertap.data.inputs.remote import find_remote
 from layertap.data.readers.options import ReadOptions
 from layertap.data.readers.source import STANDARD_INPUT
+from layertap.data.remote import RemotePlace, is_remote
 from layertap.errors import InputError, OptionError, printable
 
 HASHED_AT_ONCE = 1 << 20
@@ -43,8 +45,9 @@ class InputFile:
             InputError: the file cannot be read.
         """
         digest = hashlib.sha256()
+        source = self.input.source
         try:
-            with Path(self.input.source).open("rb", buffering=0) as file:
+            with _remote(source).open() if is_remote(source) else Path(source).open("rb", buffering=0) as file:
                 while part := file.read(HASHED_AT_ONCE):
                     digest.update(part)
         except OSError as error:
@@ -57,7 +60,7 @@ class InputFile:
         Raises:
             InputError: the file has another size or time of change, or does not exist any more.
         """
-        if local_state(Path(self.input.source)) != (self.size, self.stamp):
+        if _state(self.input.source) != (self.size, self.stamp):
             raise InputError(
                 f"{self.input.name} changed while it was read; run again when nothing writes to it, or on a copy"
             )
@@ -86,7 +89,8 @@ class InputSet:
 
         Args:
             paths: files; folders, which stand for all files of a known ending below them; patterns with `*`, `?`,
-                `[...]` or `**`. Hidden files, and folders of features, are left out.
+                `[...]` or `**`. Each may be a URL: `hf://datasets/...`, `s3://...`, `gs://...`. Hidden files, and
+                folders of features, are left out.
             format: format of all files, whatever their endings are; None stands for the one that each name says.
             options: options for reading all files.
 
@@ -96,7 +100,7 @@ class InputSet:
 
         Raises:
             InputError: a path that does not exist or cannot be read, a folder or pattern without inputs, a name that is
-                not UTF-8.
+                not UTF-8, a store that does not answer.
             OptionError: standard input, pipes and folders of features; a file that is named twice; two files of the
                 same name; an unknown ending.
         """
@@ -140,7 +144,8 @@ def _find(argument: str, *, any_ending: bool) -> Expansion:
         )
     if not argument:
         raise OptionError("an input has an empty name; name files, folders or patterns")
-    expansion = find_local(argument, any_ending=any_ending)
+    find = find_remote if is_remote(argument) else find_local
+    expansion = find(argument, any_ending=any_ending)
     if not expansion.files:
         raise InputError(
             f"{expansion.argument}: there is no input here: no file whose name ends in {_endings()}; name the format "
@@ -154,6 +159,20 @@ def _find(argument: str, *, any_ending: bool) -> Expansion:
                 f"end in {_endings()}"
             )
     return expansion
+
+
+def _remote(url: str | os.PathLike[str]) -> RemotePlace:
+    return RemotePlace.of(os.fspath(url))
+
+
+def _state(source: str | os.PathLike[str]) -> tuple[int, str]:
+    """Return the size of a file in bytes, and a text that changes when the file is written to."""
+    if not is_remote(source):
+        return local_state(Path(source))
+    entry = _remote(source).entry()
+    if entry is None:
+        raise InputError(f"{printable(source)}: no such file")
+    return entry.size, entry.stamp
 
 
 def _endings() -> str:

@@ -169,7 +169,7 @@ class Reader(ABC):
         """
         if self._source.path is None or not self.can_be_reread:
             raise InputError(f"{self.name}: a pipe can be read once only; write it to a file first, and name that")
-        source = Source(self._source.path, encoding=self._options.encoding)
+        source = Source(self._source.where, encoding=self._options.encoding)
         try:
             check_same(self.name, self.state, source.state)
             reader = type(self)(source, self._options)

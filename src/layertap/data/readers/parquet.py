@@ -13,7 +13,7 @@ from layertap.data.readers.class_names import class_names_of, named_column, name
 from layertap.data.readers.options import ReadOptions, repeated
 from layertap.data.readers.roles import record_of
 from layertap.data.readers.selection import ID_COLUMN, listed, select
-from layertap.data.readers.source import FileState, Source, check_same
+from layertap.data.readers.source import Source, check_same
 from layertap.errors import UsageError, printable
 from layertap.records import Record
 
@@ -51,11 +51,11 @@ class ParquetReader(Reader):
             )
         with self._arrow_errors("this is no readable Parquet file"):
             # Without pre-buffering, pages are read as they are needed: a row group may be larger than memory.
-            self._file = pq.ParquetFile(source.path, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            self._file = pq.ParquetFile(source.for_arrow(), buffer_size=BUFFER_BYTES, pre_buffer=False)
             self._schema = self._file.schema_arrow
             names = self._schema.names
         # Arrow opened the path by itself.
-        check_same(source.name, source.state, FileState.of(source.path))
+        check_same(source.name, source.state, source.state_now())
         twice = repeated(names)
         if twice:
             raise self._fail(f"column {listed(twice)} stands in it twice")

@@ -7,12 +7,13 @@ import os
 import stat
 import sys
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from layertap.data.readers.compression import BUFFER_BYTES, compression_named, compression_of, uncompressed
 from layertap.data.readers.encoding import BOMS, UTF8, Transcoded, same_family
 from layertap.data.readers.signatures import check_is_no_tar, check_is_text, may_be_other
+from layertap.data.remote import RemoteEntry, RemotePlace, is_remote
 from layertap.errors import InputError, printable
 
 STANDARD_INPUT = "-"
@@ -29,12 +30,14 @@ class FileState:
         device, inode: the file itself, whatever its name is.
         size: bytes as stored.
         modified_ns: time of the last change, in nanoseconds.
+        stamp: what tells versions of a remote file apart, which has no device, inode and time.
     """
 
     device: int
     inode: int
     size: int
     modified_ns: int
+    stamp: str = ""
 
     @classmethod
     def of(cls, file: int | Path) -> FileState | None:
@@ -52,6 +55,8 @@ def can_be_reread(where: str | os.PathLike[str]) -> bool:
     """
     if os.fspath(where) == STANDARD_INPUT:
         return False
+    if is_remote(where):
+        return True
     try:
         return Path(where).is_dir() or FileState.of(Path(where)) is not None
     except (OSError, ValueError):
@@ -67,18 +72,22 @@ class Source:
     """Input that is open for reading.
 
     Args:
-        where: a file, or `-` for standard input.
+        where: a file, the URL of one, or `-` for standard input.
         encoding: name of its encoding, or None for UTF-8; a byte order mark overrides it.
 
     Attributes:
         name: name of the input for messages.
-        path: the file, or None for standard input.
+        where: the place that was given.
+        path: the file, or None for standard input; of a remote file only its name.
+        is_remote: whether the file is not on a disk.
         state: identity, size and time of a regular file when it was opened; None if the input cannot be opened a
             second time (standard input, a pipe, a device).
         notes: remarks on how the input is read, in whole sentences.
     """
 
     def __init__(self, where: str | os.PathLike[str], *, encoding: str | None = None) -> None:
+        self.where = where
+        self.is_remote = is_remote(where)
         self.path = None if os.fspath(where) == STANDARD_INPUT else Path(where)
         self.name = name_of(where)
         self.state: FileState | None = None
@@ -87,6 +96,10 @@ class Source:
             if sys.stdin is None:
                 raise InputError("standard input is closed; name a file, or redirect one")
             raw: Any = sys.stdin.buffer
+        elif self.is_remote:
+            raw = RemotePlace.of(os.fspath(where)).open()
+            self.path = Path(PurePosixPath(raw.place.path).name)
+            self.state = _remote_state(raw.entry)
         else:
             raw = open_raw(self.path)
             self.state = FileState.of(raw.fileno())
@@ -183,12 +196,34 @@ class Source:
             InputError: the file grew, shrank or was written to in the meantime.
         """
         if self.state is not None:
-            check_same(self.name, self.state, FileState.of(self._raw.fileno()))
+            now = self.state_now() if self.is_remote else FileState.of(self._raw.fileno())
+            check_same(self.name, self.state, now)
+
+    def state_now(self) -> FileState | None:
+        """Return the state of the file at the input's place at this moment.
+
+        Raises:
+            InputError: a remote file cannot be looked at.
+        """
+        if self.path is None:
+            return None
+        if self.is_remote:
+            entry = self._raw.place.entry()
+            return None if entry is None else _remote_state(entry)
+        return FileState.of(self.path)
+
+    def for_arrow(self) -> Any:
+        """Return what Arrow opens: the path of a local file, and a remote file itself."""
+        return self._raw if self.is_remote else self.path
 
     def close(self) -> None:
         """Close the file; standard input stays open."""
         if self.path is not None:
             self._raw.close()
+
+
+def _remote_state(entry: RemoteEntry) -> FileState:
+    return FileState(device=0, inode=0, size=entry.size, modified_ns=0, stamp=entry.stamp)
 
 
 def check_same(name: str, before: FileState | None, now: FileState | None) -> None:
