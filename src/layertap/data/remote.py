@@ -27,6 +27,9 @@ ANSWER_SECONDS = 10
 QUIET_SECONDS = 60
 """Seconds that a connection may be silent."""
 
+LARGEST_PUT = 5 << 30
+"""Bytes of the largest object that S3 takes in one request; larger ones are sent in parts, which appear together."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scheme:
@@ -38,6 +41,7 @@ class Scheme:
         extra: extra of layertap that installs the package, or None if layertap depends on it.
         is_writable: whether layertap writes there.
         options: options for fsspec, unless the user's configuration of fsspec has them.
+        put_options: options of `pipe_file` with which it sends an object in one request.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Scheme:
     extra: str | None
     is_writable: bool
     options: Mapping[str, Any] = field(default_factory=dict)
+    put_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -63,6 +68,7 @@ SCHEMES: dict[str, Scheme] = {
                     "retries": {"max_attempts": 3, "mode": "standard"},
                 }
             },
+            put_options={"chunksize": LARGEST_PUT},
         ),
         Scheme(name="gs", package="gcsfs", extra="cloud", is_writable=True),
     )
