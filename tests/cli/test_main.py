@@ -62,11 +62,11 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
     [
         (
             [],
-            "name a command: extract, inspect, explain, probe, fit, finetune, predict, evaluate, ",
+            "name a command: extract, inspect, explain, status, export, probe, fit, ",
         ),
         (
             ["extrakt"],
-            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'probe', 'fit', 'finetune', 'predict', 'evaluate'",
+            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'status', 'export', 'probe', 'fit'",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
@@ -18,6 +19,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_backend_options, what_runs
+from layertap.errors import OptionError
 from layertap.words import counted
 
 if TYPE_CHECKING:
@@ -31,12 +33,15 @@ Prints the plan of an extraction: the layers that run, what is captured and redu
 operations and bytes, what each rule of the plan saves, and which backend would run it, and why. Runs no model
 and needs no backend.
 
-With an INPUT, estimates are for its texts; without one, for texts of 64 tokens."""
+With an INPUT, estimates are for its texts; without one, for texts of 64 tokens. With -o FOLDER/, which is
+not made, the command also forecasts the shards, bytes and hours of a folder of features; for the hours it
+runs some of the first texts."""
 EPILOG = """\
 examples:
   layertap explain texts.txt
   layertap explain texts.jsonl -f 'last_hidden_state.cls' -f 'hidden_states[:].mean'
-  layertap explain --model roberta-base -f 'hidden_states[-4:].layer_concat.mean' --disable-rule fold"""
+  layertap explain --model roberta-base -f 'hidden_states[-4:].layer_concat.mean' --disable-rule fold
+  layertap explain corpus/ -o features/ -f 'last_hidden_state.mean'"""
 
 
 def add_to(commands: Commands) -> None:
@@ -46,11 +51,17 @@ def add_to(commands: Commands) -> None:
         "explain",
         run,
         summary="what would run, and what it would cost",
-        usage="layertap explain [INPUT] [options]",
+        usage="layertap explain [INPUT...] [options]",
         description=DESCRIPTION,
         epilog=EPILOG,
     )
-    parser.add_argument("input", nargs="?", metavar="INPUT", help="a file, or - for standard input")
+    parser.add_argument(
+        "inputs", nargs="*", metavar="INPUT", help="a file, or - for standard input; files and folders with -o"
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FOLDER/", help="forecast what `layertap extract` to this folder would take"
+    )
+    parser.add_argument("--shard-records", type=int, metavar="N", help="texts of a file of the folder")
     add_feature_options(parser)
     add_model_options(parser)
     add_input_options(parser)
@@ -66,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
 
     limit_tokenizer_threads(options.threads)
     features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
+    options.input = _first_input(options)
     sample, num_records, source = _sample(options)
     opened = open_reference(reference_of(options))
     facts = opened.facts(semantics)
@@ -83,6 +95,29 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     print(source)
+    if options.output is not None:
+        from layertap.cli.folder import forecast_in_lines
+
+        print("\n".join(forecast_in_lines(options, opened, features, semantics, runtime)))
+
+
+def _first_input(options: argparse.Namespace) -> str | None:
+    """Return the input whose texts are looked at, or None; refuse arguments that do not go together."""
+    if options.output is None:
+        if len(options.inputs) > 1:
+            raise OptionError(f"{len(options.inputs)} inputs are named; several go to a folder, as in -o features/")
+        if options.shard_records is not None:
+            raise OptionError("--shard-records goes with a folder of features; name it with -o FOLDER/")
+        return options.inputs[0] if options.inputs else None
+    from layertap.jobs.folder.job import is_folder_output
+
+    if not options.inputs:
+        raise OptionError("-o forecasts a folder of features for the texts of an INPUT; name one")
+    if not is_folder_output(options.output):
+        raise OptionError(f"-o {options.output}: a forecast is of a folder of features, whose name ends with /")
+    from layertap.data.inputs import InputSet
+
+    return os.fspath(next(iter(InputSet.resolve(options.inputs, options.input_format))).input.source)
 
 
 def _sample(options: argparse.Namespace) -> tuple[tuple[Record, ...], int | None, str]:

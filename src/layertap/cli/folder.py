@@ -22,6 +22,8 @@ from layertap.words import aligned, counted, in_bytes
 
 if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor
+    from layertap.engine.opening import OpenedModel
+    from layertap.engine.options import Runtime, Semantics
     from layertap.jobs.folder.drive import FolderOutcome
     from layertap.jobs.folder.job import FolderJob
     from layertap.jobs.folder.progress import Form
@@ -102,6 +104,49 @@ def run_folder_command(options: argparse.Namespace) -> None:
     outcome = run_folder(job, extractor, progress=progress, say=None if options.quiet else _say)
     if not options.quiet:
         _print_outcome(extractor, job, outcome, starting=ready - started, running=time.perf_counter() - ready)
+
+
+def forecast_in_lines(
+    options: argparse.Namespace,
+    model: OpenedModel,
+    features: list[str] | None,
+    semantics: Semantics,
+    runtime: Runtime,
+) -> list[str]:
+    """Describe what a run to a folder would take, for `layertap explain`.
+
+    Args:
+        options: parsed arguments of the command.
+        model: the open model.
+        features: feature texts, or None for the default.
+        semantics, runtime: options of the engine.
+    """
+    from layertap.data.inputs import InputSet
+    from layertap.jobs.folder.forecast import forecast_folder
+    from layertap.jobs.folder.planning import check_shard_records
+
+    records = None if options.shard_records is None else check_shard_records(options.shard_records)
+    inputs = InputSet.resolve(options.inputs, options.input_format, input_of(options, "", columns=()).options)
+    extractor = extractor_of(model, semantics, runtime)
+    seen = forecast_folder(inputs, extractor, features, shard_records=records, details=())
+    about = "about " if seen.is_estimated else ""
+    rows = [
+        ("folder", printable(options.output)),
+        ("inputs", f"{seen.inputs:,} with {about}{counted(seen.rows, 'row')}"),
+        ("shards", f"{about}{seen.shards:,} of up to {counted(seen.shard_records, 'row')}"),
+        ("tokens", f"about {seen.tokens:,}"),
+        ("size", f"about {in_bytes(seen.size)}"),
+    ]
+    if seen.hours is not None and seen.tokens_per_second is not None:
+        rate = f"{seen.tokens_per_second:,.0f} tokens/s, measured on the first texts"
+        rows.append(("time", f"about {_duration(seen.hours)} on this machine ({rate})"))
+    return aligned(rows, indent="")
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} hours"
+    return f"{hours * 60:.0f} minutes" if hours * 60 >= 1 else f"{hours * 3600:.0f} seconds"
 
 
 def _job_of(options: argparse.Namespace, *, features: list[str] | None, also_read: list[str]) -> FolderJob:

@@ -26,7 +26,10 @@ TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
 
-COMMANDS = ("extract", "inspect", "explain", "probe", "fit", "finetune", "predict", "evaluate", "serve", "verify")
+COMMANDS = (
+    *("extract", "inspect", "explain", "status", "export"),
+    *("probe", "fit", "finetune", "predict", "evaluate", "serve", "verify"),
+)
 """Names of all commands; each is a module of this package."""
 
 DESCRIPTION = "Any layer of a text encoder (BERT, RoBERTa and their relatives) as features: name them, get just that."
@@ -43,6 +46,8 @@ examples:
   layertap finetune train.csv -o ./classifier --dev dev.csv --label sentiment
   layertap serve --port 8080
   layertap verify ./my-checkpoint -o certificate.json
+  layertap status features/
+  layertap export features/ -o features.parquet
 
 `layertap COMMAND --help` lists a command's options."""
 

@@ -295,12 +295,17 @@ def _schema(fields: Fields) -> FeatureSchema:
     dtype = fields.text("dtype")
     if dtype not in ("float32", "float16", "int8", "uint8", "int32", "bool", "str"):
         raise fields.fail(f"'dtype' is {dtype!r}")
+    shape, ragged, maps = fields.counts("shape"), fields.truth("ragged"), fields.truth("maps")
+    axes = fields.texts("axes")
+    if len(axes) != ragged + len(shape) + 2 * maps:
+        raise fields.fail(f"'axes' are {list(axes)}, and 'shape' is {list(shape)}")
     return FeatureSchema(
         name=fields.text("name"),
         dtype=cast(Any, dtype),  # one of those allowed
-        shape=fields.counts("shape"),
-        ragged=fields.truth("ragged"),
-        maps=fields.truth("maps"),
+        shape=shape,
+        ragged=ragged,
+        maps=maps,
+        axes=axes,
     )
 
 

@@ -318,7 +318,11 @@ def _only_driver(job: FolderJob, folder: SharedFolder) -> Iterator[None]:
         folder.replace(
             DRIVER, json.dumps({"host": platform.node(), "process": os.getpid(), "started": started}).encode() + b"\n"
         )
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OutputError):  # it only says who is at work
+                folder.remove(DRIVER)
 
 
 def _driver(folder: SharedFolder) -> dict[str, Any]:

@@ -170,7 +170,7 @@ class Sample:
         """
         windows = streams.semantics.long == "window"
         longest = max(seen.max_length for seen in streams.plan(features).inputs)
-        records = list(islice(_first_records(inputs), SAMPLE_TEXTS))
+        records = list(islice(first_records(inputs), SAMPLE_TEXTS))
         characters = accumulate(len(record.text) + len(record.pair or "") for record in records)
         within = sum(total <= SAMPLE_CHARACTERS for total in characters)
         lengths = lengths_of(streams.tokenizer, records[: max(1, within)]) if records else []
@@ -194,7 +194,8 @@ class Sample:
         return records
 
 
-def _first_records(inputs: InputSet) -> Iterator[Record]:
+def first_records(inputs: InputSet) -> Iterator[Record]:
+    """Yield the records of all inputs, in order, for those who look at the first ones only."""
     for file in inputs:
         with file.input.open() as reader:
             yield from reader

@@ -85,7 +85,8 @@ class FolderTask:
 
 
 def instruction_sets_here() -> tuple[str, ...]:
-    """Return the instruction sets that the native backend can use on this machine; none where it is not built."""
+    """Return the instruction sets that can be asked for on this machine; none where the native backend is not built."""
     from layertap.backends.here import native_absence, native_kernels
+    from layertap.backends.native.supports import X86
 
-    return () if native_absence() is not None else tuple(native_kernels().instruction_sets())
+    return () if native_absence() is not None else (*native_kernels().instruction_sets(), X86)
