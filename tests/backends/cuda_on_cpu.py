@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 SEED = 20_240_501
@@ -237,13 +238,17 @@ class Counts(TorchDispatchMode):
         kernels: names of the operations that are no views, in order.
         uploads: for each copy to the device, the number of kernels before it.
         waits: for each copy to the processor, the number of kernels before it.
+        peak_bytes: largest size of the memory that results of operations held at once, if `memory` was asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, memory: bool = False) -> None:
         super().__init__()
+        self.memory = memory
         self.kernels: list[str] = []
         self.uploads: list[int] = []
         self.waits: list[int] = []
+        self.peak_bytes = 0
+        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
@@ -253,6 +258,8 @@ class Counts(TorchDispatchMode):
         name = func.overloadpacket._qualified_op_name.removeprefix("aten::")
         if "meta" not in given | found:
             return out
+        if self.memory:
+            self._measure(results)
         if "meta" in found and "cpu" in given and name in ("_to_copy", "copy_", "to"):
             self.uploads.append(len(self.kernels))
         elif ("cpu" in found and "meta" in given) or name in ("_local_scalar_dense", "nonzero"):
@@ -260,6 +267,14 @@ class Counts(TorchDispatchMode):
         elif not _is_view(func) and not name.startswith(("empty", "new_empty")) and name not in ("detach",):
             self.kernels.append(name)
         return out
+
+    def _measure(self, results: list[Tensor]) -> None:
+        self._alive = {key: each for key, each in self._alive.items() if not each[0].expired()}
+        for result in results:
+            storage = result.untyped_storage()
+            if result.device.type == "meta":
+                self._alive[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self.peak_bytes = max(self.peak_bytes, sum(size for _, size in self._alive.values()))
 
 
 def _is_view(func: Any) -> bool:
