@@ -28,6 +28,7 @@ OTHERS = {
     "test_imports.py": "every module",
     "test_language.py": "docstrings and names of every module",
     "test_layout.py": "this folder",
+    "test_using_features.py": "the page docs/using-features.md",
 }
 
 
