@@ -51,6 +51,9 @@ def test_a_table_and_a_recommendation(layertap, data, model, runs):
         _, value, low, _, high, control, selectivity, *_ = line.split()
         assert 0 <= float(low) <= float(value) <= float(high) <= 1
         assert float(selectivity) == pytest.approx(float(value) - float(control), abs=0.0011)
+    # the chart begins at the interval of the most frequent class
+    chance = re.search(r"the most frequent class alone has [\d.]+ \(95% interval ([\d.]+) to", ended.out)[1]
+    assert lines[0].split("|")[1].split()[0] == chance
     assert float(lines[1].split()[1]) > 0.9  # the word is in the text
     assert "5-fold cross-validation over 60 texts" in ended.out
     best = re.search(r"^best  (\S+): accuracy", ended.out, re.MULTILINE)[1]
@@ -108,6 +111,10 @@ def test_a_given_split_with_files_of_every_kind(layertap, data, model, tmp_path,
     assert (table[5]["layer"], table[5]["pooling"]) == ("1", "cls")
     assert whole["classes"] == ["down", "up"]
     assert np.sum(whole["confusion"]) == 30
+    assert whole["num_mistakes"] == 30 - np.trace(whole["confusion"])
+    texts = [json.loads(line) for line in test.read_text().splitlines()]
+    for mistake in whole["mistakes"]:
+        assert (texts[mistake["row"]]["text"], texts[mistake["row"]]["mood"]) == (mistake["text"], mistake["true"])
     assert whole["best"] == max(whole["features"], key=lambda row: row["selection"])["feature"]
     assert whole["provenance"]["features"]["pooler_output"] == "pooler_output"
     assert str(tmp_path) not in json.dumps(whole["provenance"])
@@ -335,7 +342,7 @@ def test_pairs(layertap, model, tmp_path, monkeypatch, runs):
     ended = layertap(*arguments)
     assert (ended.code, ended.err) == (0, "")
     head, *lines = ended.out.splitlines()
-    assert head.split() == ["feature", "spearman", "95%", "interval", "pearson", "shuffled", "chosen", "by"]
+    assert head.split()[:8] == ["feature", "spearman", "95%", "interval", "pearson", "shuffled", "chosen", "by"]
     assert len(lines[: lines.index("")]) == 8
     assert "100 pairs of" in ended.out
     assert "Scored on 40 pairs" in ended.out
@@ -349,6 +356,8 @@ def test_pairs(layertap, model, tmp_path, monkeypatch, runs):
     assert best["pearson"] > 0.6
     assert 0.1 < best["control"] < 0.6
     assert len(whole["cosines"]["values"]) == len(whole["scores"]) == 40
+    first = whole["mistakes"][0]
+    assert first["true"] == f"{whole['scores'][first['row']]:.4g}"
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     page = (tmp_path / "p.html").read_text(encoding="utf-8")
     assert page.count("data:image/svg+xml;base64,") == 3

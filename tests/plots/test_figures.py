@@ -35,7 +35,13 @@ def feature(layer, value, pooling="mean"):
 
 def test_scores_by_layer_and_features_beside_them():
     features = [feature(0, 0.5), feature(3, 0.8), feature(None, 0.9, None)]
-    options = {"metric": "accuracy", "title": "a title", "control": "random labels", "baseline": 0.3}
+    options = {
+        "metric": "accuracy",
+        "title": "a title",
+        "control": "random labels",
+        "baseline": 0.3,
+        "chance": (0.25, 0.2, 0.3),
+    }
     figure, text = drawn(draw_scores, features, features[2], **options)
     above, below = figure.axes
     assert list(above.lines[0].get_xdata()) == [0, 3]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
@@ -15,6 +16,7 @@ from layertap.cli.options import (
     limit_tokenizer_threads,
 )
 from layertap.cli.running import silence_downloads
+from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -92,6 +94,7 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--words-column", metavar="NAME", help="a column of lists of words, instead of texts")
     group.add_argument("--pair-column", metavar="NAME", help="the column with the second texts of pairs")
     add_layout_options(group)
+    add_skipping_options(group)
     group.add_argument(
         "--scheme",
         choices=SCHEMES,
@@ -136,11 +139,16 @@ def training_options(options: argparse.Namespace) -> TrainingOptions:
 def run(options: argparse.Namespace) -> None:
     """Run the command with parsed arguments."""
     from layertap.backends.here import require_torch
+    from layertap.files import check_place, refuse_overlap
     from layertap.learn.libraries import require_libraries
 
     limit_tokenizer_threads(options.threads)
     silence_downloads(options)
     training = training_options(options)
+    place = list_place(Path(options.output))
+    if options.on_error == "skip":
+        check_place(place, overwrite=False)
+        refuse_overlap([path for path in (options.data, options.dev, options.test) if path], {"the list": place})
     require_torch("fine-tuning needs torch")
     require_libraries("fine-tuning", "sklearn")
     from layertap.backends.here import set_num_threads
@@ -159,6 +167,8 @@ def run(options: argparse.Namespace) -> None:
         pair_column=options.pair_column,
         input_format=options.input_format,
         **layout_of(options),
+        on_error=options.on_error,
+        max_errors=options.max_errors,
         scheme=options.scheme,
         model=options.model,
         revision=options.revision,
@@ -171,7 +181,9 @@ def run(options: argparse.Namespace) -> None:
         progress=not options.quiet,
         on_evaluation=None if options.quiet else _report,
     )
+    listed = write_skipped(result.skipped, place) if options.on_error == "skip" else None
     if not options.quiet:
+        print_skipped(result.skipped, listed)
         print("\n".join(_summary(result)), file=sys.stderr)
 
 

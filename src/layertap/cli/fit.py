@@ -22,6 +22,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
+from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
 from layertap.words import aligned, counted
@@ -67,7 +68,7 @@ def add_to(commands: Commands) -> None:
     add_feature_options(parser)
     _add_fit_options(parser)
     add_model_options(parser)
-    add_input_options(parser)
+    add_skipping_options(add_input_options(parser))
     add_running_options(parser)
 
 
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
     from layertap.backends.choice import require_backend
     from layertap.checkpoints.source import stored_files
     from layertap.data.input import check_read_once
-    from layertap.files import refuse_overlap
+    from layertap.files import check_place, refuse_overlap
     from layertap.learn.fitting.fit import canonical_feature, fit_task, word_finder
     from layertap.learn.fitting.task import checked_task
     from layertap.learn.heads.base import check_feature
@@ -141,7 +142,11 @@ def run(options: argparse.Namespace) -> None:
     check_head_place(place, overwrite=options.overwrite)
     sources = [source for source in (options.input, options.validation, options.test) if source is not None]
     check_read_once(sources)
-    refuse_overlap([*sources, *stored_files(options.model)], {"the head": place})
+    places = {"the head": place}
+    if options.on_error == "skip":
+        places["the list of rows that are left out"] = list_place(place)
+        check_place(list_place(place), overwrite=options.overwrite)
+    refuse_overlap([*sources, *stored_files(options.model)], places)
     require_libraries("layertap fit", "sklearn")
     require_backend(runtime.backend)
     silence_downloads(options)
@@ -150,7 +155,12 @@ def run(options: argparse.Namespace) -> None:
         None
         if source is None
         else LabelledDataset.read(
-            input_of(options, source, columns=(options.label,)), options.label, finder, in_memory=False
+            input_of(
+                options, source, columns=(options.label,), on_error=options.on_error, max_errors=options.max_errors
+            ),
+            options.label,
+            finder,
+            in_memory=False,
         )
         for source in (options.input, options.validation, options.test)
     )
@@ -167,8 +177,12 @@ def run(options: argparse.Namespace) -> None:
     check_feature(extractor.plan({"v": feature}), "v", train.task)
     head = fit_task(extractor, task, fit, folder=place.resolve().parent, progress=not options.quiet)
     head.save(place, overwrite=options.overwrite)
+    skipped = {part.source: part.skipped for part in (train, validation, test) if part is not None}
+    listed = write_skipped(skipped, list_place(place)) if options.on_error == "skip" else None
     if not options.quiet:
         print("\n".join(aligned(_summary(head, options.output), indent="")), file=sys.stderr)
+    if not options.quiet:
+        print_skipped(skipped, listed)
     if options.json:
         print(json.dumps(head.metrics, indent=2))
     elif head.metrics:

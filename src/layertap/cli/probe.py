@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,14 +24,16 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads
+from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
 from layertap.engine.options import OPTIONS
-from layertap.errors import BackendError, OptionError
+from layertap.errors import BackendError, OptionError, printable
 from layertap.features.grammar import PoolOp
 from layertap.words import aligned
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.data.input import Input
+    from layertap.data.readers.base import RowError
     from layertap.engine.extractor import Extractor
     from layertap.features.expr import Expr
     from layertap.learn.probing.findings import Findings
@@ -42,6 +44,7 @@ METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
 PAIR_METRICS = ("spearman", "pearson")
 POOLINGS: tuple[str, ...] = get_args(PoolOp)
 PLANES = ("pca", "tsne")
+SHOWN_MISTAKES = 5
 
 INPUT_OPTIONS = ("model", "input_format", "text_column", "words_column", "max_record_size")
 # Probes always refuse NaN and infinity; `local_files_only` is called --offline.
@@ -71,7 +74,8 @@ For pairs of texts (--pair-column) the labels are numbers, and nothing is learne
 the two texts is correlated with them.
 
 Each score has an interval, and the score of random labels or shuffled scores for comparison. The output is a
-table; -o writes .csv, .json, .png and .html, and may be repeated."""
+table whose chart begins at chance, with the most frequent confusions and the most confident mistakes; -o writes
+.csv, .json, .png and .html, and may be repeated."""
 EPILOG = """\
 examples:
   layertap probe reviews.csv --text-column review --label sentiment
@@ -142,7 +146,7 @@ def add_to(commands: Commands) -> None:
     group.add_argument("--projection", choices=PLANES, metavar="P", help="projection: pca or tsne (default: pca)")
     add_feature_options(parser, default="none beside the layers")
     add_model_options(parser)
-    add_input_options(parser)
+    add_skipping_options(add_input_options(parser))
     add_running_options(parser)
 
 
@@ -168,22 +172,33 @@ class Request:
     shown: Expr | None
     outputs: tuple[Path, ...]
 
+    @property
+    def lists_skipped(self) -> bool:
+        """Whether rows that are left out are listed in a file, beside the first output."""
+        return bool(self.outputs) and self.options.on_error == "skip"
+
 
 def run(options: argparse.Namespace) -> None:
     """Run the command: check the arguments, read the data, then open the model."""
     request = _checked(options)
-    probe = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
+    probe, skipped = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
     findings = probe()
     command = _command(options, findings)
     _print(findings, command)
+    place = write_skipped(skipped, list_place(request.outputs[0])) if request.lists_skipped else None
+    if not options.quiet:
+        print_skipped(skipped, place)
     for path in request.outputs:
         _write(path, findings, command, title=Path(options.input).stem, overwrite=options.overwrite)
         if not options.quiet:
             print(f"layertap: wrote {path}", file=sys.stderr)
 
 
-def _prepared(request: Request) -> Callable[[], Findings]:
-    """Read and check labels, and return the function that probes them."""
+Skipped = Mapping[str, Sequence["RowError"]]
+
+
+def _prepared(request: Request) -> tuple[Callable[[], Findings], Skipped]:
+    """Read and check labels, and return the function that probes them, and the rows that were left out."""
     from layertap.learn.libraries import require_libraries
     from layertap.learn.probing.splits import metrics_of
 
@@ -210,14 +225,13 @@ def _prepared(request: Request) -> Callable[[], Findings]:
             projected=request.shown,
             plane_how=options.projection or PLANES[0],
             progress=not options.quiet,
-            on_feature=_reporter(options, len(features)),
         )
 
-    return find
+    return find, data.skipped
 
 
-def _prepared_pairs(request: Request) -> Callable[[], Findings]:
-    """Read and check pairs, and return the function that probes them."""
+def _prepared_pairs(request: Request) -> tuple[Callable[[], Findings], Skipped]:
+    """Read and check pairs, and return the function that probes them, and the rows that were left out."""
     from layertap.learn.probing.pairs import ScoredPairs, probe_pairs, read_pairs, without_known
 
     options = request.options
@@ -248,10 +262,9 @@ def _prepared_pairs(request: Request) -> Callable[[], Findings]:
             cache=None if options.cache is None else Path(options.cache),
             shown=request.shown,
             progress=not options.quiet,
-            on_feature=_reporter(options, len(features)),
         )
 
-    return find
+    return find, {part.source: part.skipped for part in (data, test) if part is not None}
 
 
 def _checked(options: argparse.Namespace) -> Request:
@@ -286,6 +299,9 @@ def _checked(options: argparse.Namespace) -> Request:
         check_place(path, overwrite=options.overwrite)
     sources = [source for source in (options.input, options.test, options.dev) if source is not None]
     places = {f"report {number}": path for number, path in enumerate(outputs, start=1)}
+    if options.on_error == "skip" and outputs:
+        places["the list of rows that are left out"] = list_place(outputs[0])
+        check_place(list_place(outputs[0]), overwrite=options.overwrite)
     caches = {} if options.cache is None else {"the cache": Path(options.cache)}
     refuse_overlap([*sources, *stored_files(options.model)], places | caches)
     check_read_once(sources)
@@ -295,7 +311,7 @@ def _checked(options: argparse.Namespace) -> Request:
             raise OptionError(f"--pooling {name!r}: expected some of {', '.join(POOLINGS)}")
     return Request(
         options=options,
-        source=input_of(options, columns=(options.label,)),
+        source=input_of(options, columns=(options.label,), on_error=options.on_error, max_errors=options.max_errors),
         layers=None if options.layers is None else _numbers(options.layers),
         poolings=poolings,
         further=tuple(parse_named(text)[1] for text in features_of(options) or ()),
@@ -365,16 +381,6 @@ def _features(request: Request, extractor: Extractor, *, words: bool) -> list[Ex
     return features
 
 
-def _reporter(options: argparse.Namespace, total: int) -> Callable[[int, str], None]:
-    """Return a callback that prints each feature before it is probed."""
-
-    def report(number: int, feature: str) -> None:
-        if not options.quiet:
-            print(f"layertap: probing {feature} ({number + 1} of {total})", file=sys.stderr)
-
-    return report
-
-
 def _command(options: argparse.Namespace, findings: Findings) -> str:
     """Return the command line that extracts the best feature of the texts, or of both texts of the pairs."""
     if options.pair_column is None:
@@ -394,14 +400,16 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
 
 
 def _print(findings: Findings, command: str) -> None:
-    from layertap.learn.probing.table import cells, header, method, recommendation, sizes, whiskers
+    from layertap.learn.probing.table import cells, header, method, mistakes, recommendation, scale, sizes, whiskers
 
-    rows = [(*header(findings), "")]
+    rows = [(*header(findings), scale(findings))]
     rows += [(*cells(row, findings), whiskers(row, findings)) for row in findings.rows]
     print("\n".join(aligned(rows, indent="")))
     print(f"\n{sizes(findings)}. {method(findings)}")
     for note in findings.notes:
         print(f"note: {note}")
+    for line in mistakes(findings, SHOWN_MISTAKES):
+        print(printable(line))
     print(f"\nbest  {recommendation(findings)}\nuse   {command}")
 
 

@@ -24,7 +24,7 @@ from layertap.learn.heads.classifier import Classifier
 from layertap.learn.heads.files import JSON_FILE
 from layertap.learn.heads.head import Head
 from layertap.learn.heads.predictor import Predictor
-from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts, group_numbers, text_key
+from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts, group_numbers, refuse_many, text_key
 from layertap.learn.labels import check_known, label_text, numbers_of
 from layertap.learn.metrics import (
     CORRELATIONS,
@@ -309,8 +309,13 @@ def _numbers(
     """Evaluate a head that gives a number, by the correlation with given scores."""
     with source.open() as reader:
         located = list(reader.located())
-        skipped = tuple(reader.errors)
-    gold = np.array(numbers_of(located, label, source=source.name))
+        errors = list(reader.errors)
+    bad: list[RowError] | None = [] if source.options.on_error == "skip" else None
+    gold = np.array(numbers_of(located, label, source=source.name, skipped=bad))
+    skipped = tuple(sorted([*errors, *(bad or ())], key=lambda error: error.row))
+    refuse_many(skipped, source)
+    left_out = {error.row for error in bad or ()}
+    located = [(place, record) for place, record in located if record.row not in left_out]
     if len({text_key(record) for _, record in located}) < MIN_SCORES or len(set(gold.tolist())) < 2:
         raise InputError(
             f"{source.name}: a correlation needs at least {MIN_SCORES} distinct texts or pairs with different scores"

@@ -73,7 +73,7 @@ class LabelledDataset:
             labels = labels_of(watched(reader), column, source=source.name, finder=finder, skipped=bad)
             skipped = sorted([*reader.errors, *(bad or ())], key=lambda error: error.row)
             notes = reader.notes
-        _refuse_many(skipped, source)
+        refuse_many(skipped, source)
         left_out = {error.row for error in bad or ()}
         records: Iterable[Record] = tuple(record for record in kept if record.row not in left_out)
         if repeated is not None:
@@ -179,7 +179,12 @@ class _Remaining(Iterable[Record]):
         return (record for record in self._records if record.row not in self._left_out)
 
 
-def _refuse_many(skipped: Sequence[RowError], source: Input) -> None:
+def refuse_many(skipped: Sequence[RowError], source: Input) -> None:
+    """Refuse more rows that cannot be used than the options of the input tolerate.
+
+    Raises:
+        InputError: there are more.
+    """
     most = source.options.max_errors
     if most is not None and len(skipped) > most:
         first = skipped[most]

@@ -169,13 +169,16 @@ def label_text(label: str) -> str:
     return label.lower() if label.lower() in TRUTH_VALUES else label
 
 
-def numbers_of(records: Iterable[LocatedRecord], column: str, *, source: str) -> tuple[float, ...]:
+def numbers_of(
+    records: Iterable[LocatedRecord], column: str, *, source: str, skipped: list[RowError] | None = None
+) -> tuple[float, ...]:
     """Read the scores of records.
 
     Args:
         records: records that carry the column, with their places.
         column: name of the column; its values are numbers, or strings that are numbers.
         source: name of the input, for messages.
+        skipped: list to which rows without a score are added, in place of an error; None refuses them.
 
     Raises:
         InputError: there are no records, or a score is missing or not a finite number.
@@ -184,16 +187,20 @@ def numbers_of(records: Iterable[LocatedRecord], column: str, *, source: str) ->
     missing: list[str] = []
     for place, record in records:
         value, where = record.columns.get(column), f"{source}, {_row(place, record)}"
-        if _is_missing(value):
+        if skipped is None and _is_missing(value):
             missing.append(where)
             continue
         try:
             number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
             number = math.nan
-        if not math.isfinite(number):
-            raise InputError(f"{where}: column {column!r} is {value!r:.60}; expected a number")
-        values.append(number)
+        if math.isfinite(number):
+            values.append(number)
+            continue
+        reason = f"column {column!r} is {'empty' if _is_missing(value) else repr(value):.60}; expected a number"
+        if skipped is None:
+            raise InputError(f"{where}: {reason}")
+        skipped.append(RowError(row=record.row, where=place, reason=reason))
     _refuse_missing(missing, len(values), column, source)
     return tuple(values)
 

@@ -51,6 +51,7 @@ def draw_scores(
     title: str,
     control: str,
     baseline: float | None,
+    chance: tuple[float, float, float],
 ) -> None:
     """Draw scores by layer, one line per pooling, with intervals; other features to the right, the control task below.
 
@@ -62,6 +63,7 @@ def draw_scores(
         title: title of the scores.
         control: title of the control task.
         baseline: score to mark in the control task, or None.
+        chance: score by chance and the bounds of its interval, where the axis of the scores begins.
     """
     axes, below = part.subplots(2, 1, sharex=True, height_ratios=(3.6, 1))
     layered = [feature for feature in features if feature.layer is not None]
@@ -70,6 +72,9 @@ def draw_scores(
     for number, pooling in enumerate(poolings):
         line = sorted((one for one in layered if one.pooling == pooling), key=lambda one: one.layer or 0)
         _draw_line(axes, below, line, SERIES[number % len(SERIES)], str(pooling))
+    value, low, high = chance
+    axes.axhspan(low, high, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
+    axes.axhline(value, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     first = 1 + max((feature.layer or 0 for feature in layered), default=-1)
     for place, feature in enumerate(others, start=first):
         _draw_point(axes, below, place, feature)

@@ -30,7 +30,10 @@ def test_a_probe_finds_a_direction_whatever_its_scale():
     classes = (vectors[:, 5] > 50).astype(np.int64)
     fitted = probe_split(vectors, classes, halves(400), measure(classes, "accuracy"))
     assert (fitted.predicted == classes[200:]).mean() > 0.93
-    assert fitted.validation > 0.9
+    split = halves(400)
+    assert (fitted.validated == classes[split.validate]).mean() > 0.9
+    right = fitted.predicted == classes[split.test]
+    assert fitted.confidence[right].mean() > fitted.confidence[~right].mean() > 0.5
     assert fitted.strength in STRENGTHS
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from layertap.backends.torch.devices import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
 from layertap.data.input import Input, check_read_once, read_options
-from layertap.data.readers.options import Quoting, Records
+from layertap.data.readers.base import RowError
+from layertap.data.readers.options import OnError, Quoting, Records
 from layertap.engine.identity import ModelIdentity
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference
@@ -58,6 +59,7 @@ class FineTuned:
         test: scores of the kept weights on the test data, or None if there is none.
         steps: number of steps of the optimiser.
         notes: remarks on the data and the run.
+        skipped: rows that were left out: mapping from the name of their file to the rows.
     """
 
     folder: Path
@@ -67,6 +69,7 @@ class FineTuned:
     test: Mapping[str, float] | None
     steps: int
     notes: tuple[str, ...]
+    skipped: Mapping[str, tuple[RowError, ...]] = field(default_factory=dict)
 
 
 def finetune(
@@ -86,6 +89,8 @@ def finetune(
     records: Records | None = None,
     encoding: str | None = None,
     max_record_bytes: int | None = None,
+    on_error: OnError = "raise",
+    max_errors: int | None = None,
     scheme: str = "auto",
     model: str | os.PathLike[str] | None = None,
     revision: str | None = None,
@@ -116,6 +121,9 @@ def finetune(
         label: name of the column of labels, or of lists of labels with one per word.
         text_column, words_column, pair_column, input_format, delimiter, quoting, header, records, encoding,
             max_record_bytes: as in `open_reader`, for all files.
+        on_error: "raise" stops at the first row that cannot be read or has no usable label, "skip" leaves it out; see
+            `FineTuned.skipped`.
+        max_errors: number of rows of a file that "skip" tolerates; None tolerates any number.
         scheme: tagging scheme of words: "bio", "io" (learns B- as I-), "tags" (no entities), or "auto".
         model: folder, hub id, or None for all-MiniLM-L6-v2.
         revision, cache_dir, local_files_only, allow_pickle: as in `Extractor.from_pretrained`.
@@ -154,6 +162,8 @@ def finetune(
         records=records,
         encoding=encoding,
         max_record_bytes=max_record_bytes,
+        on_error=on_error,
+        max_errors=max_errors,
     )
 
     def read(source: Data) -> LabelledDataset:
@@ -207,6 +217,7 @@ def finetune(
             raise
         trainer.keep_best()
         result = _result(trainer, place, examples.get("test"), notes)
+    result = replace(result, skipped={dataset.source: dataset.skipped for dataset in datasets.values()})
     _write(trainer, opened.files, head, result, recipe)
     folder.remove()
     return result

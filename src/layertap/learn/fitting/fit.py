@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,12 @@ import numpy as np
 from layertap.engine.extractor import Extractor
 from layertap.engine.identity import ModelIdentity
 from layertap.engine.options import Semantics
-from layertap.engine.progress import progress_on
+from layertap.engine.progress import clock, progress_on, status_on
 from layertap.engine.texts import Text
 from layertap.errors import InputError
 from layertap.learn.arrays import BoolArray, Float32Array
 from layertap.learn.fitting.buffers import MEMORY_BYTES, VectorBuffers, vector_buffers
-from layertap.learn.fitting.linear import FitResult, SolverOptions, TrainingData, fit_linear
+from layertap.learn.fitting.linear import FitResult, OnIteration, SolverOptions, TrainingData, fit_linear
 from layertap.learn.fitting.mix import LayerMix, learn_mix
 from layertap.learn.fitting.task import ClassWeight, FitOptions, HeadTask, checked_task
 from layertap.learn.heads.base import canonical, check_feature, default_feature
@@ -31,6 +33,7 @@ from layertap.learn.metrics import Scores, head_scores
 from layertap.learn.splitting import dataset_units, draw_held_out
 from layertap.records import FeatureSchema, Ragged
 from layertap.text.units import UnitFinder
+from layertap.words import counted
 
 FEATURE = "v"
 
@@ -127,6 +130,7 @@ def fit_task(
     """
     feature, num_classes = canonical_feature(extractor, task, options), len(task.encoder.classes)
     schema = check_feature(extractor.plan({FEATURE: feature}), FEATURE, task.train.task)
+    unit = "text" if task.train.task == "text" else "word"
     with vector_buffers(folder, options.memory_bytes) as buffers:
         extraction = _Extraction(
             extractor=extractor, feature=feature, schema=schema, buffers=buffers, task=task, show=progress
@@ -136,11 +140,14 @@ def fit_task(
             held, _ = extraction.split("validation", task.validation, None)
         train, held = _weighted(train, held, options.class_weight, task.encoder.classes)
         mix, to_fit, validation = None, train, held
-        if len(schema.shape) == 2:
-            mix = _mix(task, train, held, options, buffers)
-            to_fit = mix.apply(train, buffers.allocate)
-            validation = None if held is None else mix.apply(held, buffers.allocate)
-        result = fit_linear(to_fit, num_classes, options.solver, validation=validation)
+        with status_on(sys.stderr, shown=progress) as say:
+            shown = partial(_shown, say, examples=f"{counted(len(train.classes), unit)}, {num_classes} classes")
+            if len(schema.shape) == 2:
+                mix = _mix(task, train, held, options, buffers, on_fit=shown)
+                to_fit = mix.apply(train, buffers.allocate)
+                validation = None if held is None else mix.apply(held, buffers.allocate)
+            iteration = shown("the classifier")
+            result = fit_linear(to_fit, num_classes, options.solver, validation=validation, on_iteration=iteration)
         head = _head(extractor, task, options, feature, result, mix, notes=[*task.notes, *extraction.notes])
         metrics: dict[str, Scores] = {}
         if held is not None:
@@ -174,7 +181,13 @@ def word_finder(semantics: Semantics) -> UnitFinder:
 
 
 def _mix(
-    task: HeadTask, train: TrainingData, held: TrainingData | None, options: FitOptions, buffers: VectorBuffers
+    task: HeadTask,
+    train: TrainingData,
+    held: TrainingData | None,
+    options: FitOptions,
+    buffers: VectorBuffers,
+    *,
+    on_fit: Callable[[str], OnIteration],
 ) -> LayerMix:
     """Learn the shares of the layers on the validation data, or on a part of the training texts.
 
@@ -198,7 +211,20 @@ def _mix(
         held_out=held_out,
         allocate=buffers.allocate,
         seed=options.seed,
+        on_fit=on_fit,
     )
+
+
+def _shown(say: Callable[[str], None], what: str, *, examples: str) -> OnIteration:
+    """Show what is fitted next, and return the callback that shows its iterations."""
+    began = time.perf_counter()
+    say(f"fitting {what} to {examples}")
+
+    def shown(iteration: int, loss: float) -> None:
+        seconds = time.perf_counter() - began
+        say(f"fitting {what} to {examples}: iteration {iteration}, loss {loss:.4f}, {clock(seconds)}")
+
+    return shown
 
 
 def _validation_labels(task: HeadTask) -> Sequence[tuple[str, ...]]:

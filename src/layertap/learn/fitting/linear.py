@@ -10,7 +10,7 @@ weights (1 if C is 2, else C).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,8 +112,17 @@ class FitResult:
     validation_loss: float | None
 
 
+OnIteration = Callable[[int, float], None]
+"""Callback after every iteration, called with its number and the penalised mean loss."""
+
+
 def fit_linear(
-    data: TrainingData, num_classes: int, solver: SolverOptions, *, validation: TrainingData | None = None
+    data: TrainingData,
+    num_classes: int,
+    solver: SolverOptions,
+    *,
+    validation: TrainingData | None = None,
+    on_iteration: OnIteration | None = None,
 ) -> FitResult:
     """Fit a linear layer to labelled vectors; equal data and threads give equal numbers.
 
@@ -122,6 +131,7 @@ def fit_linear(
         num_classes: C.
         solver: options of the optimiser.
         validation: data for early stopping; None fits to convergence.
+        on_iteration: called after every iteration.
     """
     require_libraries("fitting a head", "sklearn")
     from scipy.optimize import minimize
@@ -129,7 +139,7 @@ def fit_linear(
     rows, width = 1 if num_classes == 2 else num_classes, data.vectors.shape[2]
     start = Parameters(weight=np.zeros((rows, width)), bias=np.zeros(rows))
     total = float(data.weights.sum())
-    monitor = _ValidationMonitor(validation, solver.patience, rows)
+    monitor = _ValidationMonitor(validation, solver.patience, rows, on_iteration)
 
     def loss_and_gradient(flat: Float64Array) -> tuple[float, Float64Array]:
         return _penalised(Parameters.of(flat, rows), data, solver.l2, total)
@@ -165,10 +175,13 @@ def cross_entropy(parameters: Parameters, data: TrainingData) -> float:
 class _ValidationMonitor:
     """Callback that measures the validation loss after every iteration, and keeps the best parameters."""
 
-    def __init__(self, validation: TrainingData | None, patience: int, rows: int) -> None:
+    def __init__(
+        self, validation: TrainingData | None, patience: int, rows: int, on_iteration: OnIteration | None
+    ) -> None:
         self._validation = validation
         self._patience = patience
         self._rows = rows
+        self._on_iteration = on_iteration
         self.iteration = self.best_iteration = 0
         self.best: Float64Array | None = None
         self.lowest = np.inf
@@ -176,6 +189,8 @@ class _ValidationMonitor:
 
     def __call__(self, intermediate_result: Any) -> None:
         self.iteration += 1
+        if self._on_iteration is not None:
+            self._on_iteration(self.iteration, float(intermediate_result.fun))
         if self._validation is None:
             return
         loss = cross_entropy(Parameters.of(intermediate_result.x, self._rows), self._validation)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from layertap.learn.arrays import BoolArray, Float32Array, Float64Array, Int64Array
-from layertap.learn.fitting.linear import SolverOptions, TrainingData, cross_entropy, fit_linear
+from layertap.learn.fitting.linear import OnIteration, SolverOptions, TrainingData, cross_entropy, fit_linear
 
 SHARPNESSES = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 """Sharpnesses that are tried, beside the best layer alone."""
@@ -66,6 +66,7 @@ def learn_mix(
     held_out: BoolArray | None = None,
     allocate: Allocate = in_memory,
     seed: int = 0,
+    on_fit: Callable[[str], OnIteration | None] = lambda _: None,
 ) -> LayerMix:
     """Learn the shares of the layers.
 
@@ -77,6 +78,7 @@ def learn_mix(
         held_out: bool [N], examples of `train` to hold out if there is no validation data: some, but not all.
         allocate: function that allocates the mixed vectors.
         seed: seed of the sample that is drawn from many examples.
+        on_fit: called with what is fitted next; returns the callback for its iterations.
     """
     random = np.random.default_rng(seed)
     if validation is None:
@@ -87,23 +89,29 @@ def learn_mix(
     layers, _, width = train.vectors.shape
     buffers = [allocate(1, len(rows), width) for _, rows in (learned, measured)]
 
-    def loss_of(factors: Float64Array) -> float:
+    def loss_of(factors: Float64Array, what: str) -> float:
         to_fit, to_measure = (
             _mixed(data, factors, out, rows) for (data, rows), out in zip((learned, measured), buffers, strict=True)
         )
-        result = fit_linear(to_fit, num_classes, solver, validation=None if validation is None else to_measure)
+        result = fit_linear(
+            to_fit,
+            num_classes,
+            solver,
+            validation=None if validation is None else to_measure,
+            on_iteration=on_fit(what),
+        )
         return cross_entropy(result.parameters, to_measure)
 
     alone = np.eye(layers)
-    losses = np.array([loss_of(layer) for layer in alone])
+    losses = np.array([loss_of(layer, f"layer {i + 1} of {layers} alone") for i, layer in enumerate(alone)])
     best = int(losses.argmin())
     sizes = _sizes(train)
     relative = np.divide(sizes[best], sizes, out=np.ones(layers), where=sizes > 0)
     chosen = LayerMix(factors=alone[best], shares=alone[best], sharpness=None, losses=losses, loss=float(losses[best]))
-    for sharpness in SHARPNESSES:
+    for number, sharpness in enumerate(SHARPNESSES, start=1):
         shares = np.exp(-sharpness * (losses - losses[best]))
         shares /= shares.sum()
-        loss = loss_of(shares * relative)
+        loss = loss_of(shares * relative, f"mix {number} of {len(SHARPNESSES)}")
         if loss < chosen.loss:
             chosen = replace(chosen, factors=shares * relative, shares=shares, sharpness=sharpness, loss=loss)
     return chosen

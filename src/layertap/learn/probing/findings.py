@@ -12,6 +12,7 @@ from layertap.features.expr import Expr, Pool, Units
 from layertap.features.sources import HiddenLayers
 from layertap.learn.arrays import Float64Array, Int64Array
 from layertap.learn.bootstrap import Score
+from layertap.learn.mistakes import Mistake
 
 SAMPLE = 2000
 """Maximum number of texts for the similarities and the projection."""
@@ -29,8 +30,9 @@ class Row:
         control: for classes, the control metric of random labels that were learned and predicted in the same way; for
             pairs, the correlation that 95 of 100 shuffles of the scores stay below.
         selectivity: difference between the score and `control`, in the same metric (Hewitt and Liang 2019).
-        selection: value by which the best feature is chosen: the score, or, if there is a test dataset, the metric on
-            the rows that C was chosen on; for pairs, the correlation on the data other than the test dataset.
+        selection: score by which the best feature is chosen, with its interval: `score`, or, if there is a test
+            dataset, the metric on the rows that C was chosen on; for pairs, the correlation on the data other than the
+            test dataset.
         strengths: chosen C of each split; empty for pairs.
         beside: other metrics of the feature.
     """
@@ -41,7 +43,7 @@ class Row:
     score: Score
     control: float
     selectivity: float
-    selection: float
+    selection: Score
     strengths: tuple[float, ...] = ()
     beside: Mapping[str, Score] = field(default_factory=dict)
 
@@ -54,7 +56,8 @@ class ClassDetails:
         names: names of the K classes.
         control_metric: metric of random labels and of the baseline. This is the metric itself, except that accuracy
             replaces entity F1: random tags of frequent words make entities that are learned by heart.
-        baseline: score of predicting the most frequent class everywhere.
+        baseline: `control_metric` of predicting the most frequent class everywhere.
+        chance: the metric of the scores of predicting the most frequent class everywhere.
         confusion: int64 [K, K] of the best feature, with true classes as rows.
         plane: float64 [n, 2], projection of a sample of texts.
         plane_classes: int64 [n], classes of the sample.
@@ -64,7 +67,8 @@ class ClassDetails:
 
     names: tuple[str, ...]
     control_metric: str
-    baseline: float
+    baseline: Score
+    chance: Score
     confusion: Int64Array
     plane: Float64Array
     plane_classes: Int64Array
@@ -98,6 +102,9 @@ class Findings:
         apart: whether the best feature was chosen on other examples than it was scored on.
         alike: float64 [F, F], linear CKA of the features `alike_features`.
         alike_features: canonical texts of the compared features.
+        mistakes: the most confident mistakes of the best feature; for pairs, those whose cosines in the feature
+            `PairDetails.shown` differ most from their scores, by their ranks.
+        num_mistakes: number of all mistakes.
         settings: options and sizes, as JSON values.
         provenance: provenance of the features.
         notes: remarks on the data.
@@ -109,6 +116,8 @@ class Findings:
     apart: bool
     alike: Float64Array
     alike_features: tuple[str, ...]
+    mistakes: tuple[Mistake, ...]
+    num_mistakes: int
     settings: Mapping[str, Any]
     provenance: Mapping[str, Any]
     notes: tuple[str, ...]
@@ -120,21 +129,38 @@ class Findings:
 
     @property
     def frugal(self) -> Row | None:
-        """Row of the lowest layer whose selection score is within one standard error of the best."""
+        """Row of the lowest layer that is within one standard error of the best, or None.
+
+        This holds for the score by which the best feature is chosen, and for the score itself, so that it is true of
+        all numbers that are shown.
+        """
         best = self.winner
         if best.layer is None:
             return None
         near = [
             row
             for row in self.rows
-            if row.layer is not None and row.layer < best.layer and row.selection >= best.selection - best.score.error
+            if row.layer is not None
+            and row.layer < best.layer
+            and _is_near(row.selection, best.selection)
+            and _is_near(row.score, best.score)
         ]
-        return min(near, key=lambda row: (row.layer, -row.selection), default=None)
+        return min(near, key=lambda row: (row.layer, -row.selection.value), default=None)
+
+    @property
+    def axis(self) -> tuple[float, float]:
+        """Bounds of a chart of the scores: from chance (no correlation for pairs) to the highest interval."""
+        chance = self.details.chance.low if isinstance(self.details, ClassDetails) else 0.0
+        return min(chance, *(row.score.low for row in self.rows)), max(row.score.high for row in self.rows)
+
+
+def _is_near(score: Score, best: Score) -> bool:
+    return score.value >= best.value - best.error
 
 
 def best_of(rows: Sequence[Row]) -> Row:
     """Return the first row with the highest selection score."""
-    return max(rows, key=lambda row: row.selection)
+    return max(rows, key=lambda row: row.selection.value)
 
 
 def place_of(feature: Expr) -> tuple[int | None, str | None]:

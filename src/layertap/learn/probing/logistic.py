@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layertap.learn.arrays import Float32Array, Int64Array
+from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse strengths C of the L2 penalty that are tried, as defined by scikit-learn."""
@@ -39,13 +39,15 @@ class ProbeResult:
 
     Attributes:
         predicted: int64, predicted class of each test row.
+        confidence: float64, probability of the predicted class of each test row.
         strength: chosen C.
-        validation: metric on the validation rows with that C.
+        validated: int64, predicted class of each validation row with that C.
     """
 
     predicted: Int64Array
+    confidence: Float64Array
     strength: float
-    validation: float
+    validated: Int64Array
 
 
 def probe_split(
@@ -60,23 +62,25 @@ def probe_split(
         measure: metric of predicted classes of some rows, by which C is chosen.
     """
     guesses = _predictions(vectors, classes, fit=split.fit, wanted=split.validate, strengths=STRENGTHS)
-    values = [measure(split.validate, guess) for guess in guesses]
+    values = [measure(split.validate, guess) for guess, _ in guesses]
     # Ties go to the strongest penalty.
     best = int(np.argmax(values))
-    (predicted,) = _predictions(vectors, classes, fit=split.train, wanted=split.test, strengths=[STRENGTHS[best]])
-    return ProbeResult(predicted=predicted, strength=STRENGTHS[best], validation=values[best])
+    ((predicted, confidence),) = _predictions(
+        vectors, classes, fit=split.train, wanted=split.test, strengths=[STRENGTHS[best]]
+    )
+    return ProbeResult(predicted=predicted, confidence=confidence, strength=STRENGTHS[best], validated=guesses[best][0])
 
 
 def probe_control(vectors: Float32Array, classes: Int64Array, split: Split, strength: float) -> Int64Array:
     """Fit a probe to other labels of the rows, with a C that was chosen before, and predict the test rows."""
-    (predicted,) = _predictions(vectors, classes, fit=split.train, wanted=split.test, strengths=[strength])
+    ((predicted, _),) = _predictions(vectors, classes, fit=split.train, wanted=split.test, strengths=[strength])
     return predicted
 
 
 def _predictions(
     vectors: Float32Array, classes: Int64Array, *, fit: Int64Array, wanted: Int64Array, strengths: Sequence[float]
-) -> list[Int64Array]:
-    """Predict the classes of the wanted rows, with each C."""
+) -> list[tuple[Int64Array, Float64Array]]:
+    """Predict the classes of the wanted rows and their probabilities, with each C."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -98,5 +102,8 @@ def _predictions(
         model = LogisticRegression(max_iter=MAX_STEPS, tol=1e-3, warm_start=True)
         for strength in strengths:
             model.set_params(C=strength).fit(train, classes[fit])
-            predictions.append(model.predict(test).astype(np.int64))
+            probabilities = model.predict_proba(test)
+            chosen = probabilities.argmax(axis=1)
+            confidence = probabilities[np.arange(len(chosen)), chosen].astype(np.float64)
+            predictions.append((model.classes_[chosen].astype(np.int64), confidence))
     return predictions

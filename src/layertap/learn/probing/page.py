@@ -34,12 +34,16 @@ th { text-align: right; color: var(--faint); font-weight: 600; border-bottom: 2p
   padding: 6px 10px; }
 td { text-align: right; border-bottom: 1px solid var(--rule); padding: 6px 10px; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; font-family: ui-monospace, Consolas, monospace; font-size: 13.5px; }
+table.texts td:first-child { white-space: normal; font-family: inherit; font-size: 14.5px; }
 tr.chosen td { background: #eff6ff; font-weight: 600; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--faint); }
 @media (max-width: 760px) { .two { grid-template-columns: 1fr; } .wide { overflow-x: auto; } }
 """
 
+
+MOST_MISTAKES = 20
+"""Maximum number of mistakes on the page."""
 
 SOURCES = {
     True: (
@@ -91,6 +95,7 @@ def as_page(findings: Findings, *, title: str, command: str) -> str:
 <p class="faint">{SOURCES[isinstance(findings.details, ClassDetails)]}</p>
 </div>
 </div>
+{_mistakes(findings)}
 <details><summary>Provenance</summary><pre>{escape(provenance)}</pre></details>
 </main>
 </body>
@@ -105,6 +110,29 @@ def _table(findings: Findings) -> str:
         chosen = ' class="chosen"' if row is findings.winner else ""
         lines.append(f"<tr{chosen}>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells(row, findings)) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>"
+
+
+def _mistakes(findings: Findings) -> str:
+    """Return the section with examples that were predicted wrongly, or nothing if there are none."""
+    shown = findings.mistakes[:MOST_MISTAKES]
+    if not shown:
+        return ""
+    if isinstance(findings.details, ClassDetails):
+        title, count = "Mistakes", f"{len(shown)} of {findings.num_mistakes:,}, the most confident first"
+    else:
+        title, count = "Pairs that differ most", "by their ranks: given score, cosine"
+    lines = []
+    for it in shown:
+        word = "" if it.word is None else f" <b>{escape(it.word)}</b>"
+        pair = "" if it.pair is None else f"<br>{escape(it.pair)}"
+        sure = "" if it.confidence is None else f" ({it.confidence:.2f})"
+        cells_ = (f"{escape(it.text)}{pair}{word}", escape(it.true), f"{escape(str(it.predicted))}{sure}", str(it.row))
+        lines.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells_) + "</tr>")
+    head = "<th>text</th><th>true</th><th>predicted</th><th>row</th>"
+    return (
+        f'<h2>{title}</h2>\n<p class="faint">{count}</p>\n<div class="card wide"><table class="texts"><thead><tr>{head}'
+        f"</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
 
 
 def _image(svg: str, name: str) -> str:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from layertap.data.input import Input
+from layertap.data.readers.base import RowError
 from layertap.engine.extractor import Extractor
+from layertap.engine.progress import status_on
 from layertap.errors import InputError
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
 from layertap.learn.bootstrap import correlated, shuffled
+from layertap.learn.labelled import refuse_many
 from layertap.learn.labels import numbers_of
+from layertap.learn.mistakes import furthest
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import similarity
+from layertap.learn.probing.steps import Steps
 from layertap.learn.vectors.sweep import sweep
 from layertap.words import counted
 
@@ -32,20 +38,24 @@ class ScoredPairs:
         source: name of the file, for messages.
         texts: N pairs of texts.
         gold: N scores.
+        rows: N numbers of the records in their file.
         notes: remarks on the file, and on pairs that were left out.
+        skipped: rows that were left out because they, or their scores, cannot be used.
     """
 
     source: str
     texts: tuple[tuple[str, str], ...]
     gold: tuple[float, ...]
+    rows: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    skipped: tuple[RowError, ...] = ()
 
 
 def read_pairs(source: Input, column: str) -> ScoredPairs:
     """Read pairs and their scores.
 
     Args:
-        source: input with a column of second texts.
+        source: input with a column of second texts; with `on_error="skip"`, rows without a score are left out too.
         column: name of the column of scores.
 
     Raises:
@@ -54,9 +64,18 @@ def read_pairs(source: Input, column: str) -> ScoredPairs:
     with source.open() as reader:
         located = list(reader.located())
         notes = reader.notes
-    gold = numbers_of(located, column, source=source.name)
+        errors = list(reader.errors)
+    bad: list[RowError] | None = [] if source.options.on_error == "skip" else None
+    gold = numbers_of(located, column, source=source.name, skipped=bad)
+    skipped = sorted([*errors, *(bad or ())], key=lambda error: error.row)
+    refuse_many(skipped, source)
+    left_out = {error.row for error in bad or ()}
+    located = [(place, record) for place, record in located if record.row not in left_out]
     texts = tuple((record.text, str(record.pair)) for _, record in located)
-    return _checked(ScoredPairs(source=source.name, texts=texts, gold=gold, notes=notes))
+    rows = tuple(record.row for _, record in located)
+    return _checked(
+        ScoredPairs(source=source.name, texts=texts, gold=gold, rows=rows, notes=notes, skipped=tuple(skipped))
+    )
 
 
 def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
@@ -77,7 +96,8 @@ def without_known(test: ScoredPairs, data: ScoredPairs) -> ScoredPairs:
     occur = f"also occurs in {data.source} and was" if left_out == 1 else f"also occur in {data.source} and were"
     note = f"{counted(left_out, 'pair')} of {test.source} {occur} left out"
     texts, gold = tuple(test.texts[row] for row in kept), tuple(test.gold[row] for row in kept)
-    return _checked(replace(test, texts=texts, gold=gold, notes=(*test.notes, note)))
+    rows = tuple(test.rows[row] for row in kept)
+    return _checked(replace(test, texts=texts, gold=gold, rows=rows, notes=(*test.notes, note)))
 
 
 def _checked(pairs: ScoredPairs) -> ScoredPairs:
@@ -103,7 +123,6 @@ def probe_pairs(
     cache: Path | None = None,
     shown: Expr | None = None,
     progress: bool = False,
-    on_feature: Callable[[int, str], None] = lambda *_: None,
 ) -> Findings:
     """Extract all features of all texts in one pass, and correlate cosines with scores. Nothing is learned.
 
@@ -116,8 +135,7 @@ def probe_pairs(
         seed: seed of the shuffles, the bootstrap and the sample.
         cache: folder of a cache, as in `TextFeatures`, or None.
         shown: feature whose cosines are drawn; None stands for the best one.
-        progress: draw a progress bar on standard error while extracting.
-        on_feature: called with the number and the name of each feature before it is probed.
+        progress: show progress on standard error.
 
     Raises:
         FeatureError: a feature without one vector per text.
@@ -132,22 +150,28 @@ def probe_pairs(
         return _cosines(vectors[feature], np.array([[row_of[one], row_of[other]] for one, other in part.texts]))
 
     rows = []
-    for number, feature in enumerate(features):
-        on_feature(number, str(feature))
-        row = _row(feature, cosines_of(tested, feature), tested, metrics, seed)
-        if test is not None:
-            chosen = correlated(metrics[0], cosines_of(data, feature), np.array(data.gold), seed=seed).value
-            row = replace(row, selection=chosen)
-        rows.append(row)
+    with status_on(sys.stderr, shown=progress) as say:
+        steps = Steps(say=say, total=len(features))
+        for feature in features:
+            steps.begin(str(feature))
+            row = _row(feature, cosines_of(tested, feature), tested, metrics, seed)
+            if test is not None:
+                chosen = correlated(metrics[0], cosines_of(data, feature), np.array(data.gold), seed=seed)
+                row = replace(row, selection=chosen)
+            rows.append(row)
     drawn = shown if shown is not None else features[rows.index(best_of(rows))]
     compared, sample = comparable(features, rows), sample_of(len(texts), seed)
+    gold, cosines = np.array(tested.gold), cosines_of(tested, drawn)
+    mistakes = furthest(tested.texts, gold, cosines, tested.rows)
     return Findings(
         metric=metrics[0],
         rows=tuple(rows),
-        details=PairDetails(gold=np.array(tested.gold), cosines=cosines_of(tested, drawn), shown=str(drawn)),
+        details=PairDetails(gold=gold, cosines=cosines, shown=str(drawn)),
         apart=test is not None,
         alike=similarity([vectors[feature][sample] for feature in compared]),
         alike_features=tuple(map(str, compared)),
+        mistakes=mistakes,
+        num_mistakes=len(mistakes),
         settings={
             "metric": metrics[0],
             "seed": seed,
@@ -173,7 +197,7 @@ def _row(feature: Expr, cosines: Float64Array, pairs: ScoredPairs, metrics: Sequ
         score=score,
         control=chance,
         selectivity=score.value - chance,
-        selection=score.value,
+        selection=score,
         beside=dict(zip(metrics[1:], beside, strict=True)),
     )
 

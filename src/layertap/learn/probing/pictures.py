@@ -78,10 +78,12 @@ def _of_pairs(details: PairDetails) -> dict[str, Drawing]:
 
 def _draw_scores(part: Any, findings: Findings) -> None:
     details, metric = findings.details, findings.metric
-    of_what, baseline = "cosine and score", None
-    control = "what 95 of 100 shuffles of the scores stay below"
+    of_what, baseline, chance = "cosine and score", None, (0.0, 0.0, 0.0)
+    control, at_chance = "what 95 of 100 shuffles of the scores stay below", "no correlation"
     if isinstance(details, ClassDetails):
-        of_what, baseline = "a linear probe", details.baseline
+        at_chance = "most frequent class"
+        of_what, baseline = "a linear probe", details.baseline.value
+        chance = (details.chance.value, details.chance.low, details.chance.high)
         by = "" if details.control_metric == metric else f"{details.control_metric} of "
         control = f"{by}random labels (dotted: the most frequent class everywhere)"
     features = [_scored(row) for row in findings.rows]
@@ -90,9 +92,10 @@ def _draw_scores(part: Any, findings: Findings) -> None:
         features,
         features[findings.rows.index(findings.winner)],
         metric=metric,
-        title=f"{metric} of {of_what}, with {LEVEL:.0%} intervals",
+        title=f"{metric} of {of_what}, with {LEVEL:.0%} intervals (dotted: {at_chance})",
         control=control,
         baseline=baseline,
+        chance=chance,
     )
 
 

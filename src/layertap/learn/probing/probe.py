@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from layertap.engine.extractor import Extractor
+from layertap.engine.progress import status_on
 from layertap.features.expr import Expr
-from layertap.learn.arrays import Float32Array, Int64Array
-from layertap.learn.bootstrap import ENTITY_F1, Gold
+from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
+from layertap.learn.bootstrap import ENTITY_F1, Gold, Score
+from layertap.learn.mistakes import MistakeList, mistake_of
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
 from layertap.learn.probing.geometry import projection, similarity
-from layertap.learn.probing.logistic import probe_control, probe_split
+from layertap.learn.probing.logistic import ProbeResult, probe_control, probe_split
 from layertap.learn.probing.splits import ProbeData
+from layertap.learn.probing.steps import Steps
 from layertap.learn.vectors.sweep import sweep, sweep_words
 
 
@@ -29,7 +34,6 @@ def probe(
     projected: Expr | None = None,
     plane_how: str = "pca",
     progress: bool = False,
-    on_feature: Callable[[int, str], None] = lambda *_: None,
 ) -> Findings:
     """Extract all features in one pass, and fit a probe on each.
 
@@ -43,8 +47,7 @@ def probe(
         cache: folder of a cache, as in `TextFeatures`, or None; vectors of words are not cached.
         projected: feature to project to a plane; None stands for the best one.
         plane_how: "pca" or "tsne".
-        progress: draw a progress bar on standard error while extracting.
-        on_feature: called with the number and the name of each feature before it is probed.
+        progress: show progress on standard error.
 
     Raises:
         FeatureError: a feature without one vector per text or word.
@@ -55,22 +58,30 @@ def probe(
     else:
         vectors = sweep(extractor, data.texts, wanted, cache, progress=progress)
     control = _control(data, seed)
-    rows, predictions = [], {}
-    for number, feature in enumerate(features):
-        on_feature(number, str(feature))
-        row, predictions[str(feature)] = _probed(feature, vectors[feature], data, control, metrics=metrics, seed=seed)
-        rows.append(row)
+    rows, predictions, confidences = [], {}, {}
+    with status_on(sys.stderr, shown=progress) as say:
+        steps = Steps(say=say, total=len(features))
+        for feature in features:
+            steps.begin(str(feature))
+            row, results = _probed(feature, vectors[feature], data, control, metrics=metrics, seed=seed, at=steps.at)
+            predictions[row.feature] = np.concatenate([result.predicted for result in results])
+            confidences[row.feature] = np.concatenate([result.confidence for result in results])
+            rows.append(row)
     sample = sample_of(len(data.texts), seed)
     compared = comparable(features, rows)
-    shown = projected if projected is not None else features[rows.index(best_of(rows))]
+    best = best_of(rows)
+    shown = projected if projected is not None else features[rows.index(best)]
+    mistakes = _mistakes(data, predictions[best.feature], confidences[best.feature])
+    baseline, chance = (_baseline(data, metric, seed) for metric in (_control_metric(metrics), metrics[0]))
     return Findings(
         metric=metrics[0],
         rows=tuple(rows),
         details=ClassDetails(
             names=data.names,
             control_metric=_control_metric(metrics),
-            baseline=_baseline(data, _control_metric(metrics)),
-            confusion=_confusion(data, predictions[best_of(rows).feature]),
+            baseline=baseline,
+            chance=chance,
+            confusion=_confusion(data, predictions[best.feature]),
             plane=projection(vectors[shown][sample], how=plane_how, seed=seed),
             plane_classes=data.classes[sample],
             plane_feature=str(shown),
@@ -79,6 +90,8 @@ def probe(
         apart=not data.crossed,
         alike=similarity([vectors[feature][sample] for feature in compared]),
         alike_features=tuple(map(str, compared)),
+        mistakes=mistakes.listed,
+        num_mistakes=mistakes.total,
         settings={
             "metric": metrics[0],
             "seed": seed,
@@ -96,25 +109,33 @@ def probe(
 
 
 def _probed(
-    feature: Expr, vectors: Float32Array, data: ProbeData, control: Gold, *, metrics: Sequence[str], seed: int
-) -> tuple[Row, Int64Array]:
-    """Probe one feature, and return its row and the predictions of the test rows."""
+    feature: Expr,
+    vectors: Float32Array,
+    data: ProbeData,
+    control: Gold,
+    *,
+    metrics: Sequence[str],
+    seed: int,
+    at: Callable[[str], None],
+) -> tuple[Row, list[ProbeResult]]:
+    """Probe one feature, and return its row and the result of each split."""
     gold, tested = data.gold, data.tested
-    results = [
-        probe_split(vectors, gold.classes, split, lambda rows, guess: gold.value(metrics[0], rows, guess))
-        for split in data.splits
-    ]
+    results, controls = [], []
+    for number, split in enumerate(data.splits, start=1):
+        at(f"fold {number} of {len(data.splits)}" if data.crossed else "")
+        result = probe_split(vectors, gold.classes, split, lambda rows, guess: gold.value(metrics[0], rows, guess))
+        at(f"fold {number} of {len(data.splits)}, random labels" if data.crossed else "random labels")
+        controls.append(probe_control(vectors, control.classes, split, result.strength))
+        results.append(result)
     predicted = np.concatenate([result.predicted for result in results])
-    control_predicted = np.concatenate(
-        [
-            probe_control(vectors, control.classes, split, result.strength)
-            for split, result in zip(data.splits, results, strict=True)
-        ]
-    )
+    control_predicted = np.concatenate(controls)
     scores = {name: gold.scored(name, tested, predicted, seed=seed) for name in metrics}
     score, control_metric = scores.pop(metrics[0]), _control_metric(metrics)
     control_score = control.value(control_metric, tested, control_predicted)
     layer, pooling = place_of(feature)
+    selection = score
+    if not data.crossed:
+        selection = gold.scored(metrics[0], data.splits[0].validate, results[0].validated, seed=seed)
     row = Row(
         feature=str(feature),
         layer=layer,
@@ -122,11 +143,11 @@ def _probed(
         score=score,
         control=control_score,
         selectivity=scores.get(control_metric, score).value - control_score,
-        selection=score.value if data.crossed else results[0].validation,
+        selection=selection,
         strengths=tuple(result.strength for result in results),
         beside=scores,
     )
-    return row, predicted
+    return row, results
 
 
 def _control_metric(metrics: Sequence[str]) -> str:
@@ -143,10 +164,24 @@ def _control(data: ProbeData, seed: int) -> Gold:
     return Gold(classes=classes, names=data.names, owners=data.owners, groups=data.groups)
 
 
-def _baseline(data: ProbeData, metric: str) -> float:
+def _baseline(data: ProbeData, metric: str, seed: int) -> Score:
+    """Return the score of predicting the most frequent class of the test rows everywhere."""
     true = data.classes[data.tested]
     common = int(np.bincount(true).argmax())
-    return data.gold.value(metric, data.tested, np.full_like(true, common))
+    return data.gold.scored(metric, data.tested, np.full_like(true, common), seed=seed)
+
+
+def _mistakes(data: ProbeData, predicted: Int64Array, confidence: Float64Array) -> MistakeList:
+    """Return the test rows that were predicted wrongly."""
+    mistakes, tested, names = MistakeList(), data.tested, data.names
+    for place in np.flatnonzero(data.classes[tested] != predicted).tolist():
+        row = int(tested[place])
+        number = row if data.owners is None else int(data.owners[row])
+        record = replace(data.records[number], row=data.rows[number])
+        word = None if data.owners is None else data.texts[row]
+        label, sure = names[predicted[place]], float(confidence[place])
+        mistakes.add(mistake_of(record, word, names[data.classes[row]], label, sure))
+    return mistakes
 
 
 def _confusion(data: ProbeData, predicted: Int64Array) -> Int64Array:

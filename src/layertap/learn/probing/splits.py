@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
+from layertap.data.readers.base import RowError
 from layertap.errors import InputError, OptionError
 from layertap.learn.arrays import Int64Array
 from layertap.learn.bootstrap import ENTITY_F1, Gold
@@ -30,7 +31,8 @@ class ProbeData:
     """Labelled texts or words, divided for probes.
 
     Attributes:
-        records: records of all datasets, one after the other.
+        records: records of all datasets, one after the other, numbered anew.
+        rows: number of each record in its file.
         texts: N texts: those of the records, or their words.
         classes: int64 [N], index of each label in `names`.
         names: the K class names, sorted.
@@ -38,10 +40,12 @@ class ProbeData:
         crossed: whether the splits are folds.
         notes: remarks on rows that were left out.
         owners: int64 [N], index of the record of each word; None if texts are labelled.
+        skipped: rows of each dataset that were left out as they cannot be used: mapping from its name to the rows.
         groups: int64 [N], number of the distinct text, or of the distinct sentence of each word.
     """
 
     records: tuple[Record, ...]
+    rows: tuple[int, ...]
     texts: tuple[str, ...]
     classes: Int64Array
     names: tuple[str, ...]
@@ -50,6 +54,7 @@ class ProbeData:
     notes: tuple[str, ...]
     owners: Int64Array | None
     groups: Int64Array
+    skipped: Mapping[str, tuple[RowError, ...]]
 
     @property
     def gold(self) -> Gold:
@@ -212,6 +217,7 @@ def _joined(
         owners = np.repeat(np.arange(len(records)), [len(classes) for classes in encoded])
     return ProbeData(
         records=tuple(replace(record, row=row, id=None, columns={}) for row, record in enumerate(records)),
+        rows=tuple(record.row for record in records),
         texts=tuple(texts),
         classes=np.concatenate(encoded),
         names=encoder.classes,
@@ -220,6 +226,7 @@ def _joined(
         notes=notes,
         owners=owners,
         groups=groups if owners is None else groups[owners],
+        skipped={dataset.source: dataset.skipped for dataset in datasets},
     )
 
 

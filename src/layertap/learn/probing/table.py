@@ -7,10 +7,16 @@ import io
 import json
 from typing import Any
 
-from layertap.learn.bootstrap import LEVEL, RESAMPLES
+from layertap.learn.bootstrap import LEVEL, RESAMPLES, Score
+from layertap.learn.mistakes import confused
 from layertap.learn.probing.findings import ClassDetails, Findings, Row
+from layertap.words import counted
 
 CELLS = 32
+"""Width of a chart of one row, in characters."""
+
+CONFUSIONS = 5
+"""Number of confusions that are listed."""
 
 
 def header(findings: Findings) -> tuple[str, ...]:
@@ -34,7 +40,7 @@ def cells(row: Row, findings: Findings) -> tuple[str, ...]:
         strengths = sorted(set(row.strengths))
         values.append(f"{row.selectivity:+.3f}")
         values.append(f"{strengths[0]:g}" if len(strengths) == 1 else f"{strengths[0]:g} to {strengths[-1]:g}")
-    return (*values, *([f"{row.selection:.3f}"] if findings.apart else []))
+    return (*values, *([f"{row.selection.value:.3f}"] if findings.apart else []))
 
 
 def sizes(findings: Findings) -> str:
@@ -46,9 +52,9 @@ def sizes(findings: Findings) -> str:
 
 
 def whiskers(row: Row, findings: Findings) -> str:
-    """Draw the score and its interval with characters, on one scale for all rows."""
-    least = min(each.score.low for each in findings.rows)
-    width = max(each.score.high for each in findings.rows) - least
+    """Draw the score and its interval with characters, on one scale for all rows that begins at chance."""
+    least, most = findings.axis
+    width = most - least
 
     def cell(value: float) -> int:
         return round((CELLS - 1) * (value - least) / width) if width > 0 else 0
@@ -59,23 +65,60 @@ def whiskers(row: Row, findings: Findings) -> str:
     return "|" + "".join(drawn) + "|" + (" best" if row is findings.winner else "")
 
 
+def scale(findings: Findings) -> str:
+    """Return the header of the column of `whiskers`: the bounds of its scale."""
+    least, most = (f"{bound:.3f}" for bound in findings.axis)
+    return f"|{least}{most:>{CELLS - len(least)}}|"
+
+
 def recommendation(findings: Findings) -> str:
     """Recommend a feature, in one or two sentences."""
     best, details = findings.winner, findings.details
     scores = {findings.metric: best.score, **best.beside}
-    said = f"{best.feature}: " + ", ".join(
-        f"{name} {score.value:.3f} ({LEVEL:.0%} interval {score.low:.3f} to {score.high:.3f})"
-        for name, score in scores.items()
-    )
+    said = f"{best.feature}: " + ", ".join(f"{name} {_with_interval(score)}" for name, score in scores.items())
     if isinstance(details, ClassDetails):
         by = "" if details.control_metric == findings.metric else f"{details.control_metric} "
-        said += f"; the most frequent class alone has {by}{details.baseline:.3f}."
+        said += f"; the most frequent class alone has {by}{_with_interval(details.baseline)}."
     else:
         said += f"; of shuffled scores 95 in 100 stay below {best.control:.3f}."
     frugal = findings.frugal
-    if frugal is not None:
-        said += f" {frugal.feature} costs less and is within a standard error of it: {frugal.score.value:.3f}."
-    return said
+    if frugal is None:
+        return said
+    if not findings.apart:
+        return (
+            f"{said} {frugal.feature} costs less: {_with_interval(frugal.score)}, within one standard error "
+            f"({best.score.error:.3f}) of the best."
+        )
+    chosen = "chosen by" if not isinstance(details, ClassDetails) else "held out"
+    return (
+        f"{said} {frugal.feature} costs less: {_with_interval(frugal.score)}; {chosen} "
+        f"{_with_interval(frugal.selection)} against {_with_interval(best.selection)}. Both are within one standard "
+        f"error ({best.score.error:.3f}; {chosen} {best.selection.error:.3f}) of the best."
+    )
+
+
+def _with_interval(score: Score) -> str:
+    return f"{score.value:.3f} ({LEVEL:.0%} interval {score.low:.3f} to {score.high:.3f})"
+
+
+def mistakes(findings: Findings, most: int) -> list[str]:
+    """Describe the most frequent confusions and the most confident mistakes, as lines of text."""
+    details, lines = findings.details, []
+    if isinstance(details, ClassDetails):
+        pairs = confused(details.confusion, details.names, CONFUSIONS)
+        if pairs:
+            lines.append("confused  " + ", ".join(f"{one} -> {other} {count:,}" for one, other, count in pairs))
+        kind = f"most confident of {counted(findings.num_mistakes, 'mistake')}"
+    else:
+        kind = "pairs whose ranks by score and by cosine differ most"
+    shown = findings.mistakes[:most]
+    lines += [f"{kind}:"] if shown else []
+    for it in shown:
+        where = f"row {it.row}" + ("" if it.word is None else f", {it.word!r}")
+        sure = "" if it.confidence is None else f" ({it.confidence:.2f})"
+        pair = "" if it.pair is None else f" | {it.pair}"
+        lines.append(f"  {where}: {it.true} -> {it.predicted}{sure}: {it.text}{pair}")
+    return lines
 
 
 def method(findings: Findings) -> str:
@@ -138,7 +181,10 @@ def as_json(findings: Findings, *, command: str) -> str:
     if isinstance(details, ClassDetails):
         own: dict[str, Any] = {
             "control_metric": details.control_metric,
-            "baseline": details.baseline,
+            "baseline": details.baseline.value,
+            "baseline_low": details.baseline.low,
+            "baseline_high": details.baseline.high,
+            "chance": details.chance.value,
             "classes": list(details.names),
             "confusion": details.confusion.tolist(),
         }
@@ -151,6 +197,8 @@ def as_json(findings: Findings, *, command: str) -> str:
         "command": command,
         "features": rows,
         **own,
+        "num_mistakes": findings.num_mistakes,
+        "mistakes": [mistake.values() for mistake in findings.mistakes],
         "cka": {"features": list(findings.alike_features), "values": findings.alike.round(6).tolist()},
         "settings": dict(findings.settings),
         "method": method(findings),
@@ -172,7 +220,10 @@ def _values(row: Row) -> dict[str, Any]:
         "standard_error": score.error,
         "control": row.control,
         "selectivity": row.selectivity,
-        "selection": row.selection,
+        "selection": row.selection.value,
+        "selection_low": row.selection.low,
+        "selection_high": row.selection.high,
+        "selection_standard_error": row.selection.error,
     }
     for name, other in row.beside.items():
         values |= {name: other.value, f"{name}_low": other.low, f"{name}_high": other.high}
