@@ -83,3 +83,9 @@ def test_a_small_o_is_noted(tmp_path):
     (note,) = notes
     assert note.startswith("column 'col1' has the tag 'o' 2 times; what is no entity has the tag 'O'")
     assert read(write(tmp_path / "b.conll", "a o\nb x\n"))[1] == []
+
+
+def test_a_column_that_counts_the_words_is_noted(tmp_path):
+    _, notes = read(write(tmp_path / "a.conll", "1 EU B-ORG\n2 rejects O\n\n1 it O\n"))
+    assert notes == ["column 0 counts the words; name that of the words (--words-column col1)"]
+    assert read(write(tmp_path / "b.conll", "1 O\n\nEU B-ORG\nrejects O\n"))[1] == []

@@ -201,3 +201,33 @@ def test_the_dialect_is_decided_from_a_bounded_part(tmp_path, monkeypatch):
     content = ("text\tlabel\n" + rows + '"a ""quoted"" one"\tneg\n').encode()
     found, _ = both_ways(tmp_path, monkeypatch, "a.tsv", content)
     assert found[-1] == ('"a ""quoted"" one"', "neg")
+
+
+def test_the_line_by_which_excel_names_the_delimiter_is_no_row(tmp_path, monkeypatch):
+    found, reader = both_ways(tmp_path, monkeypatch, "a.csv", b"sep=;\r\ntext;label\r\na,b;c\r\n")
+    assert found == [("a,b", "c")]
+    assert reader.dialect.delimiter == ";"
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
+def test_spaces_after_delimiters_and_delimiters_at_the_end_are_no_part_of_fields(tmp_path, monkeypatch, name):
+    content = 'text, label\none, pos\n"a, b", neg\n' if name == "a.csv" else "text\t label\none\t pos\na, b\t neg\n"
+    assert both_ways(tmp_path, monkeypatch, name, content.encode())[0] == [("one", "pos"), ("a, b", "neg")]
+    trailing = "text,label\na,1,,\nb,2,\n" if name == "a.csv" else "text\tlabel\na\t1\t\t\nb\t2\t\n"
+    assert both_ways(tmp_path, monkeypatch, name, trailing.encode())[0] == [("a", "1"), ("b", "2")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("# made by a tool\ntext,label\na,b\n", r"if that line is a comment, read on .*tail -n \+2 .*a\.csv \|"),
+        ("text    label\na b    c\n", r"if several spaces separate columns, .*sed -E .*--input-format tsv"),
+        ("Text,label\na,b\n", r"did you mean 'Text'\? Then name it \(--text-column\)"),
+        ('text,label\n"say \\"no\\" to",b\n', r"a quotation mark within a field is written \"\", and not"),
+        ("text,label\none, two,b\n", r"line 2: 3 fields under a header of 2 \(commas within a field need quotation"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a pointer of Git LFS, .*git lfs pull"),
+    ],
+)
+def test_other_files_name_the_remedy(tmp_path, content, message):
+    with pytest.raises((UsageError, InputError), match=message):
+        records(write(tmp_path / "a.csv", content))

@@ -99,3 +99,20 @@ def test_other_json_files_name_the_remedy(tmp_path):
     with pytest.raises(InputError, match=r"line 1: broken JSON: .*an object on each line .*or one JSON array"):
         records(write(path, "one text\nanother\n"))
     assert records(write(path, "[]")) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a"},\n{"text": "b"},\n', "line 1: .*; take the comma at its end off"),
+        ("{'text': 'a'}\n", "JSON has double quotation marks, as json.dumps"),
+        ('"a"\n"b"\n', r"a string, not an object .*jq -c '\{text: \.\}' "),
+        ('["a", "b"]', r"item 1: a string, not an object .*jq -c '\.\[\] \| \{text: \.\}' "),
+        ('{"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}', "a whole column in each key, .*orient='records'"),
+        ('{"text": ["a", "b"], "n": [1, 2]}', "a whole column in each key"),
+        ('{"text": ["a", "b"], "n": 1}\n{"text": ["a"], "n": 1}\n', r"is a list, not a text; .*--words-column text"),
+    ],
+)
+def test_other_json_names_the_remedy(tmp_path, content, message):
+    with pytest.raises((InputError, UsageError), match=message):
+        records(write(tmp_path / "a.json", content))

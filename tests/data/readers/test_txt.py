@@ -65,7 +65,7 @@ def test_many_empty_lines_and_bare_carriage_returns_are_noted(tmp_path):
 def test_an_empty_file_is_noted(tmp_path, name):
     with open_reader(write(tmp_path / name, b"")) as reader:
         assert list(reader) == []
-    assert reader.notes == (f"{tmp_path / name} is empty (0 bytes): there is no record in it",)
+    assert reader.notes == (f"{tmp_path / name}: the file is empty (0 bytes)",)
 
 
 def test_options_of_other_formats_are_refused(tmp_path):
@@ -77,3 +77,21 @@ def test_options_of_other_formats_are_refused(tmp_path):
             open_reader(path, **options)
     with pytest.raises(OptionError, match="records is 'page'; it can be 'line', 'paragraph' or 'file'"):
         open_reader(path, records="page")
+
+
+@pytest.mark.parametrize(
+    ("content", "format_"),
+    [
+        ("text\tlabel\na\tpos\nb\tneg\n", "tsv"),
+        ('{"text": "a"}\n{"text": "b"}\n', "jsonl"),
+        ("text,label\n" + "a,pos\n" * 5, "csv"),
+        ("One, two.\nThree, four.\n", None),
+        ("a\tb\nc\n", None),
+        ("{\n}\n", None),
+    ],
+)
+def test_lines_that_look_like_another_format_are_noted(tmp_path, content, format_):
+    with open_reader(write(tmp_path / "a.txt", content)) as reader:
+        list(reader)
+    expected = [] if format_ is None else [f"--input-format {format_} says otherwise"]
+    assert [note[-len(expected[0]) :] for note in reader.notes] == expected

@@ -122,10 +122,10 @@ class Reader(ABC):
     def notes(self) -> tuple[str, ...]:
         """Remarks on how the input was taken, and on what is unusual in it; complete when all records are read."""
         empty = self._range is None and self._ended and not self._rows_seen
-        size = " (0 bytes)" if self.bytes_total == 0 else ""
+        said = "the file is empty (0 bytes)" if self.bytes_total == 0 else "there is no record in it"
         return (
             *(f"{self.name}: {note}" for note in (*self._source.notes, *self._remarks())),
-            *([f"{self.name} is empty{size}: there is no record in it"] if empty else []),
+            *([f"{self.name}: {said}"] if empty else []),
         )
 
     @property

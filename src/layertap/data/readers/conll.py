@@ -50,6 +50,7 @@ class ConllReader(SentenceReader):
         self._words_there = self._layout.width > 0
         self._width = max(1, self._layout.width)
         self._comments = 0
+        self._numbers = 0
         self._small_o: Counter[str] = Counter()
         self._schemes: set[str] = set()
         self._words = self._words_column()
@@ -81,7 +82,9 @@ class ConllReader(SentenceReader):
         columns = list(zip(*rows, strict=True))
         carried = {name: list(columns[place]) for name, place in self._carried.items()}
         self._count_tags(carried)
-        return Record.of_words(row, columns[self._words], columns=carried)
+        words = columns[self._words]
+        self._numbers += len(words) if words == tuple(map(str, range(1, len(words) + 1))) else -len(words)
+        return Record.of_words(row, words, columns=carried)
 
     def _is_comment(self, line: bytes) -> bool:
         is_comment = line.startswith(b"#") and self._layout.is_comment(line.decode("utf-8", "replace"))
@@ -111,6 +114,8 @@ class ConllReader(SentenceReader):
                 else (f"{self._comments:,} lines that begin with # were")
             )
             yield f"{lines} taken as comments, not as words"
+        if self._numbers > 1 and self._width > 1:
+            yield f"column {self._words} counts the words; name that of the words (--words-column col{self._words + 1})"
         for name in sorted(self._schemes):
             if self._small_o[name]:
                 yield (

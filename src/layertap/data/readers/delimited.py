@@ -49,7 +49,7 @@ class DelimitedReader(Reader):
         )
         self._dialect = self._decided()
         split = quoted_rows if self._dialect.quoting == "minimal" else plain_rows
-        self._rows_left = split(source, self._dialect.delimiter, options.max_record_bytes)
+        self._rows_left = split(source, self._dialect.delimiter, options.max_record_bytes, spaced=self._dialect.spaced)
         self._first: list[Row] = []
         self._header = self._read_header()
         self._place = {name: i for i, name in enumerate(self._header)}
@@ -84,6 +84,8 @@ class DelimitedReader(Reader):
         return chain(self._first, self._rows_left)
 
     def _parse(self, row: int, raw: list[str]) -> Record:
+        while len(raw) > len(self._header) and not raw[-1]:
+            raw.pop()  # delimiters at the end of a row
         if len(raw) != len(self._header):
             raise BadRowError(self._wrong_width(len(raw)))
         chosen, place = self._selection, self._place
@@ -123,8 +125,6 @@ class DelimitedReader(Reader):
 
     def _decided(self) -> Dialect:
         options = self._options
-        if options.delimiter is not None and options.quoting is not None:
-            return Dialect(delimiter=options.delimiter, quoting=options.quoting, header=options.header)
         head = self._source.head(HEAD_BYTES)
         if b"\n" not in head and head.count(b"\r") > 1:
             raise self._fail("its lines end with carriage returns alone; convert it first: tr '\\r' '\\n' < FILE > NEW")
@@ -138,6 +138,8 @@ class DelimitedReader(Reader):
                     continue
                 header = ", the header" if self._dialect.header else ""
                 raise self._fail(f"line {number}{header}: {fields}")
+            if self._dialect.preamble and number == 1:
+                continue
             if len(fields) > MAX_COLUMNS:
                 raise self._fail(f"line {number}: the header has {len(fields):,} columns; at most {MAX_COLUMNS:,} work")
             if not self._dialect.header:
@@ -157,9 +159,20 @@ class DelimitedReader(Reader):
 
     def _advice(self) -> str:
         """Return what else to say where a column is not there."""
-        if not self._dialect.header or not any(map(_is_no_name, self._header)):
+        if not self._dialect.header:
             return ""
-        return "; if that line is a row like the others, pass --no-header, and name the columns col0, col1, ..."
+        if len(self._header) == 1 and self._header[0].startswith("#"):
+            return (
+                f"; if that line is a comment, read on from the next: tail -n +2 {self.name} | layertap extract - ..."
+            )
+        if len(self._header) == 1 and "  " in self._header[0]:
+            return (
+                "; if several spaces separate columns, let a tab do so: sed -E 's/ {2,}/\\t/g' "
+                f"{self.name} | layertap extract - --input-format tsv ..."
+            )
+        if any(map(_is_no_name, self._header)):
+            return "; if that line is a row like the others, pass --no-header, and name the columns col0, col1, ..."
+        return ""
 
     def _wrong_width(self, width: int) -> str:
         fields = "1 field" if width == 1 else f"{width} fields"

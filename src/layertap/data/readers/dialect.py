@@ -17,6 +17,7 @@ CANDIDATES = (",", "\t", ";", "|")
 CONSISTENT = 0.9
 """Share of rows that have as many fields as the first, from which on a delimiter is believed."""
 
+PREAMBLE = re.compile(r"sep=([^\w\s\"]|\t)\r?\n", re.IGNORECASE)
 QUOTED = re.compile(r'"((?:[^"]|"")*+)"')
 PLAIN = re.compile(r"[^\n]*")
 UNQUOTED_VALUE = re.compile(r"(NA|NaN|NULL|null|[-+0-9.eE]*)\r?")
@@ -31,12 +32,16 @@ class Dialect:
         delimiter: character between two fields.
         quoting: "minimal" if fields may stand in quotation marks, "none" if these are characters like others.
         header: whether the first row names the columns.
+        spaced: whether a space follows each delimiter, which is no part of a field.
+        preamble: whether the first line names the delimiter (`sep=;`, as Excel writes) and is no row.
         notes: remarks on what was decided from the file, where it is not what the file's name says.
     """
 
     delimiter: str
     quoting: Quoting
     header: bool
+    spaced: bool = False
+    preamble: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -63,6 +68,10 @@ def dialect_of(head: bytes, options: ReadOptions, *, expected: str, file: str) -
         text = text[: text.rindex("\n") + 1]
     notes = []
     delimiter = options.delimiter
+    preamble = PREAMBLE.match(text)
+    if preamble is not None and delimiter in (None, preamble[1]):
+        delimiter = preamble[1]
+        text = text[preamble.end() :]
     if delimiter is None:
         delimiter = _delimiter_of(text, options, expected=expected, file=file)
         if delimiter != expected:
@@ -76,7 +85,16 @@ def dialect_of(head: bytes, options: ReadOptions, *, expected: str, file: str) -
         quoting = "minimal" if delimiter != "\t" or is_quoted(text, delimiter, header=options.header) else "none"
         if quoting == "minimal" and delimiter == "\t":
             notes.append("fields stand in quotation marks (RFC 4180), it seems; --quoting none takes them as they are")
-    return Dialect(delimiter=delimiter, quoting=quoting, header=options.header, notes=tuple(notes))
+    first, *others = text.partition("\n")[0].split(delimiter)
+    spaced = delimiter != " " and bool(others) and all(name[:1] == " " and name.strip() for name in others)
+    return Dialect(
+        delimiter=delimiter,
+        quoting=quoting,
+        header=options.header,
+        spaced=spaced and options.header and first[:1] != " ",
+        preamble=preamble is not None,
+        notes=tuple(notes),
+    )
 
 
 def shown(delimiter: str) -> str:

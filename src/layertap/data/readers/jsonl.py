@@ -107,9 +107,10 @@ class JsonlReader(Reader):
                 values = parse_object(line, self.unit)
             except BadRowError as bad:
                 if self._options.on_error == "raise":
-                    raise self._fail(f"{self.unit} {number}: {bad}{self._remedy(number)}") from None
+                    raise self._fail(f"{self.unit} {number}: {bad}{self._remedy(number, line)}") from None
                 continue
             readable += 1
+            self._refuse_columns(values)
             lists = [key for key, value in values.items() if _is_list_of_objects(value)] if readable == 1 else []
             for key, value in values.items():
                 kinds[key] = merge(kinds.get(key, "null"), kind_of(value))
@@ -138,10 +139,29 @@ class JsonlReader(Reader):
             "--input-format jsonl -o OUTPUT"
         )
 
-    def _remedy(self, number: int) -> str:
-        """Return what to do about a first line that is no object."""
-        if self.unit != "line" or number != 1:
+    def _refuse_columns(self, values: dict[str, Any]) -> None:
+        """Refuse a file that is one object with a column in each key."""
+        if len(self._head) > 1 or self._options.words_column is not None:
+            return
+        columns = list(values.values())
+        sizes = {len(column) for column in columns if isinstance(column, dict | list)}
+        if len(columns) > 1 and len(sizes) == 1 and all(type(column) is type(columns[0]) for column in columns):
+            raise self._fail(
+                "it is one object with a whole column in each key, as pandas.DataFrame.to_json writes it; write an "
+                "object for each row: to_json(FILE, orient='records', lines=True)"
+            )
+
+    def _remedy(self, number: int, line: bytes | BadRowError) -> str:
+        """Return what to do about the first row, which is no object."""
+        if number != 1 or isinstance(line, BadRowError):
             return ""
+        if line.startswith(b'"'):
+            each = "{text: .}" if self.unit == "line" else ".[] | {text: .}"
+            return f"; to make texts of strings: jq -c '{each}' {self.name} | layertap extract - --input-format jsonl"
+        if line.rstrip().endswith(b","):
+            return "; take the comma at its end off, or put brackets around all of them"
+        if line.startswith(b"{'"):
+            return "; JSON has double quotation marks, as json.dumps writes them"
         return "; expected an object on each line (JSON Lines), or one JSON array of objects"
 
     def initial_kinds(self) -> dict[str, str]:

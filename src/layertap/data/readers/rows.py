@@ -16,8 +16,10 @@ Row: TypeAlias = tuple[int, list[str] | BadRowError]
 
 UNQUOTED = "if quotation marks are characters like others here, pass --quoting none"
 
+ESCAPED = 'in CSV, a quotation mark within a field is written "", and not \\": write the file again so'
 
-def plain_rows(source: Source, delimiter: str, limit: int) -> Iterator[Row]:
+
+def plain_rows(source: Source, delimiter: str, limit: int, *, spaced: bool = False) -> Iterator[Row]:
     """Yield the rows of a table in which a line is a row, and quotation marks are characters like others.
 
     Empty lines are no rows.
@@ -29,12 +31,13 @@ def plain_rows(source: Source, delimiter: str, limit: int) -> Iterator[Row]:
         if not line:
             continue
         try:
-            yield number, decode(line).split(delimiter)
+            fields = decode(line).split(delimiter)
+            yield number, [field.removeprefix(" ") for field in fields] if spaced else fields
         except BadRowError as bad:
             yield number, bad
 
 
-def quoted_rows(source: Source, delimiter: str, limit: int) -> Iterator[Row]:
+def quoted_rows(source: Source, delimiter: str, limit: int, *, spaced: bool = False) -> Iterator[Row]:
     """Yield the rows of a table in which a field may stand in quotation marks, and then hold line breaks.
 
     Empty lines are no rows.
@@ -45,7 +48,7 @@ def quoted_rows(source: Source, delimiter: str, limit: int) -> Iterator[Row]:
     # The csv module has one limit for the whole process, 128 KiB; it is raised, never lowered. Rows have their own.
     csv.field_size_limit(max(limit, csv.field_size_limit()))
     lines = _Lines(source, limit)
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=spaced)
     while True:
         first = lines.begin_row()
         try:
@@ -65,7 +68,7 @@ def quoted_rows(source: Source, delimiter: str, limit: int) -> Iterator[Row]:
                 ) from None
             last = lines.number
             over = f" (in lines {first} to {last}, taken as one row)" if last > first else ""
-            yield first, BadRowError(f"{_reason(error, delimiter)}{over}; {UNQUOTED}")
+            yield first, BadRowError(f"{_reason(error, delimiter)}{over}; {ESCAPED if lines.has_escape else UNQUOTED}")
             continue
         if fields is None:
             return
@@ -101,6 +104,7 @@ class _Lines:
         self._left = limit
         self.number = 0
         self.ended = False
+        self.has_escape = False
         self.bad: BadRowError | None = None
 
     def begin_row(self) -> int:
@@ -118,6 +122,7 @@ class _Lines:
             raise StopIteration
         self.number += 1
         self._left -= len(without_end(line))
+        self.has_escape = b'\\"' in line
         if self._left < 0:
             if not line.endswith(b"\n"):
                 skipped_line(self._source, line, self.number, self._limit)

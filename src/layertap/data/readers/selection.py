@@ -89,6 +89,9 @@ def select(
     asked = asked_selection(options)
     if asked.text is not None and asked.text not in there:
         only = f"; the only one with strings is {texts[0]!r}: name it (--text-column)" if len(texts) == 1 else ""
+        near = [name for name in texts if name.casefold() == asked.text.casefold()]
+        only = f"; did you mean {near[0]!r}? Then name it (--text-column)" if near else only
+        only = "" if advice else only
         how = "" if options.text_column else " and no text column is named"
         raise UsageError(f"{file}: there is no column {asked.text!r}{how}; {those}{only}{advice}")
     roles = (options.words_column, options.pair_column, options.spans_column, options.id_column)
@@ -124,9 +127,11 @@ def checked_text(value: Any, column: str) -> str:
     """Return a text; raises BadRowError for any other value."""
     if isinstance(value, str):
         return value
-    raise BadRowError(
-        f"column {column!r} is null" if value is None else f"column {column!r} is {named(value)}, not a text"
-    )
+    if value is None:
+        raise BadRowError(f"column {column!r} is null")
+    words = isinstance(value, list) and all(isinstance(word, str) for word in value)
+    remedy = f"; if it holds words, name it as such (--words-column {column})" if words else ""
+    raise BadRowError(f"column {column!r} is {named(value)}, not a text{remedy}")
 
 
 def checked_id(value: Any, column: str) -> str | int | None:
@@ -144,5 +149,12 @@ def is_id(value: Any) -> bool:
 
 def named(value: Any) -> str:
     """Describe the kind of a value in the terms of JSON."""
-    kinds = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+    kinds = {
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "an object",
+    }
     return kinds.get(type(value), f"of type {type(value).__name__}")

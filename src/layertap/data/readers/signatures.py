@@ -30,6 +30,7 @@ NO_TEXTS: dict[bytes, tuple[str, str]] = {
     b"SQLite format 3\0": ("an SQLite database", "write the table as CSV: sqlite3 -header -csv FILE 'SELECT ...'"),
     b"%PDF-": ("a PDF", "extract its text first, for example with pdftotext"),
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an old Office document", f"{_WORKBOOK}, or the document as plain text"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file that it stands for: git lfs pull"),
     b"\x80\x04\x95": ("a pickle", "write its texts as JSON Lines or Parquet; pickles are never loaded"),
     b"\x80\x03": ("a pickle", "write its texts as JSON Lines or Parquet; pickles are never loaded"),
 }

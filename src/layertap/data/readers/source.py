@@ -18,7 +18,7 @@ from layertap.errors import InputError, printable
 
 STANDARD_INPUT = "-"
 
-SNIFFED_BYTES = 16
+SNIFFED_BYTES = 32
 """First bytes that are looked at to recognise compressions, byte order marks and files that are no text."""
 
 
@@ -315,7 +315,9 @@ def open_raw(path: Path) -> io.FileIO:
     try:
         return path.open("rb", buffering=0)
     except FileNotFoundError:
-        raise InputError(f"{name}: no such file") from None
+        pattern = any(character in name for character in "*?[")
+        more = "; for all files of a pattern, let the output be a folder (-o FOLDER/)" if pattern else ""
+        raise InputError(f"{name}: no such file{more}") from None
     except IsADirectoryError:
         raise InputError(
             f"{name}: this is a directory; name a file in it, or let the output be a folder (-o FOLDER/), or join its "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from layertap.data.readers.base import BadRowError, Reader, refuse_roles, too_long
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MANY_EMPTY = 0.2
 """Share of empty lines from which on a file is said to be in paragraphs."""
+
+SAMPLE_LINES = 50
+SAMPLE_CHARACTERS = 1000
 
 
 class TxtReader(Reader):
@@ -49,6 +52,7 @@ class TxtReader(Reader):
         self._id = None if source.path is None or self._records_are != "file" else source.path.name
         self._empty_lines = 0
         self._with_returns = 0
+        self._sample: list[str] = []
 
     @property
     def column_types(self) -> Mapping[str, pa.DataType | None]:
@@ -65,6 +69,8 @@ class TxtReader(Reader):
     def _parse(self, row: int, raw: bytes) -> Record:
         text = decode(raw)
         self._with_returns += "\r" in text.replace("\r\n", "")
+        if self._records_are == "line" and len(self._sample) < SAMPLE_LINES:
+            self._sample.append(text[:SAMPLE_CHARACTERS])
         return Record(row=row, text=text, id=self._id)
 
     def _lines(self) -> Iterator[tuple[int, bytes | BadRowError]]:
@@ -113,9 +119,29 @@ class TxtReader(Reader):
                 f"{self._empty_lines:,} of {self._rows_seen:,} lines are empty, and each is a text; --records "
                 "paragraph takes the lines between empty ones as a text, --records file the whole file"
             )
+        format_ = looks_like(self._sample)
+        if format_ is not None:
+            yield (
+                f"the lines look like those of a {format_} file, and each is taken as a text as a whole; "
+                f"--input-format {format_} says otherwise"
+            )
         if self._with_returns:
             texts = "text holds" if self._with_returns == 1 else "texts hold"
             yield (
                 f"{self._with_returns:,} {texts} carriage returns, which end no line by themselves; if they should, "
                 "convert the file: tr '\\r' '\\n'"
             )
+
+
+def looks_like(lines: Sequence[str]) -> str | None:
+    """Return the format that lines of text look like, or None: an object each, or equally many tabs or commas."""
+    lines = [line for line in lines if line]
+    if len(lines) < 2:
+        return None
+    if all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return "jsonl"
+    for delimiter, format_, least in (("\t", "tsv", 2), (",", "csv", 5), (";", "csv", 5)):
+        counts = {line.count(delimiter) for line in lines}
+        if len(lines) >= least and len(counts) == 1 and 0 not in counts:
+            return format_
+    return None
