@@ -59,7 +59,7 @@ def add_to(commands: Commands) -> None:
         "inputs", nargs="*", metavar="INPUT", help="a file, or - for standard input; files and folders with -o"
     )
     parser.add_argument(
-        "-o", "--output", metavar="FOLDER/", help="forecast what `layertap extract` to this folder would take"
+        "-o", "--output", metavar="FOLDER", help="forecast what `layertap extract` to this folder would take"
     )
     parser.add_argument("--shard-records", type=int, metavar="N", help="texts of a file of the folder")
     add_feature_options(parser)
@@ -96,9 +96,9 @@ def run(options: argparse.Namespace) -> None:
     )
     print(source)
     if options.output is not None:
-        from layertap.cli.folder import forecast_in_lines
+        from layertap.cli.folder import print_forecast
 
-        print("\n".join(forecast_in_lines(options, opened, features, semantics, runtime)))
+        print_forecast(options, opened, features, semantics, runtime)
 
 
 def _first_input(options: argparse.Namespace) -> str | None:

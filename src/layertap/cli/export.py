@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import WRITE_FORMATS, add_command
-from layertap.errors import printable
-from layertap.words import counted
+from layertap.cli.tables import print_facts
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -65,4 +63,4 @@ def run(options: argparse.Namespace) -> None:
     )
     if not options.quiet:
         where = "standard output" if os.fspath(options.output) == "-" else options.output
-        print(printable(f"{counted(written, 'record')} of {options.folder} in {where}"), file=sys.stderr)
+        print_facts([("records", f"{written:,} of {options.folder}"), ("output", where)])

@@ -16,9 +16,10 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import extractor_of, silence_downloads, uncollected
+from layertap.cli.tables import print_facts, print_note
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError, UsageError, printable
-from layertap.words import aligned, counted, in_bytes
+from layertap.words import counted, in_bytes
 
 if TYPE_CHECKING:
     from layertap.engine.extractor import Extractor
@@ -101,19 +102,19 @@ def run_folder_command(options: argparse.Namespace) -> None:
         extractor = extractor_of(model, semantics, runtime)
     ready = time.perf_counter()
     progress: Form = options.progress or ("none" if options.quiet else "auto")
-    outcome = run_folder(job, extractor, progress=progress, say=None if options.quiet else _say)
+    outcome = run_folder(job, extractor, progress=progress, say=None if options.quiet else print_note)
     if not options.quiet:
         _print_outcome(extractor, job, outcome, starting=ready - started, running=time.perf_counter() - ready)
 
 
-def forecast_in_lines(
+def print_forecast(
     options: argparse.Namespace,
     model: OpenedModel,
     features: list[str] | None,
     semantics: Semantics,
     runtime: Runtime,
-) -> list[str]:
-    """Describe what a run to a folder would take, for `layertap explain`.
+) -> None:
+    """Print what a run to a folder would take, for `layertap explain`.
 
     Args:
         options: parsed arguments of the command.
@@ -140,7 +141,7 @@ def forecast_in_lines(
     if seen.hours is not None and seen.tokens_per_second is not None:
         rate = f"{seen.tokens_per_second:,.0f} tokens/s, measured on the first texts"
         rows.append(("time", f"about {_duration(seen.hours)} on this machine ({rate})"))
-    return aligned(rows, indent="")
+    print_facts(rows, stream=sys.stdout)
 
 
 def _duration(hours: float) -> str:
@@ -187,10 +188,6 @@ def _job_of(options: argparse.Namespace, *, features: list[str] | None, also_rea
     )
 
 
-def _say(line: str) -> None:
-    print(printable(line), file=sys.stderr)
-
-
 def _print_outcome(
     extractor: Extractor, job: FolderJob, outcome: FolderOutcome, *, starting: float, running: float
 ) -> None:
@@ -199,18 +196,17 @@ def _print_outcome(
     run = outcome.summary
     made = features_in_words(extractor, job.features)
     rows = [("features" if i == 0 else "", line) for i, line in enumerate(made)]
-    rows.append(
-        ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
-    )
+    tokens = counted(run.tokens, "token")
+    rows.append(("texts", f"{run.records:,} in {tokens}, layers run {run.layers_run} of {run.layers}"))
     notes = [*extractor.tokenizer.notes, *run.notes()]
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if run.skipped:
-        rows.append(("skipped", f"{counted(run.skipped, 'row')}, listed in {job.name}errors"))
+        rows.append(("skipped", f"{counted(run.skipped, 'row')}, listed in {job.name.rstrip('/')}/errors"))
     shards = f"{outcome.shards:,}, of which {outcome.computed:,} computed in this run"
     if outcome.missing:
         shards += f", and {outcome.missing:,} are missing, those of other workers"
     rows.append(("shards", shards))
     rows.append(("time", f"{running:.1f} s; {starting:.1f} s before that to start"))
     rows.append(("output", f"{job.name}, {in_bytes(outcome.size)}"))
-    print("\n".join(map(printable, aligned(rows, indent=""))), file=sys.stderr)
+    print_facts(rows)

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import add_command
+from layertap.cli.tables import print_facts
 from layertap.errors import printable
 from layertap.words import aligned, counted, in_bytes
 
@@ -55,12 +56,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(status.as_dict(), indent=2))
     else:
-        print("\n".join(map(printable, _in_lines(status))), file=sys.stdout)
+        _print(status)
     return status.exit_code
 
 
-def _in_lines(status: FolderStatus) -> list[str]:
-    """Describe a status as a table, then what is wrong, a line each."""
+def _print(status: FolderStatus) -> None:
+    """Print a status: facts, then what is wrong, a line each."""
     values = status.as_dict()
     plan, finished = status.plan, status.finished
     rows = [("folder", f"{status.name}, {values['state']}{', every file verified' if status.is_verified else ''}")]
@@ -78,10 +79,9 @@ def _in_lines(status: FolderStatus) -> list[str]:
         rows.append(("run", f"process {process} on {host} since {started}; it is at work, or was killed"))
     if status.missing:
         rows.append(("missing", _listed(status.missing)))
-    lines = aligned(rows, indent="")
-    lines += [f"damaged: shard {number}: {fault}" for number, fault in sorted(finished.damaged.items())]
-    lines += [f"failed: shard {number}: {why}" for number, why in status.failures.items()]
-    return lines
+    rows += [("damaged", f"shard {number}: {fault}") for number, fault in sorted(finished.damaged.items())]
+    rows += [("failed", f"shard {number}: {why}") for number, why in status.failures.items()]
+    print_facts(rows, stream=sys.stdout)
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

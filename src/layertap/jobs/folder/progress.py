@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
-from layertap.engine.progress import clock
+from layertap.engine.progress import clock, status_on
 from layertap.jobs.folder.drive import FolderRun
 from layertap.jobs.folder.runner import Event, Report, ShardFailed, ShardFinished, TextsComputed, WorkersAlive
 
 Form = Literal["auto", "json", "none"]
 
 SECONDS_BETWEEN_DRAWINGS = 0.2
-SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_OBJECTS = 1.0
 
 
@@ -119,68 +117,45 @@ def report_on(stream: TextIO, run: FolderRun, form: Form) -> Iterator[Report | N
     if form == "none" or not run.pending:
         yield None
     elif form == "json":
-        objects = _Lines(stream, progress, SECONDS_BETWEEN_OBJECTS, as_json=True)
+        objects = _Objects(stream, progress)
         objects.show()
         yield objects.hear
         objects.show()
-    elif stream.isatty():
-        line = _Line(stream, progress)
-        try:
-            line.draw()
-            yield line.hear
-        finally:
-            line.clear()
     else:
-        yield _Lines(stream, progress, SECONDS_BETWEEN_LINES, as_json=False).hear
+        with status_on(stream, shown=True) as show:
+            yield _Line(show, progress).hear
 
 
 class _Line:
-    """Progress on one line of a terminal, drawn over and over."""
+    """Progress on one line of a terminal, which takes the place of the one before, or on lines of a log."""
+
+    def __init__(self, show: Callable[[str], None], progress: FolderProgress) -> None:
+        self._show = show
+        self._progress = progress
+        self._shown = time.perf_counter()
+
+    def hear(self, event: Event) -> None:
+        self._progress.count(event)
+        now = time.perf_counter()
+        if now - self._shown >= SECONDS_BETWEEN_DRAWINGS:
+            self._shown = now
+            self._show(self._progress.words())
+
+
+class _Objects:
+    """Progress as lines of JSON, at most a second apart, and one for every shard."""
 
     def __init__(self, stream: TextIO, progress: FolderProgress) -> None:
         self._stream = stream
         self._progress = progress
-        self._drawn = 0.0
-        self._width = 0
-
-    def hear(self, event: Event) -> None:
-        self._progress.count(event)
-        if time.perf_counter() - self._drawn >= SECONDS_BETWEEN_DRAWINGS:
-            self.draw()
-
-    def draw(self) -> None:
-        line = self._progress.words()[: _columns()]
-        self._stream.write("\r" + line.ljust(self._width))
-        self._stream.flush()
-        self._width = len(line)
-        self._drawn = time.perf_counter()
-
-    def clear(self) -> None:
-        self._stream.write("\r" + " " * _columns() + "\r")
-        self._stream.flush()
-
-
-class _Lines:
-    """Lines of progress some seconds apart, for logs and for machines."""
-
-    def __init__(self, stream: TextIO, progress: FolderProgress, pause: float, *, as_json: bool) -> None:
-        self._stream = stream
-        self._progress = progress
-        self._pause = pause
-        self._as_json = as_json
         self._printed = time.perf_counter()
 
     def hear(self, event: Event) -> None:
         self._progress.count(event)
-        is_due = time.perf_counter() - self._printed >= self._pause
-        if is_due or (self._as_json and isinstance(event, ShardFinished | ShardFailed | WorkersAlive)):
+        is_due = time.perf_counter() - self._printed >= SECONDS_BETWEEN_OBJECTS
+        if is_due or isinstance(event, ShardFinished | ShardFailed | WorkersAlive):
             self.show()
 
     def show(self) -> None:
         self._printed = time.perf_counter()
-        line = json.dumps(self._progress.as_dict()) if self._as_json else self._progress.words()
-        print(line, file=self._stream, flush=True)
-
-
-def _columns() -> int:
-    return max(1, shutil.get_terminal_size().columns - 1)
+        print(json.dumps(self._progress.as_dict()), file=self._stream, flush=True)
