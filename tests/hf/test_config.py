@@ -134,7 +134,6 @@ def test_for_model():
     [
         ("{", "config.json: line 1"),
         ("[]", "expected a JSON object"),
-        ('{"hidden_size": 8}', "model_type"),
         ('{"model_type": "gpt2"}', "found 'gpt2': a decoder attends to the left only"),
     ],
 )
@@ -143,6 +142,24 @@ def test_files_that_are_no_config(tmp_path, text, says):
     for load in (hf.BertConfig, hf.AutoConfig, hf.AutoModel):
         with pytest.raises(ConfigError, match=says):
             load.from_pretrained(tmp_path)
+
+
+def test_a_config_that_states_no_family_is_of_the_class_that_loads_it(tmp_path):
+    original = _small(hf.BertConfig())
+    model = hf.BertModel(original).eval()
+    model.save_pretrained(tmp_path)
+    stated = json.loads((tmp_path / "config.json").read_text())
+    del stated["model_type"], stated["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(stated))
+    assert hf.BertConfig.from_pretrained(tmp_path).hidden_size == original.hidden_size
+    ids = torch.tensor([[5, 6]])
+    assert torch.equal(hf.BertModel.from_pretrained(tmp_path)(ids)[0], model(ids)[0])
+    for load in (hf.AutoConfig, hf.AutoModel):
+        with pytest.raises(ConfigError, match="model_type"):
+            load.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(stated | {"architectures": ["RobertaModel"]}))
+    with pytest.raises(ConfigError, match="roberta"):
+        hf.BertModel.from_pretrained(tmp_path)
 
 
 def test_a_folder_without_config(tmp_path):

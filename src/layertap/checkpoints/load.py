@@ -212,7 +212,11 @@ class ModelFiles:
 
 
 def open_model(
-    checkpoint: Checkpoint, *, allow_pickle: bool = False, read_pickle: PickleReader | None = None
+    checkpoint: Checkpoint,
+    *,
+    allow_pickle: bool = False,
+    read_pickle: PickleReader | None = None,
+    model_type: str | None = None,
 ) -> ModelFiles:
     """Reads `config.json` and the weights' headers; no weight is read before it is asked for.
 
@@ -221,6 +225,8 @@ def open_model(
         allow_pickle: whether `pytorch_model.bin` may be read where there is no safetensors file.
         read_pickle: what reads it: a path -> its tensors. The torch backend has one, weights only.
 
+        model_type: family of a config that states none; None: such a config is refused.
+
     Raises:
         ConfigError: a config that is damaged, or says something impossible or unsupported.
         WeightsError: no weights, damaged files, or keys and blocks that are not this architecture's.
@@ -228,7 +234,7 @@ def open_model(
     """
     for name in (*chain.from_iterable(TOKENIZER_SETS), "special_tokens_map.json", "added_tokens.json"):
         checkpoint.file(name)  # refuses links and pipes and remembers the file's state, before the tokenizer is read
-    config = _read_config(checkpoint)
+    config = with_model_type(_read_config(checkpoint), model_type)
     reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
     architecture = architecture_of(reader)
     spec = architecture.spec(reader)
@@ -268,6 +274,13 @@ def open_model(
         split_rules=used_splits(used_keys, architecture.key_rules, architecture.split_rules),
         _shapes=shapes,
     )
+
+
+def with_model_type(config: dict[str, Any], model_type: str | None) -> dict[str, Any]:
+    """Add the family to a config that states neither `model_type` nor a class."""
+    if model_type is None or config.get("model_type") is not None or config.get("architectures"):
+        return config
+    return {**config, "model_type": model_type}
 
 
 def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any, ClassVar, Self
 import torch
 
 from layertap.checkpoints.json_file import read_object
+from layertap.checkpoints.load import with_model_type
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError
 from layertap.files import staged_folder
+from layertap.hf.absent import CONFIG_ATTRIBUTES, CONFIG_METHODS, check_absent, refuse_methods
 from layertap.hf.keywords import CONFIG_LOADING, refuse_unknown, split_keywords
 from layertap.hf.saving import CONFIG_FILE
 from layertap.models.config import ConfigReader
@@ -213,6 +215,7 @@ class PretrainedConfig:
             return self.return_dict
         if name in self.attribute_map:
             return getattr(self, self.attribute_map[name])
+        check_absent(self, name, CONFIG_ATTRIBUTES)
         raise AttributeError(f"{type(self).__name__} has no field {name!r}")
 
     @property
@@ -264,7 +267,7 @@ class PretrainedConfig:
 
     @classmethod
     def _of(cls, values: Mapping[str, Any]) -> Self:
-        family = architecture_of(ConfigReader(values)).name
+        family = architecture_of(ConfigReader(with_model_type(dict(values), cls.model_type))).name
         if family != cls.model_type:
             raise ConfigError(
                 f"{cls.__name__} does not fit this checkpoint, whose model_type is {family!r}: "
@@ -297,6 +300,49 @@ class PretrainedConfig:
         stated = {name: value for name, value in fields.items() if name not in COMMON or value != COMMON[name]}
         return json.dumps(stated, indent=2, sort_keys=True) + "\n"
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Return the fields that differ from the defaults of the family."""
+        fields, plain = self.to_dict(), type(self)().to_dict()
+        kept = ("model_type", "transformers_version")
+        return {name: value for name, value in fields.items() if name in kept or value != plain.get(name)}
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str]) -> None:
+        """Write the fields to a JSON file."""
+        path = Path(json_file_path)
+        with staged_folder(path.parent, first=path.name, overwrite=True) as folder:
+            folder.write(path.name, self.to_json_string().encode())
+
+    @classmethod
+    def get_config_dict(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike[str],
+        *,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        revision: str | None = None,
+        **keywords: Any,
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the fields of a config file, and the keywords that are not about finding it."""
+        values = read_config(
+            pretrained_model_name_or_path, cache_dir=cache_dir, local_files_only=local_files_only, revision=revision
+        )
+        return values, keywords
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> Self:  # noqa: ARG002
+        """Return the config itself: it is that of an encoder of texts."""
+        return self
+
+    def validate(self) -> None:
+        """Refuse a config that describes no encoder.
+
+        Raises:
+            OptionError: the config asks for something that layertap does not compute.
+            ConfigError: a field has an impossible value.
+        """
+        encoder_spec(self)
+
+    validate_architecture = validate_layer_type = validate_output_attentions = validate_token_ids = validate
+
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> None:
         """Write `config.json` into a folder, which is created if it does not exist."""
         with staged_folder(Path(save_directory), first=CONFIG_FILE, overwrite=True) as folder:
@@ -314,6 +360,9 @@ class PretrainedConfig:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__} {self.to_json_string()}"
+
+
+refuse_methods(PretrainedConfig, CONFIG_METHODS)
 
 
 class BertConfig(PretrainedConfig):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import UserDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -13,6 +13,20 @@ from layertap.errors import OptionError
 
 if TYPE_CHECKING:
     from tokenizers import Encoding
+
+
+class CharSpan(NamedTuple):
+    """Range of characters in a text, from `start` to before `end`."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """Range of tokens in a row, from `start` to before `end`."""
+
+    start: int
+    end: int
 
 
 class BatchEncoding(UserDict[str, Any]):
@@ -60,6 +74,14 @@ class BatchEncoding(UserDict[str, Any]):
             raise OptionError("tokens and offsets are known of a tokenizer's own results only, not after pad()")
         return self.encodings[batch_index]
 
+    @property
+    def n_sequences(self) -> int | None:
+        """Number of texts in each row: 1, or 2 for pairs; None without encodings."""
+        if not self.encodings:
+            return None
+        count: int = self.encodings[0].n_sequences
+        return count
+
     def tokens(self, batch_index: int = 0) -> list[str]:
         """Return the tokens of a row as strings."""
         tokens: list[str] = self._encoding(batch_index).tokens
@@ -75,19 +97,81 @@ class BatchEncoding(UserDict[str, Any]):
         sequences: list[int | None] = self._encoding(batch_index).sequence_ids
         return sequences
 
+    # Each of these takes a row and an index in it, or an index in row 0 alone.
+
+    def token_to_sequence(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the index (0 or 1) of the text of a token of row 0, or of the row given first."""
+        encoding, token = self._token(batch_or_token_index, token_index)
+        sequence: int | None = encoding.token_to_sequence(token)
+        return sequence
+
+    def token_to_word(self, batch_or_token_index: int, token_index: int | None = None) -> int | None:
+        """Return the index of the word of a token of row 0, or of the row given first."""
+        encoding, token = self._token(batch_or_token_index, token_index)
+        # the library counts words within their text
+        word: tuple[int, int] | int | None = encoding.token_to_word(token)
+        return word[1] if isinstance(word, tuple) else word
+
+    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> CharSpan | None:
+        """Return the characters of a token of row 0, or of the row given first."""
+        encoding, token = self._token(batch_or_token_index, token_index)
+        span = encoding.token_to_chars(token)
+        return None if span is None else CharSpan(*span)
+
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """Return the tokens of a word of row 0, or of the row given first."""
+        encoding, word = self._part(batch_or_word_index, word_index)
+        span = encoding.word_to_tokens(word, sequence_index)
+        return None if span is None else TokenSpan(*span)
+
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """Return the characters of a word of row 0, or of the row given first."""
+        encoding, word = self._part(batch_or_word_index, word_index)
+        span = encoding.word_to_chars(word, sequence_index)
+        return None if span is None else CharSpan(*span)
+
     def char_to_token(
         self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
     ) -> int | None:
         """Return the index of the token that covers a character of row 0, or of the row given first."""
-        row, char = (0, batch_or_char_index) if char_index is None else (batch_or_char_index, char_index)
-        token: int | None = self._encoding(row).char_to_token(char, sequence_index)
+        encoding, char = self._part(batch_or_char_index, char_index)
+        token: int | None = encoding.char_to_token(char, sequence_index)
         return token
 
-    def token_to_chars(self, batch_or_token_index: int, token_index: int | None = None) -> tuple[int, int] | None:
-        """Return the character range (begin, end) of a token of row 0, or of the row given first."""
-        row, token = (0, batch_or_token_index) if token_index is None else (batch_or_token_index, token_index)
-        span = self._encoding(row).token_to_chars(token)
-        return None if span is None else (span[0], span[1])
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """Return the index of the word that holds a character of row 0, or of the row given first."""
+        encoding, char = self._part(batch_or_char_index, char_index)
+        word: int | None = encoding.char_to_word(char, sequence_index)
+        return word
+
+    def _part(self, first: int, second: int | None) -> tuple[Any, int]:
+        """Return the encoding of a row, and the index in it that a call means.
+
+        Raises:
+            OptionError: there is no such row, or the index is negative.
+        """
+        row, index = (0, first) if second is None else (first, second)
+        if index < 0:
+            raise OptionError(f"index {index}: words and characters are counted from 0")
+        return self._row(row), index
+
+    def _token(self, first: int, second: int | None) -> tuple[Any, int]:
+        """Return the encoding of a row, and the index of a token in it; negative ones count from its end."""
+        row, index = (0, first) if second is None else (first, second)
+        encoding = self._row(row)
+        return encoding, index + len(encoding) if index < 0 else index
+
+    def _row(self, row: int) -> Any:
+        try:
+            return self._encoding(row)
+        except IndexError:
+            raise OptionError(f"row {row}: the batch has {len(self.encodings or ())} rows") from None
 
     def convert_to_tensors(self, tensor_type: str | None = None) -> Self:
         """Convert the lists to tensors ("pt") or arrays ("np"), in place.

@@ -41,8 +41,9 @@ def open_files(
     local_files_only: bool,
     revision: str | None,
     allow_pickle: bool,
+    model_type: str,
 ) -> ModelFiles:
-    """Find and open a checkpoint."""
+    """Find and open a checkpoint; one whose config states no family is of `model_type`."""
     checkpoint = locate(
         model,
         revision=revision,
@@ -50,7 +51,7 @@ def open_files(
         local_files_only=local_files_only,
         allow_pickle=allow_pickle,
     )
-    return open_model(checkpoint, allow_pickle=allow_pickle, read_pickle=read_pickle)
+    return open_model(checkpoint, allow_pickle=allow_pickle, read_pickle=read_pickle, model_type=model_type)
 
 
 def config_for(

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
 from layertap.errors import OptionError
+from layertap.hf.absent import MODEL_ATTRIBUTES, MODEL_METHODS, check_absent, refuse_methods
 from layertap.hf.attending import added_to_scores
 from layertap.hf.config import PretrainedConfig
-from layertap.hf.keywords import MODEL_ATTRIBUTES, MODEL_METHODS
 
 NOISE = 1e-9
 """Covariance of the rows that `resize_token_embeddings` adds, as a share of that of the others, as in transformers."""
-
-
-def refused(name: str, why: str) -> Callable[..., NoReturn]:
-    """Create a method that refuses a call, for methods of transformers that layertap does not support."""
-
-    def method(self: object, *_args: object, **_keywords: object) -> NoReturn:
-        raise OptionError(f"{type(self).__name__}.{name} is not supported: {why}")
-
-    method.__doc__ = f"Refused: {why}."
-    method.__name__ = name
-    return method
 
 
 class ModelMethods(nn.Module):
@@ -201,6 +190,11 @@ class ModelMethods(nn.Module):
         encoder.gradient_checkpointing = on
 
     @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether layers are computed again in the backward pass."""
+        return self.is_gradient_checkpointing
+
+    @property
     def is_gradient_checkpointing(self) -> bool:
         """Whether layers are computed again in the backward pass."""
         return bool(getattr(self.get_encoder(), "gradient_checkpointing", False))
@@ -267,8 +261,7 @@ class ModelMethods(nn.Module):
         raise NotImplementedError
 
     def __getattr__(self, name: str) -> Any:
-        if name in MODEL_ATTRIBUTES:
-            raise AttributeError(f"{type(self).__name__}.{name} is not supported: {MODEL_ATTRIBUTES[name]}")
+        check_absent(self, name, MODEL_ATTRIBUTES)
         return super().__getattr__(name)
 
     def __prepare_scriptable__(self) -> NoReturn:
@@ -278,8 +271,7 @@ class ModelMethods(nn.Module):
         )
 
 
-for _name, _why in MODEL_METHODS.items():
-    setattr(ModelMethods, _name, refused(_name, _why))
+refuse_methods(ModelMethods, MODEL_METHODS)
 
 
 def _resized(weight: Tensor, rows: int, near_mean: bool, spread: float) -> Tensor:

@@ -185,6 +185,7 @@ class PreTrainedModel(ModelMethods):
             local_files_only=local_files_only,
             revision=revision,
             allow_pickle=allow_pickle or use_safetensors is False,
+            model_type=cls.config_class.model_type,
         )
         device = device_of(device_map)
         config = config_for(

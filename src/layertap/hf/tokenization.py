@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, NoReturn, Self
+from typing import Any, ClassVar, Self
 
 from layertap.errors import OptionError
 from layertap.files import staged_folder
+from layertap.hf.absent import TOKENIZER_METHODS, refuse_methods
 from layertap.hf.encoding import BatchEncoding
 from layertap.hf.keywords import TOKENIZER_CALL, TOKENIZER_LOADING, TOKENIZER_SAVING, refuse_all
 from layertap.hf.padding import (
@@ -33,7 +34,7 @@ from layertap.hf.tokenizer_files import (
     open_tokenizer,
     set_options,
 )
-from layertap.hf.vocabulary import Vocabulary, content
+from layertap.hf.vocabulary import CHANGEABLE, Vocabulary, content
 from layertap.locks import ForkSafeLock
 from layertap.text.build import TOKENIZER_FILE
 from layertap.text.settings import CONFIG_FILE as SETTINGS_FILE
@@ -65,9 +66,6 @@ COLUMNS = {
     "offset_mapping": "offsets",
 }
 """Entries of a result and the attributes of `tokenizers.Encoding` they come from, in the order of transformers."""
-
-CHANGEABLE = ("pad_token", "mask_token")
-"""Special tokens that neither the template nor the vocabulary uses."""
 
 
 class PreTrainedTokenizer(Vocabulary):
@@ -336,14 +334,14 @@ class PreTrainedTokenizer(Vocabulary):
         """Number of tokens a pair can have, not counting special tokens."""
         return self.model_max_length - self.num_special_tokens_to_add(pair=True)
 
-    def add_tokens(self, *_tokens: object, **_keywords: object) -> NoReturn:
-        """Refuse to add tokens, since the word embeddings of the models cannot grow."""
-        raise OptionError(
-            "add_tokens is not supported, since a model's word table cannot grow here: add them with transformers, "
-            "save_pretrained, and load the result"
-        )
-
-    add_special_tokens = add_tokens
+    def save_vocabulary(
+        self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
+    ) -> tuple[str, ...]:
+        """Write the files of the vocabulary alone, as the `tokenizers` library does (`vocab.txt`, `merges.txt`)."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            return tuple(self._tokenizer.model.save(str(folder), filename_prefix))
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> tuple[str, ...]:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap can load.
@@ -394,6 +392,8 @@ class PreTrainedTokenizer(Vocabulary):
             f"special_tokens={self.special_tokens_map})"
         )
 
+
+refuse_methods(PreTrainedTokenizer, TOKENIZER_METHODS)
 
 CALL_KEYWORDS = tuple(PreTrainedTokenizer.__call__.__kwdefaults__ or ())
 

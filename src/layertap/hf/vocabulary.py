@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
+
+from tokenizers import AddedToken
 
 from layertap.errors import OptionError
+from layertap.hf.absent import TOKENIZER_ATTRIBUTES, check_absent
 from layertap.hf.padding import to_lists
+from layertap.locks import ForkSafeLock
 from layertap.text.settings import NAMED_TOKENS
 from layertap.text.tokenizer import TextTokenizer
 
@@ -25,6 +29,20 @@ CLEAN_UP = (
 )
 
 
+CHANGEABLE = ("pad_token", "mask_token")
+"""Special tokens that neither the template nor the vocabulary uses."""
+
+
+OPTIONS: Mapping[str, Any] = {
+    "do_lower_case": True,
+    "strip_accents": None,
+    "tokenize_chinese_chars": True,
+    "add_prefix_space": False,
+    "split_special_tokens": False,
+}
+"""Settings that are attributes, with their defaults."""
+
+
 class Vocabulary:
     """Abstract base class of the tokenizers, with everything that does not depend on a text.
 
@@ -33,6 +51,10 @@ class Vocabulary:
             has an id under the name with `_id` (`cls_token_id`). They can be set to other tokens of the vocabulary.
         clean_up_tokenization_spaces: whether decoding removes spaces before punctuation.
     """
+
+    SPECIAL_TOKENS_ATTRIBUTES: ClassVar[tuple[str, ...]] = NAMED_TOKENS
+    _lock: ForkSafeLock
+    _settings: dict[str, Any]
 
     def __init__(self, loaded: TextTokenizer, settings: Mapping[str, Any]) -> None:
         self._tokenizer = loaded.backend
@@ -47,6 +69,9 @@ class Vocabulary:
         if token_name in NAMED_TOKENS:
             token = self._special.get(token_name)
             return token if token is None or name == token_name else self.convert_tokens_to_ids(token)
+        if name in OPTIONS and "_settings" in vars(self):
+            return self._settings.get(name, OPTIONS[name])
+        check_absent(self, name, TOKENIZER_ATTRIBUTES)
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -61,6 +86,13 @@ class Vocabulary:
             raise OptionError(f"{name}: expected a token of the vocabulary, found {value!r}")
         else:
             self._special[token_name] = token
+
+    backend: ClassVar[str] = "tokenizers"
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """Settings of `tokenizer_config.json`, with those given to `from_pretrained`."""
+        return dict(self._settings)
 
     @property
     def backend_tokenizer(self) -> Any:
@@ -90,6 +122,84 @@ class Vocabulary:
     def get_added_vocab(self) -> dict[str, int]:
         """Return the id of every added token."""
         return {token.content: i for i, token in sorted(self._tokenizer.get_added_tokens_decoder().items())}
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        """Added tokens of the `tokenizers` library, by id."""
+        return dict(sorted(self._tokenizer.get_added_tokens_decoder().items()))
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """Ids of the added tokens."""
+        return self.get_added_vocab()
+
+    @property
+    def decoder(self) -> Any:
+        """Decoder of the `tokenizers` library."""
+        return self._tokenizer.decoder
+
+    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
+        """Add tokens to the vocabulary, and return how many of them are new.
+
+        The model needs rows for them: `model.resize_token_embeddings(len(tokenizer))`.
+
+        Args:
+            new_tokens: a token or a list of them, each a `str` or an `AddedToken`.
+            special_tokens: whether they are special, so that they are never split or normalised.
+
+        Raises:
+            OptionError: a token that is neither, or is empty.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str | AddedToken) else list(new_tokens)
+        for token in tokens:
+            if not isinstance(token, str | AddedToken) or not content_of(token):
+                raise OptionError(f"add_tokens: expected a str or an AddedToken that is not empty, found {token!r:.60}")
+        with self._lock:
+            add = self._tokenizer.add_special_tokens if special_tokens else self._tokenizer.add_tokens
+            return add(tokens)
+
+    def add_special_tokens(
+        self, special_tokens_dict: Mapping[str, Any], replace_extra_special_tokens: bool = True
+    ) -> int:
+        """Add special tokens to the vocabulary, set them by name, and return how many of them are new.
+
+        Args:
+            special_tokens_dict: tokens by the name of their attribute (`pad_token`), and lists of others under
+                `additional_special_tokens` or `extra_special_tokens`.
+            replace_extra_special_tokens: whether the lists replace the other special tokens, or add to them.
+
+        Raises:
+            OptionError: a name that is none, or a token that the template uses and that is another one there.
+        """
+        if not isinstance(special_tokens_dict, Mapping):
+            raise OptionError("add_special_tokens: expected a dictionary, as {'additional_special_tokens': ['[E1]']}")
+        added = 0
+        for name, given in special_tokens_dict.items():
+            if name in ("additional_special_tokens", "extra_special_tokens"):
+                tokens = list(given.values() if isinstance(given, Mapping) else given)
+                added += self.add_tokens(tokens, special_tokens=True)
+                before = [] if replace_extra_special_tokens else self._extra
+                self._extra = list(dict.fromkeys([*before, *map(content_of, tokens)]))
+            elif name not in NAMED_TOKENS:
+                raise OptionError(
+                    f"add_special_tokens: {name!r} is not one of {', '.join(NAMED_TOKENS)}, additional_special_tokens"
+                )
+            elif self._special.get(name) not in (None, content_of(given)) and name not in CHANGEABLE:
+                raise OptionError(
+                    f"{name}={content_of(given)!r} is not supported: this tokenizer, and the model that was trained "
+                    f"with it, has {self._special[name]!r}"
+                )
+            else:
+                added += self.add_tokens(given, special_tokens=True)
+                setattr(self, name, content_of(given))
+        return added
+
+    @staticmethod
+    def clean_up_tokenization(out_string: str) -> str:
+        """Remove the spaces before punctuation that decoded word pieces have."""
+        for spaced, joined in CLEAN_UP:
+            out_string = out_string.replace(spaced, joined)
+        return out_string
 
     @property
     def special_tokens_map(self) -> dict[str, str]:
@@ -156,8 +266,7 @@ class Vocabulary:
         )
         # Meant for word pieces: of byte-level tokens it would take spaces that are in the text.
         if clean_up and type(self._tokenizer.model).__name__ != "BPE":
-            for spaced, joined in CLEAN_UP:
-                text = text.replace(spaced, joined)
+            text = self.clean_up_tokenization(text)
         return text
 
     def batch_decode(
@@ -169,6 +278,11 @@ class Vocabulary:
         """Decode each row of ids to a text."""
         texts = self.decode(sequences, skip_special_tokens, clean_up_tokenization_spaces)
         return [texts] if isinstance(texts, str) else texts
+
+
+def content_of(token: Any) -> str:
+    """Return the text of a token that is a `str` or an `AddedToken`."""
+    return token.content if isinstance(token, AddedToken) else token
 
 
 def content(token: Any) -> Any:
