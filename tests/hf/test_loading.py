@@ -19,6 +19,7 @@ import huggingface_hub  # noqa: E402
 
 import layertap.hf as hf  # noqa: E402
 from layertap.errors import (  # noqa: E402
+    BackendError,
     ConfigError,
     ModelNotFoundError,
     OptionError,
@@ -383,3 +384,16 @@ def test_loading_warns_of_nothing_else(checkpoint):
         hf.BertModel.from_pretrained(checkpoint("bert"))
         hf.BertModel.from_pretrained(checkpoint("bert", pooler="absent"))
         hf.BertModel.from_pretrained(checkpoint("bert", pooler="untrained"), add_pooling_layer=False)
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "xpu", torch.device("meta")])
+def test_devices_of_other_kinds_are_refused_in_a_sentence(checkpoint, device):
+    with pytest.raises(OptionError, match="expected cpu, cuda or cuda:N"):
+        hf.BertModel.from_pretrained(checkpoint("bert"), device_map=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["cuda", 0])
+def test_a_device_that_is_not_there_is_refused_in_a_sentence(checkpoint, device):
+    with pytest.raises(BackendError, match=r"device 'cuda.*use device='cpu'"):
+        hf.BertModel.from_pretrained(checkpoint("bert"), device_map=device)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from layertap.backends.torch.devices import device_named
 from layertap.backends.torch.weights import DTYPES, read_pickle, to_tensor
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import locate
@@ -147,17 +148,15 @@ def device_of(device_map: Any) -> torch.device | None:
     """Return the single device that a `device_map` names.
 
     Raises:
-        OptionError: the map spreads the model over several devices, or is "auto".
+        OptionError: the map spreads the model over several devices, is "auto", or names another kind of device.
+        BackendError: there is no such device.
     """
     if device_map is None:
         return None
     if isinstance(device_map, Mapping) and len(device_map) == 1 and "" in device_map:
         device_map = device_map[""]
     if isinstance(device_map, str | int | torch.device) and device_map not in ("auto", "balanced", "sequential"):
-        try:
-            return torch.device(device_map)
-        except RuntimeError:
-            pass
+        return device_named(device_map)
     raise OptionError(
         f"device_map={device_map!r}: a model lives on one device; name it, as device_map='cuda' or model.to('cuda')"
     )

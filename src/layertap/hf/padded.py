@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from layertap.backends.torch.devices import upload
 from layertap.backends.torch.layout import Layout
 from layertap.errors import OptionError, TokenizerError
 from layertap.hf.observed import is_traced
@@ -36,11 +37,12 @@ class Cells:
         batch, columns = shape
         if mask is None:
             return cls(shape, None, (columns,) * batch)
-        attended = mask != 0
+        # Copied to the processor once; every number read from a CUDA device waits for all that runs there.
+        attended = (mask != 0).cpu()
         lengths = tuple(attended.sum(1).tolist())
         if sum(lengths) == batch * columns:
             return cls(shape, None, lengths)
-        return cls(shape, attended.reshape(-1).nonzero().squeeze(1), lengths)
+        return cls(shape, upload(attended.reshape(-1).nonzero().squeeze(1), mask.device), lengths)
 
     @property
     def layout(self) -> Layout:
@@ -62,7 +64,7 @@ class Cells:
 
     def first_rows(self, rows_1TH: Tensor) -> Tensor:
         """Take the first attended row of each of the n sequences: [1, T, H] -> [n, 1, H]."""
-        begins = torch.as_tensor(self.layout.cu_seqlens[:-1], device=rows_1TH.device)
+        begins = upload(self.layout.cu_seqlens[:-1], rows_1TH.device)
         return rows_1TH[0].index_select(0, begins).unsqueeze(1)
 
     def spread(self, pooled_nH: Tensor) -> Tensor:
@@ -71,7 +73,7 @@ class Cells:
         if len(kept) == len(self.lengths):
             return pooled_nH
         zeros = pooled_nH.new_zeros(len(self.lengths), pooled_nH.shape[1])
-        return zeros.index_copy(0, torch.tensor(kept, dtype=torch.int64, device=pooled_nH.device), pooled_nH)
+        return zeros.index_copy(0, upload(kept, pooled_nH.device, torch.int64), pooled_nH)
 
 
 def without_masked(padded: Tensor, attended: Tensor | None) -> Tensor:
@@ -160,10 +162,11 @@ def check_positions(positions: Tensor, table: PositionTable, module: nn.Module) 
     rows = _rows(module)
     if rows is None or is_traced(positions) or not positions.numel():
         return
-    if not 0 <= int(positions.min()) <= int(positions.max()) < rows:
+    first, last = _range(positions)
+    if not 0 <= first <= last < rows:
         longest = table.max_length + rows - table.rows
         raise OptionError(
-            f"a token at position {int(positions.max())} of a table with {rows} rows: this model takes at "
+            f"a token at position {last} of a table with {rows} rows: this model takes at "
             f"most {longest} tokens; tokenize with truncation=True, max_length={longest}"
         )
 
@@ -177,11 +180,18 @@ def check_ids(name: str, ids: Tensor, module: nn.Module) -> None:
     rows = _rows(module)
     if rows is None or is_traced(ids) or not ids.numel():
         return
-    if not 0 <= int(ids.min()) <= int(ids.max()) < rows:
+    first, last = _range(ids)
+    if not 0 <= first <= last < rows:
         raise TokenizerError(
-            f"{name}: ids from {int(ids.min())} to {int(ids.max())}, and the model's table has {rows} rows: tokenizer "
+            f"{name}: ids from {first} to {last}, and the model's table has {rows} rows: tokenizer "
             "and model do not belong together; if you added tokens, call model.resize_token_embeddings(len(tokenizer))"
         )
+
+
+def _range(ids: Tensor) -> tuple[int, int]:
+    """Return the smallest and the largest id, read from the device at once."""
+    first, last = torch.stack(torch.aminmax(ids)).tolist()
+    return first, last
 
 
 def _rows(module: nn.Module) -> int | None:

@@ -24,6 +24,7 @@ from layertap.models.positions import Disentangled, PlainPositions, PositionTabl
 from layertap.models.spec import Convolution, EncoderSpec  # noqa: E402
 from layertap.packing import pack  # noqa: E402
 from layertap.tensors import TensorView  # noqa: E402
+from tests.backends.cuda_on_cpu import pretend_cuda  # noqa: E402
 
 LIMIT = 24
 VOCABULARY = 20
@@ -693,3 +694,16 @@ def test_every_brick_on_a_cuda_device(precision, relative, smallest_cosine):
     program = Program(captures=(capture,), stop=LAYERS, top_rows_only=True)
     last = backend.run(program, batch, {"tokens": segments_of(batch, "tokens")})[capture]
     assert smallest_cosine(last, exact[-1][np.cumsum(batch.lengths) - 1]) > 0.999
+
+
+@pytest.mark.parametrize("as_on_cuda", [False, True])
+def test_rows_whose_squares_overflow_become_nan(monkeypatch, as_on_cuda):
+    """Their scale is zero, and zeros would pass for a result; the engine refuses NaN."""
+    if as_on_cuda:
+        pretend_cuda(monkeypatch)
+    norm = RMSNorm(4, 1e-6)
+    rows = torch.tensor([[1.0, -2.0, 3.0, 4.0], [1e30, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    normed = norm(rows)
+    torch.testing.assert_close(normed[0], rows[0] / rows[0].square().mean().sqrt())
+    assert normed[1].isnan().all()
+    assert (normed[2] == 0).all()

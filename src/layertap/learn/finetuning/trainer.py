@@ -144,23 +144,26 @@ class Trainer:
         """
         self.model.train()
         rate = set_learning_rate(self.optimizer, self.options, self.step, self.total_steps)
-        units, loss = self.train.num_learned(rows), 0.0
+        units = self.train.num_learned(rows)
+        total = torch.zeros((), dtype=torch.float64, device=self.device)
         for part in parts(rows, self._lengths, batch_tokens=self.options.batch_tokens):
             if self.train.num_learned(part) == 0:
                 continue  # texts without words
             logits_UC, classes_U = self._logits(self.train, part, all_units=False)
             part_loss = F.cross_entropy(logits_UC, classes_U, reduction="sum") / units
             torch.autograd.backward(part_loss)
-            loss += part_loss.item()
-        if not math.isfinite(loss):
-            raise NonFiniteError(
-                f"step {self.step + 1}: the loss is {loss}; try a lower learning rate, or more warm-up"
-            )
+            total += part_loss.detach()
         if self.options.max_grad_norm is not None:
             learning = [weight for group in self.optimizer.param_groups for weight in group["params"]]
             torch.nn.utils.clip_grad_norm_(learning, self.options.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        # Read once, when all of the step is queued on the device; a run that ends here has saved nothing of it.
+        loss = total.item()
+        if not math.isfinite(loss):
+            raise NonFiniteError(
+                f"step {self.step + 1}: the loss is {loss}; try a lower learning rate, or more warm-up"
+            )
         self.step += 1
         self.steps.append(Step(step=self.step, loss=loss, learning_rate=rate))
 
