@@ -122,8 +122,6 @@ def run(options: argparse.Namespace) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # texts are tokenized on threads of the server
     limit_tokenizer_threads(options.threads)
     features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
-    if semantics.non_finite != "raise":
-        raise OptionError("--non-finite: a server never answers with NaN or infinity")
     require_backend(runtime.backend)
     silence_downloads(options)
     limits, key, hosts = limits_of(options), api_key_of(options), allowed_hosts_of(options)
@@ -137,27 +135,25 @@ def run(options: argparse.Namespace) -> None:
                 f"the server needs {missing.name}, which is not installed; install the extra: pip install "
                 "'layertap[serve]'"
             ) from None
-        bound = bind(options.host, options.port)
-        opened = open_reference(reference_of(options))
-        opened.plan(features, semantics, runtime.rules)
-        state = State(
-            model=served_model(extractor_of(opened, semantics, runtime), options, features), limits=limits, api_key=key
-        )
-        check_first_results(state)
-        app = create_app(state, hosts=hosts)
-    host, port = bound.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    with bind(options.host, options.port) as bound:
+        with uncollected():
+            opened = open_reference(reference_of(options))
+            opened.plan(features, semantics, runtime.rules)
+            model = served_model(extractor_of(opened, semantics, runtime), options, features)
+            state = State(model=model, limits=limits, api_key=key)
+            check_first_results(state)
+            app = create_app(state, hosts=hosts)
+        host, port = bound.getsockname()[:2]
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-    def on_ready() -> None:
-        if key is None and options.host not in LOOPBACK and options.host != "::1":
-            print(
-                f"layertap: note: whoever reaches {url} can use the server; --api-key-file asks for a key",
-                file=sys.stderr,
-            )
-        if not options.quiet:
-            print(f"layertap: {state.model.id} at {url}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        def on_ready() -> None:
+            if key is None and not is_loopback(options.host):
+                note = f"whoever reaches {url} can use the server; --api-key-file asks for a key"
+                print(f"layertap: note: {note}", file=sys.stderr)
+            if not options.quiet:
+                print(f"layertap: {state.model.id} at {url}; Ctrl-C ends it", file=sys.stderr, flush=True)
 
-    serve(app, state, bound, on_ready=on_ready)
+        serve(app, state, bound, on_ready=on_ready)
 
 
 def served_model(extractor: Extractor, options: argparse.Namespace, features: list[str] | None) -> ServedModel:
@@ -231,6 +227,9 @@ def api_key_of(options: argparse.Namespace) -> str | None:
 def allowed_hosts_of(options: argparse.Namespace) -> list[str] | None:
     """Return the host names that requests may be for, or None: any."""
     named: list[str] = options.allowed_host or []
-    if options.host in LOOPBACK or options.host == "::1" or options.host.startswith("127."):
-        return [*LOOPBACK, options.host, *named]
-    return named or None
+    return [*LOOPBACK, options.host, *named] if is_loopback(options.host) else named or None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address can be reached from this machine only."""
+    return host in ("localhost", "::1") or host.startswith("127.")

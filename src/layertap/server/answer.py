@@ -19,6 +19,13 @@ SENT_BYTES = 1 << 18
 """Bytes that are handed to the connection at once."""
 
 
+SECURITY_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Headers of every answer; a page states a policy of its own."""
+
+
 class Answer(Response):
     """Response whose body comes in pieces.
 
@@ -51,7 +58,7 @@ class Answer(Response):
         self._threads = threads
         self._send_seconds = send_seconds
         self._on_sent = on_sent
-        named = {"content-type": media_type, "x-content-type-options": "nosniff", **(headers or {})}
+        named = {"content-type": media_type, **SECURITY_HEADERS, **(headers or {})}
         if length is not None:
             named["content-length"] = str(length)
         self.raw_headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in named.items()]

@@ -35,8 +35,8 @@ async def predict(call: Call) -> Response:
         raise Refusal("invalid", "spans: heads label texts and words, not spans", param="spans")
     model = call.state.model
     model.feature_of(asked.model)
-    heads = heads_of(model, asked.heads)
     records = asked.records()
+    heads = heads_of(model, asked.heads)
     inputs = await run_heads(call, heads, records, asked.options)
     columns = [(own.served.head.name, _predictions(own)) for own in inputs]
     described = [

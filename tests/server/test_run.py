@@ -1,0 +1,192 @@
+"""The command as a process: how it starts, and how it ends under load."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from layertap import Extractor
+from layertap.errors import UsageError
+from layertap.server.run import bind
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "HF_HUB_OFFLINE": "1"}
+MODEL = "the good bank was "
+
+
+@dataclass
+class Process:
+    """A server that is a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    started: float
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str]:
+        self.process.send_signal(number)
+        _, said = self.process.communicate(timeout=60)
+        return self.process.returncode, said
+
+
+@contextlib.contextmanager
+def started(*arguments: str | Path, **environment: str) -> Iterator[Process]:
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "layertap", "serve", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT | environment,
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        while "note:" in line:
+            line = process.stderr.readline()
+        match = re.search(r"http://\S+:\d+", line)
+        assert match is not None, line + process.stderr.read()
+        yield Process(process, match[0], time.perf_counter() - begun)
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def folder(make_checkpoint, tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("served") / "tiny")
+
+
+def test_one_command_serves_the_default_model_offline(minilm_folder):
+    with started("--port", "0") as server:
+        answer = httpx.post(f"{server.url}/v1/embeddings", json={"input": "Hello"}, timeout=30)
+        vector = np.float32(answer.json()["data"][0]["embedding"])
+        np.testing.assert_array_equal(vector, Extractor.from_pretrained().extract(["Hello"])[0])
+        assert server.end(signal.SIGINT) == (0, "")
+
+
+def test_a_signal_lets_what_is_under_way_end(folder):
+    with started("--port", "0", "-m", folder) as server:
+        answers: list[int | str] = []
+        stop = threading.Event()
+
+        def ask():
+            with httpx.Client(timeout=60) as client:
+                while not stop.is_set():
+                    body = {"input": [MODEL * 8] * 200, "model": "tiny@last_hidden_state.max"}
+                    try:
+                        answer = client.post(f"{server.url}/v1/embeddings", json=body)
+                    except httpx.ConnectError:
+                        return  # the server takes no connections any more
+                    answers.append(answer.status_code)
+                    assert answer.status_code in (200, 429)
+                    if answer.status_code == 200:
+                        assert len(answer.json()["data"]) == 200
+
+        failed: list[BaseException] = []
+
+        def watched():
+            try:
+                ask()
+            except (httpx.RemoteProtocolError, httpx.ReadError) as error:
+                # An idle connection that the server closed just when it was used again held nothing under way.
+                if "Server disconnected without sending" not in str(error):
+                    failed.append(error)
+            except BaseException as error:
+                failed.append(error)
+
+        threads = [threading.Thread(target=watched) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        while len(answers) < 12:
+            time.sleep(0.02)
+        code, said = server.end()
+        stop.set()
+        for thread in threads:
+            thread.join(60)
+    assert (code, said, failed) == (0, "", [])
+    assert 200 in answers
+
+
+def test_a_second_signal_ends_the_process_at_once(folder):
+    with started("--port", "0", "-m", folder) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        with socket.create_connection((host, int(port))) as slow:
+            head = "POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9"
+            slow.sendall(f"{head}\r\n\r\n{{".encode())
+            time.sleep(0.3)
+            server.process.send_signal(signal.SIGTERM)
+            time.sleep(0.7)
+            assert server.process.poll() is None
+            begun = time.perf_counter()
+            code, _ = server.end()
+        assert code == 128 + signal.SIGTERM
+        assert time.perf_counter() - begun < 5
+
+
+def test_a_killed_server_is_started_again_on_its_port(folder):
+    with started("--port", "0", "-m", folder) as server:
+        port = server.url.rpartition(":")[2]
+        with httpx.Client() as client:
+            assert client.get(f"{server.url}/health/ready").status_code == 200
+            server.process.kill()
+            server.process.wait()
+            with started("--port", port, "-m", folder) as again:
+                assert httpx.get(f"{again.url}/health/ready").status_code == 200
+                assert again.end()[0] == 0
+
+
+def test_a_model_with_nan_is_not_served(folder, tmp_path, make_checkpoint):
+    broken = make_checkpoint(tmp_path / "broken")
+    weights = {name: array.copy() for name, array in load_file(broken / "model.safetensors").items()}
+    name = next(name for name in weights if name.endswith("layer.2.output.dense.weight"))
+    weights[name][0, 0] = np.nan
+    save_file(weights, broken / "model.safetensors")
+    ended = subprocess.run(
+        [sys.executable, "-m", "layertap", "serve", "--port", "0", "-m", str(broken)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == 1
+    assert "expected finite" in ended.stderr
+    assert "the server is not started" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_the_key_of_the_environment_and_other_hosts(folder):
+    with started("--host", "0.0.0.0", "--port", "0", "-m", folder, LAYERTAP_API_KEY="sesame") as server:
+        url = server.url.replace("0.0.0.0", "127.0.0.1") + "/embed"
+        assert httpx.post(url, json={"inputs": "x"}).status_code == 401
+        headers = {"authorization": "Bearer sesame", "host": "models.example"}
+        assert httpx.post(url, json={"inputs": "x"}, headers=headers).status_code == 200
+        assert "sesame" not in json.dumps(server.end()[1])
+
+
+@pytest.mark.parametrize(("host", "said"), [("no.such.host.invalid", "--host"), ("203.0.113.7", "cannot listen")])
+def test_addresses_that_cannot_be_had(host, said):
+    with pytest.raises(UsageError, match=said):
+        bind(host, 0)
+
+
+def test_a_port_in_use():
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(UsageError, match="choose another with --port"):
+            bind("127.0.0.1", taken.getsockname()[1])
