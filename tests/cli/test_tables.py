@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 
 HEADER = ("feature", "accuracy", "95% interval", "random labels", "selectivity", "C")
 ROWS = [(f"hidden_states[{i}].mean", "0.732", "0.697 to 0.765", "0.225", "+0.507", "0.01 to 0.1") for i in range(3)]
-CHART = Chart(draw=lambda width: ["|" + "-" * (width - 2) + "|"] * 3)
+CHART = Chart(draw=lambda width: ["|" + "-" * (width - 2) + "|"] * 4)
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ def test_a_table_on_a_terminal_never_breaks_a_cell(monkeypatch, columns, missing
     assert len(gone) == missing
     assert (f"a wider terminal also shows: {', '.join(sorted(gone, key=HEADER.index))}" in lines[-1]) == bool(missing)
     if columns >= 80:
-        assert sum("|--" in line for line in lines) == 3
+        assert sum("|--" in line for line in lines) == 4, "three rows and the scale above them"
 
 
 def test_the_best_row_is_green_on_a_terminal_and_nowhere_else(monkeypatch):

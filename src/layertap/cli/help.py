@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 import textwrap
-from typing import Any
+from typing import Any, ClassVar
 
 from layertap.terminal import columns_of, wants_colour
 
@@ -55,6 +55,8 @@ def _coloured() -> Any:
         """Formatter in colour that fits the same to the width."""
 
         styles = RawDescriptionRichHelpFormatter.styles | {"argparse.groups": "bold", "argparse.metavar": "green"}
+        # What stands alone on a line before commands is a heading like those of the options.
+        highlights: ClassVar = [*RawDescriptionRichHelpFormatter.highlights, r"(?m)^(?P<groups>[a-z]+:)$"]
         group_name_formatter = str
         help_markup = False
         text_markup = False

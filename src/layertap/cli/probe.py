@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -25,10 +24,10 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads
 from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
+from layertap.cli.tables import Chart, print_command, print_message, print_paragraph, print_table
 from layertap.engine.options import OPTIONS
-from layertap.errors import BackendError, OptionError, printable
+from layertap.errors import BackendError, OptionError
 from layertap.features.grammar import PoolOp
-from layertap.words import aligned
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -191,7 +190,7 @@ def run(options: argparse.Namespace) -> None:
     for path in request.outputs:
         _write(path, findings, command, title=Path(options.input).stem, overwrite=options.overwrite)
         if not options.quiet:
-            print(f"layertap: wrote {path}", file=sys.stderr)
+            print_message("", f"wrote {path}")
 
 
 Skipped = Mapping[str, Sequence["RowError"]]
@@ -400,17 +399,38 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
 
 
 def _print(findings: Findings, command: str) -> None:
-    from layertap.learn.probing.table import cells, header, method, mistakes, recommendation, scale, sizes, whiskers
+    from layertap.learn.probing.table import (
+        CELLS,
+        cells,
+        header,
+        method,
+        mistakes,
+        recommendation,
+        scale,
+        sizes,
+        whiskers,
+    )
 
-    rows = [(*header(findings), scale(findings))]
-    rows += [(*cells(row, findings), whiskers(row, findings)) for row in findings.rows]
-    print("\n".join(aligned(rows, indent="")))
-    print(f"\n{sizes(findings)}. {method(findings)}")
+    def chart(room: int) -> list[str]:
+        return [scale(findings, room - 2), *(whiskers(row, findings, room - 2) for row in findings.rows)]
+
+    names = header(findings)
+    print_table(
+        names,
+        [cells(row, findings) for row in findings.rows],
+        best=findings.rows.index(findings.winner),
+        dispensable=[i for i in range(len(names) - 1, 2, -1) if names[i] not in findings.winner.beside],
+        chart=Chart(draw=chart, usual=CELLS + 2),
+    )
+    print()
+    print_paragraph(f"{sizes(findings)}. {method(findings)}")
     for note in findings.notes:
-        print(f"note: {note}")
+        print_paragraph(note, label="note:")
     for line in mistakes(findings, SHOWN_MISTAKES):
-        print(printable(line))
-    print(f"\nbest  {recommendation(findings)}\nuse   {command}")
+        print_paragraph(line)
+    print()
+    print_paragraph(recommendation(findings), label="best")
+    print_command(command)
 
 
 def _write(path: Path, findings: Findings, command: str, *, title: str, overwrite: bool) -> None:

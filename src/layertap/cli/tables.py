@@ -27,6 +27,9 @@ BEST = "bold green"
 LABELS: Mapping[str, str] = {"note": "yellow", "skipped": "yellow", "error": "bold red", "best": BEST}
 """Styles of labels that ask for attention; others have `LABEL`."""
 
+WIDEST_PROSE = 100
+"""Longest line of a paragraph; the eye loses longer ones."""
+
 GAP = 2
 """Number of spaces between columns."""
 
@@ -39,7 +42,7 @@ class Chart:
     """Drawing beside the rows of a table, as wide as the terminal leaves room for.
 
     Attributes:
-        draw: function of a number of characters that returns a line for each row.
+        draw: function of a number of characters that returns the header of the drawing and a line for each row.
         usual: number of characters where the width is not limited.
         least: fewest characters that say something; where there is less room, the drawing is left out.
     """
@@ -102,13 +105,10 @@ def print_table(
     """
     stream = sys.stdout if stream is None else stream
     console = console_of(stream)
-    marks = ["best" if i == best else "" for i in range(len(rows))]
+    marks = ["", *("best" if i == best else "" for i in range(len(rows)))]
     if console is None:
-        drawn = chart.draw(chart.usual) if chart is not None else [""] * len(rows)
-        whole = [
-            (*header, "", ""),
-            *((*row, *end) for row, end in zip(rows, zip(drawn, marks, strict=True), strict=True)),
-        ]
+        drawn = chart.draw(chart.usual) if chart is not None else [""] * (1 + len(rows))
+        whole = [(*row, *ends) for row, *ends in zip([header, *rows], drawn, marks, strict=True)]
         lines = aligned([tuple(map(printable, cells)) for cells in whole], indent="", right=right)
         print("\n".join(lines if title is None else [printable(title), *lines]), file=stream)
         return
@@ -119,13 +119,15 @@ def print_table(
     widths, left_out, room = _fit(console.width, header, rows, dispensable, chart, marked=best is not None)
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for i, width in widths.items():
-        table.add_column(_text(header[i], TITLE), justify="right" if i in right else "left", width=width)
+        table.add_column(
+            _text(header[i], TITLE), justify="right" if i in right else "left", vertical="bottom", width=width
+        )
     ends: list[Sequence[str]] = [chart.draw(room)] if chart is not None and room else []
     ends += [marks] if best is not None else []
-    for _ in ends:
-        table.add_column("", no_wrap=True)
+    for end in ends:
+        table.add_column(_text(end[0], "dim"), vertical="bottom", no_wrap=True)
     for n, row in enumerate(rows):
-        first, *others = [row[i] for i in widths] + [end[n] for end in ends]
+        first, *others = [row[i] for i in widths] + [end[n + 1] for end in ends]
         style = BEST if n == best else ""
         table.add_row(_text(first, style or LABEL), *map(_text, others), style=style)
     _print(console, table)
@@ -138,18 +140,20 @@ def print_paragraph(text: str, *, label: str = "", stream: TextIO | None = None)
     """Print a paragraph, wrapped between words where a terminal ends.
 
     Args:
-        text: one or more sentences.
+        text: one or more sentences; spaces before them are an indent, also of the lines that follow.
         label: word before it, coloured on a terminal; the lines after the first are indented below the text.
         stream: where to print; None: standard output.
     """
     stream = sys.stdout if stream is None else stream
     console = console_of(stream)
     if console is None:
-        print(printable(f"{label}  {text}" if label else text), file=stream)
-    elif label:
-        _print(console, _grid(console, [(label, text)], ""))
-    else:
-        _print(console, _text(text))
+        print(printable(f"{label}{' ' if label.endswith(':') else '  '}{text}" if label else text), file=stream)
+        return
+    from rich.padding import Padding
+
+    indent = len(text) - len(text.lstrip(" "))
+    content = _grid(console, [(label, text)], "") if label else Padding(_text(text.lstrip(" ")), (0, 0, 0, indent))
+    console.print(content, width=min(console.width, WIDEST_PROSE))
 
 
 def print_command(command: str, *, label: str = "use", stream: TextIO | None = None) -> None:
@@ -227,7 +231,7 @@ def _grid(console: Console, rows: Sequence[Sequence[str]], indent: str) -> Table
     for i in range(count):
         grid.add_column(no_wrap=whole and i < count - 1, overflow="fold")
     for row in rows:
-        label = LABELS.get(row[0].strip(), LABEL)
+        label = LABELS.get(row[0].strip().rstrip(":"), LABEL)
         first, *others = row
         others += [""] * (count - len(row))
         grid.add_row(_text(indent + first, label), *map(_text, others))

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO, TypeAlias
 
-from layertap.engine.streaming import ProgressCallback
 from layertap.errors import printable
 from layertap.terminal import console_of, is_terminal
 from layertap.words import counted, rate
@@ -17,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn, Task
     from rich.text import Text
+
+    from layertap.engine.streaming import ProgressCallback
 
 SECONDS_BETWEEN_LINES = 10.0
 """Shortest time between two lines where standard error is not a terminal."""
@@ -67,13 +68,18 @@ def status_on(stream: TextIO, *, shown: bool) -> Iterator[Callable[[str], None]]
         return
     from rich.text import Text
 
+    status = console.status("", spinner="line", refresh_per_second=DRAWINGS_A_SECOND)
+
     def say(message: str) -> None:
         text = Text(printable(message))
         text.truncate(console.width - 3, overflow="ellipsis")
         status.update(text)
+        status.start()  # with the first message: a bar may be drawn before
 
-    with console.status("", spinner="line", refresh_per_second=DRAWINGS_A_SECOND) as status:
+    try:
         yield say
+    finally:
+        status.stop()
 
 
 @dataclass(slots=True, kw_only=True)

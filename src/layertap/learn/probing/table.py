@@ -51,24 +51,30 @@ def sizes(findings: Findings) -> str:
     return f"{settings['texts']:,} {settings['unit']}s, {settings['classes']:,} classes"
 
 
-def whiskers(row: Row, findings: Findings) -> str:
-    """Draw the score and its interval with characters, on one scale for all rows that begins at chance."""
+def whiskers(row: Row, findings: Findings, cells: int = CELLS) -> str:
+    """Draw the score and its interval with characters, on one scale for all rows that begins at chance.
+
+    Args:
+        row: the row to draw.
+        findings: all rows.
+        cells: number of characters between the edges.
+    """
     least, most = findings.axis
     width = most - least
 
     def cell(value: float) -> int:
-        return round((CELLS - 1) * (value - least) / width) if width > 0 else 0
+        return round((cells - 1) * (value - least) / width) if width > 0 else 0
 
     low, middle, high = cell(row.score.low), cell(row.score.value), cell(row.score.high)
-    drawn = ["-" if low <= place <= high else " " for place in range(CELLS)]
+    drawn = ["-" if low <= place <= high else " " for place in range(cells)]
     drawn[middle] = "o"
-    return "|" + "".join(drawn) + "|" + (" best" if row is findings.winner else "")
+    return "|" + "".join(drawn) + "|"
 
 
-def scale(findings: Findings) -> str:
-    """Return the header of the column of `whiskers`: the bounds of its scale."""
+def scale(findings: Findings, cells: int = CELLS) -> str:
+    """Return the header of the column of `whiskers`: the bounds of its scale, in as many characters."""
     least, most = (f"{bound:.3f}" for bound in findings.axis)
-    return f"|{least}{most:>{CELLS - len(least)}}|"
+    return f"|{least}{most:>{cells - len(least)}}|"
 
 
 def recommendation(findings: Findings) -> str:
