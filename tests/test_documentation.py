@@ -31,7 +31,7 @@ from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.records import AttentionMaps, FeatureSchema, Ragged
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/features.md")
+PAGES = ("README.md", "docs/features.md", "docs/inputs.md")
 CHINESE = "README.zh-CN.md"
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 SHAPED = re.compile(r"(float32|float16|int8|uint8|int32|int64|bool) \[([\w, ]*)\]")
@@ -46,6 +46,9 @@ FILES = {
     "questions.jsonl": '{"id": "q0", "text": "Paris is a city.", "spans": [[0, 5]]}\n'
     '{"id": "q1", "text": "So is Rome.", "spans": [{"begin": 0, "end": 2}, [6, 10]]}\n',
     "pairs.tsv": "sentence_A\tsentence_B\nA man eats.\tSomeone eats.\n",
+    "german.csv": "text;label\nGut, sehr gut;pos\nSchlecht;neg\n",
+    "cola.tsv": "gj04\t1\t\tThe sailors rode the breeze.\nbc01\t0\t*\tThe box contained.\n",
+    "novel.txt": "It was a dark\nand stormy night.\n\nNothing stirred.\n",
     "book.txt": "It was a dark and stormy night, " * 200 + "\n",
 }
 

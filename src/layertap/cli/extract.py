@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Computes features of every text of INPUT and writes them to OUTPUT, in the order of the input.
 
-INPUT is txt (a text a line), JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U; `-` is standard input. OUTPUT
-is Parquet, safetensors, npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It
-appears under its name when it is whole.
+INPUT is txt (a text a line, or see --records), JSONL or JSON, CSV, TSV, Parquet, CoNLL or CoNLL-U; text
+formats may be compressed (gzip, bzip2, xz, zstd). `-` is standard input. OUTPUT is Parquet, safetensors,
+npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It appears under its name when
+it is whole.
 
 An OUTPUT that ends with / is a folder of features: Parquet files of some thousand texts each, from any
 number of files and folders. After a kill the same command goes on, and new inputs are added."""
@@ -39,6 +40,8 @@ examples:
   layertap extract reviews.csv -o out.parquet --text-column review -f 'v = last_hidden_state.mean'
   layertap extract texts.jsonl -o layers.npz -f 'low = hidden_states[1].mean' -f 'top = hidden_states[-1].mean'
   layertap extract treebank.conllu -o words.parquet -f 'hidden_states[4].words(mean)'
+  layertap extract glue.tsv -o glue.parquet --no-header --text-column col3 --quoting none
+  layertap extract novel.txt -o novel.parquet --records file --long window
   layertap extract books.jsonl -o books.npz --long window -f 'last_hidden_state.mean'
   cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'
   layertap extract corpus/ -o features/ -f 'v = last_hidden_state.mean'"""

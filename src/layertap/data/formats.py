@@ -28,9 +28,9 @@ class ReadFormat:
 
     Attributes:
         name: what a user calls it.
-        suffixes: endings of file names; with `.gz` after them where `gzipped`.
+        suffixes: endings of file names.
         reader: `module:class` in `layertap.data.readers`.
-        streamed: whether it can come from standard input.
+        streamed: whether it can come from standard input, or be compressed.
     """
 
     name: str

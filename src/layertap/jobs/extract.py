@@ -63,7 +63,8 @@ def extract(
     than the folder holds is refused.
 
     Args:
-        input: a txt, JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U file; `-` is standard input. For a folder of features
+        input: a txt, JSONL, CSV, TSV, Parquet, CoNLL or CoNLL-U file, text formats also compressed (gzip, bzip2, xz,
+            zstd); `-` is standard input. For a folder of features
             also a folder, or a list of files and folders.
         output: a Parquet, safetensors, npy, npz or JSONL file, as its name ends; `-` writes JSONL to standard output.
             `features/` is a folder, and so is a path at which a folder of features stands.
