@@ -51,11 +51,10 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Write the file, and say how many records it has."""
-    from layertap.files import resolved
     from layertap.jobs.folder.export import check_is_folder, export_folder
 
     written = export_folder(
-        resolved(check_is_folder(options.folder)),
+        check_is_folder(options.folder),
         options.output,
         output_format_name=options.output_format,
         overwrite=options.overwrite,

@@ -49,10 +49,10 @@ def add_to(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print the status of the folder, and return its exit code."""
-    from layertap.files import resolved
+    from layertap.data.folder import folder_root
     from layertap.jobs.folder.status import folder_status
 
-    status = folder_status(resolved(options.folder), name=printable(options.folder), verify=options.verify)
+    status = folder_status(folder_root(options.folder), name=printable(options.folder), verify=options.verify)
     if options.json:
         print(json.dumps(status.as_dict(), indent=2))
     else:

@@ -135,6 +135,9 @@ class RemotePlace:
     system: Any
     path: str
 
+    def __str__(self) -> str:
+        return self.url
+
     @classmethod
     def of(cls, url: str) -> RemotePlace:
         """Connect to the file system of a URL.

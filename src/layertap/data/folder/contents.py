@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from layertap.data.folder.layout import (
     record_place,
 )
 from layertap.errors import InputError, printable
+from layertap.files.shared import sha256_of
 
 
 class FolderFiles(Protocol):
@@ -39,6 +39,13 @@ class FolderFiles(Protocol):
 
         Raises:
             InputError: the file cannot be looked at.
+        """
+
+    def sha256(self, place: str) -> str:
+        """Return the hexadecimal sha256 of a file.
+
+        Raises:
+            OSError: the file cannot be read.
         """
 
 
@@ -87,6 +94,14 @@ class LocalFiles:
         except OSError as error:
             raise InputError(f"{printable(self.path(place))}: cannot be read: {error.strerror or error}") from None
 
+    def sha256(self, place: str) -> str:
+        """Return the hexadecimal sha256 of a file.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        return sha256_of(self.path(place))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderContents:
@@ -104,11 +119,6 @@ class FolderContents:
     records: tuple[ShardRecord, ...]
     is_complete: bool
     has_manifest: bool
-
-
-def is_feature_folder(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a folder with a plan in it."""
-    return (Path(path) / PLAN).is_file()
 
 
 def read_plan(files: FolderFiles) -> FolderPlan | None:

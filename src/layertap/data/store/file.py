@@ -13,6 +13,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.remote import is_remote
 from layertap.data.store.axes import SCALE, with_axes
 from layertap.data.store.carried import CarriedColumn
 from layertap.data.store.column import FeatureColumn, place_of
@@ -189,7 +190,7 @@ def open(  # noqa: A001 - `layertap.open`, as gzip.open
     on in the old one.
 
     Args:
-        path: the file or folder. The format of a file is told by its first bytes.
+        path: the file or folder, or the URL of a folder or Parquet file. A file's format is told by its first bytes.
         partial: open the finished shards of a folder whose extraction is unfinished; without, such a folder is refused.
 
     Raises:
@@ -197,6 +198,8 @@ def open(  # noqa: A001 - `layertap.open`, as gzip.open
             folder.
         OptionError: `partial` with a file, which is always whole.
     """
+    if is_remote(path):
+        return _open_remote(os.fspath(path), partial)
     place = Path(path)
     if "\0" in str(place):
         raise InputError(f"{str(place)!r}: cannot be read: its name holds a NUL character")
@@ -208,6 +211,29 @@ def open(  # noqa: A001 - `layertap.open`, as gzip.open
         raise OptionError(f"{printable(place)}: partial=True is for folders of features, and this is none")
     # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
     return read_settled(Path(os.path.realpath(place)), lambda: _open(place))
+
+
+def _open_remote(url: str, is_partial: bool) -> FeatureFile:
+    """Open a folder of features, or a Parquet file, on an object store."""
+    from layertap.data.remote import RemotePlace
+    from layertap.data.store.folder import open_folder
+    from layertap.data.store.parquet import ParquetStorage, RemoteStored
+
+    place = RemotePlace.of(url)
+    if place.entry() is None:
+        return FeatureFile(open_folder(place, partial_=is_partial), is_partial=is_partial)
+    if is_partial:
+        raise OptionError(f"{printable(url)}: partial=True is for folders of features, and this is a file")
+    file = place.open()
+    try:
+        if file.read(4) != b"PAR1":
+            raise InputError(
+                f"{printable(url)}: only folders of features and Parquet are opened remotely; download this file"
+            )
+        return FeatureFile(ParquetStorage(url, RemoteStored(file)))
+    except BaseException:
+        file.close()
+        raise
 
 
 def _open(path: Path) -> FeatureFile:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from layertap.data.folder import FolderContents, LocalFiles, ShardRecord, read_contents
+from layertap.data.folder import FolderContents, FolderRoot, LocalFiles, ShardRecord, folder_files, read_contents
 from layertap.data.folder.layout import FILE_COLUMN
+from layertap.data.folder.remote import RemoteFiles
+from layertap.data.remote import RemotePlace
 from layertap.data.slices import join
-from layertap.data.store.parquet import ParquetStorage
+from layertap.data.store.parquet import ParquetStorage, RemoteStored
 from layertap.data.store.storage import BLOCK_BYTES, Storage
 from layertap.data.writers.base import ID
 from layertap.errors import InputError, printable
@@ -44,7 +46,7 @@ class FolderStorage(Storage):
     """
 
     def __init__(
-        self, path: Path, contents: FolderContents, open_shard: Callable[[ShardRecord], ParquetStorage]
+        self, path: Path | str, contents: FolderContents, open_shard: Callable[[ShardRecord], ParquetStorage]
     ) -> None:
         plan = contents.plan
         self.path = path
@@ -142,7 +144,7 @@ class FolderStorage(Storage):
             features = stated if features.keys() == stated.keys() else features
         if shard.num_records != record.rows or features != stated or shard.has_ids != self.has_ids:
             shard.close()
-            raise damaged(self.path / record.place, "it does not hold the records and features that the folder states")
+            raise damaged(f"{self.path}/{record.place}", "it does not hold the records and features that are stated")
         return shard
 
     def _check_open(self) -> None:
@@ -150,36 +152,53 @@ class FolderStorage(Storage):
             raise InputError(f"{printable(self.path)}: this folder was closed; open it again")
 
 
-def open_folder(path: Path, *, partial_: bool) -> FolderStorage:
-    """Open the storage of a folder of features on a disk.
+def open_folder(root: FolderRoot, *, partial_: bool) -> FolderStorage:
+    """Open the storage of a folder of features.
 
     Args:
-        path: the folder.
+        root: the folder.
         partial_: whether an unfinished folder is opened as far as it is there.
 
     Raises:
         InputError: no folder of features, an unfinished one, or one whose plan or records are damaged.
     """
-    files = LocalFiles(root=path)
-    return FolderStorage(path, read_contents(files, partial=partial_), partial(_open_local, files))
+    files = folder_files(root)
+    path = root.url if isinstance(root, RemotePlace) else root
+    return FolderStorage(path, read_contents(files, partial=partial_), partial(open_shard, files))
 
 
-def _open_local(files: LocalFiles, record: ShardRecord) -> ParquetStorage:
-    place = files.path(record.place)
+def open_shard(files: LocalFiles | RemoteFiles, record: ShardRecord) -> ParquetStorage:
+    """Open the file of a shard, which must have the size that its record states.
+
+    Raises:
+        InputError: the file is missing, has another size, or is damaged.
+    """
+    place: Path | str
+    file: StoredFile | RemoteStored
+    if isinstance(files, RemoteFiles):
+        place = files.place(record.place).url
+        try:
+            opened = files.place(record.place).open()
+        except InputError as error:
+            raise damaged(place, str(error).removeprefix(f"{place}: ")) from None
+        file, size = RemoteStored(opened), opened.entry.size
+    else:
+        place = files.path(record.place)
+        try:
+            stored = StoredFile(place, error=InputError)
+        except InputError as error:
+            raise damaged(place, str(error).removeprefix(f"{place}: ")) from None
+        file, size = stored, stored.size
     try:
-        file = StoredFile(place, error=InputError)
-    except InputError as error:
-        raise damaged(place, str(error).removeprefix(f"{place}: ")) from None
-    try:
-        if file.size != record.size:
-            raise damaged(place, f"it has {file.size:,} bytes, and the folder states {record.size:,}")
+        if size != record.size:
+            raise damaged(place, f"it has {size:,} bytes, and the folder states {record.size:,}")
         return ParquetStorage(place, file)
     except BaseException:
         file.close()
         raise
 
 
-def damaged(place: Path, reason: str) -> InputError:
+def damaged(place: Path | str, reason: str) -> InputError:
     """Build the error for a shard that is missing or is not as the folder states."""
     return InputError(
         f"{printable(place)}: {reason}; run the extraction again to make this shard again, or open the folder anew if "

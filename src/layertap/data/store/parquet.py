@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from layertap.data.remote import RemoteFile
 from layertap.data.slices import cut, join
 from layertap.data.store.storage import (
     FOREIGN_ERRORS,
@@ -34,10 +35,39 @@ CACHE_BYTES = 16 << 20
 """Bytes of column chunks that are kept; the last one is kept whatever its size."""
 
 
-class ParquetStorage(Storage):
-    """Storage of a Parquet file; reads a whole row group of each column that is asked for."""
+class RemoteStored:
+    """A remote file under a storage. An object on a store is replaced as a whole and never changed in place.
 
-    def __init__(self, path: Path, file: StoredFile) -> None:
+    Attributes:
+        file: the open file.
+    """
+
+    def __init__(self, file: RemoteFile) -> None:
+        self.file = file
+
+    def check(self) -> None:
+        """Refuse to be read once it is closed.
+
+        Raises:
+            InputError: it is closed.
+        """
+        if self.file.closed:
+            raise InputError(f"{self.file.place.url}: this file was closed; open it again")
+
+    def close(self) -> None:
+        """Close the remote file; a second call does nothing."""
+        self.file.close()
+
+
+class ParquetStorage(Storage):
+    """Storage of a Parquet file; reads a whole row group of each column that is asked for.
+
+    Args:
+        path: path or URL of the file, for messages.
+        file: the open file.
+    """
+
+    def __init__(self, path: Path | str, file: StoredFile | RemoteStored) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -45,14 +75,19 @@ class ParquetStorage(Storage):
         self._stored = file
         self._lock = ForkSafeLock()  # Arrow's reader is not made for several threads
         try:
-            # Arrow opens the path a second time: its own reader needs half the memory of one over a Python stream.
-            self._file = pq.ParquetFile(path, pre_buffer=False)
+            if isinstance(file, RemoteStored):
+                # Pre-buffering asks for the columns of a row group in few requests.
+                self._file = pq.ParquetFile(file.file, pre_buffer=True)
+            else:
+                # Arrow opens the path a second time: its own reader needs half the memory of one over a Python stream.
+                self._file = pq.ParquetFile(path, pre_buffer=False)
         except (pa.ArrowException, *FOREIGN_ERRORS) as error:
             raise unreadable(path, f"it is truncated or damaged ({error})") from None
-        again = StoredFile(path, error=InputError)
-        if again.state.difference(file.state) is not None:
-            raise unreadable(path, "it was replaced while it was opened")
-        again.close()
+        if isinstance(file, StoredFile):
+            again = StoredFile(file.path, error=InputError)
+            if again.state.difference(file.state) is not None:
+                raise unreadable(path, "it was replaced while it was opened")
+            again.close()
         self._schema = self._file.schema_arrow
         provenance = (self._schema.metadata or {}).get(METADATA_KEY)
         if provenance is None or ROW not in self._schema.names:
@@ -104,6 +139,21 @@ class ParquetStorage(Storage):
                 self._stored.check()
                 table = self._read_group(group, None)
             yield from table.to_batches()
+
+    def carried_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield carried columns as Arrow, one batch for each row group; without names, batches of no columns."""
+        import pyarrow as pa
+
+        leaves = [leaf for name in names for leaf in self._leaves[name]]
+        for group, (begin, end) in enumerate(pairwise(self._ends.tolist())):
+            if not names:
+                yield pa.RecordBatch.from_arrays([pa.nulls(end - begin)], names=[""])
+                continue
+            with self._lock:
+                self._stored.check()
+                table = self._read_group(group, leaves).select(list(names))
+            arrays = [column.combine_chunks() for column in table.columns]
+            yield pa.RecordBatch.from_arrays(arrays, schema=table.schema)
 
     def close(self) -> None:
         """Close the file and drop what is kept of it."""

@@ -34,7 +34,7 @@ class Storage(ABC):
     """One file, open; nothing of it is read before it is asked for.
 
     Attributes:
-        path: the file.
+        path: the file or folder: a path, or a URL as a string.
         num_records: N.
         features: name -> schema, in the order of the file.
         provenance: what the writer was told.
@@ -43,7 +43,7 @@ class Storage(ABC):
         is_complete: whether all records of the run are there; False of an unfinished folder.
     """
 
-    path: Path
+    path: Path | str
     num_records: int
     features: Mapping[str, FeatureSchema]
     provenance: Mapping[str, Any]
@@ -138,7 +138,7 @@ def _is_whole(feature: Feature, count: int) -> bool:
     return True
 
 
-def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
+def parse_provenance(path: Path | str, text: str | bytes) -> dict[str, Any]:
     """Parse the JSON object that a file holds as its provenance."""
     try:
         provenance = json.loads(text)
@@ -150,14 +150,14 @@ def parse_provenance(path: Path, text: str | bytes) -> dict[str, Any]:
     return provenance
 
 
-def unreadable(path: Path, reason: str) -> InputError:
+def unreadable(path: Path | str, reason: str) -> InputError:
     """Build the error for a file that cannot be read back."""
     return InputError(
         f"{path}: {one_line(reason)}; expected a whole Parquet, safetensors, npz or npy file that layertap wrote"
     )
 
 
-def feature_dtype(path: Path, name: str, dtype: str) -> Dtype:
+def feature_dtype(path: Path | str, name: str, dtype: str) -> Dtype:
     """Return a dtype of `FeatureSchema`, or the error that it is none."""
     if dtype not in get_args(Dtype):
         raise unreadable(path, f"{name!r} holds {dtype}, which is no feature's")

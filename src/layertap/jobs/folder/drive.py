@@ -10,9 +10,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from layertap.data.folder import FolderPlan, LocalFiles, PlannedShard, ShardRecord
+from layertap.data.folder import (
+    FolderFiles,
+    FolderPlan,
+    FolderWriter,
+    PlannedShard,
+    ShardRecord,
+    folder_files,
+    shared_folder,
+)
 from layertap.data.folder.contents import read_plan
 from layertap.data.folder.layout import DATA, ERRORS, LOG, PLAN, RECORDS
 from layertap.engine.streaming import Streams
@@ -80,7 +89,7 @@ class FolderRun:
 
     job: FolderJob
     plan: FolderPlan
-    folder: SharedFolder
+    folder: FolderWriter
     records: dict[int, ShardRecord]
     pending: tuple[PlannedShard, ...]
     failed: dict[int, str] = field(default_factory=dict)
@@ -98,7 +107,7 @@ class FolderRun:
         """
         if not self.pending:
             return
-        log = AttemptLog(self.folder.root / LOG)
+        log = AttemptLog(self.folder)
 
         def heard(event: Event) -> None:
             if isinstance(event, ShardFinished):
@@ -126,7 +135,7 @@ class FolderRun:
         Raises:
             OutputError: a shard was given up, or the manifest cannot be written.
         """
-        files = LocalFiles(root=self.folder.root)
+        files = folder_files(self.folder.root)
         others = [shard for shard in self.plan.shards if shard.number not in self.records]
         self.records.update(finished_shards(files, others).records)
         missing = len(self.plan.shards) - len(self.records)
@@ -191,8 +200,8 @@ def open_folder_run(
         format=job.format,
         shard_records=job.shard_records,
     )
-    files = LocalFiles(root=job.root)
-    with SharedFolder(job.root) as folder, contextlib.ExitStack() as stack:
+    files = folder_files(job.root)
+    with shared_folder(job.root) as folder, contextlib.ExitStack() as stack:
         is_driver = job.part is None
         is_planner = job.part is None or job.part.index == 0
         if is_driver and files.size(PLAN) is not None:
@@ -214,8 +223,8 @@ def open_folder_run(
         yield _opened(job, folder, plan, say)
 
 
-def _opened(job: FolderJob, folder: SharedFolder, plan: FolderPlan, say: Say) -> FolderRun:
-    files = LocalFiles(root=job.root)
+def _opened(job: FolderJob, folder: FolderWriter, plan: FolderPlan, say: Say) -> FolderRun:
+    files = folder_files(job.root)
     finished = finished_shards(files, plan.shards, verify=read_marked(files))
     part = job.part
     mine = [shard for shard in plan.shards if part is None or part.has(shard.number)]
@@ -231,10 +240,10 @@ def _opened(job: FolderJob, folder: SharedFolder, plan: FolderPlan, say: Say) ->
     return FolderRun(job=job, plan=plan, folder=folder, records=dict(finished.records), pending=pending)
 
 
-def _write_plan(job: FolderJob, folder: SharedFolder, plan: FolderPlan) -> FolderPlan:
+def _write_plan(job: FolderJob, folder: FolderWriter, plan: FolderPlan) -> FolderPlan:
     """Write the plan of a new folder, and return the one that counts: another run may have been quicker."""
-    files = LocalFiles(root=job.root)
-    if not job.root.is_dir():
+    files = folder_files(job.root)
+    if isinstance(job.root, Path) and not job.root.is_dir():
         with folder.described(), contextlib.suppress(FileExistsError):
             job.root.mkdir()
     if folder.write_new(PLAN, plan.to_bytes()):
@@ -244,7 +253,7 @@ def _write_plan(job: FolderJob, folder: SharedFolder, plan: FolderPlan) -> Folde
     return first
 
 
-def _resumed(job: FolderJob, folder: SharedFolder, plan: FolderPlan, say: Say, watch: Watch | None) -> FolderPlan:
+def _resumed(job: FolderJob, folder: FolderWriter, plan: FolderPlan, say: Say, watch: Watch | None) -> FolderPlan:
     """Adapt the plan to inputs that have changed since it was made."""
     changes = InputChanges.between(plan, job.inputs)
     if not job.forget:
@@ -254,7 +263,7 @@ def _resumed(job: FolderJob, folder: SharedFolder, plan: FolderPlan, say: Say, w
             plan = with_stamps(plan, job.inputs)
             folder.replace(PLAN, plan.to_bytes())
         return plan
-    files = LocalFiles(root=job.root)
+    files = folder_files(job.root)
     grown = grow(plan, changes, finished_shards(files, plan.shards).records, watch=watch)
     _check_errors(job, grown.plan)
     for line in grown.words:
@@ -263,7 +272,7 @@ def _resumed(job: FolderJob, folder: SharedFolder, plan: FolderPlan, say: Say, w
     return grown.plan
 
 
-def _awaited_plan(job: FolderJob, files: LocalFiles, say: Say) -> FolderPlan:
+def _awaited_plan(job: FolderJob, files: FolderFiles, say: Say) -> FolderPlan:
     """Wait until the plan is there and has the inputs of this worker, as worker 0 sees them."""
     waited = 0.0
     while True:
@@ -293,14 +302,14 @@ def _check_errors(job: FolderJob, plan: FolderPlan) -> None:
         )
 
 
-def _is_current(files: LocalFiles, plan: FolderPlan) -> bool:
+def _is_current(files: FolderFiles, plan: FolderPlan) -> bool:
     """Return whether the folder still has this plan: it may have grown while an index worker was at work."""
     now = read_plan(files)
     return now is not None and now.digest == plan.digest
 
 
 @contextlib.contextmanager
-def _only_driver(job: FolderJob, folder: SharedFolder) -> Iterator[None]:
+def _only_driver(job: FolderJob, folder: FolderWriter) -> Iterator[None]:
     """Hold the lock of the driver while entered, or refuse to be the second one.
 
     Where the file system has no locks, another driver is known only if it runs on this machine.
@@ -308,7 +317,9 @@ def _only_driver(job: FolderJob, folder: SharedFolder) -> Iterator[None]:
     folder.make(LOG)
     with contextlib.ExitStack() as stack:
         with folder.described(LOCK):
-            is_held = stack.enter_context(held_lock(folder.root / LOCK))
+            # An object store has no locks.
+            own = folder.root / LOCK if isinstance(folder, SharedFolder) else None
+            is_held = None if own is None else stack.enter_context(held_lock(own))
         if is_held is False or (is_held is None and _is_alive(_driver(folder))):
             raise OutputError(
                 f"{job.name}: another run is writing this folder{_described(_driver(folder))}; wait for it, or start "
@@ -325,9 +336,9 @@ def _only_driver(job: FolderJob, folder: SharedFolder) -> Iterator[None]:
                 folder.remove(DRIVER)
 
 
-def _driver(folder: SharedFolder) -> dict[str, Any]:
+def _driver(folder: FolderWriter) -> dict[str, Any]:
     try:
-        values = json.loads(LocalFiles(root=folder.root).read(DRIVER) or b"{}")
+        values = json.loads(folder_files(folder.root).read(DRIVER) or b"{}")
     except (ValueError, InputError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -9,16 +9,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layertap.data.arrow_row import ArrowRow
-from layertap.data.folder import FolderContents, FolderPlan, LocalFiles, ShardRecord, read_contents
+from layertap.data.folder import (
+    FolderContents,
+    FolderPlan,
+    FolderRoot,
+    LocalFiles,
+    ShardRecord,
+    folder_files,
+    folder_root,
+    read_contents,
+)
 from layertap.data.folder.layout import FILE_COLUMN
+from layertap.data.folder.remote import RemoteFiles
 from layertap.data.forecast import check_space, feature_bytes
 from layertap.data.formats import check_output, open_writer, output_format, output_places
-from layertap.data.store.parquet import ParquetStorage
+from layertap.data.remote import is_remote
+from layertap.data.store.folder import open_shard
 from layertap.errors import InputError, UsageError, printable
 from layertap.files import refuse_overlap
 from layertap.jobs.folder.planning import ID, column_types_of
 from layertap.records import FeatureBatch, Record
-from layertap.stored_file import StoredFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -28,7 +38,7 @@ Watch = Callable[[int], None]
 
 
 def export_folder(
-    root: Path,
+    root: FolderRoot,
     output: str | os.PathLike[str],
     *,
     output_format_name: str | None = None,
@@ -58,9 +68,10 @@ def export_folder(
         OutputError: the output cannot be written.
     """
     row = output_format(output, output_format_name)
-    refuse_overlap([root], output_places(output, row, error_list=True))
+    if isinstance(root, Path):
+        refuse_overlap([root], output_places(output, row, error_list=True))
     check_output(output, format=output_format_name, overwrite=overwrite)
-    files = LocalFiles(root=root)
+    files = folder_files(root)
     contents = read_contents(files, partial=partial)
     _check_room(contents, output, output_format_name)
     as_values = row.name == "jsonl"
@@ -90,23 +101,16 @@ def export_folder(
 
 
 def _batches(
-    files: LocalFiles, plan: FolderPlan, record: ShardRecord, carried: tuple[str, ...], *, as_values: bool
+    files: LocalFiles | RemoteFiles, plan: FolderPlan, record: ShardRecord, carried: tuple[str, ...], *, as_values: bool
 ) -> Iterator[FeatureBatch]:
     """Yield the records of a shard, a row group at a time."""
-    path = files.path(record.place)
-    if files.size(record.place) != record.size:
-        raise InputError(
-            f"{printable(path)}: the file is missing or does not have the {record.size:,} bytes of its record; run the "
-            "extraction again, which makes it anew"
-        )
-    stored = StoredFile(path, error=InputError)
-    storage = ParquetStorage(path, stored)
+    storage = open_shard(files, record)
     has_ids = ID in carried
     columns = [name for name in carried if name != ID]
     json_columns = frozenset(column.name for column in plan.columns if column.arrow is None)
     try:
         begin = 0
-        for table in _carried(path, columns):
+        for table in storage.carried_batches(columns):
             end = begin + len(table)
             rows = storage.rows(begin, end).tolist()
             ids = storage.ids(begin, end) if has_ids else [None] * len(rows)
@@ -120,26 +124,6 @@ def _batches(
             begin = end
     finally:
         storage.close()
-
-
-def _carried(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Yield the carried columns of a shard, a row group at a time."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.metadata.num_row_groups):
-                table = file.read_row_group(group, columns=columns).combine_chunks()
-                rows = file.metadata.row_group(group).num_rows
-                arrays = [table.column(name).combine_chunks() for name in columns]
-                if not columns:
-                    arrays, names = [pa.nulls(rows)], [""]
-                    yield pa.RecordBatch.from_arrays(arrays, names=names)
-                else:
-                    yield pa.RecordBatch.from_arrays(arrays, schema=table.select(columns).schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{printable(path)}: the shard is damaged ({error}); see `layertap status --verify`") from None
 
 
 def _columns(table: pa.RecordBatch, index: int, json_columns: frozenset[str], *, as_values: bool) -> Any:
@@ -171,16 +155,18 @@ def _check_room(contents: FolderContents, output: str | os.PathLike[str], format
     )
 
 
-def check_is_folder(path: str | os.PathLike[str]) -> Path:
-    """Refuse a path at which no folder stands, and return it.
+def check_is_folder(path: str | os.PathLike[str]) -> FolderRoot:
+    """Refuse a path at which no folder stands, and return the folder's root.
 
     Raises:
         UsageError: a file stands there, which needs no export.
         InputError: nothing stands there.
     """
+    if is_remote(path):
+        return folder_root(path)
     place = Path(path)
     if place.is_file():
         raise UsageError(f"{printable(path)}: this is a file, and `layertap export` takes a folder of features")
     if not place.is_dir():
         raise InputError(f"{printable(path)}: there is no such folder")
-    return place
+    return folder_root(path)

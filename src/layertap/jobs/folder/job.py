@@ -8,15 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layertap.data.folder.contents import LocalFiles, is_feature_folder, read_plan
+from layertap.data.folder import FolderRoot, folder_files, folder_root, is_feature_folder, shared_folder
+from layertap.data.folder.contents import read_plan
 from layertap.data.folder.layout import LOG, PLAN
 from layertap.data.inputs import InputSet
 from layertap.data.readers.options import ReadOptions
+from layertap.data.remote import RemotePlace, is_remote
 from layertap.engine.details import checked_names
 from layertap.engine.forecast import checked_limit
 from layertap.errors import OptionError, OutputError, UsageError, printable
 from layertap.features.naming import Features, parsed
-from layertap.files import FOLDER, check_new_folder, identity, refuse_overlap, resolved
+from layertap.files import FOLDER, check_new_folder, identity, refuse_overlap
 from layertap.jobs.folder.planning import check_shard_records
 
 MOST_PARTS = 1 << 20
@@ -77,7 +79,7 @@ class FolderJob:
         part: the share of this process, or None for all shards.
     """
 
-    root: Path
+    root: FolderRoot
     name: str
     inputs: InputSet
     format: str | None
@@ -149,7 +151,7 @@ def is_folder_output(output: str | os.PathLike[str]) -> bool:
     return os.fspath(output).endswith(("/", os.sep)) or is_feature_folder(output)
 
 
-def check_folder(output: str | os.PathLike[str]) -> Path:
+def check_folder(output: str | os.PathLike[str]) -> FolderRoot:
     """Refuse a place that is no folder of features and cannot become one, and return its absolute path.
 
     Raises:
@@ -157,8 +159,10 @@ def check_folder(output: str | os.PathLike[str]) -> Path:
         OutputError: a file, or a folder that cannot be made or written.
         InputError: a plan that is damaged, or of another version.
     """
-    root = resolved(output)
+    root = folder_root(output)
     name = printable(output)
+    if isinstance(root, RemotePlace):
+        return _checked_store(root, name)
     if not os.path.lexists(root):
         check_new_folder(root)
         return root
@@ -166,7 +170,7 @@ def check_folder(output: str | os.PathLike[str]) -> Path:
         raise OutputError(f"{name}: a file stands there, and the output is a folder; name another, or remove the file")
     if not os.access(root, os.W_OK | os.X_OK):
         raise OutputError(f"{name}: the folder is not writable")
-    if read_plan(LocalFiles(root=root)) is None:
+    if read_plan(folder_files(root)) is None:
         # A run that was killed before it wrote its plan leaves no more than this.
         others = sorted(
             entry.name for entry in root.iterdir() if entry.name != LOG and not entry.name.startswith(f".{FOLDER}.")
@@ -179,8 +183,27 @@ def check_folder(output: str | os.PathLike[str]) -> Path:
     return root
 
 
-def _refuse_inside(output: str | os.PathLike[str], root: Path, sources: Sequence[str | os.PathLike[str]]) -> None:
+def _checked_store(root: RemotePlace, name: str) -> RemotePlace:
+    """Refuse a place on an object store that is not written to, or that holds something else."""
+    folder = shared_folder(root)
+    if read_plan(folder_files(root)) is None:
+        others = folder.names("")
+        if others:
+            raise UsageError(
+                f"{name}: there are objects of this prefix ({', '.join(map(printable, others[:3]))}) and no {PLAN}, so "
+                "it is no folder of features; name another prefix"
+            )
+    return root
+
+
+def _refuse_inside(output: str | os.PathLike[str], root: FolderRoot, sources: Sequence[str | os.PathLike[str]]) -> None:
     """Refuse a folder inside an input folder, which would become an input of the next run, and the reverse."""
+    if isinstance(root, RemotePlace):
+        urls = [os.fspath(source).rstrip("/") + "/" for source in sources if is_remote(source)]
+        own = root.url.rstrip("/") + "/"
+        if any(own.startswith(url) or url.startswith(own) for url in urls):
+            raise OptionError(f"{printable(output)} stands in a folder that is read, or holds one; name another place")
+        return
     refuse_overlap(sources, {"the folder of features": root})
     folders = {identity(source) for source in sources if Path(source).is_dir()} - {None}
     if any(identity(parent) in folders for parent in root.parents):

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from layertap.data.folder import FolderPlan, LocalFiles, PlannedShard, ShardRecord
+from layertap.data.folder import FolderPlan, FolderRoot, PlannedShard, ShardRecord, folder_files, shared_folder
 from layertap.data.folder.contents import read_record
 from layertap.data.folder.layout import DATA, FILE_COLUMN, data_name, errors_place, record_place, shard_stem
 from layertap.data.formats import open_writer
@@ -22,7 +22,7 @@ from layertap.engine.streaming import ProgressCallback, Stream, Streams
 from layertap.engine.summary import RunSummary
 from layertap.errors import InputError, LayertapError, NonFiniteError, OutputError, one_line, printable
 from layertap.files import reason
-from layertap.files.shared import SharedFolder, sha256_of
+from layertap.files.shared import sha256_of
 from layertap.jobs.folder.digest import RecordDigest
 from layertap.jobs.folder.planning import column_types_of
 from layertap.jobs.folder.request import features_of
@@ -63,7 +63,7 @@ class ShardWorker:
     def __init__(
         self,
         *,
-        root: Path,
+        root: FolderRoot,
         plan: FolderPlan,
         inputs: InputSet,
         streams: BudgetedStreams,
@@ -75,8 +75,8 @@ class ShardWorker:
         self._inputs = {file.name: file for file in inputs}
         self._skips = plan.reading.get("on_error") == "skip"
         self._errors = ErrorCount(root, plan, max_errors)
-        self._files = LocalFiles(root=root)
-        self._folder = SharedFolder(root)
+        self._files = folder_files(root)
+        self._folder = shared_folder(root)
         self._open: OpenInput | None = None
 
     def __enter__(self) -> Self:
@@ -335,7 +335,7 @@ class ShardRun:
 class ErrorCount:
     """Number of rows that all shards left out so far, and the limit for it."""
 
-    root: Path
+    root: FolderRoot
     plan: FolderPlan
     max_errors: int | None
     known: dict[int, int] | None = None
@@ -354,7 +354,7 @@ class ErrorCount:
         if self.max_errors is None:
             return
         known = self.known = {} if self.known is None else self.known
-        files = LocalFiles(root=self.root)
+        files = folder_files(self.root)
         for shard in self.plan.shards:
             if shard.number not in known:
                 try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from layertap.engine.streaming import Streams
 from layertap.errors import OutputError
@@ -25,6 +26,8 @@ def check_space(run: FolderRun, streams: Streams) -> None:
     rows = sum(shard.end - shard.begin for shard in run.pending)
     needed = sample.forecast(run.plan.schemas, num_records=rows).total
     try:
+        if not isinstance(run.folder.root, Path):
+            return
         free = shutil.disk_usage(run.folder.root).free
     except OSError:
         return

@@ -8,11 +8,18 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from layertap.data.folder import FolderPlan, LocalFiles, Manifest, PlannedShard, ShardRecord
+from layertap.data.folder import (
+    FolderFiles,
+    FolderPlan,
+    FolderWriter,
+    Manifest,
+    PlannedShard,
+    ShardRecord,
+    folder_files,
+)
 from layertap.data.folder.contents import read_manifest, read_record
 from layertap.data.folder.layout import DATA, ERRORS, LOG, MANIFEST, RECORDS, errors_place, record_place, shard_stem
 from layertap.errors import InputError
-from layertap.files.shared import SharedFolder, sha256_of
 
 DAMAGED = f"{LOG}/damaged.json"
 """Place of the list of shards that `layertap status --verify` has found damaged; the next run looks at them again."""
@@ -38,7 +45,7 @@ class FinishedShards:
 
 
 def finished_shards(
-    files: LocalFiles,
+    files: FolderFiles,
     shards: Iterable[PlannedShard],
     *,
     verify: bool | Iterable[int] = False,
@@ -78,7 +85,7 @@ def finished_shards(
     return FinishedShards(records=records, damaged=damaged)
 
 
-def read_marked(files: LocalFiles) -> frozenset[int]:
+def read_marked(files: FolderFiles) -> frozenset[int]:
     """Return the numbers of the shards that were found damaged; none if the list is missing or cannot be read."""
     try:
         values = json.loads(files.read(DAMAGED) or b"[]")
@@ -87,7 +94,7 @@ def read_marked(files: LocalFiles) -> frozenset[int]:
         return frozenset()
 
 
-def mark_damaged(folder: SharedFolder, numbers: Iterable[int]) -> None:
+def mark_damaged(folder: FolderWriter, numbers: Iterable[int]) -> None:
     """Write the list of damaged shards, or remove it if there are none.
 
     Raises:
@@ -101,7 +108,7 @@ def mark_damaged(folder: SharedFolder, numbers: Iterable[int]) -> None:
         folder.remove(DAMAGED)
 
 
-def drop_damaged(folder: SharedFolder, damaged: Iterable[int]) -> None:
+def drop_damaged(folder: FolderWriter, damaged: Iterable[int]) -> None:
     """Remove the records of damaged shards, so that these are computed again.
 
     Raises:
@@ -111,7 +118,7 @@ def drop_damaged(folder: SharedFolder, damaged: Iterable[int]) -> None:
         folder.remove(record_place(number))
 
 
-def complete(folder: SharedFolder, plan: FolderPlan, records: Mapping[int, ShardRecord]) -> bool:
+def complete(folder: FolderWriter, plan: FolderPlan, records: Mapping[int, ShardRecord]) -> bool:
     """Write the manifest of a folder whose records are all there, and remove files that it does not name.
 
     Files of the manifest before, which readers may have open, are removed after the new one is written.
@@ -127,7 +134,7 @@ def complete(folder: SharedFolder, plan: FolderPlan, records: Mapping[int, Shard
     Raises:
         OutputError: the manifest cannot be written; the one before is as it was.
     """
-    files = LocalFiles(root=folder.root)
+    files = folder_files(folder.root)
     manifest = Manifest(plan=plan.digest, records=tuple(records[shard.number] for shard in plan.shards))
     before = _manifest_before(files)
     if before == manifest:
@@ -141,14 +148,14 @@ def complete(folder: SharedFolder, plan: FolderPlan, records: Mapping[int, Shard
     return True
 
 
-def _manifest_before(files: LocalFiles) -> Manifest | None:
+def _manifest_before(files: FolderFiles) -> Manifest | None:
     try:
         return read_manifest(files)
     except InputError:  # damaged: it is written again
         return None
 
 
-def _clean(folder: SharedFolder, manifests: Iterable[Manifest]) -> None:
+def _clean(folder: FolderWriter, manifests: Iterable[Manifest]) -> None:
     """Remove files of shards that no record of the manifests names; files of other names are left alone."""
     kept: dict[str, set[str]] = {DATA: set(), RECORDS: set(), ERRORS: set()}
     for manifest in manifests:
@@ -163,7 +170,7 @@ def _clean(folder: SharedFolder, manifests: Iterable[Manifest]) -> None:
                 folder.remove(f"{place}/{name}")
 
 
-def _fault(files: LocalFiles, record: ShardRecord, is_verified: bool) -> str | None:
+def _fault(files: FolderFiles, record: ShardRecord, is_verified: bool) -> str | None:
     """Return what is wrong with the files of a shard, or None."""
     size = files.size(record.place)
     if size is None:
@@ -176,7 +183,7 @@ def _fault(files: LocalFiles, record: ShardRecord, is_verified: bool) -> str | N
     if not is_verified:
         return None
     try:
-        if sha256_of(files.path(record.place)) != record.sha256:
+        if files.sha256(record.place) != record.sha256:
             return f"{record.place} has been changed: its content does not have the hash of its record"
     except OSError as error:
         return f"{record.place} cannot be read: {error.strerror or error}"

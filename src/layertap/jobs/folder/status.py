@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from layertap.data.folder import FolderPlan, LocalFiles, ShardRecord
+from layertap.data.folder import FolderFiles, FolderPlan, FolderRoot, ShardRecord, folder_files, shared_folder
 from layertap.data.folder.contents import read_manifest, read_plan
 from layertap.data.folder.layout import LOG, PLAN
-from layertap.errors import InputError, OutputError
-from layertap.files.shared import SharedFolder
+from layertap.errors import InputError, LayertapError, OutputError
 from layertap.jobs.folder.drive import DRIVER
 from layertap.jobs.folder.state import FinishedShards, complete, finished_shards, mark_damaged
 
@@ -87,7 +86,7 @@ class FolderStatus:
 
 
 def folder_status(
-    root: Path, *, name: str, verify: bool = False, watch: Callable[[ShardRecord], None] | None = None
+    root: FolderRoot, *, name: str, verify: bool = False, watch: Callable[[ShardRecord], None] | None = None
 ) -> FolderStatus:
     """Look at a folder; the manifest is written if only that is missing, and damage is noted for the next run.
 
@@ -100,10 +99,11 @@ def folder_status(
     Raises:
         InputError: no folder of features, or a plan that is damaged or of another version.
     """
-    files = LocalFiles(root=root)
+    files = folder_files(root)
     plan = read_plan(files)
     if plan is None:
-        what = "it has no " + PLAN if root.is_dir() else "there is no such folder"
+        is_there = not isinstance(root, Path) or root.is_dir()
+        what = "it has no " + PLAN if is_there else "there is no such folder"
         raise InputError(f"{name}: this is no folder of features: {what}")
     finished = finished_shards(files, plan.shards, verify=verify, watch=watch)
     there = {*finished.records, *finished.damaged}
@@ -120,14 +120,14 @@ def folder_status(
         is_verified=verify,
         has_manifest=manifest is not None and manifest.plan == plan.digest,
         driver=_driver(files),
-        failures=_failures(root / LOG, frozenset(missing)),
+        failures=_failures(root, frozenset(missing)),
     )
 
 
-def _repair(root: Path, plan: FolderPlan, finished: FinishedShards, *, verify: bool, is_whole: bool) -> None:
+def _repair(root: FolderRoot, plan: FolderPlan, finished: FinishedShards, *, verify: bool, is_whole: bool) -> None:
     """Write what follows from the status; a folder that cannot be written is looked at all the same."""
     try:
-        with SharedFolder(root) as folder:
+        with shared_folder(root) as folder:
             if is_whole:
                 complete(folder, plan, finished.records)
             if verify:
@@ -136,7 +136,7 @@ def _repair(root: Path, plan: FolderPlan, finished: FinishedShards, *, verify: b
         return
 
 
-def _driver(files: LocalFiles) -> dict[str, Any]:
+def _driver(files: FolderFiles) -> dict[str, Any]:
     try:
         values = json.loads(files.read(DRIVER) or b"{}")
     except (ValueError, InputError):
@@ -144,15 +144,17 @@ def _driver(files: LocalFiles) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def _failures(folder: Path, missing: frozenset[int]) -> dict[int, str]:
+def _failures(root: FolderRoot, missing: frozenset[int]) -> dict[int, str]:
     """Return the reason of the last failure of each shard, as far as the log can be read."""
     failures: dict[int, tuple[str, str]] = {}
-    for path in sorted(folder.glob("attempts-*.jsonl")):
-        try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        for line in lines:
+    files = folder_files(root)
+    try:
+        names = [name for name in shared_folder(root).names(LOG) if name.startswith("attempts-")]
+        contents = [files.read(f"{LOG}/{name}") or b"" for name in names]
+    except LayertapError:
+        return {}
+    for content in contents:
+        for line in content.decode(errors="replace").splitlines():
             try:
                 values = json.loads(line)
                 number, when, why = int(values["shard"]), str(values["time"]), values.get("failed")

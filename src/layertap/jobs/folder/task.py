@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from layertap.data.folder import LocalFiles
+from layertap.data.folder import FolderRoot, folder_files
 from layertap.data.folder.contents import read_plan
 from layertap.data.inputs import InputSet
 from layertap.data.readers.options import ReadOptions
@@ -33,7 +32,7 @@ class FolderTask:
         max_errors: number of rows that may be left out in all, or None.
     """
 
-    root: Path
+    root: FolderRoot
     inputs: InputSet
     format: str | None
     options: ReadOptions
@@ -67,7 +66,7 @@ class FolderTask:
                 has another instruction set.
             OutputError: the folder or its plan is not there.
         """
-        plan = read_plan(LocalFiles(root=self.root))
+        plan = read_plan(folder_files(self.root))
         if plan is None:
             raise OutputError(f"{printable(self.root)}: the folder or its plan is not there any more")
         if extractor is None:
