@@ -6,6 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from layertap.backends.current_folder import check_current_folder
 from layertap.backends.facts import BackendFacts
 from layertap.errors import BackendError
 
@@ -54,13 +55,15 @@ def has_torch() -> bool:
 
 
 def require_torch(why: str = "no backend is installed that can run a model") -> None:
-    """Refuse to go on where torch is not installed.
+    """Refuse to go on where torch is not installed, or cannot be loaded.
 
     Raises:
-        BackendError: torch is missing; the message says why it is needed and how to install it.
+        BackendError: torch is missing, and the message says why it is needed and how to install it; or the current
+            folder has been removed.
     """
     if not has_torch():
         raise BackendError(f"{why}: pip install 'layertap[torch]'")
+    check_current_folder()
 
 
 def set_num_threads(number: int) -> None:

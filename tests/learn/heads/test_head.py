@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -94,6 +95,20 @@ def test_a_place_that_is_taken(head, tmp_path):
     (tmp_path / "other").mkdir()
     with pytest.raises(UsageError, match="exists and is not a head"):
         head.save(tmp_path / "other", overwrite=True)
+
+
+def test_a_link_stands_for_the_head_that_it_leads_to(head, tmp_path):
+    head.save(tmp_path / "h")
+    (tmp_path / "link").symlink_to("h")
+    with pytest.raises(UsageError, match="link exists; name another folder, or allow overwriting"):
+        head.save(tmp_path / "link")
+    replace(head, name="other").save(tmp_path / "link", overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert Head.load(tmp_path / "h").name == Head.load(tmp_path / "link").name == "other"
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "wrong").symlink_to("folder")
+    with pytest.raises(UsageError, match=r"wrong \(a link to .*folder\) exists and is not a head"):
+        head.save(tmp_path / "wrong", overwrite=True)
 
 
 def test_a_head_that_cannot_be_written_leaves_nothing(head, tmp_path, monkeypatch):

@@ -28,16 +28,20 @@ VERSION = 1
 def check_head_place(folder: Path, *, overwrite: bool) -> None:
     """Refuse a folder that a head cannot be written to, before any work is done for it.
 
+    A link stands for the folder that it leads to: that folder is created or replaced, and the link stays.
+
     Raises:
         UsageError: the folder exists and may not be replaced, or holds something else than a head.
         OutputError: the parent folder is missing or not writable.
     """
-    if folder.is_symlink() or folder.exists():
-        if not (folder / JSON_FILE).is_file() or folder.is_symlink():
-            raise UsageError(f"{folder} exists and is not a head; name another folder")
+    place = resolved(folder)
+    if os.path.lexists(place):
+        if not (place / JSON_FILE).is_file():
+            leads = f" (a link to {place})" if folder.is_symlink() else ""
+            raise UsageError(f"{folder}{leads} exists and is not a head; name another folder")
         if not overwrite:
             raise UsageError(f"{folder} exists; name another folder, or allow overwriting it (--overwrite)")
-    above = resolved(folder).parent
+    above = place.parent
     if not above.is_dir():
         raise OutputError(f"{folder}: there is no folder {above}; create it first")
     if not os.access(above, os.W_OK | os.X_OK):
