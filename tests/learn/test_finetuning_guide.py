@@ -40,10 +40,12 @@ def test_the_guide_runs(tmp_path, monkeypatch, minilm_folder):
     moods = [json.loads(line) for line in (tmp_path / "moods.jsonl").read_text().splitlines()]
     assert {row["mood"] for row in moods} <= {"0", "1"}
     entities = pq.read_table(tmp_path / "entities.parquet")
-    assert entities.column_names[-5:] == ["label", "entities", "entities.entities", "v", "entities.scores"]
+    assert entities.column_names[-5:] == ["words", "entities", "entities.entities", "v", "entities.scores"]
     names: dict = {}
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
-        exec(block, names)
+        own: dict = {}
+        exec(block, own)
+        names |= own
     assert names["predictions"].scores.shape == (2, 2)
     assert set(names["predictions"].labels) <= {"0", "1"}
     assert names["result"].labels == ("neg", "pos")

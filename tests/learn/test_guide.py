@@ -35,6 +35,7 @@ def test_the_guide_runs(sst, runs):
     exec(blocks[0], names)
     assert names["accuracy"] > 0.65
     assert runs.sequences == sum(SIZES.values())
+    names = {}  # each block runs by itself
     exec(blocks[1], names)
     assert runs.sequences == sum(SIZES.values()) + SIZES["train"]
     assert max(names["search"].cv_results_["mean_test_score"]) > 0.65

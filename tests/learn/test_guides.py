@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
 import json
 import re
 import shlex
@@ -41,18 +43,24 @@ def first(
 
 
 def run(guide: str, **changed: str) -> dict:
-    """Runs a guide; `changed` are options of commands to change, which keep the test short."""
-    names: dict = {}
+    """Runs a guide, each block by itself; `changed` are options of commands to change, which keep the test short.
+
+    What the guide fetches has been put in place before.
+    """
+    last: dict = {}
     for kind, code in BLOCK.findall((GUIDES / guide).read_text("utf-8")):
         if kind == "python":
-            exec(code, names)
+            last = {}
+            exec(code, last)
             continue
         for line in code.splitlines():
             words = shlex.split(line)
+            if words[0] in ("curl", "unzip"):
+                continue
             assert words[0] == "layertap"
             words = [changed.get(before, word) for before, word in zip(["", *words], words, strict=False)]
             assert main([*words[1:], "--quiet"]) == 0, line
-    return names
+    return last
 
 
 @pytest.mark.slow
@@ -65,7 +73,7 @@ def test_sentiment(place):
     for file in ("moods.jsonl", "better.jsonl"):
         rows = [json.loads(line) for line in (place / file).read_text("utf-8").splitlines()]
         assert [row["mood"] in ("positive", "negative") for row in rows] == [True, True]
-    assert (place / "layers.png").stat().st_size > 10_000
+    assert (place / "sst-layers.png").stat().st_size > 10_000
     assert (place / "mood-model/curve.png").stat().st_size > 10_000
 
 
@@ -82,7 +90,7 @@ def test_entities(place, capsys):
         assert [len(row["ner"]) for row in rows] == [len(post.split()) for post in posts]
         for post, row in zip(posts, rows, strict=True):
             assert all(post[found["begin"] : found["end"]] == found["text"] for found in row["ner.entities"])
-    assert (place / "layers.png").stat().st_size > 10_000
+    assert (place / "wnut-layers.png").stat().st_size > 10_000
     assert (place / "ner-model/curve.png").stat().st_size > 10_000
 
 
@@ -106,4 +114,34 @@ def test_pictures_and_links_are_there():
     for guide in GUIDES.glob("*.md"):
         targets = re.findall(r"\]\(([^)\s]+)\)", guide.read_text("utf-8"))
         assert any(target.endswith(".png") for target in targets)
-        assert all((GUIDES / target.partition("#")[0]).exists() for target in targets), guide
+        local = [target for target in targets if "://" not in target]
+        assert all((GUIDES / target.partition("#")[0]).exists() for target in local), guide
+
+
+@pytest.mark.parametrize(
+    "page", ["learn", "heads", "finetuning", "guides/entities", "guides/layers", "guides/sentiment"]
+)
+def test_a_page_says_where_its_data_comes_from_and_each_block_has_its_imports(page):
+    """Files of a page are fetched or written on it, and no block uses a name of another."""
+    text = (ROOT / f"docs/{page}.md").read_text("utf-8")
+    blocks = BLOCK.findall(text)
+    for folder in {*re.findall(r"\b(sst|wnut|trec|probing_en)/", "".join(code for _, code in blocks))}:
+        fetched = re.search(rf"^(curl|unzip) .*{folder}", text, re.MULTILINE)
+        assert fetched or "(guides/" in text, (page, folder)
+    for kind, code in blocks:
+        if kind == "python":
+            assert unbound(code) == [], (page, code)
+
+
+def unbound(code: str) -> list[str]:
+    """Names that a block uses and does not bind."""
+    nodes = list(ast.walk(ast.parse(code)))
+    bound = {node.id for node in nodes if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)}
+    bound |= {
+        alias.asname or alias.name
+        for node in nodes
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    return sorted(used - bound - set(dir(builtins)))

@@ -143,7 +143,7 @@ def method(findings: Findings) -> str:
     else:
         how = (
             f"Learned from {settings['trained']:,} {noun}, scored on {settings['tested']:,} others; the best is chosen "
-            "on the examples that C was chosen on, not on the test part."
+            "on the examples that C was chosen on, not on the test data."
         )
     details = findings.details
     assert isinstance(details, ClassDetails)
