@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from layertap.cli.main import parser
+from layertap.cli.probe import _command
 from tests.writing import write
 
 pytest.importorskip("sklearn", reason="scikit-learn is not installed (extra: learn)")
@@ -434,3 +438,14 @@ def test_pairs_of_the_test_part_that_stand_in_the_data(layertap, refused, model,
     assert "Scored on 10 pairs" in ended.out
     assert f"note: 1 pair of {test} also occurs in {data} and was left out" in ended.out
     assert "none is left to score" in refused(1, "probe", data, *PAIRS, "--test", data, "-m", model)
+
+
+def test_the_command_reads_the_file_as_the_probe_did():
+    arguments = ["probe", "d.csv", "--label", "mood", "--delimiter", ";", "--no-header", "--encoding", "gb18030"]
+    options = parser("probe").parse_args([*arguments, "--quoting", "none", "--text-column", "col0"])
+    findings = SimpleNamespace(winner=SimpleNamespace(feature="hidden_states[1].mean"))
+    command = shlex.split(_command(options, findings))
+    assert command[:6] == ["layertap", "extract", "d.csv", "-o", "features.parquet", "-f"]
+    extract = parser("extract").parse_args([*command[1:]])
+    names = ("delimiter", "header", "encoding", "quoting", "text_column")
+    assert [getattr(extract, name) for name in names] == [";", False, "gb18030", "none", "col0"]

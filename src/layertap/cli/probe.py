@@ -45,7 +45,17 @@ POOLINGS: tuple[str, ...] = get_args(PoolOp)
 PLANES = ("pca", "tsne")
 SHOWN_MISTAKES = 5
 
-INPUT_OPTIONS = ("model", "input_format", "text_column", "words_column", "max_record_size")
+INPUT_OPTIONS = (
+    "model",
+    "input_format",
+    "text_column",
+    "words_column",
+    "delimiter",
+    "quoting",
+    "records",
+    "encoding",
+    "max_record_size",
+)
 # Probes always refuse NaN and infinity; `local_files_only` is called --offline.
 MODEL_OPTIONS = tuple(
     name
@@ -395,6 +405,7 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
         if given[name] is not None and not (name in OPTIONS and given[name] == OPTIONS[name].default):
             flag = f"--{name.replace('_', '-')}"
             words += [flag] if given[name] is True else [flag, str(given[name])]
+    words += ["--no-header"] if not options.header else []
     return shlex.join(words + (["--offline"] if options.local_files_only else []))
 
 

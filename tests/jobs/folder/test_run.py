@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -380,3 +381,16 @@ def test_progress_for_machines(tmp_path, corpus, model, capsys):
     assert main(["extract", str(corpus / "a.jsonl"), "-o", str(tmp_path / "x.npz"), "--worker", "0/1"]) == 2
     assert main(["extract", str(corpus / "a.jsonl"), str(corpus / "b.jsonl"), "-o", str(tmp_path / "x.npz")]) == 2
     assert "let OUTPUT end with /" in capsys.readouterr().err
+
+
+def test_files_of_all_kinds_of_text_are_read_alike_in_folders(tmp_path, make):
+    """Compression, encodings and records of plain text are options of reading, and what readers note is shown."""
+    books = {"a.txt": b"One line.\n\nAnother.\n", "b.txt.gz": gzip.compress(b"Packed.\n"), "c.txt": b"\xff\xfeU\0\n\0"}
+    for name, content in books.items():
+        write(tmp_path / "books" / name, content)
+    make("books-features", tmp_path / "books", records="file")
+    assert [id_ for id_, _ in read(tmp_path / "books-features").values()] == sorted(books)
+    write(tmp_path / "tables/a.csv", "text;n\none, two;1\n")
+    with pytest.warns(UserWarning, match=r"a\.csv: fields are separated by semicolons"):
+        make("tables-features", tmp_path / "tables")
+    assert pq.read_table(tmp_path / "tables-features" / "data")["n"].to_pylist() == ["1"]

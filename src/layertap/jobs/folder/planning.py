@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, islice
@@ -41,6 +42,9 @@ Watch = Callable[[str, int], None]
 
 ROWS_BETWEEN_REPORTS = 1 << 16
 
+SHOWN_NOTES = 5
+"""Remarks on inputs that are shown."""
+
 
 @dataclass(slots=True, kw_only=True)
 class SurveyedInput:
@@ -51,12 +55,14 @@ class SurveyedInput:
         types: Arrow types of the carried columns in order, where the format states them; None for JSON text.
         kinds: kinds of the carried JSON values in order, where the rows decide the types.
         digests: digests of the rows of each shard, if they were asked for.
+        notes: remarks of the reader.
     """
 
     planned: PlannedInput
     types: Mapping[str, pa.DataType | None] = field(default_factory=dict)
     kinds: Mapping[str, str] = field(default_factory=dict)
     digests: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
 def survey_input(
@@ -84,7 +90,7 @@ def survey_input(
                 digests[-1].add(record)
             if watch is not None and records % ROWS_BETWEEN_REPORTS == 0:
                 watch(file.name, records)
-        errors = reader.errors
+        errors, notes = reader.errors, reader.notes
         count = max(last, errors[-1].row if errors else -1) + 1
     if with_digests:
         while count > len(digests) * shard_records:
@@ -99,8 +105,17 @@ def survey_input(
         planned=planned,
         types=types,
         kinds=kinds or {},
+        notes=notes,
         digests=[digest.hexdigest() for digest in digests] if with_digests and count else (),
     )
+
+
+def _show_notes(notes: Sequence[str]) -> None:
+    """Show the first remarks on the inputs, and how many more there are."""
+    for note in notes[:SHOWN_NOTES]:
+        warnings.warn(note, UserWarning, stacklevel=3)
+    if len(notes) > SHOWN_NOTES:
+        warnings.warn(f"{len(notes) - SHOWN_NOTES:,} more notes of this kind", UserWarning, stacklevel=3)
 
 
 def make_plan(
@@ -124,6 +139,7 @@ def make_plan(
         sample = Sample.of(inputs, streams, features)
         shard_records = sample.shard_records(request.schemas)
     surveys = [survey_input(file, shard_records=shard_records, watch=watch) for file in inputs]
+    _show_notes([note for survey in surveys for note in survey.notes])
     columns = columns_of(surveys)
     check_columns(columns, request.schemas)
     shards: list[PlannedShard] = []
