@@ -44,7 +44,7 @@ _PRECISIONS: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the requested parts on the requested models; `learn` and `native-products` are separate commands."""
+    """Run the requested parts on the requested models; see the benchmarks README for separate commands."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ["learn"]:
         from benchmarks.learning.command import main as learn
@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.native_products import main as native_products
 
         return native_products(given[1:])
+    if given[:1] == ["schedule"]:
+        from benchmarks.schedule import main as schedule
+
+        return schedule(given[1:])
     options = _parser().parse_args(given)
     limit_threads(options.threads)
     command = _command(options)

@@ -10,6 +10,7 @@
 #include "checks.hpp"
 #include "collector.hpp"
 #include "partition.hpp"
+#include "schedule.hpp"
 #include "shard_run.hpp"
 #include "thread_team.hpp"
 
@@ -17,9 +18,8 @@ namespace layertap {
 
 namespace {
 
-Needs needs_of(const Batch& batch, const Program& program, const WorkPartition& partition, const Collector& collector, int members) {
+Needs needs_of(const Batch& batch, const Program& program, const WorkPartition& partition, const Collector& collector) {
   Needs needs;
-  needs.members = members;
   for (std::size_t i = 0; i < partition.shards.size(); ++i) {
     needs.rows = std::max(needs.rows, partition.shards[i].rows());
     needs.pooled = std::max(needs.pooled, collector.pooler_rows(i));
@@ -58,48 +58,49 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
   check_batch(*model, batch);
   check_program(*model, batch, program);
 
-  const WorkPartition partition = partition_work(batch, program, threads);
-  const std::size_t shards = partition.shards.size();
+  std::vector<std::int64_t> windows;
+  for (int layer = 0; layer < program.stop; ++layer) windows.push_back(model->layer(layer).window);
+  const WorkPartition partition =
+      partition_work(batch, program, threads, [&](std::int64_t length) { return cost_of_sequence(model->shape, windows, length); });
   const Collector collector(model->kernels, program, partition, model->shape.hidden_size);
-  const int workers = partition.together ? threads : std::min<int>(threads, static_cast<int>(shards));
-  const int members = partition.together ? threads : 1;
+  const auto workers = static_cast<std::size_t>(threads);
 
   // All memory is taken here: nothing can fail while threads wait for each other.
-  const Needs needs = needs_of(batch, program, partition, collector, members);
+  const Needs needs = needs_of(batch, program, partition, collector);
   Cancellation cancellation(cancelled);
   RunContext context{*model, batch, program, partition, collector, cancellation, {}};
   for (const auto& rotary : model->rotary) context.angles.push_back(rotary->angles(needs.longest));
   std::vector<std::unique_ptr<Workspace>> workspaces;
-  for (int i = 0; i < workers / members; ++i) workspaces.push_back(spare_.take(*model, needs));
-  std::vector<ThreadTeam> teams(workspaces.size());
-  std::vector<StageSeconds> seconds(static_cast<std::size_t>(workers), StageSeconds{});
+  for (std::size_t i = 0; i < std::min(workers, partition.shards.size()); ++i)
+    workspaces.push_back(workspaces_.take(*model, needs));
+  std::vector<std::unique_ptr<ThreadSpace>> spaces;
+  for (std::size_t i = 0; i < workers; ++i) spaces.push_back(thread_spaces_.take(*model, needs));
+  std::vector<ShardTeam> teams(workspaces.size());
+  std::vector<StageSeconds> seconds(workers, StageSeconds{});
   std::deque<ShardRun> runs;
-  for (std::size_t worker = 0; worker < seconds.size(); ++worker) {
-    const std::size_t own = partition.together ? 0 : worker;
-    runs.emplace_back(context, *workspaces[own], teams[own], seconds[worker], worker == 0);
-  }
+  for (std::size_t worker = 0; worker < workers; ++worker)
+    runs.emplace_back(context, *spaces[worker], seconds[worker], worker == 0);
 
-  std::atomic<std::size_t> next{0};
+  Schedule schedule(partition, teams);
+  std::atomic<std::size_t> leaders{0};
   const auto work = [&](int worker) {
     ShardRun& run = runs[static_cast<std::size_t>(worker)];
-    ThreadTeam& team = teams.front();
-    if (!partition.together) {
-      for (std::size_t shard = next++; shard < shards && run.run(shard); shard = next++) {
-      }
-      return;
+    if (auto shard = schedule.take()) {
+      const std::size_t own = leaders++;
+      ShardTeam& team = teams[own];
+      team.workspace = workspaces[own].get();
+      while (shard && run.lead(*shard, team, [&] { schedule.is_joinable(); })) shard = schedule.take();
+      team.threads.report(0);
+      team.threads.close();
     }
-    std::size_t shard = 0;
-    if (worker > 0) {
-      const std::optional<ThreadTeam::Entry> entry = team.join();
-      if (!entry || !run.run_from(*entry)) return;
-      shard = entry->place.shard + 1;
+    while (ShardTeam* team = schedule.team_to_join(cancellation)) {
+      if (const auto entry = team->threads.join()) run.follow(*team, *entry);
     }
-    while (shard < shards && run.run(shard)) ++shard;
-    if (worker == 0) team.close();
   };
-  call([&] { run_workers(workers, work, [&] { teams.front().close(); }); });
+  call([&] { run_workers(static_cast<int>(workers), work); });
 
-  for (auto& workspace : workspaces) spare_.give_back(std::move(workspace));
+  for (auto& workspace : workspaces) workspaces_.give_back(std::move(workspace));
+  for (auto& space : spaces) thread_spaces_.give_back(std::move(space));
   const std::lock_guard guard(lock_);
   for (const StageSeconds& own : seconds)
     for (std::size_t i = 0; i < num_stages; ++i) seconds_[i] += own[i];

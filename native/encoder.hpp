@@ -40,7 +40,8 @@ class Encoder {
   std::shared_ptr<const Model> model_;
   StageSeconds seconds_{};
 
-  SpareWorkspaces spare_;
+  Spares<Workspace> workspaces_;
+  Spares<ThreadSpace> thread_spaces_;
 };
 
 }  // namespace layertap

@@ -1,6 +1,7 @@
 #include "partition.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace layertap {
 
@@ -32,17 +33,10 @@ std::int64_t sequence_of(const Batch& batch, std::int64_t row) {
   return after - batch.cu_seqlens.begin() - 1;
 }
 
-// The busiest thread's share of all rows, times the number of threads: 1 is perfectly even.
-double unevenness(const std::vector<Shard>& shards, std::int64_t tokens, int threads) {
-  std::vector<std::int64_t> loads(static_cast<std::size_t>(threads), 0);
-  for (const Shard& shard : shards) *std::min_element(loads.begin(), loads.end()) += shard.rows();
-  const auto most = static_cast<double>(*std::max_element(loads.begin(), loads.end()));
-  return most * threads / static_cast<double>(tokens);
-}
-
 }  // namespace
 
-WorkPartition partition_work(const Batch& batch, const Program& program, int threads) {
+WorkPartition partition_work(const Batch& batch, const Program& program, int threads,
+                             const std::function<double(std::int64_t)>& cost) {
   const std::int64_t sequences = batch.num_sequences();
   const std::int64_t tokens = batch.num_tokens();
   // joined[b]: a segment has rows on both sides of the boundary before sequence b
@@ -63,18 +57,24 @@ WorkPartition partition_work(const Batch& batch, const Program& program, int thr
     partition.squares.push_back(partition.squares.back() + length * length);
   }
   std::int64_t begin = 0;
+  double work = 0;
   for (std::int64_t b = 1; b <= sequences; ++b) {
+    work += cost(batch.cu_seqlens[static_cast<std::size_t>(b)] - batch.cu_seqlens[static_cast<std::size_t>(b) - 1]);
     if (b < sequences && joined[static_cast<std::size_t>(b)] != 0) continue;
     // end the shard where the next sequence, or the next few that are joined, would make it too large
     std::int64_t next = b + 1;
     while (next < sequences && joined[static_cast<std::size_t>(next)] != 0) ++next;
     const auto row = [&](std::int64_t sequence) -> std::int64_t { return batch.cu_seqlens[static_cast<std::size_t>(sequence)]; };
     if (b == sequences || row(next) - row(begin) > target) {
-      partition.shards.push_back({begin, b, row(begin), row(b)});
+      partition.shards.push_back({begin, b, row(begin), row(b), work});
       begin = b;
+      work = 0;
     }
   }
-  partition.together = threads > 1 && unevenness(partition.shards, tokens, threads) > 1.35;
+  partition.order.resize(partition.shards.size());
+  std::iota(partition.order.begin(), partition.order.end(), std::size_t{0});
+  std::stable_sort(partition.order.begin(), partition.order.end(),
+                   [&](std::size_t a, std::size_t b) { return partition.shards[a].cost > partition.shards[b].cost; });
   for (const Segments& segments : program.segments) {
     std::vector<std::vector<std::int32_t>> own(partition.shards.size());
     for (std::int64_t s = 0; s < segments.size(); ++s) {

@@ -22,17 +22,17 @@ void ShardRun::rotate(int rotary) {
     const std::int64_t begin = std::max(first, own.begin);
     const std::int64_t end = std::min(batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] - row_begin_, own.end);
     if (begin >= end) continue;
-    const Rows& rows = work_.query_key_value.rows();
+    const Rows& rows = work_->query_key_value.rows();
     if (!is_kept_) turn(rows, rows.at(begin, 0), end - begin, shape_.num_attention_heads, nullptr, begin - first);
     turn(rows, rows.at(begin, stride_), end - begin, shape_.num_key_value_heads, nullptr, begin - first);
   }
   if (is_kept_) {
     const Part kept = own_rows(hidden_.rows);
-    const Rows& rows = work_.kept_queries.rows();
+    const Rows& rows = work_->kept_queries.rows();
     if (kept.begin < kept.end)
       turn(rows, rows.at(kept.begin, 0), kept.end - kept.begin, shape_.num_attention_heads, query_rows_.data() + kept.begin, 0);
   }
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
 }
 
 bool ShardRun::wants_maps(int layer) const {
@@ -46,8 +46,8 @@ void ShardRun::attend(int layer) {
   const std::int64_t sequences = shard.sequence_end - shard.sequence_begin;
   const std::int64_t heads = shape_.num_attention_heads;
   // a mean over heads is summed in their order, so one member computes all of them
-  const bool by_head = team_.size() > 1 && !wants_maps(layer);
-  const Part own = part_of(by_head ? sequences * heads : sequences, 1, rank_, team_.size());
+  const bool by_head = team_->size() > 1 && !wants_maps(layer);
+  const Part own = part_of(by_head ? sequences * heads : sequences, 1, rank_, team_->size());
   for (std::int64_t i = own.begin; i < own.end; ++i) {
     if (by_head) {
       attend_sequence(shard.sequence_begin + i / heads, i % heads, i % heads + 1, layer);
@@ -69,13 +69,13 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
     active_end = std::lower_bound(kept_.begin(), kept_.end(), end) - kept_.begin();
   }
   if (active_begin == active_end) return;
-  const Rows& projected = work_.query_key_value.rows();
-  const Rows& queries = is_kept_ ? work_.kept_queries.rows() : projected;
-  const Rows& context = work_.context.rows();
+  const Rows& projected = work_->query_key_value.rows();
+  const Rows& queries = is_kept_ ? work_->kept_queries.rows() : projected;
+  const Rows& context = work_->context.rows();
   const std::int64_t window = model_.layer(layer).window;
   const std::int64_t sharing = shape_.num_attention_heads / shape_.num_key_value_heads;
   const DistanceBias* bias = model_.distance_bias.get();
-  float* map = wants_maps(layer) ? work_.maps[static_cast<std::size_t>(rank_)].as<float>() : nullptr;
+  float* map = wants_maps(layer) ? space_.maps.as<float>() : nullptr;
   AttentionHead task{};
   task.is_bfloat16 = projected.is_bfloat16();
   task.query_stride = queries.stride;
@@ -102,31 +102,30 @@ void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, s
     if (window > 0 && window < task.num_keys - 1) {
       attend_near(task, window, map);
     } else {
-      kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+      kernels_.attention(task, space_.scratch.as<void>());
     }
     if (map != nullptr) take_map(map, sequence, head, layer);
   }
 }
 
 void ShardRun::multiply_distances(AttentionHead& task, const Block& block, std::int64_t head) {
-  const auto member = static_cast<std::size_t>(rank_);
   const auto own = static_cast<std::size_t>(head);
   task.distance_columns = model_.distance_columns->of_zero();
-  task.distance_stride = work_.query_distances[member].rows().stride;
+  task.distance_stride = space_.query_distances.rows().stride;
   const auto place = [&](std::int64_t query) { return task.query_rows == nullptr ? query : task.query_rows[query]; };
   // only the panels of distances that occur between these queries and keys
   const std::int64_t panel_begin = task.distance_columns[-place(task.num_queries - 1)] / kernels_.panel;
   const std::int64_t panel_end = task.distance_columns[task.num_keys - 1 - place(0)] / kernels_.panel + 1;
   const auto multiply = [&](const void* rows, std::int64_t stride, std::int64_t count, const Matrix& heads, const RowBuffer& out) {
     // kernels only read through `Operand`
-    product({.data = const_cast<void*>(rows), .stride = stride}, count, heads, panel_begin, panel_end,
+    product({.data = const_cast<void*>(rows), .stride = stride}, {0, count}, heads, panel_begin, panel_end,
             {.out = out.rows().data, .out_stride = task.distance_stride});
     return out.floats();
   };
   if (!block.distance_keys.empty())
-    task.query_distances = multiply(task.queries, task.query_stride, task.num_queries, block.distance_keys[own], work_.query_distances[member]);
+    task.query_distances = multiply(task.queries, task.query_stride, task.num_queries, block.distance_keys[own], space_.query_distances);
   if (!block.distance_queries.empty())
-    task.key_distances = multiply(task.keys, task.stride, task.num_keys, block.distance_queries[own], work_.key_distances[member]);
+    task.key_distances = multiply(task.keys, task.stride, task.num_keys, block.distance_queries[own], space_.key_distances);
 }
 
 void ShardRun::attend_near(AttentionHead task, std::int64_t window, float* map) {
@@ -153,8 +152,8 @@ void ShardRun::attend_near(AttentionHead task, std::int64_t window, float* map) 
     task.query_rows = all.query_rows == nullptr ? nullptr : all.query_rows + begin;
     task.query_offset = (all.query_rows == nullptr ? begin : 0) - first_key;
     if (all.distance_bias != nullptr) task.distance_bias = all.distance_bias + (all.num_keys - task.num_keys);
-    if (map != nullptr) task.probabilities = work_.near_maps[static_cast<std::size_t>(rank_)].as<float>();
-    kernels_.attention(task, work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+    if (map != nullptr) task.probabilities = space_.near_maps.as<float>();
+    kernels_.attention(task, space_.scratch.as<void>());
     for (std::int64_t i = 0; map != nullptr && i < task.num_queries; ++i)
       std::copy_n(task.probabilities + i * task.num_keys, task.num_keys, map + (begin + i) * all.num_keys + first_key);
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "schedule.hpp"
+
 namespace layertap {
 
 namespace {
@@ -18,23 +20,22 @@ Operand operand_in_place(const Rows& rows) { return {.data = rows.data, .stride 
 
 }  // namespace
 
-ShardRun::ShardRun(const RunContext& context, Workspace& workspace, ThreadTeam& team, StageSeconds& seconds, bool asks)
+ShardRun::ShardRun(const RunContext& context, ThreadSpace& space, StageSeconds& seconds, bool asks)
     : context_(context),
       model_(context.model),
       kernels_(context.model.kernels),
       shape_(context.model.shape),
       batch_(context.batch),
       program_(context.program),
-      work_(workspace),
-      team_(team),
+      space_(space),
       asks_(asks),
       seconds_(seconds),
       stride_(padded(shape_.hidden_size)),
       key_value_stride_(padded(shape_.key_value_size())) {
   // the only memory that a run takes on its way, so it is taken before any thread waits
   if (program_.top_rows) {
-    kept_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
-    query_rows_.reserve(static_cast<std::size_t>(workspace.made_for.rows));
+    kept_.reserve(static_cast<std::size_t>(space.made_for.rows));
+    query_rows_.reserve(static_cast<std::size_t>(space.made_for.rows));
   }
 }
 
@@ -44,17 +45,20 @@ void ShardRun::count(Stage stage) {
   since_ = now;
 }
 
-void ShardRun::product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
+void ShardRun::product(const Operand& a, Part rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
                        const Epilogue& epilogue) {
-  if (rows <= 0 || panel_begin >= panel_end) return;
-  kernels_.product(a, 0, rows, w.packed(), panel_begin, panel_end, epilogue,
-                   work_.scratch[static_cast<std::size_t>(rank_)].as<void>());
+  if (rows.begin >= rows.end || panel_begin >= panel_end) return;
+  kernels_.product(a, rows.begin, rows.end, w.packed(), panel_begin, panel_end, epilogue,
+                   space_.scratch.as<void>());
 }
 
 void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin,
                               std::int64_t panel_end, const Epilogue& epilogue) {
-  const Part own = part_of(panel_end - panel_begin, 1, rank_, team_.size());
-  product(a, rows, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
+  const Grid grid = grid_of(rows, panel_end - panel_begin, team_->size());
+  if (rank_ >= grid.row_parts * grid.panel_parts) return;
+  const Part own_rows = part_of(rows, grid.row_parts == 1 ? rows : row_unit, rank_ / grid.panel_parts, grid.row_parts);
+  const Part own = part_of(panel_end - panel_begin, 1, rank_ % grid.panel_parts, grid.panel_parts);
+  product(a, own_rows, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
 }
 
 void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, const Epilogue& epilogue) {
@@ -70,36 +74,58 @@ Operand ShardRun::operand_of(const Rows& in, std::int64_t columns, const Operand
   return buffer.operand();
 }
 
-bool ShardRun::run(std::size_t shard) {
-  begin(shard);
-  return run_layers(0);
-}
-
-bool ShardRun::run_from(const ThreadTeam::Entry& entry) {
-  rank_ = entry.rank;
-  enter(entry.place.shard);
-  return run_layers(entry.place.layer);
-}
-
-bool ShardRun::run_layers(int first) {
-  for (int layer = first; layer < program_.stop; ++layer) {
-    // asked before a barrier and read after it, so that all members of a team read the same answer
-    if (asks_) context_.cancellation.ask();
-    if (rank_ == 0) team_.admit({shard_, layer});
-    team_.arrive_and_wait();
-    if (context_.cancellation.is_stopped()) return false;
-    run_layer(layer);
-  }
-  finish();
-  return true;
-}
-
-void ShardRun::begin(std::size_t shard) {
+bool ShardRun::lead(std::size_t shard, ShardTeam& team, const std::function<void()>& is_begun) {
+  team_ = &team.threads;
+  work_ = team.workspace;
+  rank_ = 0;
   enter(shard);
-  team_.arrive_and_wait();  // the shard before is done
+  team_->report(work_from(0, false));
+  is_begun();
   embed();
   count(Stage::embeddings);
   collect(0);
+  return run_layers(0, false);
+}
+
+bool ShardRun::follow(ShardTeam& team, const ThreadTeam::Entry& entry) {
+  team_ = &team.threads;
+  work_ = team.workspace;
+  rank_ = entry.rank;
+  enter(entry.place.shard);
+  return run_layers(entry.place.layer, entry.place.is_feed_forward);
+}
+
+double ShardRun::work_from(int layer, bool from_feed_forward) const {
+  if (layer >= program_.stop) return 0;
+  const Shard& shard = context_.partition.shards[shard_];
+  const double of_layer = shard.cost / program_.stop;
+  return of_layer * (program_.stop - layer - (from_feed_forward ? attention_share(shard, shape_, program_.stop) : 0.0));
+}
+
+bool ShardRun::meet(int layer, bool is_feed_forward) {
+  if (asks_) context_.cancellation.ask();
+  if (rank_ == 0) {
+    team_->set_stopped(context_.cancellation.is_stopped());
+    team_->report(is_feed_forward ? work_from(layer + 1, false) : work_from(layer, true));
+    team_->admit({shard_, layer, is_feed_forward});
+  }
+  team_->arrive_and_wait();
+  return !team_->is_stopped();
+}
+
+bool ShardRun::run_layers(int first, bool from_feed_forward) {
+  for (int layer = first; layer < program_.stop; ++layer) {
+    if (!(from_feed_forward && layer == first)) {
+      if (!meet(layer, false)) return false;
+      run_attention(layer);
+    }
+    // rows that are left out from here on are known to those who ran the attention
+    if (!is_kept_ && !meet(layer, true)) return false;
+    run_feed_forward(model_.block_of(layer));
+    collect(layer + 1);
+  }
+  finish();
+  return true;
 }
 
 void ShardRun::enter(std::size_t shard) {
@@ -108,10 +134,10 @@ void ShardRun::enter(std::size_t shard) {
   shard_ = shard;
   row_begin_ = own.row_begin;
   rows_ = own.rows();
-  hidden_ = work_.hidden.rows();
+  hidden_ = work_->hidden.rows();
   hidden_.rows = rows_;
   is_kept_ = false;
-  input_ = model_.format == Format::float32 ? operand_in_place(hidden_) : work_.input.operand();
+  input_ = model_.format == Format::float32 ? operand_in_place(hidden_) : work_->input.operand();
 }
 
 void ShardRun::embed() {
@@ -119,7 +145,7 @@ void ShardRun::embed() {
   const Part own = own_rows(rows_);
   const std::int64_t columns = shape_.embedding_size;
   const bool norm_first = embeddings.norm.exists() && !shape_.projection_first;
-  Rows tables = embeddings.projection ? work_.tables.rows() : hidden_;
+  Rows tables = embeddings.projection ? work_->tables.rows() : hidden_;
   tables.rows = rows_;
   const std::int64_t rows = own.end - own.begin;
   const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
@@ -132,21 +158,15 @@ void ShardRun::embed() {
       kernels_.normalize(out, tables.stride, rows, columns, row_norm(embeddings.norm, shape_), out, tables.stride, nullptr, 0);
   }
   if (embeddings.projection) {
-    const Operand input = operand_of(tables, columns, work_.projected);
-    team_.arrive_and_wait();
+    const Operand input = operand_of(tables, columns, work_->projected);
+    team_->arrive_and_wait();
     shared_product(input, rows_, *embeddings.projection,
                    {.bias = embeddings.projection->bias(), .out = hidden_.data, .out_stride = hidden_.stride});
-    team_.arrive_and_wait();
+    team_->arrive_and_wait();
   }
   if (embeddings.norm.exists() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, nullptr);
-  if (!shape_.is_pre_norm) operand_of(hidden_, shape_.hidden_size, work_.input);
-  team_.arrive_and_wait();
-}
-
-void ShardRun::run_layer(int layer) {
-  run_attention(layer);
-  run_feed_forward(model_.block_of(layer));
-  collect(layer + 1);
+  if (!shape_.is_pre_norm) operand_of(hidden_, shape_.hidden_size, work_->input);
+  team_->arrive_and_wait();
 }
 
 // Finds the rows of the shard that the program needs of state `stop`.
@@ -167,19 +187,19 @@ void ShardRun::keep_rows() {
 
 void ShardRun::run_kept_queries(const Block& block) {
   // gathered, so that what follows sees neighbouring rows
-  Rows kept = work_.kept.rows();
+  Rows kept = work_->kept.rows();
   kept.rows = static_cast<std::int64_t>(kept_.size());
   const Part own = own_rows(kept.rows);
   for (std::int64_t i = own.begin; i < own.end; ++i)
     std::copy_n(hidden_.from(kept_[static_cast<std::size_t>(i)]).floats(), stride_, kept.from(i).floats());
   Rows normed = kept;
   if (shape_.is_pre_norm && block.attention_norm.exists()) {
-    normed.data = work_.kept_normed.rows().data;
+    normed.data = work_->kept_normed.rows().data;
     normalize(block.attention_norm, kept, normed, nullptr);
   }
-  const Operand input = operand_of(normed, shape_.hidden_size, work_.kept_input);
-  team_.arrive_and_wait();
-  const Rows& out = work_.kept_queries.rows();
+  const Operand input = operand_of(normed, shape_.hidden_size, work_->kept_input);
+  team_->arrive_and_wait();
+  const Rows& out = work_->kept_queries.rows();
   shared_product(input, kept.rows, block.query_key_value, 0, stride_ / kernels_.panel,
                  {.bias = block.query_key_value.bias(),
                   .out = out.data,
@@ -193,7 +213,7 @@ void ShardRun::run_attention(int layer) {
   const bool prune = program_.top_rows && layer + 1 == program_.stop;
   const Matrix& qkv = block.query_key_value;
   if (shape_.is_pre_norm) normalize_before(block.attention_norm);
-  const Rows& projected = work_.query_key_value.rows();
+  const Rows& projected = work_->query_key_value.rows();
   // where rows are pruned: keys and values of all rows, queries of those that are kept
   shared_product(
       input_, rows_, qkv, prune ? stride_ / kernels_.panel : 0, qkv.panels(),
@@ -202,19 +222,19 @@ void ShardRun::run_attention(int layer) {
     keep_rows();
     run_kept_queries(block);
   }
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
   rotate(model_.layer(layer).rotary);
   count(Stage::query_key_value);
 
   attend(layer);
-  Rows attended = work_.context.rows();
+  Rows attended = work_->context.rows();
   attended.rows = hidden_.rows;
   Operand context = operand_in_place(attended);
   if (model_.format != Format::bfloat16) {
     // attention was shared out by heads, this is by rows
-    if (model_.format != Format::float32) team_.arrive_and_wait();
+    if (model_.format != Format::float32) team_->arrive_and_wait();
     if (attended.is_bfloat16()) {
-      Rows wide = work_.wide.rows();
+      Rows wide = work_->wide.rows();
       wide.rows = attended.rows;
       const Part own = own_rows(wide.rows);
       if (own.begin < own.end)
@@ -222,9 +242,9 @@ void ShardRun::run_attention(int layer) {
                        shape_.hidden_size, wide.from(own.begin).floats(), wide.stride);
       attended = wide;
     }
-    context = operand_of(attended, shape_.hidden_size, work_.context_operand);
+    context = operand_of(attended, shape_.hidden_size, work_->context_operand);
   }
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
   count(Stage::attention);
 
   shared_product(context, hidden_.rows, block.attention_output,
@@ -233,7 +253,7 @@ void ShardRun::run_attention(int layer) {
                   .residual_stride = hidden_.stride,
                   .out = hidden_.data,
                   .out_stride = hidden_.stride});
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
   count(Stage::attention_output);
   if (!shape_.is_pre_norm) normalize_after(block.attention_norm);
 }
@@ -256,7 +276,7 @@ void ShardRun::run_feed_forward(const Block& block) {
   for (std::int64_t begin = 0; begin < hidden_.rows; begin += some) {
     Rows hidden = hidden_.from(begin);
     hidden.rows = std::min(some, hidden.rows);
-    Rows inner = work_.inner.rows();
+    Rows inner = work_->inner.rows();
     inner.rows = hidden.rows;
     const Operand input = from_row(input_, format, begin);
     Epilogue epilogue{.bias = up.bias(),
@@ -273,12 +293,12 @@ void ShardRun::run_feed_forward(const Block& block) {
       epilogue.factors = epilogue.out;
     }
     shared_product(input, hidden.rows, up, epilogue);
-    team_.arrive_and_wait();
+    team_->arrive_and_wait();
     Operand activated = operand_in_place(inner);
     if (format != Format::bfloat16 && format != Format::float32) {
       if (block.outlier_column >= 0) add_outlier_column(block, inner, hidden);
-      activated = operand_of(inner, shape_.intermediate_size, work_.inner_operand);
-      team_.arrive_and_wait();
+      activated = operand_of(inner, shape_.intermediate_size, work_->inner_operand);
+      team_->arrive_and_wait();
     }
     count(Stage::intermediate);
     shared_product(activated, hidden.rows, down,
@@ -287,7 +307,7 @@ void ShardRun::run_feed_forward(const Block& block) {
                     .residual_stride = hidden.stride,
                     .out = hidden.data,
                     .out_stride = hidden.stride});
-    team_.arrive_and_wait();
+    team_->arrive_and_wait();
     count(Stage::output);
   }
   if (!shape_.is_pre_norm) normalize_after(block.feed_forward_norm);
@@ -304,9 +324,9 @@ void ShardRun::normalize(const Norm& norm, const Rows& in, const Rows& out, cons
 
 void ShardRun::normalize_after(const Norm& norm) {
   const bool rounds = model_.format == Format::bfloat16;
-  normalize(norm, hidden_, hidden_, rounds ? &work_.input : nullptr);
-  input_ = rounds ? work_.input.operand() : operand_of(hidden_, shape_.hidden_size, work_.input);
-  team_.arrive_and_wait();
+  normalize(norm, hidden_, hidden_, rounds ? &work_->input : nullptr);
+  input_ = rounds ? work_->input.operand() : operand_of(hidden_, shape_.hidden_size, work_->input);
+  team_->arrive_and_wait();
   count(Stage::norms);
 }
 
@@ -314,19 +334,19 @@ void ShardRun::normalize_before(const Norm& norm) {
   const bool rounds = model_.format == Format::bfloat16 && norm.exists();
   Rows normed = hidden_;
   if (norm.exists()) {
-    normed.data = work_.normed.rows().data;
-    normalize(norm, hidden_, normed, rounds ? &work_.input : nullptr);
+    normed.data = work_->normed.rows().data;
+    normalize(norm, hidden_, normed, rounds ? &work_->input : nullptr);
   }
-  input_ = rounds ? work_.input.operand() : operand_of(normed, shape_.hidden_size, work_.input);
-  team_.arrive_and_wait();
+  input_ = rounds ? work_->input.operand() : operand_of(normed, shape_.hidden_size, work_->input);
+  team_->arrive_and_wait();
   count(Stage::norms);
 }
 
 void ShardRun::take(int state, std::optional<bool> unnormed) {
   const Part own = own_columns();
-  context_.collector.take(state, unnormed, states(), shard_, work_.folds.as<float>(), own.begin, own.end);
+  context_.collector.take(state, unnormed, states(), shard_, work_->folds.as<float>(), own.begin, own.end);
   // what comes next writes what this reads
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
 }
 
 void ShardRun::collect(int state) {
@@ -336,7 +356,7 @@ void ShardRun::collect(int state) {
     take(state, true);
     if (context_.collector.wants_normed(state)) {
       normalize(*model_.final_norm, hidden_, hidden_, nullptr);
-      team_.arrive_and_wait();
+      team_->arrive_and_wait();
       take(state, false);
     }
   }
@@ -347,18 +367,18 @@ void ShardRun::finish() {
   const Collector& collector = context_.collector;
   if (!collector.wants_pooler()) return;
   const Part columns = own_columns();
-  Rows first = work_.pooler_rows.rows();
+  Rows first = work_->pooler_rows.rows();
   first.rows = collector.pooler_rows(shard_);
   collector.take_pooler_rows(states(), shard_, first.floats(), columns.begin, columns.end);
-  team_.arrive_and_wait();
-  const Operand input = operand_of(first, shape_.hidden_size, work_.pooler_operand);
-  team_.arrive_and_wait();
-  const Rows& pooled = work_.pooled_rows.rows();
+  team_->arrive_and_wait();
+  const Operand input = operand_of(first, shape_.hidden_size, work_->pooler_operand);
+  team_->arrive_and_wait();
+  const Rows& pooled = work_->pooled_rows.rows();
   shared_product(input, first.rows, *model_.pooler,
                  {.bias = model_.pooler->bias(), .activation = Activation::tanh, .out = pooled.data, .out_stride = pooled.stride});
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
   collector.put_pooled(pooled.floats(), pooled.stride, shard_, columns.begin, columns.end);
-  team_.arrive_and_wait();
+  team_->arrive_and_wait();
   count(Stage::captures);
 }
 

@@ -1,8 +1,7 @@
-// One member of a thread team on its way through the layers of a shard. All members run the same code; each takes its
+// A thread, the leader of a team or a member, on its way through the layers of a shard. All members run the same code; each takes its
 // part of a stage, and they wait for each other where the next stage reads what others wrote.
 #pragma once
 
-#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -10,29 +9,16 @@
 #include <optional>
 #include <vector>
 
+#include "cancellation.hpp"
 #include "collector.hpp"
 #include "model.hpp"
 #include "partition.hpp"
+#include "schedule.hpp"
 #include "stages.hpp"
 #include "thread_team.hpp"
 #include "workspace.hpp"
 
 namespace layertap {
-
-// Whether a run is to end early. Only the calling thread asks; all threads read the answer.
-class Cancellation {
- public:
-  explicit Cancellation(const std::function<bool()>& cancelled) : cancelled_(cancelled) {}
-
-  void ask() {
-    if (!is_stopped_.load(std::memory_order_relaxed) && cancelled_()) is_stopped_.store(true, std::memory_order_relaxed);
-  }
-  bool is_stopped() const { return is_stopped_.load(std::memory_order_relaxed); }
-
- private:
-  const std::function<bool()>& cancelled_;
-  std::atomic<bool> is_stopped_{false};
-};
 
 // What all members and shards of a run share.
 struct RunContext {
@@ -47,20 +33,23 @@ struct RunContext {
 
 class ShardRun {
  public:
-  // `asks`: this is the calling thread, which asks for the cancellation.
-  ShardRun(const RunContext& context, Workspace& workspace, ThreadTeam& team, StageSeconds& seconds, bool asks);
+  // `space` is the thread's own; `asks`: this is the calling thread, which asks for the cancellation.
+  ShardRun(const RunContext& context, ThreadSpace& space, StageSeconds& seconds, bool asks);
 
-  // Runs a whole shard. False where the run was cancelled.
-  bool run(std::size_t shard);
+  // Runs a whole shard as the leader of a team that others may join once `is_begun` has been called. False where the run
+  // was cancelled.
+  bool lead(std::size_t shard, ShardTeam& team, const std::function<void()>& is_begun);
 
-  // Like `run`, for a shard that is under way, by a member that has just been admitted.
-  bool run_from(const ThreadTeam::Entry& entry);
+  // Runs the rest of a shard that is under way, as a member that has just been admitted.
+  bool follow(ShardTeam& team, const ThreadTeam::Entry& entry);
 
  private:
-  bool run_layers(int first);
-  void begin(std::size_t shard);
+  bool run_layers(int first, bool from_feed_forward);
+  // A place where threads may join: a barrier. False where the run was cancelled.
+  bool meet(int layer, bool is_feed_forward);
+  // The work of the shard from a layer on, or from the feed-forward of a layer on.
+  double work_from(int layer, bool from_feed_forward) const;
   void enter(std::size_t shard);
-  void run_layer(int layer);
   void finish();
 
   void embed();
@@ -89,11 +78,11 @@ class ShardRun {
   void take(int state, std::optional<bool> unnormed);
 
   // Rows of the shard that this member normalises, converts, embeds.
-  Part own_rows(std::int64_t rows) const { return part_of(rows, 1, rank_, team_.size()); }
-  Part own_columns() const { return part_of(shape_.hidden_size, 16, rank_, team_.size()); }
+  Part own_rows(std::int64_t rows) const { return part_of(rows, 1, rank_, team_->size()); }
+  Part own_columns() const { return part_of(shape_.hidden_size, 16, rank_, team_->size()); }
   States states() const { return {hidden_.floats(), hidden_.stride, hidden_.rows, is_kept_ ? kept_.data() : nullptr}; }
-  // `rows` rows of `a` times panels [panel_begin, panel_end) of `w`.
-  void product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
+  // Rows of `a` times panels [panel_begin, panel_end) of `w`.
+  void product(const Operand& a, Part rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
                const Epilogue& epilogue);
   // This member's share of such a product; of all panels where none are given.
   void shared_product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
@@ -109,8 +98,9 @@ class ShardRun {
   const Shape& shape_;
   const Batch& batch_;
   const Program& program_;
-  Workspace& work_;
-  ThreadTeam& team_;
+  ThreadSpace& space_;
+  Workspace* work_ = nullptr;
+  ThreadTeam* team_ = nullptr;
   int rank_ = 0;
   const bool asks_;
   StageSeconds& seconds_;

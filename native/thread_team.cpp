@@ -77,17 +77,13 @@ class ThreadStarter {
 
 }  // namespace
 
-void run_workers(int workers, const std::function<void(int)>& work, const std::function<void()>& end) {
+void run_workers(int workers, const std::function<void(int)>& work) {
   const auto helpers = std::make_shared<Helpers>();
   struct Ending {
-    const std::function<void()>& end;
     Helpers& helpers;
-    ~Ending() {
-      end();
-      helpers.end();
-    }
+    ~Ending() { helpers.end(); }
   };
-  const Ending ending{end, *helpers};
+  const Ending ending{*helpers};
   const ThreadStarter starter;
   for (int worker = 1; worker < workers; ++worker) {
     const bool is_started = starter.start([helpers, &work, worker] {

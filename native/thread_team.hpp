@@ -1,7 +1,8 @@
-// Threads that work on a run together.
+// Threads that work on a shard together.
 //
-// A thread may come late: on a busy machine, a processor that slept can take milliseconds to wake, longer than a short
-// text takes. So the first member begins alone, and others are admitted at the next layer. Who is there affects speed only.
+// The first member leads: it begins alone, and threads that have no shard of their own join it at the next half of a layer. They may
+// come late: on a busy machine, a processor that slept can take milliseconds to wake, longer than a short text takes. Who
+// is there affects speed only.
 #pragma once
 
 #include <atomic>
@@ -26,10 +27,11 @@ inline Part part_of(std::int64_t count, std::int64_t unit, int rank, int size) {
 
 class ThreadTeam {
  public:
-  // How far a run has come: before a layer of a shard.
+  // How far a shard has come: before the attention of a layer, or before its feed-forward.
   struct Place {
     std::size_t shard;
     int layer;
+    bool is_feed_forward;
   };
   struct Entry {
     int rank;
@@ -38,6 +40,18 @@ class ThreadTeam {
 
   // Members admitted so far.
   int size() const { return size_.load(std::memory_order_relaxed); }
+
+  // Called by the leader where threads may join: the work that is left from the next such place on.
+  void report(double work_left) { work_left_.store(work_left, std::memory_order_relaxed); }
+
+  // The work that would be left for each member if one more thread joined; 0: there is none to join.
+  double work_for_each() const {
+    return work_left_.load(std::memory_order_relaxed) / (size() + waiting_.load(std::memory_order_relaxed) + 1);
+  }
+
+  // Called by the leader before a barrier: whether the run ends here. All members read the answer after the barrier.
+  void set_stopped(bool is_stopped) { is_stopped_.store(is_stopped, std::memory_order_relaxed); }
+  bool is_stopped() const { return is_stopped_.load(std::memory_order_relaxed); }
 
   // A barrier: returns when every member has called it. What they wrote before is visible afterwards.
   void arrive_and_wait() {
@@ -59,8 +73,8 @@ class ThreadTeam {
     }
   }
 
-  // Called by a late thread: waits to be admitted, and returns where to begin (with a barrier), or nothing if the run
-  // has ended.
+  // Called by a thread that is to help: waits to be admitted, and returns where to begin (with a barrier), or nothing if
+  // the shard has ended.
   std::optional<Entry> join() {
     waiting_.fetch_add(1, std::memory_order_relaxed);
     for (int spins = 0;; ++spins) {
@@ -76,7 +90,7 @@ class ThreadTeam {
     }
   }
 
-  // Called by the first member before a barrier: admits the threads that wait. They take part in that barrier.
+  // Called by the leader before a barrier: admits the threads that wait. They take part in that barrier.
   void admit(Place place) {
     const int count = waiting_.exchange(0, std::memory_order_relaxed);
     if (count == 0) return;
@@ -86,7 +100,7 @@ class ThreadTeam {
     tickets_.store(count, std::memory_order_release);
   }
 
-  // Called by the first member: no thread is admitted from now on.
+  // Called by the leader after its last shard: no thread is admitted from now on.
   void close() { closed_.store(true, std::memory_order_relaxed); }
 
  private:
@@ -95,14 +109,15 @@ class ThreadTeam {
   std::atomic<int> arrived_{0};
   std::atomic<std::uint32_t> round_{0};
   std::atomic<int> waiting_{0}, tickets_{0};
-  std::atomic<bool> closed_{false};
+  std::atomic<double> work_left_{0.0};
+  std::atomic<bool> is_stopped_{false}, closed_{false};
   Place place_{};  // written with `first_rank_` before tickets are issued, read by threads that hold one
   int first_rank_ = 0;
 };
 
 // Calls work(0) on this thread and work(1), ..., work(workers - 1) on threads of their own, or on fewer where the process
-// may not start as many. Once work(0) has returned, or thrown, it calls `end`, which must make the others return soon,
-// and waits for those that have begun; a thread that comes later does nothing and is not waited for.
-void run_workers(int workers, const std::function<void(int)>& work, const std::function<void()>& end);
+// may not start as many. Once work(0) has returned it waits for those that have begun; a thread that comes later does
+// nothing and is not waited for.
+void run_workers(int workers, const std::function<void(int)>& work);
 
 }  // namespace layertap

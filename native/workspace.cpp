@@ -44,48 +44,67 @@ std::unique_ptr<Workspace> make_workspace(const Model& model, const Needs& needs
     w->pooled_rows = RowBuffer(pooled, h);
     w->pooler_operand = operand(pooled, shape.hidden_size);
   }
-  const std::size_t scratch =
-      std::max(model.kernels.product_scratch(std::max({shape.hidden_size, shape.intermediate_size, shape.embedding_size})),
-               model.kernels.attention_scratch(needs.longest, shape.head_size()));
-  const auto map = [&](std::int64_t queries) { return Buffer(static_cast<std::size_t>(queries * needs.longest) * sizeof(float)); };
-  for (int i = 0; i < needs.members; ++i) {
-    w->scratch.emplace_back(scratch);
-    if (model.distances != nullptr) {
-      const std::int64_t columns = spread(model.distances->columns());
-      w->query_distances.emplace_back(needs.longest, columns);
-      w->key_distances.emplace_back(needs.longest, columns);
-    }
-    if (!needs.maps) continue;
-    w->maps.push_back(map(needs.longest));
-    w->near_maps.push_back(map(near_queries));
-  }
   return w;
 }
 
-std::unique_ptr<Workspace> SpareWorkspaces::take(const Model& model, const Needs& needs) {
+std::unique_ptr<ThreadSpace> make_thread_space(const Model& model, const Needs& needs) {
+  const Shape& shape = model.shape;
+  auto space = std::make_unique<ThreadSpace>();
+  space->made_for = needs;
+  space->scratch = Buffer(
+      std::max(model.kernels.product_scratch(std::max({shape.hidden_size, shape.intermediate_size, shape.embedding_size})),
+               model.kernels.attention_scratch(needs.longest, shape.head_size())));
+  if (model.distances != nullptr) {
+    const std::int64_t columns = spread(model.distances->columns());
+    space->query_distances = RowBuffer(needs.longest, columns);
+    space->key_distances = RowBuffer(needs.longest, columns);
+  }
+  if (needs.maps) {
+    const auto map = [&](std::int64_t queries) { return Buffer(static_cast<std::size_t>(queries * needs.longest) * sizeof(float)); };
+    space->maps = map(needs.longest);
+    space->near_maps = map(near_queries);
+  }
+  return space;
+}
+
+namespace {
+
+std::unique_ptr<Workspace> make(const Model& model, const Needs& needs, const Workspace*) { return make_workspace(model, needs); }
+std::unique_ptr<ThreadSpace> make(const Model& model, const Needs& needs, const ThreadSpace*) {
+  return make_thread_space(model, needs);
+}
+
+}  // namespace
+
+template <class Space>
+std::unique_ptr<Space> Spares<Space>::take(const Model& model, const Needs& needs) {
   {
     const std::lock_guard guard(lock_);
-    const auto at = std::find_if(spare_.begin(), spare_.end(), [&](const auto& w) { return needs.fit(w->made_for); });
+    const auto at = std::find_if(spare_.begin(), spare_.end(), [&](const auto& space) { return needs.fit(space->made_for); });
     if (at != spare_.end()) {
-      std::unique_ptr<Workspace> fitting = std::move(*at);
+      std::unique_ptr<Space> fitting = std::move(*at);
       spare_.erase(at);
       return fitting;
     }
   }
-  return make_workspace(model, needs);
+  return make(model, needs, static_cast<const Space*>(nullptr));
 }
 
-void SpareWorkspaces::give_back(std::unique_ptr<Workspace> workspace) {
+template <class Space>
+void Spares<Space>::give_back(std::unique_ptr<Space> space) {
   // one that was made for a very long text is not kept
   constexpr std::int64_t most_rows = 4096;
-  if (workspace->made_for.rows > most_rows) return;
+  if (space->made_for.rows > most_rows) return;
   const std::lock_guard guard(lock_);
-  spare_.push_back(std::move(workspace));
+  spare_.push_back(std::move(space));
   // the smallest goes: it is of no use beside larger ones
   const auto most_spare = static_cast<std::size_t>(std::thread::hardware_concurrency()) + 1;
   if (spare_.size() <= most_spare) return;
   spare_.erase(std::min_element(spare_.begin(), spare_.end(),
                                 [](const auto& a, const auto& b) { return a->made_for.rows < b->made_for.rows; }));
 }
+
+template class Spares<Workspace>;
+template class Spares<ThreadSpace>;
 
 }  // namespace layertap

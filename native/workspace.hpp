@@ -1,4 +1,4 @@
-// Memory for one shard on its way through a model.
+// Memory for shards on their way through a model, and for the threads that work on them.
 #pragma once
 
 #include <algorithm>
@@ -72,11 +72,10 @@ struct Needs {
   std::int64_t pooled = 0;      // rows of the pooler
   std::size_t fold_floats = 0;  // see Collector
   bool maps = false;            // attention probabilities
-  int members = 0;              // threads that share it
 
   bool fit(const Needs& other) const {
     return rows <= other.rows && longest <= other.longest && pooled <= other.pooled && fold_floats <= other.fold_floats &&
-           maps <= other.maps && members <= other.members;
+           maps <= other.maps;
   }
 };
 
@@ -100,26 +99,35 @@ struct Workspace {
   Buffer folds;
   RowBuffer pooler_rows, pooled_rows;  // [pooled, padded(H)]
   OperandBuffer pooler_operand;
-  // One for each member:
-  std::vector<Buffer> scratch;
-  std::vector<RowBuffer> query_distances, key_distances;  // a head's products [longest, columns of distances]
-  std::vector<Buffer> maps;                               // attention probabilities [longest, longest] of one head
-  std::vector<Buffer> near_maps;                          // probabilities of some queries and the keys in their window
 };
 
-// Every model that an encoder publishes once its embeddings are loaded needs the same workspace.
-std::unique_ptr<Workspace> make_workspace(const Model& model, const Needs& needs);
+// Memory of one thread, whichever shard it works on.
+struct ThreadSpace {
+  Needs made_for;
+  Buffer scratch;
+  RowBuffer query_distances, key_distances;  // a head's products [longest, columns of distances]
+  Buffer maps;                               // attention probabilities [longest, longest] of one head
+  Buffer near_maps;                          // probabilities of some queries and the keys in their window
+};
 
-// Workspaces of earlier runs. Safe to use from several threads.
-class SpareWorkspaces {
+// Every model that an encoder publishes once its embeddings are loaded needs the same memory.
+std::unique_ptr<Workspace> make_workspace(const Model& model, const Needs& needs);
+std::unique_ptr<ThreadSpace> make_thread_space(const Model& model, const Needs& needs);
+
+// Workspaces, or thread spaces, of earlier runs. Safe to use from several threads.
+template <class Space>
+class Spares {
  public:
   // One that fits, or a new one.
-  std::unique_ptr<Workspace> take(const Model& model, const Needs& needs);
-  void give_back(std::unique_ptr<Workspace> workspace);
+  std::unique_ptr<Space> take(const Model& model, const Needs& needs);
+  void give_back(std::unique_ptr<Space> space);
 
  private:
   std::mutex lock_;
-  std::vector<std::unique_ptr<Workspace>> spare_;
+  std::vector<std::unique_ptr<Space>> spare_;
 };
+
+extern template class Spares<Workspace>;
+extern template class Spares<ThreadSpace>;
 
 }  // namespace layertap

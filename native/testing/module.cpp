@@ -11,4 +11,5 @@ NB_MODULE(_native_testing, module) {
   layertap::bind_attention(module);
   layertap::bind_rows(module);
   layertap::bind_evaluate(module);
+  layertap::bind_schedule(module);
 }

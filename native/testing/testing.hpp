@@ -9,5 +9,6 @@ void bind_products(nanobind::module_& module);
 void bind_attention(nanobind::module_& module);
 void bind_rows(nanobind::module_& module);
 void bind_evaluate(nanobind::module_& module);
+void bind_schedule(nanobind::module_& module);
 
 }  // namespace layertap

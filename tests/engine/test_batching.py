@@ -210,3 +210,12 @@ def test_no_cls_is_an_invariant():
     )
     with pytest.raises(AssertionError):
         segments_of(batch, "cls")
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(20, 80))
+def test_batches_are_about_equally_large(lengths, batch_tokens):
+    texts = [planned(encoded(i, n), i, LengthPolicy(), 16) for i, n in enumerate(lengths)]
+    sizes = [sum(text.cut.num_tokens for text in batch) for batch in batches_of(texts, batch_tokens=batch_tokens)]
+    longest = max(text.cut.num_tokens for text in texts)
+    share = sum(sizes) / -(-sum(sizes) // batch_tokens)
+    assert max(sizes) <= min(batch_tokens, share + longest)

@@ -42,21 +42,26 @@ class PlannedText:
 def batches_of(texts: Iterable[PlannedText], *, batch_tokens: int) -> Iterator[list[PlannedText]]:
     """Yield the texts of each set of inputs in batches, shortest first, with at most `batch_tokens` tokens each.
 
-    A longer text is a batch of its own. The composition of batches depends on nothing but the arguments.
+    The batches of a set are about equally large, so that none is too small to occupy all threads. A text that is longer
+    than `batch_tokens` is a batch of its own. The composition of batches depends on nothing but the arguments.
     """
     groups: dict[frozenset[int], list[PlannedText]] = {}
     for text in texts:
         groups.setdefault(text.inputs, []).append(text)
     for group in groups.values():
         group.sort(key=lambda text: text.cut.num_tokens)
+        total = sum(text.cut.num_tokens for text in group)
+        count = -(-total // batch_tokens)
         part: list[PlannedText] = []
-        tokens = 0
+        tokens = before = closed = 0
         for text in group:
-            if part and tokens + text.cut.num_tokens > batch_tokens:
+            share_is_reached = before * count >= (closed + 1) * total
+            if part and (share_is_reached or tokens + text.cut.num_tokens > batch_tokens):
                 yield part
-                part, tokens = [], 0
+                part, tokens, closed = [], 0, closed + 1
             part.append(text)
             tokens += text.cut.num_tokens
+            before += text.cut.num_tokens
         if part:
             yield part
 
