@@ -73,7 +73,7 @@ def hostile_requests(count: int, seed: int = 0) -> Iterator[HostileRequest]:
             )
             headers[name] = bytes(
                 generator.choice([*range(32, 127), *range(128, 256)]) for _ in range(generator.randrange(60))
-            )
+            ).strip(b" ")
         yield HostileRequest(number, path, content, headers)
 
 

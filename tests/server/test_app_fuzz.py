@@ -61,18 +61,21 @@ def test_the_openapi_document_with_schemathesis(tiny):
     schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
     from hypothesis import HealthCheck, given, settings
 
+    quiet = {"suppress_health_check": list(HealthCheck)}
     schema = schemathesis.openapi.from_url(f"{tiny.url}/openapi.json")
     for result in schema.get_all_operations():
-        operation = result.ok()
+        check_operation(result.ok(), given, settings(max_examples=40, deadline=None, database=None, **quiet))
 
-        @given(case=operation.as_strategy())
-        @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-        def sound(case, path=operation.path):
-            answer = case.call()
-            assert answer.status_code < 500 or answer.status_code == 503, (path, answer.status_code)
-            if path not in ("/metrics",):
-                assert answer.headers["content-type"].startswith(("application/",)), path
-                if answer.headers["content-type"] == "application/json":
-                    json.loads(answer.content)
 
-        sound()
+def check_operation(operation, given, settings):
+    """Send what the document allows to one route, and much that it does not say."""
+
+    @given(case=operation.as_strategy())
+    @settings
+    def sound(case):
+        answer = case.call()
+        assert answer.status_code < 500, (operation.path, answer.status_code)
+        media = answer.headers["content-type"][0] if isinstance(answer.headers["content-type"], list) else ""
+        assert operation.path == "/metrics" or "application/" in (media or answer.headers["content-type"])
+
+    sound()
