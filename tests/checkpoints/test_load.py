@@ -349,3 +349,38 @@ def test_minilm(minilm_folder):
     assert files.sentence_embedding.poolings == ("mean",)
     assert files.sentence_embedding.steps == ("normalize",)
     assert len(files.weights(files.spec.parameters())) == len(files.tensors)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_beside_whole_weights(make_checkpoint, tmp_path, name):
+    folder = make_checkpoint(tmp_path / "model")
+    assert open_model(locate(folder)).notes == ()
+    (folder / "adapter_config.json").write_text("{}")
+    (note,) = open_model(locate(folder)).notes
+    assert note.startswith("adapter_config.json is not used")
+    (folder / name).write_bytes(b"")
+    with pytest.raises(WeightsError, match=rf"{name}: weights of an adapter beside whole weights.*merge_and_unload"):
+        open_model(locate(folder))
+
+
+@pytest.mark.parametrize(
+    ("entry", "wrapper"),
+    [("state_dict", "model."), ("state_dict", ""), ("model_state_dict", "net.bert."), ("module", "x.")],
+)
+def test_weights_of_a_training_checkpoint(tmp_path, make_checkpoint, entry, wrapper):
+    """As Lightning and others write them: nested, with the name of the wrapper's attribute before each name."""
+    torch = pytest.importorskip("torch")
+    weights = pytest.importorskip("layertap.backends.torch.weights")
+    folder = make_checkpoint(tmp_path)
+    plain = load_file(folder / "model.safetensors")
+    named = {wrapper + key: torch.from_numpy(array) for key, array in plain.items()}
+    named["net.classifier.weight" if wrapper == "net.bert." else "classifier.weight"] = torch.ones(2, 32)
+    torch.save({"epoch": 3, "global_step": 7, entry: named, "optimizer_states": [{}]}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    files = open_model(locate(folder), allow_pickle=True, read_pickle=weights.read_pickle)
+    assert files.ignored_keys == ("classifier.weight",)
+    for name, view in files.weights(files.spec.parameters()).items():
+        np.testing.assert_array_equal(view.to_float32(), plain[name])
+    torch.save({"epoch": 3, "loss": [1.0]}, folder / "pytorch_model.bin")
+    with pytest.raises(WeightsError, match=r"entries of other kinds: epoch \(int\), loss \(list\).*state_dict"):
+        open_model(locate(folder), allow_pickle=True, read_pickle=weights.read_pickle)

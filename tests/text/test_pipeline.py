@@ -12,6 +12,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, pr
 from layertap.errors import TokenizerError
 from layertap.text import pipeline
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.word_table import fitted
 from tests.writing import write
 
 TRIAL_SECONDS = 2
@@ -135,9 +136,9 @@ def test_a_template_with_an_id_beyond_the_table_does_not_fit(
     tokenizer = load(with_template(tmp_path, single, pair, ids))
     last = max(ids.values())
     assert tokenizer.max_id == last
-    tokenizer.check_fits(last + 1)
+    assert fitted(tokenizer, last + 1).without_row == {}
     with pytest.raises(TokenizerError, match=f"'of the template' with id {last}"):
-        tokenizer.check_fits(last)
+        fitted(tokenizer, last)
 
 
 @pytest.mark.parametrize("beyond", [2**24 + 1, 2**31, 2**32 - 2])

@@ -17,6 +17,7 @@ from layertap.errors import TokenizerError, UsageError
 from layertap.models.registry import ARCHITECTURES
 from layertap.text.styles import AS_IT_STANDS, CLASS_OF, GENERIC, PYTHON_ONLY, STYLES
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.word_table import fitted
 
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [*SPECIALS, *"abcdefghij", *(f"##{c}" for c in "abcdefghij"), "A", "##A", "\u4f60", "\u597d", "\ufffd", "!"]
@@ -297,16 +298,15 @@ def test_lowercased(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> Non
 
 
 def test_check_fits(bert: TextTokenizer, tmp_path: Path) -> None:
-    bert.check_fits(len(WORDS))
-    bert.check_fits(len(WORDS) + 8)
+    assert fitted(bert, len(WORDS)).notes == fitted(bert, len(WORDS) + 8).notes == bert.notes
     with pytest.raises(
         TokenizerError, match=rf"vocab\.txt: expected ids .* table of {len(WORDS) - 2}, found 2 tokens beyond it"
     ):
-        bert.check_fits(len(WORDS) - 2)
+        fitted(bert, len(WORDS) - 2)
     folder = write_bert(tmp_path)
     with (folder / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("\n\n")  # empty lines stand for no token
-    TextTokenizer.load(folder, model_type="bert").check_fits(len(WORDS))
+    fitted(TextTokenizer.load(folder, model_type="bert"), len(WORDS))
 
 
 def test_several_threads_may_call_it(bert: TextTokenizer) -> None:

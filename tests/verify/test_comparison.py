@@ -157,6 +157,25 @@ def test_other_token_ids_are_noticed(folder, tmp_path):
     assert all(result.passed for result in found.results), "states are compared on the same ids"
 
 
+def test_ids_of_the_file_are_told_from_those_of_a_class(folder, tmp_path):
+    """The file keeps capitals; the class that transformers chooses for the other folder takes no notice of that."""
+    from layertap.cli.certificate_card import in_lines
+
+    own, other = tmp_path / "own", tmp_path / "other"
+    for copy, name in ((own, "PreTrainedTokenizerFast"), (other, "BertTokenizer")):
+        shutil.copytree(folder, copy)
+        text = (copy / "tokenizer.json").read_text(encoding="utf-8")
+        (copy / "tokenizer.json").write_text(text.replace('"lowercase": true', '"lowercase": false'), encoding="utf-8")
+        config = json.loads((copy / "tokenizer_config.json").read_text())
+        (copy / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": name}))
+    texts = Texts(source="mine.txt", texts=("a good film", "A Good Film"))
+    compared = verify(opened(own), [FLOAT32], texts=texts, reference_folder=other)
+    assert (compared.texts.different_ids, compared.texts.own_ids) == ((1,), True)
+    assert compared.texts.reference_class == "BertTokenizer"
+    assert not compared.passed
+    assert "those of tokenizer.json, which transformers reads as BertTokenizer" in " ".join(in_lines(compared))
+
+
 def test_a_tokenizer_that_transformers_cannot_load_is_said_to_be_so(folder, tmp_path):
     other = tmp_path / "other"
     shutil.copytree(folder, other)

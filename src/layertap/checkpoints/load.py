@@ -14,6 +14,8 @@ from layertap.checkpoints.keys import KeyTable, account_for, used_rules, used_sp
 from layertap.checkpoints.sentence import read_sentence_embedding
 from layertap.checkpoints.source import Checkpoint, sha256
 from layertap.checkpoints.tensors import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     PICKLE,
     PICKLE_INDEX,
     SAFETENSORS,
@@ -76,6 +78,7 @@ class ModelFiles:
         sentence_embedding: what a sentence-transformers folder says of itself, or None for another folder.
         key_rules: the architecture's rules that this file's keys need (which prefix, which norm names).
         split_rules: those of its fused tensors.
+        notes: what a person should know of files that are not read.
     """
 
     checkpoint: Checkpoint
@@ -89,6 +92,7 @@ class ModelFiles:
     sentence_embedding: SentenceEmbeddingSpec | None
     key_rules: tuple[KeyRule, ...]
     split_rules: tuple[SplitRule, ...]
+    notes: tuple[str, ...]
     _shapes: Mapping[str, tuple[int, ...]]
     _checked: set[str] = field(default_factory=set)
     _hashes: dict[str, str] = field(default_factory=dict)
@@ -272,8 +276,28 @@ def open_model(
         ),
         key_rules=used_rules(used_keys, architecture.key_rules),
         split_rules=used_splits(used_keys, architecture.key_rules, architecture.split_rules),
+        notes=adapter_notes(checkpoint),
         _shapes=shapes,
     )
+
+
+def adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return a note where an adapter's config stands beside whole weights, or refuse the adapter itself.
+
+    Raises:
+        WeightsError: the folder holds weights of an adapter, with which it means another model than without.
+    """
+    if checkpoint.file(ADAPTER_CONFIG) is None:
+        return ()
+    for name in ADAPTER_WEIGHTS:
+        file = checkpoint.file(name)
+        if file is not None:
+            raise WeightsError(
+                f"{file}: weights of an adapter beside whole weights, and adapters are not applied; merge it with PEFT "
+                f"(merge_and_unload) and save the result, or move {name} and {ADAPTER_CONFIG} out of the folder to "
+                "run the model without it"
+            )
+    return (f"{ADAPTER_CONFIG} is not used: there are no weights of an adapter, and the folder's own weights run",)
 
 
 def with_model_type(config: dict[str, Any], model_type: str | None) -> dict[str, Any]:
@@ -291,8 +315,8 @@ def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:
     inner = checkpoint.file("0_Transformer/config.json")
     if inner is not None:
         message += f"; the encoder itself is in {inner.parent}"
-    elif checkpoint.file("adapter_config.json"):
-        message += f": {no_weights(['adapter_config.json'])}"
+    elif checkpoint.file(ADAPTER_CONFIG):
+        message += f": {no_weights([ADAPTER_CONFIG])}"
     raise ConfigError(message)
 
 

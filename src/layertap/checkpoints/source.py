@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from layertap.checkpoints.tensors import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     PICKLE,
     PICKLE_INDEX,
     SAFETENSORS,
@@ -56,6 +58,9 @@ DESCRIPTION_FILES = (
     "[0-9]_*/config.json",
     "[1-9]_*/model.safetensors",  # of sentence-transformers' Dense: small beside the encoder
     SAFETENSORS_INDEX,
+    # An adapter beside whole weights makes another model of them: it is refused, not overlooked.
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS[0],
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 

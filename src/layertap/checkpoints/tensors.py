@@ -17,6 +17,8 @@ SAFETENSORS = "model.safetensors"
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def read_safetensors(path: Path) -> dict[str, TensorView]:
@@ -72,7 +74,7 @@ def no_weights(files: Iterable[str]) -> str:
             f"no {SAFETENSORS}, only {PICKLE}, a pickle file that could run code when read; pass --allow-pickle "
             "(allow_pickle=True) if you trust its source, or convert it to safetensors"
         )
-    if "adapter_config.json" in names:
+    if ADAPTER_CONFIG in names:
         return "an adapter without its base model; merge the two and save the result"
     others = sorted(
         n for n in names if n.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pt", ".gguf"))

@@ -19,6 +19,7 @@ from layertap.features.schema import ModelFacts, WindowSize
 from layertap.models.config import ConfigReader
 from layertap.models.positions import PositionTable
 from layertap.text.tokenizer import TextTokenizer
+from layertap.text.word_table import fitted
 
 NO_LIMIT = 10**9
 """Lengths from here on mean that a tokenizer has no limit of its own (transformers writes 1e30)."""
@@ -117,7 +118,9 @@ def open_reference(reference: ModelReference) -> OpenedModel:
     tokenizer = TextTokenizer.load(
         checkpoint.folder, model_type=files.architecture.name, tokenizer_class=_tokenizer_class(files)
     )
-    tokenizer.check_fits(files.spec.vocab_size)
+    tokenizer = fitted(tokenizer, files.spec.vocab_size)
+    if files.notes:  # shown where the notes of the tokenizer are
+        tokenizer = replace(tokenizer, notes=(*files.notes, *tokenizer.notes))
     if checkpoint.commit is not None:
         # A pickled extractor opens the same commit elsewhere, whatever the branch has become.
         reference = replace(reference, revision=checkpoint.commit)

@@ -16,6 +16,7 @@ from layertap.features.plan import Input
 from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.units import RecordUnits, UnitFinder, edges_of
+from layertap.text.word_table import fault_of
 
 TEXTS_AT_ONCE = 256
 """Number of texts given to the tokenizer in one call."""
@@ -106,6 +107,9 @@ class Preparation:
                 raise InputError(
                     f"record {label(record)}: its text has no token, and this tokenizer adds no special tokens"
                 )
+            fault = fault_of(self.variants.tokenizer, text)
+            if fault is not None:
+                raise InputError(f"record {label(record)}: {fault}")
             by_size: dict[int, CutText] = {}
             for number, seen in inputs.items():
                 size = min(self.length_policy.size(seen.max_length), len(text))

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from layertap.errors import TokenizerError, UsageError
 from layertap.locks import ForkSafeLock
-from layertap.models.config import short
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
 from layertap.text.guard import guarded
@@ -67,6 +66,7 @@ class TextTokenizer:
         settings: the parsed `tokenizer_config.json`; empty where there is none.
         files: the files that it was read from.
         notes: what a person should know of how the files were read.
+        without_row: added tokens beyond the word table of the model, by id.
     """
 
     backend: Tokenizer
@@ -80,6 +80,7 @@ class TextTokenizer:
     settings: Mapping[str, Any]
     files: tuple[Path, ...]
     notes: tuple[str, ...]
+    without_row: Mapping[int, str] = field(default_factory=dict)
     _for_words: _WordTokenizer = field(default_factory=lambda: _WordTokenizer(), init=False, repr=False)
     _is_typed: npt.NDArray[np.bool_] = field(init=False, repr=False)
     """bool [max_id + 1]: special tokens but the unknown one, which also stands for words."""
@@ -114,7 +115,7 @@ class TextTokenizer:
         vocab.pop("", None)  # an empty line of vocab.txt: never emitted
         if not vocab:
             raise TokenizerError(f"{built.files[0]}: its vocabulary is empty")
-        template_ids = (*template.ids, *_pair_ids(built.backend, built.files[0]))
+        template_ids = (*template.ids, *pair_ids(built.backend, built.files[0]))
         max_id = max((*vocab.values(), *template_ids))
         if max_id > LARGEST_ID:
             raise TokenizerError(f"{built.files[0]}: expected ids up to {LARGEST_ID}, found {max_id}")
@@ -152,24 +153,6 @@ class TextTokenizer:
         lower, own = normalizers.Lowercase(), backend.normalizer
         backend.normalizer = lower if own is None else normalizers.Sequence([lower, own])
         return replace(self, backend=backend)
-
-    def check_fits(self, vocab_size: int) -> None:
-        """Refuses a model whose table of `vocab_size` rows has no row for some id.
-
-        Raises:
-            TokenizerError: naming the first such token.
-        """
-        if self.max_id < vocab_size:
-            return
-        tokens = {i: token for token, i in self.backend.get_vocab().items() if token}
-        for i in (*self.prefix, *self.suffix, *_pair_ids(self.backend, self.files[0])):
-            tokens.setdefault(i, "of the template")
-        beyond = sorted((i, token) for i, token in tokens.items() if i >= vocab_size)
-        raise TokenizerError(
-            f"{self.files[0]}: expected ids that have a row in the model's table of {vocab_size}, found {len(beyond)} "
-            f"tokens beyond it: the first is {short(beyond[0][1])} with id {beyond[0][0]}; tokenizer and model are not "
-            "of one checkpoint"
-        )
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str | None] | None = None, *, offsets: bool = False
@@ -396,7 +379,7 @@ def _without_surrogates(items: Sequence[Item]) -> tuple[list[Item], list[int]]:
     return clean, counts
 
 
-def _pair_ids(backend: Tokenizer, path: Path) -> tuple[int, ...]:
+def pair_ids(backend: Tokenizer, path: Path) -> tuple[int, ...]:
     """Return the ids that the template for pairs adds; none where it has no usable one (`encode` says so then)."""
     try:
         return Template.of_pair(backend, path).ids

@@ -179,6 +179,9 @@ class TextFacts:
         max_length: limit in tokens in this run.
         different_ids: numbers of the texts for which transformers' tokenizer gives other ids; None if it could not be
             loaded.
+        own_ids: of these, whether `tokenizer.json` by itself gives the ids of layertap for all, so that the difference
+            is one of the class that transformers chose.
+        reference_class: name of the class of transformers' tokenizer; None if it could not be loaded.
     """
 
     source: str
@@ -186,6 +189,8 @@ class TextFacts:
     lengths: tuple[int, ...]
     max_length: int
     different_ids: tuple[int, ...] | None
+    own_ids: bool = False
+    reference_class: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Returns the JSON object of the facts."""
@@ -199,6 +204,8 @@ class TextFacts:
             "max_length": self.max_length,
             "ids_compared": self.different_ids is not None,
             "different_ids": list(self.different_ids or ()),
+            "ids_of_tokenizer_json": self.own_ids,
+            "reference_tokenizer": self.reference_class,
         }
 
 

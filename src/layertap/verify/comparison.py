@@ -25,6 +25,7 @@ from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Precision, Runtime, Semantics
 from layertap.errors import BackendError, CheckpointError, OptionError
 from layertap.records import Array, Ragged
+from layertap.text.build import TOKENIZER_FILE
 from layertap.text.encoded import EncodedText
 from layertap.verify.certificate import Certificate, Figures, Output, Setup, SetupResult, TextFacts
 from layertap.verify.measure import Difference, float32_bound
@@ -195,7 +196,7 @@ def verify(
             sha256=hash_of(chosen),
             lengths=tuple(map(len, encoded)),
             max_length=limit,
-            different_ids=different_ids(folder, chosen, encoded, limit),
+            **compare_ids(folder, chosen, encoded, limit),
         ),
         results=tuple(
             comparison.result(references[comparison.setup.reference_precision, comparison.setup.device].differences)
@@ -238,23 +239,35 @@ def groups(encoded: Sequence[EncodedText], max_tokens: int) -> Iterator[Sequence
         yield encoded[begin:]
 
 
-def different_ids(
-    folder: Path, texts: Sequence[str], encoded: Sequence[EncodedText], max_length: int
-) -> tuple[int, ...] | None:
-    """Returns the numbers of the texts for which transformers' tokenizer gives other ids.
+def compare_ids(folder: Path, texts: Sequence[str], encoded: Sequence[EncodedText], max_length: int) -> dict[str, Any]:
+    """Compares the ids of layertap with those of transformers' tokenizer, and returns fields of `TextFacts`.
 
-    None if transformers cannot load a tokenizer from the folder.
+    Where they differ, `tokenizer.json` is read by itself, too: transformers chooses a class of tokenizer by the files
+    and builds its parts anew, so that the file and the class may say different things.
     """
+    from tokenizers import Tokenizer
     from transformers import AutoTokenizer
 
+    # Lone surrogates are U+FFFD to layertap, and an error to transformers.
+    clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
     try:
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-            # Lone surrogates are U+FFFD to layertap, and an error to transformers.
-            clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
             expected = tokenizer(clean, truncation=True, max_length=max_length)["input_ids"]
     except Exception:  # transformers raises errors of any kind for tokenizers that it does not know
-        return None
+        return {"different_ids": None}
+    different = _different(encoded, expected)
+    own_ids = False
+    if different and (folder / TOKENIZER_FILE).is_file():
+        alone = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        alone.no_padding()
+        alone.enable_truncation(max_length)
+        own_ids = not _different(encoded, [encoding.ids for encoding in alone.encode_batch(clean)])
+    return {"different_ids": different, "own_ids": own_ids, "reference_class": type(tokenizer).__name__}
+
+
+def _different(encoded: Sequence[EncodedText], expected: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Returns the numbers of the texts with other ids than expected."""
     pairs = zip(encoded, expected, strict=True)
     return tuple(i for i, (text, ids) in enumerate(pairs) if text.input_ids.tolist() != list(ids))
 

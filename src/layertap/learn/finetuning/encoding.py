@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layertap.errors import OptionError
+from layertap.engine.preparing import label
+from layertap.errors import InputError, OptionError
 from layertap.learn.arrays import Int64Array
 from layertap.learn.labelled import LabelledDataset
 from layertap.learn.labels import LabelEncoder
@@ -17,6 +18,7 @@ from layertap.records import Record
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 from layertap.text.units import UnitFinder
+from layertap.text.word_table import fault_of
 
 TEXTS_AT_ONCE = 1024
 
@@ -116,6 +118,10 @@ def _tokenized(records: Sequence[Record], tokenizer: TextTokenizer, *, words: bo
         texts = tokenizer.encode([records[i].text for i in plain], pairs_or_none, offsets=words)
         for i, text in zip(plain, texts, strict=True):
             in_order[i] = text
+    for record, encoded in zip(records, in_order, strict=True):
+        fault = None if encoded is None else fault_of(tokenizer, encoded)
+        if fault is not None:
+            raise InputError(f"record {label(record)}: {fault}")
     return [text for text in in_order if text is not None]
 
 
