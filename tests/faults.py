@@ -311,6 +311,38 @@ def training_state() -> Scenario:
     return Scenario(write=write, read=read, is_exact=False)
 
 
+def feature_folder(**more: Any) -> Scenario:
+    import layertap
+    from layertap.data.folder import LocalFiles, read_contents
+    from layertap.files.shared import sha256_of
+    from tests.tiny_models import write_checkpoint
+    from tests.writing import write as write_rows
+
+    made: list[Any] = []
+
+    def write(folder: Path, version: int) -> None:
+        corpus = folder.parent / f"corpus-{version}"
+        if not corpus.is_dir():
+            rows = [{"text": f"text {i if i != 3 else version}"} for i in range(5)]
+            write_rows(corpus / "a.jsonl", rows)
+            if version == 2:
+                write_rows(corpus / "b.jsonl", rows[:3])
+        if not made:
+            made.append(layertap.Extractor.from_pretrained(write_checkpoint(folder.parent / "model", "bert")))
+        # Version 2 grows the folder: a shard has changed, and there is a new input.
+        layertap.extract(corpus, f"{folder / 'f'}/", "v = hidden_states[0].mean", model=made[0], shard_records=3)
+
+    def read(folder: Path) -> int | None:
+        if not (folder / "f/manifest.json").is_file() and more.get("is_fresh"):
+            return None
+        contents = read_contents(LocalFiles(root=folder / "f"))
+        for record in contents.records:
+            assert sha256_of(folder / "f" / record.place) == record.sha256
+        return {5: 1, 8: 2}[sum(record.rows for record in contents.records)]
+
+    return Scenario(write=write, read=read, is_exact=False, **more)
+
+
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "npy": lambda: output("npy", first=RAGGED, second=RAGGED),
     "npy, new": lambda: output("npy", first=RAGGED, second=RAGGED, is_fresh=True),
@@ -334,6 +366,8 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
     "fine-tuned": fine_tuned,
     "cache": cached_vectors,
     "training state": training_state,
+    "folder of features": feature_folder,
+    "folder of features, new": lambda: feature_folder(is_fresh=True),
 }
 
 

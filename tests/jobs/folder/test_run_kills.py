@@ -1,0 +1,14 @@
+"""A few of the kills of `tests/jobs/kills.py`, which does any number of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.jobs.kills import run
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing():
+    for name, result in run(kills=5, seed=7, runners=["in-process", "index"]).items():
+        assert result.kills, name
+        assert result.is_good, (name, result)
