@@ -348,3 +348,33 @@ def test_no_texts_are_a_batch_of_none(extractor):
     assert len(batch) == 0
     assert list(batch.features) == [schema.name for schema in pipeline.schemas]
     assert [len(feature) for feature in batch.features.values()] == [0] * len(batch.features)
+
+
+@pytest.mark.parametrize(
+    ("texts", "unknown", "own", "said"),
+    [
+        (["the film", "good"], 0, 3, []),
+        (["the film " * 5 + "\u6587"], 1, 11, ["1 of 11 tokens (9.1%) is unknown to the tokenizer"]),
+        (
+            ["\u6587\u4ef6 film", "\u0e01"],
+            3,
+            4,
+            ["3 of 4 tokens (75.0%) are unknown to the tokenizer, and the model cannot tell them apart"],
+        ),
+        (["the film " * 40 + "\u6587"], 1, 81, ["1 text cut at", "1 of 81 tokens (1.2%) is unknown to the tokenizer"]),
+    ],
+)
+def test_unknown_tokens_are_counted_and_past_a_share_warned_of(make_pipeline, texts, unknown, own, said):
+    _, summary = run(
+        make_pipeline("last_hidden_state.mean"), [Record(row=i, text=text) for i, text in enumerate(texts)]
+    )
+    assert (summary.unknown_tokens, summary.own_tokens) == (unknown, own)
+    assert summary.unknown_share == unknown / own
+    notes = summary.notes()
+    assert len(notes) == len(said)
+    assert all(note.startswith(start) for note, start in zip(notes, said, strict=True))
+    assert summary.warnings() == [note for note in notes if "cannot tell them apart" in note]
+    assert bool(summary.warnings()) == (unknown / own > 0.1)
+    again = RunSummary(layers_run=1, layers=1)
+    again.add_counts(summary.counts())
+    assert again.unknown_share == summary.unknown_share, "shards of a folder add up"

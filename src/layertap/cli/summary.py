@@ -42,10 +42,12 @@ def print_summary(
     rows.append(
         ("texts", f"{run.records:,} in {counted(run.tokens, 'token')}, layers run {run.layers_run} of {run.layers}")
     )
-    notes = [*extractor.tokenizer.notes, *run.notes(), *notes]
+    warnings = run.warnings()
+    notes = [*extractor.tokenizer.notes, *(note for note in run.notes() if note not in warnings), *notes]
     asked, trained = extractor.semantics.max_length, extractor.facts.max_length
     if asked is not None and asked > trained:
         notes.append(f"texts of up to {asked} tokens were taken; the model was trained on {trained} and fewer")
+    rows += [("warning" if i == 0 else "", warning) for i, warning in enumerate(warnings)]
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if run.skipped:

@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 LABEL = "cyan"
 TITLE = "bold"
 BEST = "bold green"
-LABELS: Mapping[str, str] = {"note": "yellow", "skipped": "yellow", "error": "bold red", "best": BEST}
+LABELS: Mapping[str, str] = {
+    "note": "yellow",
+    "skipped": "yellow",
+    "warning": "bold yellow",
+    "error": "bold red",
+    "best": BEST,
+}
 """Styles of labels that ask for attention; others have `LABEL`."""
 
 WIDEST_PROSE = 100

@@ -162,6 +162,7 @@ class Pipeline:
                 long='error' enforces).
             NonFiniteError: a result holds NaN or infinity; the message names the first such records.
         """
+        unknown_ids = tuple(self.details.tokenizer.unknown.values())
         limits = [self.preparation.length_policy.size(seen.max_length) for seen in self.plan.inputs]
 
         def count(finished: int, tokens: int) -> None:
@@ -185,7 +186,7 @@ class Pipeline:
                     raise
                 if texts is None:
                     break
-                summary.count_texts(texts, limits)
+                summary.count_texts(texts, limits, unknown_ids)
                 planned = self._planned(texts)
                 summary.count_repeats(planned)
                 yield from self._run_planned(texts, planned, count, budget, in_flight)

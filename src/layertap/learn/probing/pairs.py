@@ -144,7 +144,8 @@ def probe_pairs(
     texts = list(dict.fromkeys(text for part in (data, tested) for pair in part.texts for text in pair))
     row_of = {text: row for row, text in enumerate(texts)}
     wanted = list(dict.fromkeys([*features, *([shown] if shown is not None else [])]))
-    vectors = sweep(extractor, texts, wanted, cache, progress=progress)
+    notes: list[str] = []
+    vectors = sweep(extractor, texts, wanted, cache, progress=progress, notes=notes)
 
     def cosines_of(part: ScoredPairs, feature: Expr) -> Float64Array:
         return _cosines(vectors[feature], np.array([[row_of[one], row_of[other]] for one, other in part.texts]))
@@ -181,7 +182,7 @@ def probe_pairs(
             "texts": len(texts),
         },
         provenance=extractor.provenance(wanted),
-        notes=(*data.notes, *(() if test is None else test.notes)),
+        notes=(*data.notes, *(() if test is None else test.notes), *notes),
     )
 
 

@@ -52,11 +52,12 @@ def probe(
     Raises:
         FeatureError: a feature without one vector per text or word.
     """
+    notes: list[str] = []
     wanted = list(dict.fromkeys([*features, *([projected] if projected is not None else [])]))
     if data.owners is not None:
-        vectors = sweep_words(extractor, data.records, wanted, progress=progress)
+        vectors = sweep_words(extractor, data.records, wanted, progress=progress, notes=notes)
     else:
-        vectors = sweep(extractor, data.texts, wanted, cache, progress=progress)
+        vectors = sweep(extractor, data.texts, wanted, cache, progress=progress, notes=notes)
     control = _control(data, seed)
     rows, predictions, confidences = [], {}, {}
     with status_on(sys.stderr, shown=progress) as say:
@@ -104,7 +105,7 @@ def probe(
             "sentences": 0 if data.owners is None else len(data.records),
         },
         provenance=extractor.provenance(wanted),
-        notes=data.notes,
+        notes=(*data.notes, *notes),
     )
 
 

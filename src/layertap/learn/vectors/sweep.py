@@ -11,6 +11,7 @@ import numpy as np
 
 from layertap.engine.extractor import Extractor
 from layertap.engine.progress import progress_on
+from layertap.engine.streaming import Stream
 from layertap.errors import FeatureError
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array
@@ -73,7 +74,13 @@ def extracted(extractor: Extractor, texts: Sequence[str], feature: Expr, *, prog
 
 
 def cached(
-    extractor: Extractor, texts: Sequence[str], features: Sequence[Expr], cache: Path, *, progress: bool
+    extractor: Extractor,
+    texts: Sequence[str],
+    features: Sequence[Expr],
+    cache: Path,
+    *,
+    progress: bool,
+    notes: list[str] | None = None,
 ) -> Float32Array:
     """Return the vectors of the first feature, float32 [N, H], from a cache.
 
@@ -85,6 +92,7 @@ def cached(
         features: features to keep in the cache; the vectors of the first one are returned.
         cache: folder of the cache; created if absent.
         progress: draw a progress bar on standard error while extracting.
+        notes: list to which a remark on unknown tokens of the texts that ran is added, or None.
     """
     keys = {feature: cache_key(extractor, feature, cache) for feature in dict.fromkeys(features)}
     wanted = keys[features[0]]
@@ -93,7 +101,7 @@ def cached(
     vectors, known = wanted.read(hashes)
     if not known.all():
         with cache_lock(cache):
-            _fill(extractor, by_hash, keys, progress=progress)
+            _fill(extractor, by_hash, keys, progress=progress, notes=notes)
             vectors, known = wanted.read(hashes)
         assert known.all()
     row_of = {own: row for row, own in enumerate(hashes)}
@@ -103,40 +111,67 @@ def cached(
 
 
 def sweep(
-    extractor: Extractor, texts: Sequence[str], features: Sequence[Expr], cache: Path | None, *, progress: bool
+    extractor: Extractor,
+    texts: Sequence[str],
+    features: Sequence[Expr],
+    cache: Path | None,
+    *,
+    progress: bool,
+    notes: list[str] | None = None,
 ) -> dict[Expr, Float32Array]:
-    """Return the vectors of several features, float32 [N, H] each, from one pass or from a cache."""
+    """Return the vectors of several features, float32 [N, H] each, from one pass or from a cache.
+
+    A remark on unknown tokens of the texts that ran is added to `notes`.
+    """
     widths = {feature: width_of(extractor, feature) for feature in features}
     if cache is not None:
         return {
-            feature: cached(extractor, texts, [feature, *features], cache, progress=progress) for feature in features
+            feature: cached(extractor, texts, [feature, *features], cache, progress=progress, notes=notes)
+            for feature in features
         }
     vectors: dict[Expr, Float32Array] = {
         feature: np.empty((len(texts), width), dtype=np.float32) for feature, width in widths.items()
     }
     names = {f"{NAME}{i}": feature for i, feature in enumerate(features)}
     with progress_on(sys.stderr, shown=progress, total=len(texts)) as on_progress:
-        for batch in extractor.stream(texts, names, on_progress=on_progress):
+        stream = extractor.stream(texts, names, on_progress=on_progress)
+        for batch in stream:
             begin = batch.records[0].row
             for name, feature in names.items():
                 vectors[feature][begin : begin + len(batch)] = np.asarray(batch.features[name])
+    _add_notes(stream, notes)
     return vectors
 
 
+def _add_notes(stream: Stream, notes: list[str] | None) -> None:
+    if notes is not None:
+        notes += stream.summary.remarks_on_unknown()
+
+
 def sweep_words(
-    extractor: Extractor, records: Sequence[Record], features: Sequence[Expr], *, progress: bool
+    extractor: Extractor,
+    records: Sequence[Record],
+    features: Sequence[Expr],
+    *,
+    progress: bool,
+    notes: list[str] | None = None,
 ) -> dict[Expr, Float32Array]:
-    """Extract the vectors of all M words of records for several features, float32 [M, H] each, in one pass."""
+    """Extract the vectors of all M words of records for several features, float32 [M, H] each, in one pass.
+
+    A remark on unknown tokens is added to `notes`.
+    """
     parts: dict[Expr, list[Float32Array]] = {
         feature: [np.empty((0, word_width_of(extractor, feature)), dtype=np.float32)] for feature in features
     }
     names = {f"{NAME}{i}": feature for i, feature in enumerate(features)}
     with progress_on(sys.stderr, shown=progress, total=len(records)) as on_progress:
-        for batch in extractor.stream(records, names, on_progress=on_progress):
+        stream = extractor.stream(records, names, on_progress=on_progress)
+        for batch in stream:
             for name, feature in names.items():
                 words = batch.features[name]
                 assert isinstance(words, Ragged)
                 parts[feature].append(words.values.astype(np.float32, copy=False))
+    _add_notes(stream, notes)
     return {feature: np.concatenate(parts.pop(feature)) for feature in features}
 
 
@@ -149,7 +184,14 @@ def cache_key(extractor: Extractor, feature: Expr, cache: Path) -> CacheKey:
     return CacheKey(cache=cache, identity=identity, width=width_of(extractor, feature))
 
 
-def _fill(extractor: Extractor, texts: Mapping[bytes, str], keys: Mapping[Expr, CacheKey], *, progress: bool) -> None:
+def _fill(
+    extractor: Extractor,
+    texts: Mapping[bytes, str],
+    keys: Mapping[Expr, CacheKey],
+    *,
+    progress: bool,
+    notes: list[str] | None,
+) -> None:
     """Extract in one pass the texts that the cache lacks for any feature, for the features that lack some."""
     hashes = list(texts)
     lacking: dict[Expr, set[bytes]] = {}
@@ -175,7 +217,8 @@ def _fill(extractor: Extractor, texts: Mapping[bytes, str], keys: Mapping[Expr, 
         done.clear()
 
     with progress_on(sys.stderr, shown=progress, total=len(run)) as on_progress:
-        for batch in extractor.stream((texts[own] for own in run), names, on_progress=on_progress):
+        stream = extractor.stream((texts[own] for own in run), names, on_progress=on_progress)
+        for batch in stream:
             done.extend(run[record.row] for record in batch.records)
             for name in names:
                 parts[name].append(np.asarray(batch.features[name], dtype=np.float32))
@@ -183,3 +226,4 @@ def _fill(extractor: Extractor, texts: Mapping[bytes, str], keys: Mapping[Expr, 
                 write_shard()
         if done:
             write_shard()
+    _add_notes(stream, notes)
