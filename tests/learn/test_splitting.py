@@ -116,7 +116,7 @@ def test_the_refusals_count_what_is_split():
         5,
     )
     four = [("a", "x"), ("b", "x"), ("c", "y"), ("d", "y")]
-    refused("2 distinct texts to learn from in a fold of a 2-fold cross-validation are too few", texts_of(four), 2)
+    refused("2 distinct texts to learn from in a fold of a 2-fold cross-validation: too few", texts_of(four), 2)
     tags = [[("w", "x"), (f"v{i}", "y"), *([("r", "z")] * 7 if i == 0 else [])] for i in range(8)]
     refused("class 'z' has 1 distinct sentence, and 4-fold cross-validation needs 4 of each", sentences_of(tags), 4)
 

@@ -251,9 +251,10 @@ def _learnable(labels: Labels) -> tuple[str, ...]:
         )
     single = sorted(label for label, count in counts.items() if count == 1)
     if single:
+        hint = MEASURED if 2 * sum(map(_is_fraction, single)) > len(single) else ""
         raise InputError(
             f"{labels.source}: only one example of {listed(single)}; at least two of each class are needed: add "
-            f"examples, remove the class, or merge it with another{MEASURED if all(map(_is_fraction, single)) else ''}"
+            f"examples, remove the class, or merge it with another{hint}"
         )
     numbers = all(label.removeprefix("-").isdecimal() for label in counts)
     return tuple(sorted(counts, key=(lambda label: (int(label), label)) if numbers else None))

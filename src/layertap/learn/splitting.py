@@ -12,6 +12,7 @@ from layertap.errors import InputError
 from layertap.learn.arrays import Int64Array
 from layertap.learn.labelled import LabelledDataset, group_numbers
 from layertap.learn.labels import LabelEncoder, TaskKind, listed
+from layertap.words import counted
 
 ATTEMPTS = 20
 """Number of divisions of sentences into folds that are tried, each with the next seed."""
@@ -39,6 +40,11 @@ class LabelledUnits:
     def what(self) -> str:
         """Noun for what is divided, in the plural."""
         return "distinct texts" if self.task == "text" else "distinct sentences"
+
+    @property
+    def counted(self) -> str:
+        """Number of distinct texts or sentences, with its noun."""
+        return counted(len(np.unique(self.groups)), self.what.removesuffix("s"))
 
     def rows(self, rows: Int64Array) -> LabelledUnits:
         """Return some of the rows."""
@@ -98,7 +104,7 @@ def fold_groups(units: LabelledUnits, folds: int, seed: int) -> list[Int64Array]
 
     total = len(np.unique(units.groups))
     if total < folds or (units.task == "words" and np.bincount(units.classes).max() < folds):  # after a draw
-        raise InputError(f"{units.source}: {total:,} {units.what} for {folds} folds; draw more words (--max-words)")
+        raise InputError(f"{units.source}: {units.counted} for {folds} folds; draw more words (--max-words)")
     by_class = units.class_groups()
     if units.task == "text":
         groups = np.unique(units.groups)
@@ -117,7 +123,7 @@ def fold_groups(units: LabelledUnits, folds: int, seed: int) -> list[Int64Array]
         if all(len(part) and _num_classes(units, part) > 1 for part in parts):
             return parts
     raise InputError(
-        f"{units.source}: no division of its {len(np.unique(units.groups)):,} {units.what} into {folds} folds leaves "
+        f"{units.source}: no division of its {units.counted} into {folds} folds leaves "
         "words of two tags to learn from in every fold; give more sentences, other folds (--folds), or a --test file"
     )
 
@@ -183,7 +189,7 @@ def check_folds(units: LabelledUnits, folds: int) -> None:
     total = len(np.unique(units.groups))
     if total < folds:
         raise InputError(
-            f"{units.source}: {total:,} {units.what}, and {folds}-fold cross-validation needs {folds}; {_remedy(total)}"
+            f"{units.source}: {units.counted}, and {folds}-fold cross-validation needs {folds}; {_remedy(total)}"
         )
     counts = {units.names[label]: len(own) for label, own in units.class_groups().items()}
     short = {name: count for name, count in counts.items() if count < folds}

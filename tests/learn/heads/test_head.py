@@ -235,7 +235,7 @@ def test_a_mix_without_a_validation_part_holds_some_out_and_learns_from_all(extr
         [["a", "b"], ["c", "d"]], [["X", "Y"], ["X", "Y"]], "hidden_states[:].words(mean)", extractor=extractor
     )
     assert words.mix.shape == (4,)
-    with pytest.raises(InputError, match="training data: 1 distinct sentences are too few to hold any out"):
+    with pytest.raises(InputError, match="training data: 1 distinct sentence: too few to hold any out"):
         fit_head([["a", "b"]] * 9, [["X", "Y"]] * 9, "hidden_states[:].words(mean)", extractor=extractor)
 
 

@@ -200,8 +200,8 @@ def _mix(
         held_out = np.isin(units.groups, draw_held_out(units, MIX_SHARE, options.seed, least=1))
         if not held_out.any() or len(np.unique(units.classes[~held_out])) < 2:
             raise InputError(
-                f"{units.source}: {len(np.unique(units.groups)):,} {units.what} are too few to hold any out, on which "
-                "a mix of layers is learned; add examples, give validation data, or choose a feature of one layer"
+                f"{units.source}: {units.counted}: too few to hold any out, on which a "
+                "mix of layers is learned; add examples, give validation data, or choose a feature of one layer"
             )
     return learn_mix(
         train,

@@ -141,10 +141,10 @@ def checked_task(
 
 def _held_out(units: LabelledUnits, dataset: LabelledDataset, share: float, seed: int) -> BoolArray:
     """Draw the records to validate on, or refuse a share that leaves nothing to learn from or to validate on."""
-    drawn, total = draw_held_out(units, share, seed, least=0), len(np.unique(units.groups))
+    drawn = draw_held_out(units, share, seed, least=0)
     if not len(drawn):
         raise OptionError(
-            f"validation_share {share}: this share of the {total:,} {units.what} of {dataset.source} is none that can "
+            f"validation_share {share}: this share of the {units.counted} of {dataset.source} is none that can "
             "be held out; give a larger share, or validation data"
         )
     left = np.unique(units.classes[~np.isin(units.groups, drawn)])

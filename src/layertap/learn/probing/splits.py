@@ -244,12 +244,15 @@ def _split(train: Int64Array, test: Int64Array, units: LabelledUnits, seed: int,
     known = units.rows(train)
     held = np.isin(known.groups, draw_held_out(known, VALIDATION_SHARE, seed, least=1))
     if not held.any() or len(np.unique(known.classes[~held])) < 2:
-        total = len(np.unique(known.groups))
         where = "" if folds is None else f" in a fold of a {folds}-fold cross-validation"
-        needed = "three sentences with two tags each" if units.task == "words" else "two classes, one with two texts"
+        needed = (
+            "three sentences with two tags each"
+            if units.task == "words"
+            else "two classes, and two texts of one of them,"
+        )
         raise InputError(
-            f"{units.source}: {total:,} {units.what} to learn from{where} are too few to hold any out, on which the "
-            f"penalty of a probe is chosen; at least {needed} are needed: add examples"
+            f"{units.source}: {known.counted} to learn from{where}: too few to hold any out, on which the "
+            f"penalty of a probe is chosen; {needed} are needed at least: add examples"
             + ("" if folds is None or folds > 2 else ", use more folds (--folds)")
             + (", or give a --dev file" if folds is None else ", or give a --test file")
         )
