@@ -66,7 +66,7 @@ def refuse_folder_options(options: argparse.Namespace) -> None:
     if len(options.inputs) > 1:
         raise OptionError(
             f"{len(options.inputs)} inputs are named, and {printable(options.output)} is one file; several inputs go "
-            "to a folder of features: let OUTPUT end with /"
+            "to a folder of features: let OUTPUT end with /; or join them: cat FILE... | layertap extract - -o OUTPUT"
         )
     given = {
         "--shard-records": options.shard_records,

@@ -62,6 +62,8 @@ class DelimitedReader(Reader):
             origin="its first line names the columns" if options.header else "without a header its columns are",
             advice=self._advice(),
         )
+        #: what a field has that another dialect would read differently
+        self._told_mark = "\n" if self._dialect.quoting == "minimal" else '"'
         self._broken_fields = 0
         self._first_broken = 0
         self._enclosed_fields = 0
@@ -90,7 +92,8 @@ class DelimitedReader(Reader):
             raise BadRowError(self._wrong_width(len(raw)))
         chosen, place = self._selection, self._place
         values = {name: raw[place[name]] for name in chosen.wanted}
-        self._count(row, values)
+        if self._told_mark in "".join(raw):
+            self._count(row, values)
         return record_of(row, chosen, values, {name: values[name] for name in chosen.columns})
 
     def _count(self, row: int, values: Mapping[str, str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from itertools import chain
@@ -31,6 +30,7 @@ MAX_DEPTH = 100
 TOO_DEEP = f"JSON nested more than {MAX_DEPTH} deep"
 
 
+INFINITIES = (float("inf"), float("-inf"))
 FIRST_LINE_BYTES = 1 << 16
 
 
@@ -215,7 +215,7 @@ def parse_object(line: bytes | BadRowError, unit: str = "line") -> dict[str, Any
     if isinstance(line, BadRowError):
         raise line
     try:
-        values = json.loads(decode(line, unit), parse_float=_float)
+        values = _DECODER.decode(decode(line, unit))
     except json.JSONDecodeError as error:
         raise BadRowError(f"broken JSON: {error.msg} at character {error.pos + 1}") from None
     except RecursionError:
@@ -234,7 +234,10 @@ def parse_object(line: bytes | BadRowError, unit: str = "line") -> dict[str, Any
 
 def _float(digits: str) -> float | str:
     value = float(digits)
-    return digits if math.isinf(value) else value
+    return digits if value in INFINITIES else value
+
+
+_DECODER = json.JSONDecoder(parse_float=_float)
 
 
 def _is_list_of_objects(value: Any) -> bool:

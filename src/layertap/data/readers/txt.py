@@ -68,7 +68,8 @@ class TxtReader(Reader):
 
     def _parse(self, row: int, raw: bytes) -> Record:
         text = decode(raw)
-        self._with_returns += "\r" in text.replace("\r\n", "")
+        if "\r" in text:
+            self._with_returns += "\r" in text.replace("\r\n", "")
         if self._records_are == "line" and len(self._sample) < SAMPLE_LINES:
             self._sample.append(text[:SAMPLE_CHARACTERS])
         return Record(row=row, text=text, id=self._id)
