@@ -23,7 +23,7 @@ from layertap.data.folder.layout import data_name, record_place
 from layertap.errors import InputError
 from layertap.records import FeatureSchema
 
-SHARDS = tuple(PlannedShard(number=i, input="a.jsonl", begin=2 * i, end=2 * i + 2, offset=17 * i) for i in range(3))
+SHARDS = tuple(PlannedShard(number=i, input="a.jsonl", begin=2 * i, end=2 * i + 2) for i in range(3))
 PLAN = FolderPlan(
     provenance={"layertap": "0.1.0", "features": {"v": "last_hidden_state.mean"}},
     schemas=(FeatureSchema(name="v", dtype="float32", shape=(2, 3), ragged=True),),

@@ -89,16 +89,12 @@ class PlannedShard:
         number: number of the shard, from which the names of its files follow; numbers are never used twice.
         input: name of its input.
         begin, end: rows of the input, from 0; bad rows count.
-        offset: byte of the uncompressed input at which its first row begins, or None if the format has no such place.
-        line: number of lines before its first row, where `offset` is known.
     """
 
     number: int
     input: str
     begin: int
     end: int
-    offset: int | None = None
-    line: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -335,8 +331,6 @@ def _shard(fields: Fields) -> PlannedShard:
         input=fields.text("input"),
         begin=fields.count("begin"),
         end=fields.count("end"),
-        offset=None if fields.values.get("offset") is None else fields.count("offset"),
-        line=fields.count("line"),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -83,6 +84,9 @@ class Reader(ABC):
     Attributes:
         errors: rows skipped so far.
     """
+
+    #: whether opening at a row costs no reading of the rows before it
+    opens_anywhere = False
 
     #: what `where` counts in messages
     unit = "line"
@@ -189,6 +193,10 @@ class Reader(ABC):
             raise OptionError(f"rows is {rows}; expected range(first, last + 1) of row numbers counted from 0")
         self._range = rows
 
+    def skip_to(self, row: int) -> None:
+        """Skip the records before a row that has not been reached; what is skipped is read and not parsed."""
+        self._range = range(row, sys.maxsize if self._range is None else max(row, self._range.stop))
+
     def __iter__(self) -> Iterator[Record]:
         return self
 
@@ -234,12 +242,12 @@ class Reader(ABC):
 
     def _read(self) -> Iterator[Record]:
         number = 0
-        wanted = range(0) if self._range is None else self._range
         try:
-            begin, rows = self._rows_from(wanted.start)
+            begin, rows = self._rows_from(0 if self._range is None else self._range.start)
             for row, (number, raw) in enumerate(rows, start=begin):
                 self._rows_seen += 1
-                if self._range is not None and row not in wanted:
+                wanted = self._range  # it may move on while records are taken
+                if wanted is not None and row not in wanted:
                     if row >= wanted.stop:
                         break
                     continue

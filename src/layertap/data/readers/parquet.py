@@ -38,6 +38,7 @@ class ParquetReader(Reader):
     names of the classes, which the file's metadata has.
     """
 
+    opens_anywhere = True
     unit = "row"
 
     def __init__(self, source: Source, options: ReadOptions) -> None:

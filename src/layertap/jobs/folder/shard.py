@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -189,7 +190,7 @@ class ShardWorker:
         return record if first is None else first
 
     def _rows(self, shard: PlannedShard) -> ShardRows:
-        if self._open is None or not self._open.is_before(shard):
+        if self._open is None or not self._open.reaches(shard):
             self._close_input()
             file = self._inputs.get(shard.input)
             if file is None:
@@ -221,14 +222,22 @@ class OpenInput:
 
     def __init__(self, file: InputFile, shard: PlannedShard) -> None:
         self.file = file
-        self._reader: Reader = file.input.open(range(shard.begin, 1 << 62))
+        self._reader: Reader = file.input.open(range(shard.begin, sys.maxsize))
         self._located = self._reader.located()
         self._next: tuple[str, Record] | None = None
         self._row = shard.begin
 
-    def is_before(self, shard: PlannedShard) -> bool:
-        """Return whether the next row to be read is the first one of a shard."""
-        return self.file.name == shard.input and self._row == shard.begin
+    def reaches(self, shard: PlannedShard) -> bool:
+        """Go on to the first row of a shard, and return whether that is worth more than opening the input again."""
+        gap = shard.begin - self._row
+        if self.file.name != shard.input or gap < 0 or (gap and self._reader.opens_anywhere):
+            return False
+        if gap:
+            self._reader.skip_to(shard.begin)
+            if self._next is not None and self._next[1].row < shard.begin:
+                self._next = None
+            self._row = shard.begin
+        return True
 
     def located(self, end: int) -> Iterator[tuple[str, Record]]:
         """Yield the records of the next rows, up to a row that is not among them, with their places in the input."""
