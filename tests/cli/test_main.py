@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 import layertap as package
+from layertap.backends.facts import TRAINING_PRECISIONS
 from layertap.cli import options
 from layertap.cli.heads import FIXED
 from layertap.cli.main import parser, warnings_as_notes
@@ -19,8 +21,15 @@ Run = Callable[..., Any]
 
 
 def test_names_that_help_shows_are_those_of_the_rooms() -> None:
-    assert tuple(READ_FORMATS) == options.READ_FORMATS
-    assert tuple(WRITE_FORMATS) == options.WRITE_FORMATS
+    choices = {action.dest: action.choices for action in _actions("extract")}
+    assert list(choices["input_format"]) == list(READ_FORMATS)
+    assert list(choices["output_format"]) == list(WRITE_FORMATS)
+    assert {action.dest: action.choices for action in _actions("finetune")}["precision"] == TRAINING_PRECISIONS
+
+
+def _actions(command: str) -> list[argparse.Action]:
+    (commands,) = parser(command)._subparsers._group_actions
+    return commands.choices[command]._actions
 
 
 def test_every_option_of_the_engine_is_an_option_of_extract_with_its_default() -> None:

@@ -10,6 +10,9 @@ from layertap.errors import OptionError
 Precision = Literal["float32", "float32-high", "bfloat16", "float16", "int8"]
 BackendName = Literal["auto", "native", "torch"]
 
+TRAINING_PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+"""Precisions of fine-tuning, which torch runs: those whose sums and weights stay float32."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendRow:

@@ -6,8 +6,9 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from layertap.cli.options import WRITE_FORMATS, add_command
+from layertap.cli.options import add_command
 from layertap.cli.tables import print_facts
+from layertap.file_formats import WRITE_FORMATS
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layertap.backends.facts import TRAINING_PRECISIONS
 from layertap.cli.options import (
-    READ_FORMATS,
     add_command,
     add_layout_options,
     add_model_options,
@@ -17,6 +17,7 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import silence_downloads
 from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
+from layertap.file_formats import READ_FORMATS
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 # Named here so that --help need not load the room that owns them; a test holds them to it.
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
 SCHEMES = ("auto", "bio", "io", "tags")
-PRECISIONS = ("float32", "bfloat16")
 
 # option's name -> its type, metavar and help
 TRAINING: dict[str, tuple[type, str, str]] = {
@@ -114,7 +114,7 @@ def add_to(commands: Commands) -> None:
     )
     group.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=TRAINING_PRECISIONS,
         metavar="P",
         help="precision of matrix products: float32, or bfloat16 with weights in float32 (default: float32)",
     )

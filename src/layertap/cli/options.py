@@ -15,15 +15,12 @@ from layertap.cli.units import bytes_of
 from layertap.engine.options import OPTIONS, ModelReference, Runtime, Semantics
 from layertap.errors import OptionError
 from layertap.features.rules import Rules
+from layertap.file_formats import READ_FORMATS
 
 if TYPE_CHECKING:
     from layertap.data.input import Input
 
     Commands = argparse._SubParsersAction[Any]
-
-# Named here so that --help need not load the room that owns them, and numpy with it; a test holds them to it.
-READ_FORMATS = ("txt", "jsonl", "csv", "tsv", "parquet", "conll", "conllu")
-WRITE_FORMATS = ("parquet", "safetensors", "npy", "npz", "jsonl")
 
 FLAGS = {"local_files_only": "--offline"}
 """Flags of engine options whose names on the command line differ from those in Python."""

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from layertap.cli.options import WRITE_FORMATS, add_input_options, input_of
+from layertap.cli.options import add_input_options, input_of
 from layertap.cli.units import bytes_of
+from layertap.file_formats import WRITE_FORMATS
 
 if TYPE_CHECKING:
     from layertap.jobs.job import Job

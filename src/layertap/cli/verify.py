@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layertap.cli.options import (
-    READ_FORMATS,
     add_command,
     add_layout_options,
     add_model_options,
@@ -22,6 +21,7 @@ from layertap.cli.options import (
 from layertap.cli.running import silence_downloads
 from layertap.engine.options import OPTIONS
 from layertap.errors import BackendError, OptionError
+from layertap.file_formats import READ_FORMATS
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands

@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from layertap.backends.facts import TRAINING_PRECISIONS
 from layertap.errors import OptionError
 from layertap.learn.labels import LabelEncoder
 from layertap.models.spec import EncoderSpec
 
 METRICS = ("accuracy", "macro_f1", "mcc", "entity_f1")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +71,8 @@ class TrainingOptions:
             _number("max_grad_norm", self.max_grad_norm, positive=True)
         if self.metric is not None and self.metric not in METRICS:
             raise OptionError(f"metric {self.metric!r}: expected one of {', '.join(METRICS)}")
-        if self.precision not in PRECISIONS:
-            raise OptionError(f"precision {self.precision!r}: expected {' or '.join(PRECISIONS)}")
+        if self.precision not in TRAINING_PRECISIONS:
+            raise OptionError(f"precision {self.precision!r}: expected {' or '.join(TRAINING_PRECISIONS)}")
 
     def check_layers(self, spec: EncoderSpec) -> None:
         """Refuse to freeze below a layer that the model does not have, or that shares weights with a frozen one.
