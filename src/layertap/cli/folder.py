@@ -198,7 +198,7 @@ def _print_outcome(
     rows = [("features" if i == 0 else "", line) for i, line in enumerate(made)]
     tokens = counted(run.tokens, "token")
     rows.append(("texts", f"{run.records:,} in {tokens}, layers run {run.layers_run} of {run.layers}"))
-    notes = [*extractor.tokenizer.notes, *run.notes()]
+    notes = [*job.inputs.notes, *extractor.tokenizer.notes, *run.notes()]
     rows += [("note" if i == 0 else "", note) for i, note in enumerate(notes)]
     rows.append(("backend", f"{extractor.semantics.precision} on {extractor.selection}"))
     if run.skipped:

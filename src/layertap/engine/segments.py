@@ -101,8 +101,9 @@ def _positions(batch: PackedBatch, *, content: bool) -> npt.NDArray[np.float32]:
     cut = np.repeat(batch.content_offset[batch.sequences[:-1]], np.diff(batch.sequences))
     shift = first - (batch.content_offset - cut)
     positions = np.arange(1, batch.num_tokens + 1, dtype=np.int64) - np.repeat(shift, batch.lengths)
-    if content and batch.pair_begin is not None:
-        gap = batch.pair_begin - batch.content_end
+    if content and batch.pair_begin is not None and batch.pair_end is not None:
+        # A single text beside pairs has an empty second text, which stands nowhere.
+        gap = np.where(batch.pair_end > batch.pair_begin, batch.pair_begin - batch.content_end, 0)
         after = np.arange(batch.num_tokens) >= np.repeat(batch.pair_begin, batch.lengths)
         positions = positions - np.repeat(gap, batch.lengths) * after
     weights: npt.NDArray[np.float32] = positions.astype(np.float32)
