@@ -24,8 +24,8 @@ STAMPS = ("ETag", "etag", "blob_id", "oid", "generation", "LastModified", "last_
 ANSWER_SECONDS = 10
 """Seconds in which a server has to accept a connection."""
 
-QUIET_SECONDS = 60
-"""Seconds that a connection may be silent."""
+QUIET_SECONDS = 20
+"""Seconds that a connection may be silent. s3fs repeats a request five times, and botocore each of these once."""
 
 LARGEST_PUT = 5 << 30
 """Bytes of the largest object that S3 takes in one request; larger ones are sent in parts, which appear together."""
@@ -65,7 +65,7 @@ SCHEMES: dict[str, Scheme] = {
                 "config_kwargs": {
                     "connect_timeout": ANSWER_SECONDS,
                     "read_timeout": QUIET_SECONDS,
-                    "retries": {"max_attempts": 3, "mode": "standard"},
+                    "retries": {"total_max_attempts": 2, "mode": "standard"},
                 }
             },
             put_options={"chunksize": LARGEST_PUT},
