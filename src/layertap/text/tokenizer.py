@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from layertap.errors import TokenizerError, UsageError
 from layertap.locks import ForkSafeLock
+from layertap.text.dropped import drops_unseen, num_dropped
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
 from layertap.text.guard import guarded
@@ -82,6 +83,7 @@ class TextTokenizer:
     notes: tuple[str, ...]
     without_row: Mapping[int, str] = field(default_factory=dict)
     _for_words: _WordTokenizer = field(default_factory=lambda: _WordTokenizer(), init=False, repr=False)
+    _drops_unseen: bool = field(init=False, repr=False)
     _is_typed: npt.NDArray[np.bool_] = field(init=False, repr=False)
     """bool [max_id + 1]: special tokens but the unknown one, which also stands for words."""
 
@@ -90,6 +92,7 @@ class TextTokenizer:
         special[[*self.special_ids]] = True
         special[[*self.unknown.values()]] = False
         object.__setattr__(self, "_is_typed", special)
+        object.__setattr__(self, "_drops_unseen", drops_unseen(self.backend))
 
     @classmethod
     def load(cls, folder: Path, *, model_type: str, tokenizer_class: str | None = None) -> TextTokenizer:
@@ -239,6 +242,8 @@ class TextTokenizer:
             largest = LARGEST_ID + 1
         if largest > self.max_id:
             raise TokenizerError(f"{self.files[0]}: expected ids up to {self.max_id}, the last of its vocabulary")
+        if flat.offsets is not None and self._drops_unseen:
+            self._correct_offsets(flat.offsets, items, flat.ends, encodings)
         typed = self._typed_specials(flat, items, [double if pair else single for pair in is_pair])
         encoded: list[EncodedText] = []
         for i, (begin, end) in enumerate(pairwise([0, *flat.ends])):
@@ -261,6 +266,17 @@ class TextTokenizer:
                 )
             )
         return encoded
+
+    def _correct_offsets(
+        self, offsets: npt.NDArray[np.int32], items: Sequence[Item], ends: Sequence[int], encodings: Sequence[Encoding]
+    ) -> None:
+        """Add the characters that were dropped at the beginning of a text to the offsets of its tokens, in place."""
+        for item, encoding, (begin, end) in zip(items, encodings, pairwise([0, *ends]), strict=True):
+            for number, text in enumerate(item if isinstance(item, tuple) else (item,)):
+                dropped = num_dropped(self.backend, text) if isinstance(text, str) else 0
+                if dropped:
+                    own = np.array([sequence == number for sequence in encoding.sequence_ids])
+                    offsets[begin:end][own] += dropped
 
     def _guarded(self, run: Run, items: Sequence[Item]) -> list[Encoding]:
         # The library raises TypeError for a text with lone surrogates.
