@@ -92,3 +92,8 @@ def test_the_summary_of_a_run_counts_texts_of_spaced_words(make_checkpoint, tmp_
     assert stream.summary.notes() == [
         "1 text of given words that hold white space; is each a word, or a text of a pair?"
     ]
+
+
+def test_a_row_of_a_table_is_named():
+    with pytest.raises(InputError, match=r"text 0 is a row with the columns text, label, of which a text is one"):
+        list(as_records([{"text": "a", "label": 1}]))

@@ -122,6 +122,8 @@ def _kind_of(item: object) -> str:
     # NaN and pandas' NA stand for missing texts in a column of objects
     if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
         return f"missing ({item})"
+    if isinstance(item, Mapping):
+        return f"a row with the columns {', '.join(map(str, item))[:60]}, of which a text is one, as in row['text']"
     if isinstance(item, tuple):
         return f"a tuple of {len(item)}"
     return "a list of other things than words" if isinstance(item, list) else type(item).__name__
