@@ -9,6 +9,8 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from torch.nn.utils import parametrizations, prune  # noqa: E402
+
 import layertap.hf as hf  # noqa: E402
 from layertap.errors import LayertapError, OptionError  # noqa: E402
 from tests.tiny_models import random_model  # noqa: E402
@@ -242,6 +244,55 @@ def test_replaced_submodules_are_used(pair):
     with torch.no_grad():
         where = mask.bool()
         close(ours(ids, attention_mask=mask)[0][where], theirs(ids, attention_mask=mask)[0][where])
+
+
+def scaled(model):
+    layer = model.encoder.layer[0].intermediate
+    inner = layer.forward
+    layer.forward = lambda hidden: inner(hidden) * 2
+
+
+CHANGES = {
+    "forward replaced": scaled,
+    "pooler replaced": lambda model: setattr(model, "pooler", torch.nn.Identity()),
+    "reordered": lambda model: setattr(model.encoder, "layer", torch.nn.ModuleList(reversed(model.encoder.layer))),
+    "repeated": lambda model: model.encoder.layer.append(model.encoder.layer[0]),
+    "pruned": lambda model: prune.ln_structured(model.encoder.layer[0].output.dense, "weight", amount=0.3, n=2, dim=0),
+    "parametrised": lambda model: parametrizations.weight_norm(model.encoder.layer[0].output.dense),
+    "larger table": lambda model: model.set_input_embeddings(torch.nn.Embedding(99, 32, _weight=torch.ones(99, 32))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_models_that_are_changed(bert, change):
+    ids, mask = batch()
+    outputs = []
+    for model in bert:
+        change(model)
+        with torch.no_grad():
+            outputs.append(model(ids, attention_mask=mask, output_hidden_states=True))
+    theirs, ours = outputs
+    assert len(ours.hidden_states) == len(theirs.hidden_states)
+    close(ours.last_hidden_state[mask.bool()], theirs.last_hidden_state[mask.bool()])
+    where = mask.bool() if theirs.pooler_output.ndim == 3 else slice(None)
+    close(ours.pooler_output[where], theirs.pooler_output[where])
+
+
+def test_hooks_on_every_module_there_is(bert):
+    """Those that torch registers for all modules at once."""
+    from torch.nn.modules.module import register_module_forward_hook
+
+    seen = []
+    ids, mask = batch()
+    for model in bert:
+        shapes = []
+        handle = register_module_forward_hook(
+            lambda _module, _args, output, shapes=shapes: shapes.append([value.shape for value in flat(output)])
+        )
+        model(ids, attention_mask=mask)
+        handle.remove()
+        seen.append(shapes)
+    assert seen[0] == seen[1]
 
 
 def test_left_padding(bert):

@@ -1,7 +1,8 @@
 """Interface of transformers: change `from transformers import ...` to `from layertap.hf import ...`.
 
-Models are `nn.Module`s with the parameter names of transformers that run on packed rows; tokenizers, configs and
-outputs have the interface of transformers. Anything that layertap does not support is refused by name, never ignored.
+Models are `nn.Module`s with the modules and parameters of transformers. They run on packed rows, and padded where hooks
+or replaced modules look into them. Tokenizers, configs and outputs have the interface of transformers. Anything that
+layertap does not support is refused by name, never ignored.
 """
 
 from __future__ import annotations

@@ -337,7 +337,8 @@ class PreTrainedModel(ModelMethods):
         if self.pooler is not None:
             pooled = self._head(with_first_attended(last, attended))
             if attended is not None:
-                pooled = pooled.masked_fill((attended == 0).all(1, keepdim=True), 0.0)
+                is_empty = (attended == 0).all(1)
+                pooled = pooled.masked_fill(is_empty.view(-1, *[1] * (pooled.ndim - 1)), 0.0)
         states = [
             None if state is None else padded if state is last else without_masked(state, attended)
             for state in (encoded.hidden_states if wanted else None) or ()
