@@ -83,3 +83,10 @@ def test_the_rate_follows_long_runs_more_than_short_ones(admission):
     for _ in range(30):
         admission.measured(cost=12_000, seconds=1.0)
     assert admission.rate == pytest.approx(12_000, rel=0.01)
+
+
+def test_a_full_queue_refuses_before_anything_is_parsed(admission):
+    admission.admit(Ticket(), 11_900, 0)
+    admission.check_room(200)
+    assert refusal(lambda: admission.check_room(800)).kind == "overloaded"
+    assert admission.cost == 11_900

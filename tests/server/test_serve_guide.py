@@ -22,7 +22,7 @@ def ports(serve, reranker, minilm_folder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     (folder / "moods.csv").write_text(FILES["moods.csv"])
     assert main(["fit", str(folder / "moods.csv"), "--label", "mood", "-o", str(folder / "mood.head"), "-q"]) == 0
-    heads = [f"mood={folder / 'mood.head'}"]
+    heads = [str(folder / "mood.head")]
     served = serve(None, features={"v": "hidden_states[4].mean.normalize"}, heads=heads)
     return {"http://127.0.0.1:8080": served.url, "http://127.0.0.1:8081": reranker.url}
 

@@ -41,7 +41,7 @@ EPILOG = """\
 examples:
   layertap serve
   layertap serve -m ./my-model --port 9000 -f 'v = hidden_states[4].mean.normalize'
-  layertap serve --head moods.head --precision bfloat16
+  layertap serve --head mood.head --precision bfloat16
   layertap serve --host 0.0.0.0 --api-key-file key.txt
 
   curl localhost:8080/v1/embeddings -H 'Content-Type: application/json' \\

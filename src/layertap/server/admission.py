@@ -90,6 +90,14 @@ class Admission:
         ticket.body += size
         self.body += size
 
+    def check_room(self, body_bytes: int) -> None:
+        """Refuse a request while the queue is full, before its body is parsed; one block per token is assumed.
+
+        Raises:
+            Refusal: the queue is full.
+        """
+        self._check_queue(body_bytes / BYTES_PER_TOKEN)
+
     def estimate(self, ticket: Ticket, text_bytes: int, blocks: int) -> None:
         """Reserve the estimated cost of texts, before any time is spent on tokenizing them.
 
@@ -138,6 +146,11 @@ class Admission:
         ticket.body = ticket.answer = 0
 
     def _queue(self, ticket: Ticket, cost: float) -> None:
+        self._check_queue(cost)
+        ticket.cost += cost
+        self.cost += cost
+
+    def _check_queue(self, cost: float) -> None:
         if self.cost > 0 and self.cost + cost > self.queue_cost:
             seconds = max(self.seconds, (self.cost + cost - self.queue_cost) / self.rate)
             raise Refusal(
@@ -145,5 +158,3 @@ class Admission:
                 f"the server is overloaded: the work that waits takes {self.seconds:.1f} seconds",
                 retry_after=seconds,
             )
-        ticket.cost += cost
-        self.cost += cost

@@ -162,7 +162,7 @@ async def _until_gone(request: Request, route: Route, call: Call) -> Response:
     """Run the handler of a route; where the client goes away meanwhile, stop it and drop what is queued."""
     if route.body is None:
         return await route.handler(call)
-    await call.load()
+    await call.load(computes=route.computes)
     work = asyncio.ensure_future(route.handler(call))
     gone = asyncio.ensure_future(_disconnected(request.receive))
     try:

@@ -29,6 +29,7 @@ class Route:
         content: media types of answers with status 200 -> their JSON schema.
         statuses: statuses of refusals, for the OpenAPI document.
         public: whether it is answered without the key of the server.
+        computes: whether it runs texts through the model, so that a full queue refuses it.
     """
 
     method: Literal["GET", "POST"]
@@ -40,3 +41,4 @@ class Route:
     content: Mapping[str, Any] = field(default_factory=lambda: {"application/json": {}})
     statuses: tuple[int, ...] = ()
     public: bool = False
+    computes: bool = True

@@ -135,8 +135,11 @@ class Call:
     _ticket: Ticket = field(default_factory=Ticket)
     _read: bool = False
 
-    async def load(self) -> None:
+    async def load(self, *, computes: bool = True) -> None:
         """Read the body, within the limits of bytes and time, and parse it.
+
+        Args:
+            computes: whether the request will run texts through the model, for which the queue must have room.
 
         Raises:
             Refusal: another content type than JSON, a body too large or too slow, or no valid JSON.
@@ -153,6 +156,8 @@ class Call:
         except ClientDisconnect:
             raise Refusal("gone", "the client has gone") from None
         self._read = True
+        if computes:
+            self.state.admission.check_room(len(data))
         if not data.strip():
             raise Refusal("syntax", "the body is empty; send a JSON object")
         try:

@@ -462,6 +462,7 @@ ROUTES = (
             body=body,
             content={"application/json": schema},
             statuses=STATUSES,
+            computes=handler not in (tokenize, decode),
         )
         for path, handler, body, summary, schema in _POSTS
     ),
