@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, Unpack
 
 from layertap.checkpoints.source import stored_files
@@ -118,6 +120,7 @@ def extract(
         NonFiniteError: NaN or infinity in a result.
         OutputError: the output cannot be written; a file that stood there is as it was.
     """
+    _check_names(options)
     if isinstance(model, Extractor):
         if options:
             raise OptionError(f"{next(iter(options))}: the extractor that `model` is has its own options; leave it out")
@@ -183,6 +186,16 @@ def _refuse_for_folder(output_format: str | None, overwrite: bool) -> None:
         raise OptionError(f"output_format {output_format!r}: the shards of a folder are Parquet")
     if overwrite:
         raise OptionError("overwrite: a folder of features is continued and not overwritten; remove it to begin anew")
+
+
+def _check_names(options: Iterable[str]) -> None:
+    """Refuse an option that `extract` does not have, with the nearest name that it has."""
+    names = tuple(inspect.signature(extract).parameters)
+    for name in options:
+        if name not in names:
+            near = get_close_matches(name, names, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"options are {', '.join(names)}"
+            raise OptionError(f"there is no option {name!r} here; {hint}")
 
 
 def _opened(model: Any, options: Any) -> Extractor:

@@ -58,3 +58,11 @@ def test_the_command_line_has_every_option_with_its_default(command):
 def test_values_that_are_none(options, message):
     with pytest.raises(OptionError, match=message):
         read_options(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("delimeter", "'delimiter'"), ("text_colum", "'text_column'"), ("thread", "'threads'")]
+)
+def test_an_option_that_is_none_names_the_nearest(tmp_path, name, near):
+    with pytest.raises(OptionError, match=f"there is no option '{name}' here; did you mean {near}"):
+        layertap.extract(tmp_path / "a.txt", tmp_path / "b.npy", **{name: 1})
