@@ -6,7 +6,15 @@ import io
 
 import pytest
 
-from layertap.cli.tables import Chart, print_command, print_facts, print_message, print_paragraph, print_table
+from layertap.cli.tables import (
+    Chart,
+    print_command,
+    print_facts,
+    print_laid_out,
+    print_message,
+    print_paragraph,
+    print_table,
+)
 from layertap.words import aligned
 
 
@@ -106,3 +114,18 @@ def test_paragraphs_wrap_and_commands_do_not(monkeypatch):
     assert lines[-1] == "use   layertap extract " + "x" * 50
     assert max(map(len, lines[:-1])) <= 40
     assert sum(line.startswith("      word") for line in lines) > 1
+
+
+def test_text_in_columns_goes_on_below_its_last_column(monkeypatch):
+    text = "rules\n  stop     no block above the highest layer  saves 55.7 kB handed over a text\nshort"
+    plain = io.StringIO()
+    print_laid_out(text, stream=plain)
+    assert plain.getvalue() == text + "\n"
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("NO_COLOR", "1")
+    terminal = Terminal()
+    print_laid_out(text, stream=terminal)
+    lines = terminal.getvalue().rstrip("\n").split("\n")
+    assert max(map(len, lines)) <= 60
+    assert lines[1].index("saves") == len(lines[2]) - len(lines[2].lstrip())
+    assert " ".join(" ".join(lines).split()) == " ".join(text.split())

@@ -27,6 +27,7 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.skipping import add_skipping_options, print_skipped
+from layertap.cli.tables import print_laid_out
 from layertap.errors import OptionError, printable
 from layertap.words import aligned, counted
 
@@ -121,7 +122,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(result.as_dict(), indent=2, ensure_ascii=False))
     else:
-        print("\n".join(map(printable, report(result, mistakes=options.mistakes))))
+        print_laid_out("\n".join(map(printable, report(result, mistakes=options.mistakes))))
     if not options.quiet:
         print_skipped({result.source: result.skipped})
         for note in result.notes:

@@ -19,6 +19,7 @@ from layertap.cli.options import (
     semantics_of,
 )
 from layertap.cli.running import add_backend_options, what_runs
+from layertap.cli.tables import print_laid_out
 from layertap.errors import OptionError
 from layertap.words import counted
 
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
     facts = opened.facts(semantics)
     plan = opened.plan(features, semantics, runtime.rules)
     lengths = lengths_of(opened.tokenizer, sample) if sample else []
-    print(
+    print_laid_out(
         explain(
             plan,
             facts,
@@ -94,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
             repeated=repeated_share(sample, lengths),
         )
     )
-    print(source)
+    print_laid_out(source)
     if options.output is not None:
         from layertap.cli.folder import print_forecast
 

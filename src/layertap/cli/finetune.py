@@ -17,6 +17,7 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import silence_downloads
 from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
+from layertap.cli.tables import print_laid_out
 from layertap.file_formats import READ_FORMATS
 
 if TYPE_CHECKING:
@@ -184,12 +185,11 @@ def run(options: argparse.Namespace) -> None:
     listed = write_skipped(result.skipped, place) if options.on_error == "skip" else None
     if not options.quiet:
         print_skipped(result.skipped, listed)
-        print("\n".join(_summary(result)), file=sys.stderr)
+        print_laid_out("\n".join(_summary(result)), stream=sys.stderr)
 
 
 def _report(seen: Evaluation) -> None:
-    # The line may hold a progress bar.
-    print(f"\r{seen}" if sys.stderr.isatty() else str(seen), file=sys.stderr, flush=True)
+    print(seen, file=sys.stderr, flush=True)  # above a progress bar, which puts itself in the place of standard error
 
 
 def _summary(result: FineTuned) -> list[str]:

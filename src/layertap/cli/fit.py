@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +22,10 @@ from layertap.cli.options import (
 )
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.skipping import add_skipping_options, list_place, print_skipped, write_skipped
+from layertap.cli.tables import print_facts, print_table
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError
-from layertap.words import aligned, counted
+from layertap.words import counted
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -180,13 +180,13 @@ def run(options: argparse.Namespace) -> None:
     skipped = {part.source: part.skipped for part in (train, validation, test) if part is not None}
     listed = write_skipped(skipped, list_place(place)) if options.on_error == "skip" else None
     if not options.quiet:
-        print("\n".join(aligned(_summary(head, options.output), indent="")), file=sys.stderr)
+        print_facts(_summary(head, options.output))
     if not options.quiet:
         print_skipped(skipped, listed)
     if options.json:
         print(json.dumps(head.metrics, indent=2))
     elif head.metrics:
-        print("\n".join(table(head.metrics)))
+        print_scores(head.metrics)
 
 
 def fit_options(options: argparse.Namespace) -> FitOptions:
@@ -232,10 +232,10 @@ def class_weights(given: list[str] | None) -> Any:
     return weights
 
 
-def table(metrics: Mapping[str, Any]) -> list[str]:
-    """Format scores for a terminal: one line per dataset, then the classes or entity types of the last one."""
+def print_scores(metrics: Mapping[str, Any]) -> None:
+    """Print scores: one line per dataset, then the classes or entity types of the last one."""
     named = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
-    rows = [("", *named.values())]
+    rows: list[tuple[str, ...]] = [("", *named.values())]
     rows += [(part, *(f"{scores[key]:.4f}" for key in named)) for part, scores in metrics.items()]
     entity_parts = [(part, scores["entities"]) for part, scores in metrics.items() if "entities" in scores]
     if entity_parts:
@@ -255,10 +255,12 @@ def table(metrics: Mapping[str, Any]) -> list[str]:
     keys = ("precision", "recall", "f1")
     each = [(last, "precision", "recall", "F1", "count")]
     each += [(name, *(f"{it[key]:.4f}" for key in keys), f"{it['support']:,}") for name, it in kinds.items()]
-    return [*aligned(rows, indent=""), "", *aligned(each, indent="")]
+    print_table(rows[0], rows[1:])
+    print()
+    print_table(each[0], each[1:])
 
 
-def _summary(head: Head, place: str) -> list[tuple[str, ...]]:
+def _summary(head: Head, place: str) -> list[tuple[str, str]]:
     stated = head.options
     unit = "tag per word" if head.task == "words" else "label per text"
     scheme = f", scheme {head.scheme}" if head.scheme else ""

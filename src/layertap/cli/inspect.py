@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
+from layertap.cli.help import WIDEST
 from layertap.cli.options import add_command, add_model_options, reference_of
+from layertap.cli.tables import print_laid_out
 from layertap.errors import WeightsError
+from layertap.terminal import columns_of, is_terminal
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -46,14 +50,18 @@ def run(options: argparse.Namespace) -> None:
         WeightsError: weights are missing, or have another shape or dtype; raised after printing.
     """
     from layertap.backends.here import absences, installed
-    from layertap.cli.model_card import facts_of_model, in_lines
+    from layertap.cli.model_card import WIDTH, facts_of_model, in_lines
     from layertap.cli.running import what_runs
     from layertap.engine.opening import open_reference
     from layertap.engine.options import Runtime
 
     opened = open_reference(reference_of(options))
     facts = facts_of_model(opened, installed(), absences(), what_runs(opened, Runtime().request("float32")))
-    print(json.dumps(facts, indent=2, ensure_ascii=False) if options.json else "\n".join(in_lines(facts)))
+    if options.json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        width = min(WIDEST, columns_of(sys.stdout)) if is_terminal(sys.stdout) else WIDTH
+        print_laid_out("\n".join(in_lines(facts, width)))
     faults = opened.files.faults
     if faults:
         more = [f"and {len(faults) - FAULTS_SHOWN} more"] if len(faults) > FAULTS_SHOWN else []

@@ -126,24 +126,24 @@ def tokenizer_facts(tokenizer: TextTokenizer) -> dict[str, Any]:
     }
 
 
-def in_lines(facts: dict[str, Any]) -> list[str]:
+def in_lines(facts: dict[str, Any], width: int = WIDTH) -> list[str]:
     """Formats the facts for a terminal, at most 100 columns wide unless names are long."""
     shown = [(output["name"], _shape(output["shape"]), output["note"]) for output in facts["outputs"]]
     return [
         facts["model"],
-        *_table(_model_rows(facts)),
+        *_table(_model_rows(facts), width),
         "",
         "outputs of a text with T tokens",
-        *_table(shown),
+        *_table(shown, width),
         "",
         "tokenizer",
-        *_table(_tokenizer_rows(facts["tokenizer"])),
+        *_table(_tokenizer_rows(facts["tokenizer"]), width),
         "",
         "found in the files and not used",
-        *_table(_key_rows(facts)),
+        *_table(_key_rows(facts), width),
         "",
         "on this machine",
-        *_table(_backend_rows(facts)),
+        *_table(_backend_rows(facts), width),
     ]
 
 
@@ -223,10 +223,10 @@ def _some(keys: list[str]) -> str:
     return ", ".join(keys[:KEYS_SHOWN]) + more
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def _table(rows: Sequence[tuple[str, ...]], width: int) -> list[str]:
     """Aligns rows in columns and wraps their last cell."""
     heads = aligned([(*row[:-1], "|") for row in rows])
-    room = max(20, WIDTH - len(heads[0]) + 1)
+    room = max(20, width - len(heads[0]) + 1)
     lines = []
     for head, row in zip(heads, rows, strict=True):
         first, *rest = wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) or [""]

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, TextIO
 
 from layertap.errors import printable
@@ -162,6 +164,38 @@ def print_paragraph(text: str, *, label: str = "", stream: TextIO | None = None)
     console.print(content, width=min(console.width, WIDEST_PROSE))
 
 
+def print_laid_out(text: str, *, stream: TextIO | None = None) -> None:
+    """Print text that is laid out in lines already, with headings and columns two spaces apart.
+
+    On a terminal a line that is too long goes on below its last column, and headings are bold.
+
+    Args:
+        text: lines.
+        stream: where to print; None: standard output.
+    """
+    stream = sys.stdout if stream is None else stream
+    console = console_of(stream)
+    lines = [printable(line) for line in text.split("\n")]
+    if console is None:
+        print("\n".join(lines), file=stream)
+        return
+    for line, following in pairwise([*lines, ""]):
+        heading = following.startswith("  ") and line[:1].strip() != ""
+        for part in _hanging(line, console.width):
+            console.print(_text(part, TITLE if heading else ""), soft_wrap=True)
+
+
+def _hanging(line: str, width: int) -> list[str]:
+    """Wrap a line between words, below the beginning of its last column."""
+    if len(line) <= width:
+        return [line]
+    begin = max((gap.end() for gap in GAPS.finditer(line) if gap.end() <= width - NARROWEST), default=0)
+    wrapped = textwrap.wrap(
+        line[begin:], width - begin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+    return [line[:begin] + wrapped[0], *(" " * begin + part for part in wrapped[1:])]
+
+
 def print_command(command: str, *, label: str = "use", stream: TextIO | None = None) -> None:
     """Print a command line to copy: whole, on its own line, never wrapped by us.
 
@@ -215,6 +249,9 @@ def _text(text: str, style: str = "") -> Text:
 
     return Text(printable(text), style=style)
 
+
+GAPS = re.compile(r"(?:^|\S)\s{2,}(?=\S)")
+"""Space between columns, or before the first one."""
 
 OPTION = re.compile(r"(?<![\w-])--?[a-z][a-z-]*\b")
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +17,12 @@ from layertap.cli.options import (
     reference_of,
 )
 from layertap.cli.running import silence_downloads
+from layertap.cli.tables import print_laid_out
 from layertap.engine.options import OPTIONS
+from layertap.engine.progress import status_on
 from layertap.errors import BackendError, OptionError
 from layertap.file_formats import READ_FORMATS
+from layertap.terminal import is_terminal
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -136,11 +137,11 @@ def run(options: argparse.Namespace) -> int:
         from layertap.backends.here import set_num_threads
 
         set_num_threads(options.threads)
-    with status_line(shown=not options.quiet) as on_step:
+    with status_on(sys.stderr, shown=not options.quiet and is_terminal(sys.stderr)) as on_step:
         certificate = verify(
             opened, setups, texts=texts, max_length=options.max_length, threads=options.threads, on_step=on_step
         )
-    print("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate, refused)))
+    print_laid_out("\n".join([verdict(certificate)] if options.quiet else in_lines(certificate, refused)))
     if output is not None:
         write_file(output, certificate.to_json().encode("utf-8", "replace"), overwrite=options.overwrite)
     return 0 if certificate.passed else 1
@@ -165,19 +166,3 @@ def _texts(options: argparse.Namespace) -> Texts:
     with source.open() as reader:
         texts = tuple(record.text for record in islice(reader, options.max_texts))
     return Texts(source="standard input" if options.input == "-" else Path(options.input).name, texts=texts)
-
-
-@contextmanager
-def status_line(*, shown: bool) -> Iterator[Callable[[str], None]]:
-    """Yields a function that shows the current step in one line of a terminal, and does nothing elsewhere."""
-    if not (shown and sys.stderr.isatty()):
-        yield lambda _: None
-        return
-
-    def show(text: str) -> None:
-        print(f"\r\x1b[K{text}"[:99], end="", file=sys.stderr, flush=True)
-
-    try:
-        yield show
-    finally:
-        show("")
