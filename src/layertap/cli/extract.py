@@ -33,7 +33,8 @@ npy, npz or JSONL, as its name ends; `-` writes JSONL to standard output. It app
 it is whole.
 
 An OUTPUT that ends with / is a folder of features: Parquet files of some thousand texts each, from any
-number of files and folders. After a kill the same command goes on, and new inputs are added."""
+number of files, folders and quoted patterns, also at hf://, s3:// and gs://. After a kill the same command
+goes on, and new inputs are added."""
 EPILOG = """\
 examples:
   layertap extract texts.txt -o vectors.parquet
@@ -44,7 +45,8 @@ examples:
   layertap extract novel.txt -o novel.parquet --records file --long window
   layertap extract books.jsonl -o books.npz --long window -f 'last_hidden_state.mean'
   cat texts.txt | layertap extract - -o - -f 'last_hidden_state.cls.astype(float16)'
-  layertap extract corpus/ -o features/ -f 'v = last_hidden_state.mean'"""
+  layertap extract corpus/ 'more/**/*.jsonl.zst' -o features/ -f 'v = last_hidden_state.mean'
+  layertap extract s3://bucket/corpus/ -o s3://bucket/features/ -f 'v = last_hidden_state.mean'"""
 
 
 def add_to(commands: Commands) -> None:
@@ -59,7 +61,10 @@ def add_to(commands: Commands) -> None:
         epilog=EPILOG,
     )
     parser.add_argument(
-        "inputs", metavar="INPUT", nargs="+", help="a file, or - for standard input; files and folders for a folder"
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a file, or -; for a folder also folders, patterns",
     )
     parser.add_argument(
         "-o", "--output", metavar="OUTPUT", required=True, help="a file, - for standard output, or a folder/"
