@@ -309,6 +309,7 @@ def test_the_column_of_labels_is_called_label_unless_it_is_named(refused, data, 
     output = [] if command == "probe" else ["-o", data / "out"]
     said = refused(2, command, data / "train.jsonl", *output, "-m", "/no/model")
     assert "there is no column 'label'" in said
+    assert "labels are in the column `label`, unless --label (label=...) names another" in said
 
 
 @pytest.mark.parametrize("command", ["fit", "probe", "finetune"])

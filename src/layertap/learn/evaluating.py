@@ -24,7 +24,15 @@ from layertap.learn.heads.classifier import Classifier
 from layertap.learn.heads.files import JSON_FILE
 from layertap.learn.heads.head import Head
 from layertap.learn.heads.predictor import Predictor
-from layertap.learn.labelled import LABEL, LabelledDataset, LabelledTexts, group_numbers, refuse_many, text_key
+from layertap.learn.labelled import (
+    LABEL,
+    LabelledDataset,
+    LabelledTexts,
+    advice_on_label,
+    group_numbers,
+    refuse_many,
+    text_key,
+)
 from layertap.learn.labels import check_known, label_text, numbers_of
 from layertap.learn.metrics import (
     CORRELATIONS,
@@ -307,7 +315,7 @@ def _numbers(
     extractor: Extractor, head: PredictionHead, source: Input, label: str, *, seed: int, progress: bool
 ) -> HeadEvaluation:
     """Evaluate a head that gives a number, by the correlation with given scores."""
-    with source.open() as reader:
+    with advice_on_label(label), source.open() as reader:
         located = list(reader.located())
         errors = list(reader.errors)
     bad: list[RowError] | None = [] if source.options.on_error == "skip" else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from layertap.data.input import Input, RepeatedInput
 from layertap.data.readers.base import Reader, RowError
 from layertap.engine.texts import Lists, Text, as_records
-from layertap.errors import InputError
+from layertap.errors import InputError, UsageError
 from layertap.learn.arrays import Int64Array
 from layertap.learn.labels import Labels, LocatedRecord, TaskKind, labels_of
 from layertap.records import Record
@@ -69,7 +70,7 @@ class LabelledDataset:
                     kept.append(record)
                 yield place, record
 
-        with source.open() if repeated is None else repeated.open() as reader:
+        with advice_on_label(column), source.open() if repeated is None else repeated.open() as reader:
             labels = labels_of(watched(reader), column, source=source.name, finder=finder, skipped=bad)
             skipped = sorted([*reader.errors, *(bad or ())], key=lambda error: error.row)
             notes = reader.notes
@@ -155,6 +156,17 @@ def shared_note(dataset: LabelledDataset, train: LabelledDataset) -> str:
         "occurs" if number == 1 else "occur",
     )
     return f"{noun} of {dataset.source} also {occur} in {train.source}, so that its scores are a little too good"
+
+
+@contextmanager
+def advice_on_label(column: str) -> Iterator[None]:
+    """Add to an error about the missing column of labels how it is named."""
+    try:
+        yield
+    except UsageError as error:
+        if f"no column {column!r}" in str(error):
+            error.add_note("labels are in the column `label`, unless --label (label=...) names another")
+        raise
 
 
 def text_key(record: Record) -> bytes:

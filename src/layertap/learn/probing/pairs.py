@@ -17,7 +17,7 @@ from layertap.errors import InputError
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
 from layertap.learn.bootstrap import correlated, shuffled
-from layertap.learn.labelled import refuse_many
+from layertap.learn.labelled import advice_on_label, refuse_many
 from layertap.learn.labels import numbers_of
 from layertap.learn.mistakes import furthest
 from layertap.learn.probing.findings import Findings, PairDetails, Row, best_of, comparable, place_of, sample_of
@@ -61,7 +61,7 @@ def read_pairs(source: Input, column: str) -> ScoredPairs:
     Raises:
         InputError: scores that are missing, not numbers or all equal, or fewer than three distinct pairs.
     """
-    with source.open() as reader:
+    with advice_on_label(column), source.open() as reader:
         located = list(reader.located())
         notes = reader.notes
         errors = list(reader.errors)
