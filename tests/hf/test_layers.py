@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, prune  # noqa: E402
 
 import layertap.hf as hf  # noqa: E402
 from layertap.errors import LayertapError, OptionError  # noqa: E402
+from tests.selection import slow_except  # noqa: E402
 from tests.tiny_models import random_model  # noqa: E402
 
 SIZES = {
@@ -54,7 +55,7 @@ def built():
     return make
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=slow_except(list(CASES), "bert", "roberta", "distilbert", "electra", "albert"))
 def pair(request, built):
     return tuple(copy.deepcopy(model) for model in built(request.param))
 
