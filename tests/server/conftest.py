@@ -176,3 +176,13 @@ def tagger(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactor
         label2id={label: i for i, label in labels.items()},
     )
     return serve(folder)
+
+
+@pytest.fixture
+def tiny_with(serve: Callable[..., Served], tiny: Served) -> Callable[..., Served]:
+    """`tiny_with(auto_truncate=True)`: a server of the same model with other options."""
+
+    def start(**options: Any) -> Served:
+        return serve(tiny.extractor.reference.name, **options)
+
+    return start

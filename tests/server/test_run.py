@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +44,10 @@ class Process:
 
 
 @contextlib.contextmanager
-def started(*arguments: str | Path, **environment: str) -> Iterator[Process]:
+def started(*arguments: str | Path, before: Sequence[str] = (), **environment: str) -> Iterator[Process]:
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "layertap", "serve", *map(str, arguments)],
+        [*before, sys.executable, "-m", "layertap", "serve", *map(str, arguments)],
         stderr=subprocess.PIPE,
         text=True,
         env=ENVIRONMENT | environment,
@@ -136,6 +136,31 @@ def test_a_second_signal_ends_the_process_at_once(folder):
             code, _ = server.end()
         assert code == 128 + signal.SIGTERM
         assert time.perf_counter() - begun < 5
+
+
+def test_a_thousand_idle_connections(folder):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 4_096:
+        pytest.skip("this system allows too few open files")
+    limited = ["bash", "-c", 'ulimit -Sn 512; exec "$@"', "-"]
+    idle: list[socket.socket] = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4_096), hard))
+    try:
+        with started("--port", "0", "-m", folder, before=limited) as server:
+            host, _, port = server.url.removeprefix("http://").partition(":")
+            for number in range(1_000):
+                idle.append(socket.create_connection((host, int(port)), timeout=30))
+                if number % 2:
+                    idle[-1].sendall(b"POST /embed HTTP/1.1\r\nHost: local")
+            begun = time.perf_counter()
+            assert httpx.post(f"{server.url}/embed", json={"inputs": "x"}, timeout=30).status_code == 200
+            assert time.perf_counter() - begun < 5
+            assert server.end()[0] == 0  # connections without a request hold the end up no longer than the others
+    finally:
+        for each in idle:
+            each.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_killed_server_is_started_again_on_its_port(folder):

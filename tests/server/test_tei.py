@@ -194,3 +194,15 @@ def test_predict_refuses_what_is_no_text_and_no_pair(moods):
     assert (answer.status_code, answer.json()["error_type"]) == (422, "Validation")
     assert "[['first'], ['second']]" in answer.json()["error"]
     assert moods.post("/predict", {"inputs": [[""]]}).status_code == 400
+
+
+def test_a_server_that_cuts_long_texts(tiny_with, tiny):
+    long = "the good bank " * 60
+    served = tiny_with(auto_truncate=True)
+    assert served.client.get("/info").json()["auto_truncate"] is True
+    cut = served.post("/embed", {"inputs": long, "normalize": False})
+    np.testing.assert_array_equal(np.float32(cut.json()), tiny.extractor.extract([long]))
+    assert served.post("/embed", {"inputs": long, "truncate": False}).status_code == 422
+    windowed = tiny_with(options={"long": "window"})  # a server that runs windows refuses no text for its length
+    answer = windowed.post("/embed", {"inputs": long, "normalize": False})
+    np.testing.assert_array_equal(np.float32(answer.json()), windowed.extractor.extract([long]))

@@ -22,6 +22,7 @@ from layertap.server.batcher import PlannedRun
 from layertap.server.state import State
 
 BACKLOG = 2_048
+MOST_FILES = 65_536
 KEEP_ALIVE_SECONDS = 75
 DRAIN_SECONDS = 60
 """Seconds that requests under way have to end after the first signal."""
@@ -102,9 +103,23 @@ def serve(app: ASGIApp, state: State, bound: socket.socket, *, on_ready: Callabl
         bound: socket that is bound.
         on_ready: function called once the server listens.
     """
+    _allow_many_connections()
     state.batcher.start()
     asyncio.run(_serve(server_of(app), state, bound, on_ready))
     state.close()
+
+
+def _allow_many_connections() -> None:
+    """Raise the limit of open files to what the system allows; each connection takes one, idle ones, too."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def server_of(app: ASGIApp) -> QuietServer:
