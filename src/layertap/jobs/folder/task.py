@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from layertap.data.folder import FolderRoot, folder_files
 from layertap.data.folder.contents import read_plan
 from layertap.data.inputs import InputSet
 from layertap.data.readers.options import ReadOptions
-from layertap.engine.extractor import Extractor
+from layertap.engine.extractor import Extractor, own_extractor
 from layertap.engine.opening import open_reference
 from layertap.engine.options import ModelReference, Runtime, Semantics
 from layertap.errors import OutputError, printable
@@ -30,6 +30,8 @@ class FolderTask:
         semantics: options that change results.
         runtime: options that do not.
         max_errors: number of rows that may be left out in all, or None.
+        worker: number of the worker among those of one machine, which says which of several GPUs is its own; None where
+            there is one worker.
     """
 
     root: FolderRoot
@@ -40,6 +42,7 @@ class FolderTask:
     semantics: Semantics
     runtime: Runtime
     max_errors: int | None
+    worker: int | None = None
 
     @classmethod
     def of(cls, job: FolderJob, extractor: Extractor) -> FolderTask:
@@ -70,7 +73,7 @@ class FolderTask:
         if plan is None:
             raise OutputError(f"{printable(self.root)}: the folder or its plan is not there any more")
         if extractor is None:
-            extractor = Extractor.of(open_reference(self.reference), self.semantics, self.runtime)
+            extractor = own_extractor(open_reference(self.reference), self.semantics, self._own_runtime())
             request = FolderRequest.of(
                 extractor,
                 features_of(plan),
@@ -81,6 +84,13 @@ class FolderTask:
             )
             request.refuse_differing(plan, name=printable(self.root), instruction_sets=instruction_sets_here)
         return ShardWorker(root=self.root, plan=plan, inputs=self.inputs, streams=extractor, max_errors=self.max_errors)
+
+    def _own_runtime(self) -> Runtime:
+        if self.worker is None or self.runtime.device != "cuda":
+            return self.runtime
+        from layertap.backends.here import num_cuda_devices
+
+        return replace(self.runtime, device=f"cuda:{self.worker % max(1, num_cuda_devices())}")
 
 
 def instruction_sets_here() -> tuple[str, ...]:
