@@ -41,6 +41,12 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="texts of a file of the folder (default: at most 16,384, and fewer where they would take over 256 MB)",
     )
+    group.add_argument("--workers", type=int, metavar="N", help="processes of this machine, which share its threads")
+    group.add_argument(
+        "--ray",
+        metavar="WHERE",
+        help="run on a Ray cluster: auto (the one of this machine), local (a new one) or its address",
+    )
     group.add_argument(
         "--worker",
         metavar="I/N",
@@ -70,6 +76,8 @@ def refuse_folder_options(options: argparse.Namespace) -> None:
         )
     given = {
         "--shard-records": options.shard_records,
+        "--workers": options.workers,
+        "--ray": options.ray,
         "--worker": options.worker,
         "--forget": options.forget or None,
         "--progress": options.progress,
@@ -88,13 +96,14 @@ def run_folder_command(options: argparse.Namespace) -> None:
     from layertap.backends.choice import require_backend
     from layertap.checkpoints.source import stored_files
     from layertap.engine.opening import open_reference
-    from layertap.jobs.folder.run import run_folder
+    from layertap.jobs.folder.run import RunnerChoice, run_folder
 
     started = time.perf_counter()
     limit_tokenizer_threads(options.threads)
     features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
     require_backend(runtime.backend)
     silence_downloads(options)
+    choice = RunnerChoice.checked(workers=options.workers, ray=options.ray, part=options.worker)
     job = _job_of(options, features=features, also_read=[str(path) for path in stored_files(options.model)])
     with uncollected():
         model = open_reference(reference_of(options))
@@ -102,7 +111,7 @@ def run_folder_command(options: argparse.Namespace) -> None:
         extractor = extractor_of(model, semantics, runtime)
     ready = time.perf_counter()
     progress: Form = options.progress or ("none" if options.quiet else "auto")
-    outcome = run_folder(job, extractor, progress=progress, say=None if options.quiet else print_note)
+    outcome = run_folder(job, extractor, choice=choice, progress=progress, say=None if options.quiet else print_note)
     if not options.quiet:
         _print_outcome(extractor, job, outcome, starting=ready - started, running=time.perf_counter() - ready)
 

@@ -45,25 +45,15 @@ def what_runs(opened: OpenedModel, request: BackendRequest) -> str:
 
 
 def extractor_of(opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
-    """Make the extractor of an open model. Threads belong to the run on the native backend, to the process with torch.
+    """Make the extractor of an open model, with the threads that were asked for.
 
     Raises:
         BackendError: nothing here can run it, or not what was asked for.
         OptionError: an option that the backend does not have.
     """
-    from layertap.backends.choice import choose
-    from layertap.engine.extractor import Extractor
+    from layertap.engine.process import extractor_of_process
 
-    without = replace(runtime, threads=None)
-    if (
-        runtime.threads is not None
-        and choose(opened.files.spec, without.request(semantics.precision)).backend == "torch"
-    ):
-        from layertap.backends.here import set_num_threads
-
-        set_num_threads(runtime.threads)
-        runtime = without
-    return Extractor.of(opened, semantics, runtime)
+    return extractor_of_process(opened, semantics, runtime)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from layertap.engine.summary import RunSummary
 from layertap.errors import OptionError
 from layertap.features.naming import Features
 from layertap.jobs.folder.job import FolderJob, is_folder_output
-from layertap.jobs.folder.run import run_folder
+from layertap.jobs.folder.run import RunnerChoice, run_folder
 from layertap.jobs.job import Job
 from layertap.jobs.run import open_job
 
@@ -49,6 +49,8 @@ def extract(
     overwrite: bool = False,
     max_output_bytes: int | None = None,
     shard_records: int | None = None,
+    workers: int | None = None,
+    ray: str | None = None,
     forget: bool = False,
     progress: bool = False,
     **options: Unpack[ExtractorOptions],
@@ -101,6 +103,10 @@ def extract(
         max_output_bytes: results that would take more are refused before anything runs; None stands for 8 GiB, and for
             no limit where the output is a folder.
         shard_records: number of texts of one file of a folder; None stands for the folder's, or at most 16,384.
+        workers: number of processes of this machine that compute the shards of a folder, and share its threads; None
+            stands for this process. With `ray`, the number of actors.
+        ray: Ray cluster that computes the shards of a folder: "auto" (the one of this machine), "local" (a new one) or
+            an address `host:port`; needs the extra `ray`.
         forget: whether what a folder holds of inputs that are not named any more is removed.
         progress: whether to show progress on standard error.
         options: keywords of `Extractor.from_pretrained`: `precision`, `max_length`, `long`, `backend`, `threads`, ...
@@ -147,6 +153,7 @@ def extract(
     inputs = [input] if isinstance(input, str | os.PathLike) else list(input)
     if is_folder_output(output):
         _refuse_for_folder(output_format, overwrite)
+        choice = RunnerChoice.checked(workers=workers, ray=ray)
         folder_job = FolderJob.checked(
             inputs,
             output,
@@ -160,7 +167,9 @@ def extract(
             also_read=stored_files(folder),
         )
         opened_extractor = extractor if extractor is not None else _opened(model, options)
-        return run_folder(folder_job, opened_extractor, progress="auto" if progress else "none").summary
+        return run_folder(folder_job, opened_extractor, choice=choice, progress="auto" if progress else "none").summary
+    if workers is not None or ray is not None:
+        raise OptionError("workers and ray go with a folder of features; let the output end with /")
     if len(inputs) != 1:
         raise OptionError(f"{len(inputs)} inputs are named; several go to a folder of features, whose name ends with /")
     if shard_records is not None or forget:

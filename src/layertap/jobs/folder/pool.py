@@ -49,8 +49,8 @@ def check_workers(workers: int) -> int:
 class ProcessPool:
     """Runner whose workers are processes of their own; each opens the model.
 
-    A shard whose worker was killed, as Linux does when memory runs out, is tried again with half the token budget, up to
-    three times; then it is reported as failed, and the others go on. A worker that shows no progress for
+    A shard whose worker was killed, as Linux does when memory runs out, is tried again with half the token budget, up
+    to three times; then it is reported as failed, and the others go on. A worker that shows no progress for
     `stall_seconds` is killed and replaced.
 
     Attributes:
@@ -196,7 +196,8 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=self._errors,
-                env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": threads},
+                env=os.environ
+                | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": threads},
             )
         self.connection = Connection(ours.detach())
         with suppress(OSError):

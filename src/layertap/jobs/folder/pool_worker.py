@@ -1,7 +1,6 @@
 """A process of a pool: it opens the model, computes the shards that it is told, and reports to the driver.
 
-The driver starts it as `python -c "from layertap.jobs.folder.pool_worker import main; main()"` with the number of an open
-socket as its argument, so that it runs no code of the driver's own script.
+The driver starts it as `python -c "..."` with an open socket, so that it runs no code of the driver's own script.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ SECONDS_BETWEEN_COUNTS = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """What the driver sends: a shard to compute.
+    """Message of the driver: a shard to compute.
 
     Attributes:
         shard: number of the shard.

@@ -8,9 +8,10 @@ from layertap.data.folder import FolderRoot, folder_files
 from layertap.data.folder.contents import read_plan
 from layertap.data.inputs import InputSet
 from layertap.data.readers.options import ReadOptions
-from layertap.engine.extractor import Extractor, own_extractor
+from layertap.engine.extractor import Extractor
 from layertap.engine.opening import open_reference
 from layertap.engine.options import ModelReference, Runtime, Semantics
+from layertap.engine.process import extractor_of_process
 from layertap.errors import OutputError, printable
 from layertap.jobs.folder.job import FolderJob
 from layertap.jobs.folder.request import FolderRequest, features_of
@@ -73,7 +74,7 @@ class FolderTask:
         if plan is None:
             raise OutputError(f"{printable(self.root)}: the folder or its plan is not there any more")
         if extractor is None:
-            extractor = own_extractor(open_reference(self.reference), self.semantics, self._own_runtime())
+            extractor = extractor_of_process(open_reference(self.reference), self.semantics, self._own_runtime())
             request = FolderRequest.of(
                 extractor,
                 features_of(plan),
@@ -88,9 +89,10 @@ class FolderTask:
     def _own_runtime(self) -> Runtime:
         if self.worker is None or self.runtime.device != "cuda":
             return self.runtime
-        from layertap.backends.here import num_cuda_devices
+        from layertap.backends.here import installed
 
-        return replace(self.runtime, device=f"cuda:{self.worker % max(1, num_cuda_devices())}")
+        devices = [name for backend in installed() for name in backend.devices if name.startswith("cuda:")]
+        return replace(self.runtime, device=devices[self.worker % len(devices)]) if devices else self.runtime
 
 
 def instruction_sets_here() -> tuple[str, ...]:
