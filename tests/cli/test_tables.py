@@ -129,3 +129,9 @@ def test_text_in_columns_goes_on_below_its_last_column(monkeypatch):
     assert max(map(len, lines)) <= 60
     assert lines[1].index("saves") == len(lines[2]) - len(lines[2].lstrip())
     assert " ".join(" ".join(lines).split()) == " ".join(text.split())
+    monkeypatch.setenv("COLUMNS", "50")
+    terminal = Terminal()
+    print_laid_out("  v  float32 [384] a text      = " + "x" * 30, stream=terminal)
+    assert terminal.getvalue().split("\n")[1] == "     " + "x" * 30, (
+        "a word that fits below another column is not broken"
+    )

@@ -189,7 +189,11 @@ def _hanging(line: str, width: int) -> list[str]:
     """Wrap a line between words, below the beginning of its last column."""
     if len(line) <= width:
         return [line]
-    begin = max((gap.end() for gap in GAPS.finditer(line) if gap.end() <= width - NARROWEST), default=0)
+    begins = [gap.end() for gap in GAPS.finditer(line) if gap.end() <= width - NARROWEST]
+    # The last column whose words fit to its right.
+    begin = next(
+        (at for at in reversed(begins) if max(map(len, line[at:].split())) <= width - at), min(begins, default=0)
+    )
     wrapped = textwrap.wrap(
         line[begin:], width - begin, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
     )
