@@ -139,7 +139,7 @@ def test_the_same_command_again_does_nothing(tmp_path, corpus, make):
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        ({"features": "v = hidden_states[0].mean"}, r"features \{v = hidden_states\[1\].mean\} in the folder"),
+        ({"features": "v = hidden_states[0].mean"}, r"features 'v = hidden_states\[1\].mean' in the folder, 'v = hid"),
         ({"details": ["cut_tokens"]}, "details"),
         ({"columns": []}, "--columns None in the folder"),
         ({"on_error": "skip"}, "--on-error 'raise' in the folder, 'skip' in this run"),

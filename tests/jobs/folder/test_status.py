@@ -84,6 +84,11 @@ def test_damage_is_found_named_and_made_again(copied, folder, capsys):
     assert status(copied, capsys=capsys)[0] == 1
 
 
+def test_an_export_into_the_folder_is_refused(copied, capsys):
+    assert main(["export", str(copied), "-o", str(copied / "x.npy")]) == 2
+    assert "would stand in the folder of features" in capsys.readouterr().err
+
+
 def test_what_is_no_folder_of_features(tmp_path, capsys):
     for path, message in ((tmp_path, "it has no layertap.json"), (tmp_path / "none", "there is no such folder")):
         assert main(["status", str(path)]) == 1

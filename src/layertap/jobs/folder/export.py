@@ -26,7 +26,7 @@ from layertap.data.formats import check_output, open_writer, output_format, outp
 from layertap.data.remote import is_remote
 from layertap.data.store.folder import open_shard
 from layertap.errors import InputError, UsageError, printable
-from layertap.files import refuse_overlap
+from layertap.files import refuse_overlap, resolved
 from layertap.jobs.folder.planning import ID, column_types_of
 from layertap.records import FeatureBatch, Record
 
@@ -70,6 +70,8 @@ def export_folder(
     row = output_format(output, output_format_name)
     if isinstance(root, Path):
         refuse_overlap([root], output_places(output, row, error_list=True))
+        if root in resolved(output).parents:
+            raise UsageError(f"{printable(output)} would stand in the folder of features; name a file elsewhere")
     check_output(output, format=output_format_name, overwrite=overwrite)
     files = folder_files(root)
     contents = read_contents(files, partial=partial)

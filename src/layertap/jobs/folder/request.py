@@ -90,7 +90,7 @@ class FolderRequest:
         if not differences:
             return
         had, has = plan.provenance.get("instruction_set"), self.provenance.get("instruction_set")
-        if had != has and len(differences) == 1:
+        if had != has and len(differences) == 1 and _computes_alike(self, plan):
             raise UsageError(f"{name}: {_instruction_advice(str(had), str(has), instruction_sets())}")
         more = len(differences) - MOST_NAMED
         told = "; ".join(differences[:MOST_NAMED]) + (f"; and {more} more" if more > 0 else "")
@@ -125,6 +125,13 @@ def _differences(request: FolderRequest, plan: FolderPlan) -> Iterator[str]:
     if not is_same_model:
         yield _model_difference(request.provenance, plan.provenance)
         skipped |= {"model", "commit", "architecture"}
+    if request.provenance["features"] != plan.provenance.get("features"):
+        # Limits and prompts are stated for each feature.
+        asked = _listed(request.provenance["features"])
+        yield f"features {_listed(plan.provenance.get('features'))} in the folder, {asked} in this run"
+        skipped |= {"features", "max_length", "prompt"}
+    if not _computes_alike(request, plan):
+        skipped |= {"instruction_set"}  # it follows from the others
     for key in dict.fromkeys([*plan.provenance, *request.provenance]):
         had, has = plan.provenance.get(key), request.provenance.get(key)
         if key not in skipped and had != has:
@@ -145,6 +152,18 @@ def _differences(request: FolderRequest, plan: FolderPlan) -> Iterator[str]:
     is_same_request = plan.provenance.get("features") == request.provenance["features"] and is_same_model
     if is_same_request and plan.details == request.details and plan.schemas != request.schemas:
         yield "shapes or types of the results"
+
+
+def _computes_alike(request: FolderRequest, plan: FolderPlan) -> bool:
+    """Return whether both have the same backend and precision, whose instruction sets can be compared."""
+    return all(request.provenance[key] == plan.provenance.get(key) for key in ("precision", "backend"))
+
+
+def _listed(features: Any) -> str:
+    """Return features as a user writes them."""
+    if not isinstance(features, Mapping):
+        return repr(features)
+    return ", ".join(repr(text if name == text else f"{name} = {text}") for name, text in features.items())
 
 
 def _model_difference(now: Mapping[str, Any], before: Mapping[str, Any]) -> str:
