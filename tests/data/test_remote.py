@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 from collections.abc import Callable, Iterator
 
 import pyarrow as pa
@@ -104,6 +105,14 @@ def test_a_remote_file_that_changes_is_noticed(corpus, store, monkeypatch):
         file.check_unchanged()
     with pytest.raises(InputError, match=r"b\.txt: no such file"):
         file.input.open()
+
+
+def test_inputs_can_be_sent_to_another_process(corpus):
+    inputs = pickle.loads(pickle.dumps(InputSet.resolve([corpus])))
+    place = pickle.loads(pickle.dumps(RemotePlace.of(f"{corpus}/b.txt")))
+    assert place.entry() == RemotePlace.of(f"{corpus}/b.txt").entry()
+    with inputs.files[2].input.open() as reader:
+        assert [record.text for record in reader] == ["text 0", "text 1"]
 
 
 def test_wrong_places(corpus, store):

@@ -189,6 +189,19 @@ def test_few_shards_are_open_at_a_time(make_folder, monkeypatch) -> None:
             assert len([*descriptors.iterdir()]) <= before + 2 * folder_module.OPEN_SHARDS
 
 
+def test_a_list_of_records_opens_each_shard_once(make_folder, batches, monkeypatch) -> None:
+    (whole,) = batches((30,))
+    with layertap.open(make_folder((3,) * 10)) as file:
+        opened = []
+        open_shard = file._storage._open_shard
+        monkeypatch.setattr(
+            file._storage, "_open_shard", lambda record: opened.append(record.number) or open_shard(record)
+        )
+        places = np.random.default_rng(0).permutation(30)
+        assert np.array_equal(file["q"][places], whole.features["q"][places])
+        assert sorted(opened) == list(range(10))
+
+
 def test_an_unfinished_folder_is_opened_on_demand(make_folder, batches) -> None:
     root = make_folder(missing=(1, 4))
     with pytest.raises(InputError, match=r"3 of 5 shards are there; .* partial=True"):

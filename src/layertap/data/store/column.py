@@ -118,7 +118,9 @@ class FeatureColumn:
         return f"FeatureColumn({self.schema.name!r}, {self._length} records of {self.schema.described})"
 
     def _take(self, places: Sequence[int]) -> Feature:
-        return join(self.schema, [self._read(i, i + 1) for i in places])
+        # In ascending order, what is read for one record (a row group, a shard) still serves its neighbours.
+        pieces = {i: self._read(i, i + 1) for i in sorted(set(places))}
+        return join(self.schema, [pieces[i] for i in places])
 
 
 def place_of(index: Any, length: int) -> int:
