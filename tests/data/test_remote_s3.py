@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
 import time
 from collections.abc import Iterator
 
@@ -16,33 +14,17 @@ from layertap.data.inputs import InputSet
 from layertap.data.remote import RemotePlace
 from layertap.errors import InputError, OutputError
 from tests.data.folder.test_remote import check_folder
+from tests.s3_server import s3_bucket
 
-pytest.importorskip("s3fs", reason="s3fs is not installed (layertap[cloud])")
-pytest.importorskip("moto.server", reason="moto's server is not installed (moto[server])")
+pytest.importorskip("s3fs", reason="s3fs is not installed (extra: cloud)")
+pytest.importorskip("moto.server", reason="moto's server is not installed (moto[s3], flask, flask-cors)")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """The URL of an empty bucket of a server that ends with the module."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = dict(os.environ)
-    os.environ.update(ENVIRONMENT, AWS_ENDPOINT_URL=f"http://{host}:{port}")
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield "s3://bucket"
-    s3fs.S3FileSystem.clear_instance_cache()
-    os.environ.clear()
-    os.environ.update(before)
-    server.stop()
+    with s3_bucket() as url:
+        yield url
 
 
 def put(url: str, content: bytes) -> None:
