@@ -82,7 +82,7 @@ def failures(preload: Sequence[str], forbidden: Sequence[str], modules: Sequence
 @pytest.mark.parametrize(
     ("rooms", "libraries"),
     [
-        (("data",), ("pyarrow",)),
+        pytest.param(("data",), ("pyarrow",), marks=pytest.mark.slow),
         (("text",), ("tokenizers",)),
         (("features", "models", "cli"), ()),
         pytest.param(REST, (), marks=pytest.mark.slow),
@@ -95,6 +95,7 @@ def test_every_module_imports_alone_and_lightly(rooms, libraries):
     assert failures(preload, [name for name in HEAVY if name not in libraries], modules) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_every_module_of_the_torch_rooms_imports_alone():
     pytest.importorskip("torch")

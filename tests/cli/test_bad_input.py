@@ -277,7 +277,7 @@ def test_too_little_memory(
     def greedy(*_: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("layertap.engine.pipeline.Pipeline._run_batch", greedy)
+    monkeypatch.setattr("layertap.engine.pipeline.Pipeline._start", greedy)
     assert "out of memory" in refused(1, "extract", texts, "-o", output, "-m", model, "-q", *ONE_THREAD)
 
 
@@ -287,7 +287,7 @@ def test_ctrl_c_says_what_was_done(
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("layertap.engine.pipeline.Pipeline._run_batch", stop)
+    monkeypatch.setattr("layertap.engine.pipeline.Pipeline._start", stop)
     ended = layertap("extract", texts, "-o", output, "-m", model, "-q", *ONE_THREAD)
     assert ended.code == 130
     assert ended.err == f"layertap: stopped; 0 texts were done; {output} was not written\n"

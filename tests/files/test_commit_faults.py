@@ -11,12 +11,14 @@ import pytest
 
 from layertap.errors import OutputError
 from tests.faults import ACTS, SCENARIOS, Scenario, faults, hidden, visible
+from tests.selection import stress_except
 
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
 FEW = 5
-"""One call of so many fails in the run that everybody makes; the marker slow takes them all."""
+"""One call of so many fails in the run that everybody makes; the markers slow and stress take them all."""
+EVERY_CALL = ("npy", "jsonl, new", "parquet, list of errors comes", "head", "folder of features")
 
 
 def states(name: str, folder: Path) -> tuple[Scenario, dict[str, bytes], dict[str, bytes], list[str]]:
@@ -122,21 +124,14 @@ def test_a_kill_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.stress)])
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pytest.param("EIO", marks=pytest.mark.slow),
-        *(pytest.param(kind, marks=pytest.mark.stress) for kind in ("ENOSPC", "ENOSYS", "interrupt")),
-    ],
-)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("kind", stress_except(("EIO", "ENOSPC", "ENOSYS", "interrupt"), usual=["EIO"], slow=[]))
+@pytest.mark.parametrize("name", stress_except(SCENARIOS, usual=[], slow=EVERY_CALL))
 def test_every_fault_leaves_the_old_or_the_new(name: str, kind: str, lasting: bool, tmp_path: Path) -> None:
     if kind == "interrupt" and lasting:
         pytest.skip("a person does not interrupt every call")
     check_faults(name, tmp_path, kind, lasting=lasting, stride=1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", stress_except(SCENARIOS, usual=[], slow=EVERY_CALL))
 def test_every_kill_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> None:
     check_kills(name, tmp_path, stride=1)

@@ -80,22 +80,35 @@ def charsmap(shared_data: Path) -> bytes:
     return charsmap_of(shared_data / "tokenizers/xlnet-base-cased/spiece.model")
 
 
+class RealTokenizers(dict[str, TextTokenizer]):
+    """Tokenizers by their names, each loaded where a test first asks for it."""
+
+    def __init__(self, shared_data: Path, charsmap: bytes, scratch: pytest.TempPathFactory) -> None:
+        super().__init__()
+        folder = shared_data / "tokenizers"
+        self._made: dict[str, tuple[Callable[[], Path], str]] = {
+            "bert-base-uncased": (lambda: folder / "bert-base-uncased", "bert"),
+            "bert-base-multilingual-cased": (
+                lambda: copied_cased(folder / "bert-base-multilingual-cased", scratch.mktemp("mbert")),
+                "bert",
+            ),
+            "roberta-base": (lambda: folder / "roberta-base", "roberta"),
+            "ModernBERT": (lambda: folder / "modernbert-large", "modernbert"),
+            "unigram of XLM-R": (lambda: write_xlmr(folder, charsmap, scratch.mktemp("xlmr")), "xlm-roberta"),
+        }
+
+    def __missing__(self, name: str) -> TextTokenizer:
+        make, model_type = self._made[name]
+        self[name] = TextTokenizer.load(make(), model_type=model_type)
+        return self[name]
+
+
 @pytest.fixture(scope="session")
 def real_tokenizers(
     shared_data: Path, charsmap: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TextTokenizer]:
     """WordPiece, byte-level BPE with and without trimmed offsets, and the unigram model of the XLM-R pieces."""
-    folder = shared_data / "tokenizers"
-    unigram = write_xlmr(folder, charsmap, tmp_path_factory.mktemp("xlmr"))
-    return {
-        "bert-base-uncased": TextTokenizer.load(folder / "bert-base-uncased", model_type="bert"),
-        "bert-base-multilingual-cased": TextTokenizer.load(
-            copied_cased(folder / "bert-base-multilingual-cased", tmp_path_factory.mktemp("mbert")), model_type="bert"
-        ),
-        "roberta-base": TextTokenizer.load(folder / "roberta-base", model_type="roberta"),
-        "ModernBERT": TextTokenizer.load(folder / "modernbert-large", model_type="modernbert"),
-        "unigram of XLM-R": TextTokenizer.load(unigram, model_type="xlm-roberta"),
-    }
+    return RealTokenizers(shared_data, charsmap, tmp_path_factory)
 
 
 def copied_cased(source: Path, folder: Path) -> Path:

@@ -19,9 +19,10 @@ from tokenizers import pre_tokenizers
 from layertap.text.encoded import EncodedText
 from layertap.text.tokenizer import TextTokenizer
 from layertap.text.words import rows_of_words, rows_under, whitespace_words
-from tests.selection import slow_except
+from tests.selection import slow_except, stress_except
 
 TOKENIZERS = ("bert-base-uncased", "bert-base-multilingual-cased", "roberta-base", "ModernBERT", "unigram of XLM-R")
+USUAL = ("bert-base-uncased", "roberta-base", "unigram of XLM-R")
 LANGUAGES = ("en", "de", "ru", "ar", "hi", "zh")
 Ranges = list[tuple[int, int]]
 
@@ -118,7 +119,7 @@ def chinese(shared_data: Path) -> list[tuple[str, Ranges]]:
     return treebank(shared_data / "ud_chinese_gsdsimp")
 
 
-@pytest.mark.parametrize("name", slow_except(TOKENIZERS, "roberta-base"))
+@pytest.mark.parametrize("name", stress_except(TOKENIZERS, usual=[], slow=USUAL))
 def test_every_gold_word_of_english_ewt_has_its_tokens(
     real_tokenizers: dict[str, TextTokenizer], english: list[tuple[str, Ranges]], name: str
 ) -> None:
@@ -130,7 +131,7 @@ def test_every_gold_word_of_english_ewt_has_its_tokens(
     assert missed == []
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", slow_except(TOKENIZERS, "bert-base-uncased", "roberta-base"))
 def test_every_gold_word_of_chinese_gsd_has_its_tokens(
     real_tokenizers: dict[str, TextTokenizer], chinese: list[tuple[str, Ranges]], name: str
 ) -> None:
@@ -156,7 +157,7 @@ def paragraphs(path: Path) -> list[tuple[str, Ranges]]:
     return items
 
 
-@pytest.mark.parametrize("name", slow_except(TOKENIZERS, "unigram of XLM-R"))
+@pytest.mark.parametrize("name", stress_except(TOKENIZERS, usual=[], slow=USUAL))
 def test_every_answer_of_xquad_is_covered_by_its_tokens(
     real_tokenizers: dict[str, TextTokenizer], shared_data: Path, name: str
 ) -> None:
@@ -192,7 +193,7 @@ def naive_rows(text_range: tuple[int, int], offsets: Ranges) -> list[int]:
     return [rows[0], rows[-1] + 1] if rows else [0, 0]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", slow_except(TOKENIZERS, *USUAL))
 @settings(max_examples=80, deadline=None)
 @given(
     text=st.lists(PIECES, max_size=25).map("".join), ranges=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)))
@@ -212,7 +213,7 @@ def test_any_text_is_aligned_character_by_character(
     assert rows_under(int_rows(wanted), encoded.offsets).tolist() == [naive_rows(one, offsets) for one in wanted]
 
 
-@pytest.mark.parametrize("name", TOKENIZERS)
+@pytest.mark.parametrize("name", slow_except(TOKENIZERS, *USUAL))
 @pytest.mark.parametrize("piece", ["ab", "\u4f60", "\U0001f926", "e\u0301", "1", "[SEP]", "\u200d"])
 def test_a_word_of_ten_thousand_characters(real_tokenizers: dict[str, TextTokenizer], name: str, piece: str) -> None:
     word = (piece * 10_000)[:10_000]
@@ -233,7 +234,11 @@ def test_a_word_of_ten_thousand_characters(real_tokenizers: dict[str, TextTokeni
 
 @pytest.mark.parametrize(
     ("name", "model_type"),
-    [("bert-base-uncased", "bert"), ("roberta-base", "roberta"), ("modernbert-large", "modernbert")],
+    [
+        pytest.param("bert-base-uncased", "bert", marks=pytest.mark.slow),
+        ("roberta-base", "roberta"),
+        pytest.param("modernbert-large", "modernbert", marks=pytest.mark.slow),
+    ],
 )
 def test_the_words_of_english_ewt_are_encoded_as_by_transformers(
     shared_data: Path, tmp_path: Path, name: str, model_type: str

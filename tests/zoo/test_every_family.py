@@ -25,7 +25,7 @@ from layertap.checkpoints.load import POOLER, ModelFiles, open_model
 from layertap.checkpoints.source import locate
 from layertap.errors import CheckpointError, ConfigError, WeightsError
 from tests.conformance.test_families import ROWS
-from tests.selection import slow_except
+from tests.selection import stress_except
 from tests.tiny_models import save_model, wordpiece_tokenizer
 from tests.zoo.damage import Arrays, arrays, config
 from tests.zoo.test_fuzz import mutated, ours, spec_of
@@ -36,10 +36,11 @@ FOLDERS = 1_000
 IMPOSSIBLE: list[Any] = [-1, 10**400, "16", [16], {}, float("nan")]
 
 
-USUAL = ("RoBERTa", "DistilBERT", "ALBERT, groups", "ModernBERT", "GTE", "DeBERTa-v2")
+USUAL = ("RoBERTa", "ModernBERT")
+SLOW = ("DistilBERT", "ALBERT, groups", "GTE", "DeBERTa-v2")
 
 
-@pytest.fixture(scope="module", params=slow_except(ROWS, *USUAL))
+@pytest.fixture(scope="module", params=stress_except(ROWS, usual=USUAL, slow=SLOW))
 def row(request: pytest.FixtureRequest) -> Any:
     return request.param
 

@@ -234,7 +234,14 @@ def random_program(random: np.random.Generator) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("programs", [1500, pytest.param(200_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "programs",
+    [
+        1500,
+        pytest.param(20_000, marks=pytest.mark.slow),
+        pytest.param(200_000, marks=pytest.mark.stress),
+    ],
+)
 def test_random_programs_run_or_are_refused(encoder, programs, report):
     """Whether they read or write where they must not is for the sanitizers to say (`.ci/sanitize`)."""
     random = np.random.default_rng(0)

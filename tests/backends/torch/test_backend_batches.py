@@ -23,7 +23,7 @@ def minilm(minilm_folder, wrap_model):
 
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("batches", [2, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("batches", [2, pytest.param(8, marks=pytest.mark.stress)])
 def test_vectors_hardly_depend_on_the_batch(minilm, precision, fused, batches, report):
     random = np.random.default_rng(0)
     vocabulary = np.arange(1000, minilm.spec.vocab_size)

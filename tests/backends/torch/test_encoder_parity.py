@@ -12,6 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.selection import stress_except
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
@@ -50,7 +52,7 @@ def encoder_states(model, sequences, token_types=None):
 
 @pytest.fixture(
     scope="module",
-    params=["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in FULL_SIZE if name != "bert")],
+    params=stress_except(FULL_SIZE, usual=["bert"], slow=["roberta"]),
 )
 def full(request, make_model):
     """(model, short sequences and one at the limit, transformers' states and pooler outputs)."""
@@ -195,7 +197,7 @@ def real_texts(number: int) -> list[str]:
     return [" ".join((OWN_TEXTS * 9)[i % 8 : i % 8 + 1 + i % 7]) + f" {i}" for i in range(number)]
 
 
-@pytest.fixture(scope="module", params=[40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=[40, pytest.param(200, marks=pytest.mark.stress)])
 def minilm(request, minilm_folder, wrap_model, error_over_rms):
     """(model, sequences, transformers' float64 states and pooler outputs, its own largest float32 error)."""
     from layertap.text.tokenizer import TextTokenizer

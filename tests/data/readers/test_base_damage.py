@@ -29,10 +29,13 @@ def test_damaged_files(tmp_path: Path, format_: str) -> None:
     assert endings["InputError"] >= 20  # the changes do reach the readers
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("count", "seed"),
+    [pytest.param(600, 1, marks=pytest.mark.slow), pytest.param(5000, 2, marks=pytest.mark.stress)],
+)
 @pytest.mark.parametrize("format_", FORMATS)
-def test_more_damaged_files(tmp_path: Path, format_: str) -> None:
-    attack(format_, 2000, tmp_path, seed=1)
+def test_more_damaged_files(tmp_path: Path, format_: str, count: int, seed: int) -> None:
+    attack(format_, count, tmp_path, seed=seed)
 
 
 def test_a_fault_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

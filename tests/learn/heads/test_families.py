@@ -24,9 +24,10 @@ from layertap.learn.finetuning import run as run_module
 from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.heads.families import FAMILIES as HEADS
 from tests.learn.conftest import FAMILIES
-from tests.selection import slow_except
+from tests.selection import slow_except, stress_except
 
-USUAL = ("BERT", "DistilBERT", "ELECTRA", "MPNet", "DeBERTa v3", "ModernBERT mean")
+USUAL = ("BERT", "DeBERTa v3", "ModernBERT mean")
+SLOW = ("RoBERTa", "DistilBERT", "ELECTRA", "ALBERT groups", "MPNet", "XLM-R-XL")
 TEXTS = ["a good film", "hello", "the dull story of a great actor, who said hello to the world", "", "bank of money"]
 WORDS = [text.split() for text in TEXTS]
 SEQUENCE, TOKEN = "ForSequenceClassification", "ForTokenClassification"
@@ -78,7 +79,7 @@ def test_every_family_with_heads_is_here():
     assert types == HEADS.keys()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL, "DistilBERT", "ELECTRA", "MPNet"))
 def test_logits_of_texts(family_model, tmp_path, family):
     folder = family_model(tmp_path / "m", family, SEQUENCE, num_labels=3)
     expected = sequence_logits(folder, TEXTS)
@@ -90,7 +91,7 @@ def test_logits_of_texts(family_model, tmp_path, family):
     np.testing.assert_allclose(scores, F.softmax(torch.tensor(expected), -1).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL, "DistilBERT", "ELECTRA", "MPNet"))
 def test_logits_of_words(family_model, tmp_path, family):
     folder = family_model(tmp_path / "m", family, TOKEN, num_labels=4)
     expected = token_logits(folder, WORDS)
@@ -113,7 +114,7 @@ def data(number, seed=0, *, words=False):
     return LabelledTexts(texts=[" ".join(text) for text in texts], labels=labels)
 
 
-@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL))
+@pytest.mark.parametrize("family", stress_except(FAMILIES, usual=USUAL, slow=SLOW))
 @pytest.mark.parametrize("words", [False, True])
 def test_what_is_trained_has_the_same_logits_in_transformers(family_model, tmp_path, family, words):
     start = family_model(tmp_path / "start", family, "Model")
@@ -130,7 +131,7 @@ def test_what_is_trained_has_the_same_logits_in_transformers(family_model, tmp_p
     assert load_file(found.folder / "model.safetensors").keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("family", slow_except(FAMILIES, *USUAL))
+@pytest.mark.parametrize("family", stress_except(FAMILIES, usual=USUAL, slow=SLOW))
 @pytest.mark.parametrize("words", [False, True])
 def test_gradients_of_a_step_are_those_of_transformers(family_model, tmp_path, monkeypatch, family, words):
     prefix = FAMILIES[family][0]
