@@ -56,11 +56,11 @@ class Served:
 
 
 @contextmanager
-def running(state: State, **options: Any) -> Iterator[str]:
+def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterator[str]:
     """Run a server on a thread, and give its URL."""
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
-    server = server_of(create_app(state, **options))
+    server = server_of(create_app(state, **options), idle_seconds=idle_seconds)
     state.batcher.start()
     thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[bound])))
     thread.start()

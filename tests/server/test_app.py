@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from layertap.engine.pipeline import Pipeline
 from layertap.server.limits import Limits
 from layertap.server.routes import Route
 
@@ -278,6 +279,35 @@ def test_idle_connections_hold_nobody_up(tiny):
     finally:
         for each in idle:
             each.close()
+
+
+def test_the_head_of_a_request_that_never_ends(tiny, serve):
+    served = serve(tiny.extractor.reference.name, idle_seconds=0.5)
+    with connection(served) as slow:
+        slow.sendall(b"POST /embed HTTP/1.1\r\nHost: loc")
+        for _ in range(8):
+            assert served.post(OPENAI, {"input": "x"}).status_code == 200  # one that is used stays
+            time.sleep(0.25)
+        assert slow.recv(10) == b""
+
+
+def test_what_a_client_that_has_gone_left_in_the_queue_is_not_run(tiny, serve, monkeypatch):
+    served = serve(tiny.extractor.reference.name, limits=Limits(run_tokens=16))
+    inner, runs = Pipeline.run_chunk, []
+
+    def slowly(self, texts, on_batch=None):
+        runs.append(len(texts))
+        time.sleep(0.02)
+        return inner(self, texts, on_batch)
+
+    monkeypatch.setattr(Pipeline, "run_chunk", slowly)
+    body = json.dumps({"input": [f"the good bank was {i}" for i in range(400)]}).encode()
+    with connection(served) as gone:
+        gone.sendall(raw_request(OPENAI, body))
+        while not runs:
+            time.sleep(0.01)
+    served.until_idle()
+    assert sum(runs) < 100
 
 
 def test_a_full_queue_answers_429_with_retry_after(tiny, serve):

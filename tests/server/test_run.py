@@ -138,6 +138,7 @@ def test_a_second_signal_ends_the_process_at_once(folder):
         assert time.perf_counter() - begun < 5
 
 
+@pytest.mark.slow
 def test_a_thousand_idle_connections(folder):
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -195,6 +196,7 @@ def test_a_model_with_nan_is_not_served(folder, tmp_path, make_checkpoint):
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_the_key_of_the_environment_and_other_hosts(folder):
     with started("--host", "0.0.0.0", "--port", "0", "-m", folder, LAYERTAP_API_KEY="sesame") as server:
         url = server.url.replace("0.0.0.0", "127.0.0.1") + "/embed"

@@ -12,6 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -84,7 +85,36 @@ def check_first_results(state: State) -> None:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn's server without signal handlers."""
+    """uvicorn's server without signal handlers, which closes connections that send no whole request for a time.
+
+    uvicorn itself waits for ever for the rest of a request's head.
+    """
+
+    def __init__(self, config: uvicorn.Config, idle_seconds: float) -> None:
+        super().__init__(config)
+        self._idle_seconds = idle_seconds
+        self._idle_since: dict[int, tuple[int, float]] = {}
+
+    async def on_tick(self, counter: int) -> bool:
+        """Close idle connections once in a second; uvicorn calls this ten times a second."""
+        if counter % 10 == 0:
+            self._close_idle(time.monotonic())
+        return await super().on_tick(counter)
+
+    def _close_idle(self, now: float) -> None:
+        since: dict[int, tuple[int, float]] = {}
+        for connection in list(self.server_state.connections):
+            cycle: Any = getattr(connection, "cycle", None)
+            if cycle is not None and not cycle.response_complete:
+                continue
+            # A request in between makes a new cycle, and its end a new time.
+            last, begun = self._idle_since.get(id(connection), (id(cycle), now))
+            begun = begun if last == id(cycle) else now
+            since[id(connection)] = (id(cycle), begun)
+            transport: Any = getattr(connection, "transport", None)
+            if now - begun > self._idle_seconds and transport is not None:
+                transport.close()
+        self._idle_since = since
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -122,8 +152,8 @@ def _allow_many_connections() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def server_of(app: ASGIApp) -> QuietServer:
-    """Return uvicorn's server of the application."""
+def server_of(app: ASGIApp, *, idle_seconds: float = KEEP_ALIVE_SECONDS) -> QuietServer:
+    """Return uvicorn's server of the application; connections without a request are closed after `idle_seconds`."""
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -136,7 +166,7 @@ def server_of(app: ASGIApp) -> QuietServer:
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    return QuietServer(config)
+    return QuietServer(config, idle_seconds)
 
 
 async def _serve(server: QuietServer, state: State, bound: socket.socket, on_ready: Callable[[], None]) -> None:
