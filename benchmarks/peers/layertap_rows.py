@@ -28,6 +28,7 @@ def load(settings: Settings, setup: str, *, precision: Precision, backend: Liter
         precision=precision,
         max_length=settings.max_length,
         backend=backend,
+        device=settings.device if backend == "torch" else "cpu",
         threads=settings.threads if backend == "native" else None,
     )
 
@@ -45,6 +46,7 @@ def _row(precision: Precision, backend: Literal["native", "torch"] = "native") -
         variants=(_AS_IT_COMES,),
         load=partial(load, precision=precision, backend=backend),
         ours=backend == "native",
+        on_device=backend == "torch",
     )
 
 

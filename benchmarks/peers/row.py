@@ -15,6 +15,7 @@ Embed = Callable[[Sequence[str], int], FloatArray]
 
 # Small batches win where a core's cache is small, large ones where threads are many.
 BATCH_SIZES = (32, 8, 4, 1)
+DEVICE_BATCH_SIZES = (128, 32, 512)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Settings:
         threads: Number of threads to use.
         max_length: Limit in tokens at which texts are truncated, special tokens included.
         calibration: Texts for libraries that quantise on examples.
+        device: Device of torch, for rows that run on one.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Settings:
     threads: int
     max_length: int
     calibration: tuple[str, ...]
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,7 @@ class Row:
         prepare: Converts the model into the cache, once, in a separate process; None if there is nothing to convert.
         load: Loads the model in one set-up and returns the function to time.
         ours: Whether this is layertap.
+        on_device: Whether it runs on the device of the settings.
     """
 
     name: str
@@ -73,3 +77,11 @@ class Row:
     prepare: Callable[[Settings], None] | None = None
     load: Callable[[Settings, str], Embed]
     ours: bool = False
+    on_device: bool = False
+
+    def variants_on(self, device: str) -> tuple[Variant, ...]:
+        """List the variants to choose from; on a device other than the processor with larger batches."""
+        if device == "cpu" or not any(variant.batch_size for variant in self.variants):
+            return self.variants
+        setups = dict.fromkeys(variant.setup for variant in self.variants)
+        return tuple(Variant(setup=setup, batch_size=size) for setup in setups for size in DEVICE_BATCH_SIZES)

@@ -20,14 +20,14 @@ def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:  # n
     torch.set_num_threads(settings.threads)
     encoder = Transformer(str(settings.folder), model_kwargs={"dtype": getattr(torch, precision)})
     pooling = Pooling(encoder.get_embedding_dimension(), pooling_mode="mean")
-    model = SentenceTransformer(modules=[encoder, pooling], device="cpu")
+    model = SentenceTransformer(modules=[encoder, pooling], device=settings.device)
     model.max_seq_length = settings.max_length
 
     def embed(texts: Sequence[str], batch_size: int) -> FloatArray:
         tensors = model.encode(
             list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
         )
-        return np.asarray(tensors.float().numpy(), dtype=np.float32)
+        return np.asarray(tensors.float().cpu().numpy(), dtype=np.float32)
 
     return embed
 
@@ -39,6 +39,7 @@ def _row(precision: Precision) -> Row:
         precision=precision,
         variants=every_batch_size("encode"),
         load=partial(load, precision=precision),
+        on_device=True,
     )
 
 

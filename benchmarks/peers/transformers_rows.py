@@ -24,13 +24,15 @@ def load(settings: Settings, setup: str, *, precision: Precision) -> Embed:
     tokenizer = AutoTokenizer.from_pretrained(settings.folder)
     dtype = getattr(torch, precision)
     model = AutoModel.from_pretrained(settings.folder, dtype=dtype, attn_implementation="sdpa").eval()
+    model.to(settings.device)
 
     def forward(batch: Any) -> FloatArray:
         with torch.inference_mode():
+            batch = batch.to(settings.device)
             states = model(**batch).last_hidden_state
             weights = batch["attention_mask"].unsqueeze(-1)
             means = (states.float() * weights).sum(1) / weights.sum(1)
-        return np.asarray(means.numpy(), dtype=np.float32)
+        return np.asarray(means.cpu().numpy(), dtype=np.float32)
 
     def embed_in_order(texts: Sequence[str], batch_size: int) -> FloatArray:
         vectors = []
@@ -65,6 +67,7 @@ def _row(precision: Precision, order: str, variants: tuple[Variant, ...]) -> Row
         precision=precision,
         variants=variants,
         load=partial(load, precision=precision),
+        on_device=True,
     )
 
 

@@ -148,9 +148,9 @@ class Extractor:
             cache_dir: cache folder of the hub; None: its usual place.
             local_files_only: use the cache and never ask the hub.
             allow_pickle: read a `pytorch_model.bin` where there is no safetensors file (weights only, no code).
-            precision: precision of matrix products: "float32", "bfloat16", "float16" (CUDA only), and on the native
-                backend also "float32-high" (errors about 1e-4 of the values, as in torch's float32 matmul precision
-                `high`) and "int8". Sums over tokens and layers are float32 always.
+            precision: precision of matrix products: "float32", "bfloat16", "float16" (CUDA only), "float32-high"
+                (errors about 1e-4 of the values on the native backend; TF32 on CUDA, as in torch's float32 matmul
+                precision `high`) and "int8" (native only). Sums over tokens and layers are float32 always.
             max_length: largest number of tokens of a text, special tokens included, for every feature; None: each
                 feature's own limit (the model's; for `sentence_embedding` the one in its folder).
             untrained_pooler: "use" returns `pooler_output` of a pooler that was stored and never trained; "refuse"

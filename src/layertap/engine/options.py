@@ -85,8 +85,8 @@ class Semantics:
     precision: Precision = field(
         default="float32",
         metadata=_described(
-            "precision of matrix products: float32, bfloat16, float16 (CUDA only), and on the native backend also "
-            "float32-high (errors about 1e-4) and int8"
+            "precision of matrix products: float32, bfloat16, float16 (CUDA only), float32-high (errors about 1e-4 on "
+            "the native backend, TF32 on CUDA) and int8 (native only)"
         ),
     )
     max_length: int | None = field(

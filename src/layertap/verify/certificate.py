@@ -10,7 +10,14 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from layertap.verify.measure import HALF_COSINE, HIGH_FACTOR, INT8_COSINE, OWN_ERROR_FACTOR, Difference
+from layertap.verify.measure import (
+    HALF_COSINE,
+    HIGH_FACTOR,
+    INT8_COSINE,
+    OWN_ERROR_FACTOR,
+    TF32_FACTOR,
+    Difference,
+)
 
 FORMAT = 1
 """Version number of the JSON layout."""
@@ -120,7 +127,8 @@ class SetupResult:
         own = max((output.transformers.error_over_rms for output in self.outputs), default=0.0)
         # An oracle that is not finite itself allows nothing.
         bound = max(self.base_bound, OWN_ERROR_FACTOR * own) if math.isfinite(own) else self.base_bound
-        return bound * HIGH_FACTOR if self.setup.precision == "float32-high" else bound
+        factor = TF32_FACTOR if self.setup.device.startswith("cuda") else HIGH_FACTOR
+        return bound * factor if self.setup.precision == "float32-high" else bound
 
     def allows(self, finding: Figures) -> bool:
         """Tells whether the figures of an output are within the bound."""
