@@ -45,17 +45,17 @@ def local_state(path: Path) -> tuple[int, str]:
     Raises:
         InputError: there is no such file, or it cannot be looked at.
     """
-    status = _status(path)
-    return status.st_size, str(status.st_mtime_ns)
+    return _state(_status(path))
 
 
 def _file(path: Path) -> Expansion:
-    if not stat.S_ISREG(_status(path).st_mode):
+    status = _status(path)
+    if not stat.S_ISREG(status.st_mode):
         raise OptionError(
             f"{printable(path)}: this is a pipe or a device, which can be read once only, and a folder of features "
             "reads its inputs again; write it to a file first, and name that"
         )
-    file = _entry(path.absolute(), path.absolute().parent)
+    file = _entry(path.absolute(), path.absolute().parent, status)
     return Expansion(argument=printable(path), files=(file,), left_out={}, is_folder=False)
 
 
@@ -88,10 +88,12 @@ def _inputs(paths: Iterable[Path], root: Path, left_out: dict[str, list[str]], a
     for path in paths:
         if not (any_ending or has_known_ending(path.name)):
             left_out.setdefault(OTHER_ENDING, []).append(_relative(path, root))
-        elif not stat.S_ISREG(_status(path).st_mode):
-            left_out.setdefault(SPECIAL, []).append(_relative(path, root))
+            continue
+        status = _status(path)
+        if stat.S_ISREG(status.st_mode):
+            yield _entry(path, root, status)
         else:
-            yield _entry(path, root)
+            left_out.setdefault(SPECIAL, []).append(_relative(path, root))
 
 
 def _outside_features(paths: Iterable[Path], root: Path, left_out: dict[str, list[str]]) -> list[Path]:
@@ -141,13 +143,21 @@ def _why_not(folder: Path) -> str | None:
     return FOLDER_OF_FEATURES if is_feature_folder(folder) else None
 
 
-def _entry(path: Path, root: Path) -> FileEntry:
+def _entry(path: Path, root: Path, status: os.stat_result) -> FileEntry:
     if not os.access(path, os.R_OK):
         raise InputError(f"{printable(path)}: permission to read it is denied")
-    size, stamp = local_state(path)
+    size, stamp = _state(status)
     return FileEntry(
-        source=str(path), name=_relative(path, root), size=size, stamp=stamp, identity=os.path.realpath(path)
+        source=str(path),
+        name=_relative(path, root),
+        size=size,
+        stamp=stamp,
+        identity=f"{status.st_dev}:{status.st_ino}",
     )
+
+
+def _state(status: os.stat_result) -> tuple[int, str]:
+    return status.st_size, str(status.st_mtime_ns)
 
 
 def _relative(path: Path, root: Path) -> str:
