@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from layertap.text.tokenizer import TextTokenizer
-from tests.selection import slow_except
+from tests.selection import stress_except
 from tests.text.sentencepiece import charsmap_of, pieces_of
 
 transformers = pytest.importorskip("transformers", minversion="5", reason="written against transformers 5's classes")
@@ -410,7 +410,10 @@ SETTINGS: dict[str, tuple[Callable[[Path], None], str, dict[str, Mapping[str, An
 
 
 @pytest.mark.parametrize("case", SETTINGS)
-@pytest.mark.parametrize("saved", [False, True], ids=["files", "save_pretrained"])
+@pytest.mark.parametrize(
+    "saved",
+    [pytest.param(False, id="files"), pytest.param(True, id="save_pretrained", marks=pytest.mark.slow)],
+)
 def test_small_vocabularies_under_all_settings(tmp_path: Path, case: str, saved: bool) -> None:
     write, model_type, files = SETTINGS[case]
     write(tmp_path)
@@ -529,12 +532,12 @@ def copied(source: Path, folder: Path, config: Mapping[str, Any] | None) -> Path
 @pytest.mark.parametrize(
     ("name", "model_type", "config"),
     [
-        ("bert-base-uncased", "bert", None),
+        pytest.param("bert-base-uncased", "bert", None, marks=pytest.mark.slow),
         pytest.param("bert-base-cased", "bert", {"do_lower_case": False}, marks=pytest.mark.slow),
         pytest.param("bert-base-chinese", "bert", {"tokenizer_class": "BertTokenizer"}, marks=pytest.mark.slow),
         pytest.param("bert-base-multilingual-cased", "bert", {"do_lower_case": False}, marks=pytest.mark.slow),
         ("roberta-base", "roberta", None),
-        ("modernbert-large", "modernbert", None),
+        pytest.param("modernbert-large", "modernbert", None, marks=pytest.mark.slow),
     ],
 )
 def test_real_vocabularies(
@@ -584,7 +587,13 @@ def test_a_vocabulary_like_that_of_albert(tmp_path: Path, real_texts: list[str],
 
 
 @needs_shared
-@pytest.mark.parametrize("settings_", [{}, {"do_lower_case": True, "split_by_punct": True}], ids=["v3", "lower case"])
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        pytest.param({}, id="v3"),
+        pytest.param({"do_lower_case": True, "split_by_punct": True}, id="lower case", marks=pytest.mark.slow),
+    ],
+)
 def test_a_vocabulary_like_that_of_deberta(tmp_path: Path, real_texts: list[str], settings_: Mapping[str, Any]) -> None:
     """The 30,000 first pieces of a real SentencePiece model, with its normalization table, as a converter writes it."""
     source = SHARED / "tokenizers/xlnet-base-cased/spiece.model"
@@ -602,7 +611,7 @@ def test_a_vocabulary_like_that_of_deberta(tmp_path: Path, real_texts: list[str]
 
 
 @needs_shared
-@pytest.mark.parametrize("model_type", slow_except(["xlm-roberta", "camembert"], "xlm-roberta"))
+@pytest.mark.parametrize("model_type", stress_except(["xlm-roberta", "camembert"], usual=[], slow=["xlm-roberta"]))
 def test_a_vocabulary_like_that_of_xlm_roberta(tmp_path: Path, real_texts: list[str], model_type: str) -> None:
     with zipfile.ZipFile(SHARED / "tokenizers/xlm-roberta-base-pieces/pos.dict.utf8.zip") as archive:
         lines = archive.read("pos.dict.utf8").decode("utf-8").splitlines()

@@ -22,6 +22,7 @@ from layertap.verify.texts import built_in_texts
 
 FLOAT32 = Setup(backend="torch", device="cpu", precision="float32")
 BFLOAT16 = Setup(backend="torch", device="cpu", precision="bfloat16")
+FEW = Texts(source="mine.txt", texts=("A good film.", "", "some film about the river and the bank " * 4))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -118,7 +119,7 @@ def another_norm(arrays):
 @pytest.mark.parametrize("change", [swap_query_and_key, nudge_one_weight, another_norm])
 def test_another_weight_is_noticed_where_it_is(change, folder, tmp_path, write_tensors):
     other = tampered(folder, tmp_path, write_tensors, change)
-    found = verify(opened(folder), [FLOAT32], reference_folder=other)
+    found = verify(opened(folder), [FLOAT32], texts=FEW, reference_folder=other)
     assert not found.passed
     (result,) = found.results
     fine = [output.name for output in result.outputs if result.allows(output.layertap)]
@@ -130,7 +131,7 @@ def test_another_pooler_is_noticed(folder, tmp_path, write_tensors):
         arrays["pooler.dense.weight"] = arrays["pooler.dense.weight"].T.copy()
 
     other = tampered(folder, tmp_path, write_tensors, change)
-    (result,) = verify(opened(folder), [FLOAT32], reference_folder=other).results
+    (result,) = verify(opened(folder), [FLOAT32], texts=FEW, reference_folder=other).results
     assert [output.name for output in result.outputs if not result.allows(output.layertap)] == ["pooler_output"]
 
 
@@ -139,7 +140,7 @@ def test_another_activation_is_noticed(folder, tmp_path):
     shutil.copytree(folder, other)
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}))
-    assert not verify(opened(folder), [FLOAT32], reference_folder=other).passed
+    assert not verify(opened(folder), [FLOAT32], texts=FEW, reference_folder=other).passed
 
 
 def test_other_token_ids_are_noticed(folder, tmp_path):

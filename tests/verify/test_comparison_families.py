@@ -14,7 +14,7 @@ from layertap.engine.options import ModelReference  # noqa: E402
 from layertap.verify import comparison  # noqa: E402
 from layertap.verify.comparison import Texts, available_setups, runnable, verify  # noqa: E402
 from tests.conformance.test_families import ROWS  # noqa: E402
-from tests.selection import slow_except  # noqa: E402
+from tests.selection import stress_except  # noqa: E402
 from tests.tiny_models import save_model, wordpiece_tokenizer  # noqa: E402
 
 LONG = "some film about the river and the bank, " * 9
@@ -39,10 +39,11 @@ def saved(row, folder, values, *, scale=1.0):
     )
 
 
-USUAL = ("BERT", "ALBERT", "MPNet", "MegatronBERT", "ModernBERT", "NomicBERT", "DeBERTa-v2")
+USUAL = ("BERT", "ModernBERT", "DeBERTa-v2")
+SLOW = ("ALBERT", "MPNet", "MegatronBERT", "NomicBERT", "DeBERTa-v3")
 
 
-@pytest.mark.parametrize("row", slow_except(ROWS, *USUAL))
+@pytest.mark.parametrize("row", stress_except(ROWS, usual=USUAL, slow=SLOW))
 def test_every_state_and_the_pooler_in_every_precision(row, tmp_path):
     opened = saved(row, tmp_path, row.small)
     setups, refused = runnable(opened, available_setups(["cpu"]))

@@ -18,6 +18,7 @@ import transformers
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
 from layertap.learn.finetuning import trainer as trainer_module
 from layertap.learn.finetuning.batches import order
+from tests.selection import slow_except
 
 CLASS = {
     "bert": "BertForSequenceClassification",
@@ -78,7 +79,7 @@ def padded(tokenizer, data, rows=None):
     return batch, torch.tensor([LABELS.index(data.labels[row]) for row in rows])
 
 
-@pytest.mark.parametrize("model_type", CLASS)
+@pytest.mark.parametrize("model_type", slow_except(CLASS, "bert", "roberta"))
 def test_a_classifier_of_transformers_gives_the_same_logits(classifier, model_type):
     folder, data = classifier(model_type), labelled(20)
     model, tokenizer = reference(folder)
@@ -103,8 +104,15 @@ def test_pairs_have_the_same_logits(classifier):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("pairs", [False, True])
-@pytest.mark.parametrize("model_type", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("model_type", "pairs"),
+    [
+        ("bert", True),
+        ("roberta", False),
+        pytest.param("bert", False, marks=pytest.mark.slow),
+        pytest.param("roberta", True, marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_of_one_step_are_those_of_padded_batches(classifier, tmp_path, monkeypatch, model_type, pairs):
     folder, data = classifier(model_type, **NO_DROPOUT), labelled(10, pairs=pairs)
     gradients: dict[str, torch.Tensor] = {}
@@ -229,7 +237,7 @@ def test_a_run_ends_at_the_weights_of_the_same_recipe_in_transformers(classifier
     assert difference < 5e-5
 
 
-@pytest.mark.parametrize("model_type", CLASS)
+@pytest.mark.parametrize("model_type", slow_except(CLASS, "bert", "roberta"))
 def test_the_folder_loads_in_transformers_with_the_same_logits(tmp_path, make_checkpoint, model_type):
     start = make_checkpoint(tmp_path / "start", model_type, pooler="trained" if model_type == "bert" else "absent")
     data = labelled(16)
@@ -259,7 +267,14 @@ class Killed(BaseException):
     """What stands for a kill."""
 
 
-@pytest.mark.parametrize(("eval_steps", "kills"), [(None, (1, 5, 11)), (2, (3, 9)), (5, (7, 11))])
+@pytest.mark.parametrize(
+    ("eval_steps", "kills"),
+    [
+        pytest.param(None, (1, 5, 11), marks=pytest.mark.slow),
+        (2, (3, 9)),
+        pytest.param(5, (7, 11), marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, monkeypatch, make_checkpoint, eval_steps, kills):
     start = make_checkpoint(tmp_path / "start")  # with dropout
     data, dev = labelled(23), labelled(11, 1)
