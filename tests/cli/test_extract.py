@@ -180,6 +180,7 @@ def test_lone_surrogates_are_replaced_and_told(layertap: Run, model: Path, tmp_p
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_text_of_ten_megabytes(layertap: Run, model: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.txt"
     source.write_text("good film " * (1 << 20) + "\nshort\n")

@@ -149,6 +149,7 @@ def test_labels_are_escaped_and_any_script(layertap, model, tmp_path):
     assert "<h1>&lt;b&gt;" in page
 
 
+@pytest.mark.slow
 def test_many_classes(layertap, model, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed (extra: learn)")
     data = write(tmp_path / "d.jsonl", [{"text": f"good {i}", "y": i % 15} for i in range(45)])
