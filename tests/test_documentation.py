@@ -31,7 +31,7 @@ from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.records import AttentionMaps, FeatureSchema, Ragged
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/features.md", "docs/inputs.md")
+PAGES = ("README.md", "docs/features.md", "docs/inputs.md", "docs/scale.md")
 CHINESE = "README.zh-CN.md"
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 SHAPED = re.compile(r"(float32|float16|int8|uint8|int32|int64|bool) \[([\w, ]*)\]")

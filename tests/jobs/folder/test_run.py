@@ -394,3 +394,19 @@ def test_files_of_all_kinds_of_text_are_read_alike_in_folders(tmp_path, make):
     with pytest.warns(UserWarning, match=r"a\.csv: fields are separated by semicolons"):
         make("tables-features", tmp_path / "tables")
     assert pq.read_table(tmp_path / "tables-features" / "data")["n"].to_pylist() == ["1"]
+
+
+def test_a_folder_that_vanishes_during_a_run_is_named(tmp_path, make, monkeypatch):
+    compute = ShardWorker.compute
+
+    def vanishing(self: ShardWorker, shard: Any, **more: Any) -> Any:
+        if shard.number == 1:
+            shutil.rmtree(tmp_path / "f")
+        return compute(self, shard, **more)
+
+    monkeypatch.setattr(ShardWorker, "compute", vanishing)
+    with pytest.raises(OutputError, match="its folder is not there any more"):
+        make()
+    monkeypatch.undo()
+    make()
+    assert len(read(tmp_path / "f")) == 37
