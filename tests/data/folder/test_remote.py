@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from layertap.data import remote as remote_module
+from layertap.data.folder import remote as remote_folder_module
 from layertap.data.folder.remote import RemoteFiles, RemoteFolder
 from layertap.data.remote import RemotePlace, Scheme
 from layertap.errors import InputError, OutputError
@@ -76,6 +77,45 @@ def test_a_store_that_cannot_write_on_condition(root, monkeypatch):
 
     monkeypatch.setattr(system, "pipe_file", refuse)
     check_folder(root)
+
+
+class AnswerError(OSError):
+    """As s3fs raises an error of botocore: with the answer of the store on its cause."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(f"an answer {code}")
+        self.__cause__ = OSError()
+        self.__cause__.response = {"Error": {"Code": code}}
+
+
+@pytest.mark.parametrize(
+    ("code", "times", "is_written"),
+    [
+        ("PreconditionFailed", 1, False),
+        ("ConditionalRequestConflict", 2, True),
+        ("NotImplemented", 9, True),
+        ("ConditionalRequestConflict", 9, None),
+        ("SlowDown", 1, None),
+    ],
+)
+def test_answers_to_conditional_writes(root, monkeypatch, code, times, is_written):
+    monkeypatch.setattr(remote_folder_module, "CONFLICT_WAIT", 0)
+    system = type(root.system)
+    pipe_file, left = system.pipe_file, [code] * times
+
+    def answer(self, path, value, mode="overwrite"):
+        if mode == "create" and left:
+            raise AnswerError(left.pop())
+        return pipe_file(self, path, value)
+
+    monkeypatch.setattr(system, "pipe_file", answer)
+    with RemoteFolder(root) as folder:
+        if is_written is None:
+            with pytest.raises(OutputError, match=f"an answer {code}"):
+                folder.write_new("x", b"content")
+        else:
+            assert folder.write_new("x", b"content") is is_written
+    assert (RemoteFiles(root=root).read("x") == b"content") is (is_written is True)
 
 
 def test_what_fails_is_named_and_changes_nothing(root, monkeypatch):

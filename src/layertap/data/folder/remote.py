@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,8 +21,14 @@ from layertap.files import scratch_folder
 
 HASHED_AT_ONCE = 4 << 20
 
-UNCONDITIONAL = ("NotImplemented", "not implemented", "unexpected keyword argument 'mode'")
-"""Parts of the messages of stores, and of fsspec's file systems, that cannot write on condition."""
+TAKEN = ("PreconditionFailed", "412")
+CONFLICT = ("ConditionalRequestConflict", "OperationAborted", "409")
+UNCONDITIONAL = ("NotImplemented", "501")
+"""Codes of stores: the name is taken; another writer is at work on it; there are no conditional writes."""
+
+CONFLICT_TRIES = 5
+CONFLICT_WAIT = 0.2
+"""Seconds before a write that met another one is tried again; each time twice as long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,14 +235,37 @@ class RemoteFolder:
     def _put_new(self, place: str, content: bytes) -> bool:
         """Write an object whose name is free, on that condition; return False if the name is taken."""
         own = self._files.place(place)
-        try:
-            own.system.pipe_file(own.path, content, mode="create", **own.scheme.put_options)
-        except FileExistsError:
-            return False
-        except Exception as error:  # the libraries document no common class
-            if not isinstance(error, NotImplementedError) and not any(part in str(error) for part in UNCONDITIONAL):
-                raise
-            if own.entry() is not None:
+        for attempt in range(CONFLICT_TRIES):
+            try:
+                own.system.pipe_file(own.path, content, mode="create", **own.scheme.put_options)
+            except FileExistsError:
                 return False
-            own.system.pipe_file(own.path, content, **own.scheme.put_options)
+            except Exception as error:  # the libraries document no common class
+                code = _code_of(error)
+                if code in TAKEN:
+                    return False
+                if code in UNCONDITIONAL:
+                    break
+                if code not in CONFLICT or attempt == CONFLICT_TRIES - 1:
+                    raise
+                time.sleep(CONFLICT_WAIT * 2**attempt)
+            else:
+                return True
+        if own.entry() is not None:
+            return False
+        own.system.pipe_file(own.path, content, **own.scheme.put_options)
         return True
+
+
+def _code_of(error: Exception) -> str:
+    """Return the code of a store's answer, as the libraries hand it on, or an empty text."""
+    if isinstance(error, NotImplementedError) or (isinstance(error, TypeError) and "mode" in str(error)):
+        return UNCONDITIONAL[0]
+    for own in (error, error.__cause__):
+        response = getattr(own, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        code = getattr(own, "code", None)
+        if code is not None:
+            return str(code)
+    return ""
