@@ -199,7 +199,7 @@ def test_a_sequence_longer_than_the_biases_is_refused(case):
         backend.run(embeddings, one, {})
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_sequences_longer_than_the_distances_that_there_are_vectors_of(threads, case, error_over_rms):
     """Distances are numbered as far as a sequence reaches, when it comes; the bits of shorter ones stay."""
     if not isinstance(case.files.spec.relative, Disentangled):
