@@ -3,14 +3,16 @@
     python -m tests.jobs.kills --kills 200 --seed 1
 
 Each trial starts a run (or the index workers of one), kills a process of it at a random moment, and so on until a run
-ends by itself. Then the folder is compared with that of an uninterrupted run: no row may be lost, doubled or torn, and
-`data`, `records` and the manifest must be the same bytes. Between the kills, whatever is in the folder must be whole: a
-shard that has a record has its file, with the hash of its record.
+ends by itself. The process is the driver, whose workers must die with it, or a worker of a pool or of a Ray cluster,
+without which the run must go on. Then the folder is compared with that of an uninterrupted run: no row may be lost,
+doubled or torn, and `data`, `records` and the manifest must be the same bytes. Between the kills, whatever is in the
+folder must be whole: a shard that has a record has its file, with the hash of its record.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -41,8 +43,13 @@ WORKERS = 3
 RUNNERS: dict[str, Sequence[Sequence[str]]] = {
     "in-process": [[]],
     "index": [["--worker", f"{i}/{WORKERS}"] for i in range(WORKERS)],
+    "pool": [["--workers", "2"]],
+    "ray": [["--ray", "auto"]],
 }
-"""Name of a runner -> options of each of its processes; `--workers N` and `--ray` are added by their runners."""
+"""Name of a runner -> options of each of its processes."""
+
+WORKER_MARKS = {"pool": b"layertap.jobs.folder.pool_worker", "ray": b"ray::ShardActor"}
+"""Name of a runner -> part of the command line of its worker processes."""
 
 
 @dataclass(slots=True)
@@ -136,10 +143,18 @@ def trial(setting: Setting, runner: str, kills: int, chance: random.Random, resu
         if left:
             time.sleep(chance.uniform(0, 1.1 * setting.seconds))
             victim = chance.choice(processes)
-            if victim.poll() is None:
-                os.killpg(victim.pid, signal.SIGKILL)
+            workers = workers_of(runner)
+            if workers and chance.random() < 0.5:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(chance.choice(workers), signal.SIGKILL)
+                    result.kills += 1
+                    left -= 1
+            elif victim.poll() is None:
+                os.kill(victim.pid, signal.SIGKILL)
                 result.kills += 1
                 left -= 1
+                victim.wait()
+                result.problems += orphans(runner)
         errors = [process.communicate()[1].decode() for process in processes]
         codes = [process.returncode for process in processes]
         result.problems += [
@@ -151,6 +166,42 @@ def trial(setting: Setting, runner: str, kills: int, chance: random.Random, resu
         if not left and not any(codes):
             break
     compare(setting, folder, result)
+
+
+def workers_of(runner: str) -> list[int]:
+    """Find the worker processes of a runner."""
+    mark = WORKER_MARKS.get(runner)
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline") if mark else ():
+        with contextlib.suppress(OSError):
+            if mark in path.read_bytes():
+                found.append(int(path.parent.name))
+    return found
+
+
+def orphans(runner: str, seconds: float = 20.0) -> list[str]:
+    """Wait for the end of the workers of a driver that was killed; return a complaint if they stay."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not workers_of(runner):
+            return []
+        time.sleep(0.05)
+    return [f"workers outlive their driver: {workers_of(runner)}"]
+
+
+@contextlib.contextmanager
+def ray_cluster(runners: Sequence[str]) -> Iterator[None]:
+    """Run a Ray cluster on this machine where one of the runners needs it."""
+    if "ray" not in runners:
+        yield
+        return
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    start = ["start", "--head", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats", "--port=0"]
+    subprocess.run([*ray, *start], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        subprocess.run([*ray, "stop", "--force"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def torn_shards(folder: Path) -> Iterator[int]:
@@ -200,7 +251,7 @@ def run(kills: int, seed: int, runners: Sequence[str], texts: Sequence[str] | No
     """Kill processes of runs until each runner has had its share, and return the counts of each."""
     chance = random.Random(seed)
     results = {name: Result() for name in runners}
-    with tempfile.TemporaryDirectory(prefix="layertap-kills-") as home:
+    with tempfile.TemporaryDirectory(prefix="layertap-kills-") as home, ray_cluster(runners):
         setting = Setting.made(Path(home), texts)
         while sum(result.kills for result in results.values()) < kills:
             name = min(results, key=lambda name: results[name].kills)

@@ -49,10 +49,11 @@ class SharedFolder:
         self.close()
 
     def close(self) -> None:
-        """Remove the staging folder and what is in it."""
+        """Remove the staging folder and what is in it, and those of processes that were killed meanwhile."""
         if self._staging is not None:
             staging, self._staging = self._staging, None
             staging.discard()
+        remove_leftovers(self.root, FOLDER)
 
     def make(self, *folders: str) -> None:
         """Create folders inside the shared folder if they do not exist.

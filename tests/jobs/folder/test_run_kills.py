@@ -9,6 +9,6 @@ from tests.jobs.kills import run
 
 @pytest.mark.slow
 def test_kills_lose_nothing():
-    for name, result in run(kills=5, seed=7, runners=["in-process", "index"]).items():
+    for name, result in run(kills=20, seed=7, runners=["in-process", "index", "pool"]).items():
         assert result.kills, name
         assert result.is_good, (name, result)
