@@ -59,6 +59,8 @@ class FolderStorage(Storage):
         self._records = contents.records
         self._ends = np.array([0, *accumulate(record.rows for record in self._records)], dtype=np.int64)
         self.num_records = int(self._ends[-1])
+        size = sum(record.size for record in self._records)
+        self._block_records = max(1, self.num_records * BLOCK_BYTES // max(1, size))
         self._open_shard = open_shard
         self._shards: OrderedDict[int, ParquetStorage] = OrderedDict()
         self._lock = ForkSafeLock()
@@ -82,8 +84,7 @@ class FolderStorage(Storage):
 
     def block_records(self, name: str) -> int:  # noqa: ARG002 - row groups are of all columns
         """Return about how many records have 8 MiB."""
-        size = sum(record.size for record in self._records)
-        return max(1, self.num_records * BLOCK_BYTES // max(1, size))
+        return self._block_records
 
     def arrow_schema(self) -> pa.Schema:
         """Return the Arrow schema of the shards."""
