@@ -14,6 +14,7 @@ from layertap.backends.torch.encoder import Encoder, PackedTensors  # noqa: E402
 from layertap.checkpoints.keys import to_canonical  # noqa: E402
 from layertap.models.config import ConfigReader  # noqa: E402
 from layertap.models.registry import architecture  # noqa: E402
+from tests.backends.cuda_on_cpu import pretend_cuda  # noqa: E402
 from tests.tiny_models import random_model  # noqa: E402
 
 FIELDS = {
@@ -126,3 +127,20 @@ def test_gradients_reach_the_vectors_of_distances_that_were_met():
     last.square().sum().backward()
     met = ours.encoder.rel_embeddings.weight.grad.abs().sum(1).nonzero().squeeze(1).tolist()
     assert met == list(range(256 - 4, 256 + 5))
+
+
+def test_in_float16_the_vectors_are_scaled_before_they_are_multiplied(monkeypatch):
+    """A sum over a head beyond 65,504 is infinite, also where the scaled score is not."""
+    from layertap.backends.torch.disentangled import Distances
+    from layertap.backends.torch.layout import Run
+
+    pretend_cuda(monkeypatch)
+    size, length = 64, 3
+    vectors = torch.full((5, size), 45.0, dtype=torch.float16)
+    rows = torch.arange(5)
+    distances = Distances(vectors=vectors, scale=size**-0.5, rows=rows.numpy(), rows_on_device=rows)
+    bias = distances.bias(vectors, None, Layout.of([length]))
+    query = torch.full((1, 1, length, size), 40.0, dtype=torch.float16)
+    added = bias(Run(0, 0, 1, length, length), query, query)
+    assert (query[0, 0, 0] * vectors[0]).sum().isinf()  # 64 * 1,800
+    torch.testing.assert_close(added.float(), torch.full((1, 1, length, length), 14_400.0), rtol=1e-3, atol=0)
