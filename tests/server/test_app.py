@@ -257,7 +257,7 @@ def test_clients_that_hang_up_leave_nothing_behind(tiny):
     assert tiny.post(OPENAI, {"input": "x"}).status_code == 200
 
 
-def test_a_client_that_does_not_read_its_answer_is_cut_off(tiny, serve):
+def test_a_client_that_does_not_read_its_answer_is_cut_off(tiny, serve, caplog):
     served = serve(tiny.extractor.reference.name, limits=Limits(send_seconds=0.3))
     body = {"texts": ["the good bank was " * 10] * 1000, "features": {"s": "hidden_states[:]"}}
     with connection(served) as deaf:
@@ -265,6 +265,12 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(tiny, serve):
         deaf.sendall(raw_request("/v1/features", json.dumps(body).encode()))
         time.sleep(0.2)
         served.until_idle()
+        time.sleep(2.5)
+        taken = 0
+        while part := deaf.recv(1 << 20):
+            taken += len(part)
+        assert 0 < taken < 30_000_000  # the rest was dropped
+    assert "did not take its answer within 0.3 seconds" in caplog.text
     assert served.post(OPENAI, {"input": "x"}).status_code == 200
 
 

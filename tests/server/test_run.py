@@ -23,7 +23,10 @@ from safetensors.numpy import load_file, save_file
 
 from layertap import Extractor
 from layertap.errors import UsageError
-from layertap.server.run import bind
+from layertap.server.app import create_app
+from layertap.server.model import ServedModel
+from layertap.server.run import bind, serve
+from layertap.server.state import State
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "HF_HUB_OFFLINE": "1"}
 MODEL = "the good bank was "
@@ -217,3 +220,13 @@ def test_a_port_in_use():
         taken.listen()
         with pytest.raises(UsageError, match="choose another with --port"):
             bind("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_port_that_another_process_took_meanwhile(folder):
+    model = ServedModel(id="tiny", extractor=Extractor.from_pretrained(folder))
+    state = State(model=model)
+    with bind("127.0.0.1", 0) as taken, bind("127.0.0.1", taken.getsockname()[1]) as late:
+        taken.listen()
+        with pytest.raises(UsageError, match="choose another port"):
+            serve(create_app(state), state, late, on_ready=pytest.fail)
+    state.close()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+LOG = logging.getLogger("layertap.server")
 
 SMALL = 1 << 16
 """Bytes up to which JSON is read and written on the event loop; larger ones go to a thread."""
@@ -73,6 +76,9 @@ class Answer(Response):
                     async with asyncio.timeout(self._send_seconds):
                         await send({"type": "http.response.body", "body": part, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            LOG.warning("a client did not take its answer within %g seconds, and was cut off", self._send_seconds)
+            raise
         finally:
             if self._on_sent is not None:
                 self._on_sent(self.status_code)

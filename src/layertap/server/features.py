@@ -15,7 +15,14 @@ from layertap.features.naming import parsed
 from layertap.features.parse import parse_named
 from layertap.records import Feature
 from layertap.server.body import read
-from layertap.server.model import FeatureRun, ServedModel, checked_count, checked_expression
+from layertap.server.model import (
+    FeatureRun,
+    ServedModel,
+    checked_count,
+    checked_depth,
+    checked_expression,
+    checked_size,
+)
 from layertap.server.records import RecordsBody
 from layertap.server.refusals import Refusal
 from layertap.server.routes import Route
@@ -163,9 +170,8 @@ def _feature(model: ServedModel, text: str) -> Expr:
 
 def _named(text: str) -> tuple[str, Expr]:
     """Return name and feature of `name = expression`, or of an expression, within the limits of the server."""
-    name, feature = parse_named(text[:4_000])
-    checked_expression(str(feature))
-    return name, feature
+    name, feature = parse_named(checked_size(text))
+    return name, checked_depth(feature)
 
 
 ROUTES = (

@@ -313,9 +313,26 @@ def checked_expression(text: str) -> Expr:
         Refusal: it is too long, or has too many steps.
         FeatureSyntaxError: it does not parse.
     """
+    return checked_depth(parse(checked_size(text)))
+
+
+def checked_size(text: str) -> str:
+    """Return the text of a feature, or refuse one that is too long.
+
+    Raises:
+        Refusal: it is too long.
+    """
     if len(text) > MOST_EXPRESSION_CHARACTERS:
         raise Refusal("invalid", f"a feature has at most {MOST_EXPRESSION_CHARACTERS:,} characters here")
-    feature = parse(text)
+    return text
+
+
+def checked_depth(feature: Expr) -> Expr:
+    """Return a feature, or refuse one with too many steps inside each other.
+
+    Raises:
+        Refusal: it has too many steps.
+    """
     if feature.form.depth > MOST_EXPRESSION_STEPS:
         raise Refusal("invalid", f"a feature has at most {MOST_EXPRESSION_STEPS} steps, one inside the other, here")
     return feature

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -94,11 +95,13 @@ class QuietServer(uvicorn.Server):
         super().__init__(config)
         self._idle_seconds = idle_seconds
         self._idle_since: dict[int, tuple[int, float]] = {}
+        self._closing: set[int] = set()
 
     async def on_tick(self, counter: int) -> bool:
         """Close idle connections once in a second; uvicorn calls this ten times a second."""
         if counter % 10 == 0:
             self._close_idle(time.monotonic())
+            self._abort_closing()
         return await super().on_tick(counter)
 
     def _close_idle(self, now: float) -> None:
@@ -121,6 +124,17 @@ class QuietServer(uvicorn.Server):
         """Leave signals to the caller."""
         yield
 
+    def _abort_closing(self) -> None:
+        """Drop connections that were being closed a second ago: their clients do not take what was sent before."""
+        closing: set[int] = set()
+        for connection in list(self.server_state.connections):
+            transport: Any = getattr(connection, "transport", None)
+            if transport is not None and transport.is_closing():
+                closing.add(id(connection))
+                if id(connection) in self._closing:
+                    transport.abort()
+        self._closing = closing
+
 
 def serve(app: ASGIApp, state: State, bound: socket.socket, *, on_ready: Callable[[], None]) -> None:
     """Answer requests until a signal asks the server to end.
@@ -134,6 +148,8 @@ def serve(app: ASGIApp, state: State, bound: socket.socket, *, on_ready: Callabl
         on_ready: function called once the server listens.
     """
     _allow_many_connections()
+    # Errors of requests are logged by the application, without texts; uvicorn's log adds tracebacks of lost clients.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     state.batcher.start()
     asyncio.run(_serve(server_of(app), state, bound, on_ready))
     state.close()
@@ -185,4 +201,7 @@ async def _serve(server: QuietServer, state: State, bound: socket.socket, on_rea
         await asyncio.sleep(0.005)
     if server.started:
         on_ready()
-    await serving
+    try:
+        await serving
+    except OSError as error:  # another process has begun to listen on the port meanwhile
+        raise UsageError(f"cannot listen: {error.strerror or error}; choose another port with --port") from None
