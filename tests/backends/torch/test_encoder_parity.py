@@ -52,7 +52,7 @@ def encoder_states(model, sequences, token_types=None):
 
 @pytest.fixture(
     scope="module",
-    params=stress_except(FULL_SIZE, usual=["bert"], slow=["roberta"]),
+    params=stress_except(FULL_SIZE, usual=[], slow=["bert", "roberta"]),
 )
 def full(request, make_model):
     """(model, short sequences and one at the limit, transformers' states and pooler outputs)."""
