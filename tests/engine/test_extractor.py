@@ -386,7 +386,10 @@ def test_nothing_is_read_before_a_feature_needs_it(tmp_path, make_checkpoint):
         ({"instruction_set": 2}, "instruction_set 2: expected a name"),
         ({"instruction_set": "avx2", "backend": "torch"}, "only the native backend has instruction_set 'avx2'; choose"),
         ({"precision": "int8", "backend": "torch"}, "only the native backend has precision 'int8'"),
-        ({"precision": "float32-high", "backend": "torch"}, "only the native backend has precision 'float32-high'"),
+        (
+            {"precision": "float32-high", "backend": "torch"},
+            "only the native backend has precision 'float32-high' on a processor",
+        ),
         ({"device": "gpu"}, "expected cpu, cuda or cuda:N"),
     ],
 )

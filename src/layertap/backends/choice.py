@@ -109,7 +109,8 @@ def _torch(request: BackendRequest, reason: str = "") -> BackendSelection:
 def _native_only(request: BackendRequest) -> str:
     """Name, in words, a part of the request that only the native backend can meet; "" if there is none."""
     if only_backend_with(request.precision, request.device) == "native":
-        return f"precision {request.precision!r}"
+        where = " on a processor" if only_backend_with(request.precision, "cuda") != "native" else ""
+        return f"precision {request.precision!r}{where}"
     return "" if request.instruction_set is None else f"instruction_set {request.instruction_set!r}"
 
 

@@ -17,7 +17,15 @@ from safetensors.numpy import load_file, save_file
 
 from layertap.cli import finetune as command
 from layertap.cli.main import main
-from layertap.errors import InputError, LayertapError, NonFiniteError, OptionError, OutputError, UsageError
+from layertap.errors import (
+    BackendError,
+    InputError,
+    LayertapError,
+    NonFiniteError,
+    OptionError,
+    OutputError,
+    UsageError,
+)
 from layertap.files.staging import Staging
 from layertap.learn import Classifier, LabelledTexts, TrainingOptions, finetune
 from layertap.learn.finetuning import run as run_module
@@ -246,6 +254,15 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path, model, monkeypatch):
     with pytest.raises(NonFiniteError, match="step 1: the loss is nan"):
         finetune(DATA, tmp_path / "out", model=model, options=ONE)
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_that_runs_out_is_told_with_what_helps(tmp_path, model, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trainer_module.F, "cross_entropy", full)
+    with pytest.raises(BackendError, match=r"step 1: device 'cpu' ran out of memory; .*it is 8,192"):
+        finetune(DATA, tmp_path / "out", model=model, options=ONE)
 
 
 def interrupted(tmp_path, monkeypatch, model, options):

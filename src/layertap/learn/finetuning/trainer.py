@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from layertap.errors import NonFiniteError
+from layertap.backends.torch.devices import is_out_of_memory
+from layertap.errors import BackendError, NonFiniteError
 from layertap.learn.finetuning.batches import order, parts, steps_of
 from layertap.learn.finetuning.curve import Evaluation, Step
 from layertap.learn.finetuning.encoding import EncodedDataset
@@ -90,6 +91,7 @@ class Trainer:
 
         Raises:
             NonFiniteError: a loss that is not finite.
+            BackendError: the memory of the device does not suffice.
             OutputError: a state that cannot be saved.
         """
         rows = order(len(self.train), seed=self.options.seed, epoch=self.step // self.epoch_steps)
@@ -99,7 +101,15 @@ class Trainer:
                 rows = order(len(self.train), seed=self.options.seed, epoch=epoch)
             size = self.options.batch_size
             taken: list[int] = rows[place * size : (place + 1) * size].tolist()
-            self._take_step(taken)
+            try:
+                self._take_step(taken)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise BackendError(
+                    f"step {self.step + 1}: device '{self.device}' ran out of memory; run fewer tokens at once with a "
+                    f"smaller batch_tokens (--batch-tokens; it is {self.options.batch_tokens:,}), or freeze layers"
+                ) from None
             if on_step is not None:
                 on_step(len(taken), sum(self._lengths[row] for row in taken))
             ends_epoch = self.step % self.epoch_steps == 0
