@@ -118,6 +118,13 @@ def test_answers_to_conditional_writes(root, monkeypatch, code, times, is_writte
     assert (RemoteFiles(root=root).read("x") == b"content") is (is_written is True)
 
 
+def test_a_store_that_ignores_conditions(root, monkeypatch):
+    system = type(root.system)
+    pipe_file = system.pipe_file
+    monkeypatch.setattr(system, "pipe_file", lambda self, path, value, **_: pipe_file(self, path, value))
+    check_folder(root)
+
+
 def test_what_fails_is_named_and_changes_nothing(root, monkeypatch):
     with RemoteFolder(root) as folder:
         folder.replace("manifest.json", b"before")
@@ -126,9 +133,9 @@ def test_what_fails_is_named_and_changes_nothing(root, monkeypatch):
             raise RuntimeError("the server hung up")
 
         monkeypatch.setattr(type(root.system), "pipe_file", fail)
-        for write in (folder.write_new, folder.replace):
-            with pytest.raises(OutputError, match=r"features/manifest\.json: cannot be written: the server"):
-                write("manifest.json", b"after")
+        for write, name in ((folder.write_new, "plan.json"), (folder.replace, "manifest.json")):
+            with pytest.raises(OutputError, match=rf"features/{name}: cannot be written: the server"):
+                write(name, b"after")
         monkeypatch.setattr(type(root.system), "cat_file", fail)
         with pytest.raises(InputError, match=r"manifest\.json: cannot be read: the server hung up"):
             RemoteFiles(root=root).read("manifest.json")

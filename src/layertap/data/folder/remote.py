@@ -1,9 +1,9 @@
 """Folders of features on object stores: files are read by name, and written whole in one request.
 
 An object store has no rename, no lock and no half-written file: an object appears when its request ends. A name that
-must not be taken is written on condition that it is free. A store that knows no such condition is asked beforehand
-whether the name is free; of two workers that write one shard in the same moment, the later one then counts, with the
-same content.
+must not be taken is written on condition that it is free, and the store is asked beforehand too, as some stores know no
+such condition or ignore it; there, of two workers that write one shard in the same moment, the later one counts, with
+the same content.
 """
 
 from __future__ import annotations
@@ -235,6 +235,8 @@ class RemoteFolder:
     def _put_new(self, place: str, content: bytes) -> bool:
         """Write an object whose name is free, on that condition; return False if the name is taken."""
         own = self._files.place(place)
+        if own.entry() is not None:  # some stores take the condition and ignore it
+            return False
         for attempt in range(CONFLICT_TRIES):
             try:
                 own.system.pipe_file(own.path, content, mode="create", **own.scheme.put_options)
@@ -251,8 +253,6 @@ class RemoteFolder:
                 time.sleep(CONFLICT_WAIT * 2**attempt)
             else:
                 return True
-        if own.entry() is not None:
-            return False
         own.system.pipe_file(own.path, content, **own.scheme.put_options)
         return True
 
