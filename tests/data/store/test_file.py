@@ -26,6 +26,7 @@ from layertap.data.slices import cut, join
 from layertap.errors import FeatureError, InputError, UsageError
 from layertap.features.vectors import to_int8
 from layertap.records import AttentionMaps, Feature, FeatureBatch, FeatureSchema, Ragged, Record
+from tests.selection import slow_except
 
 Batches = Callable[..., list[FeatureBatch]]
 Write = Callable[..., Path]
@@ -401,6 +402,7 @@ print(most - before, read_bytes() - read)
 """
 
 
+@pytest.mark.slow  # it writes 200 MB of each format
 def test_ten_records_of_a_hundred_thousand_cost_ten_records(tmp_path: Path, write: Write, ending: str) -> None:
     """200 MB of vectors; the memory that reading takes is told by the system, of a process of its own."""
     if not Path("/proc/self/io").exists():
@@ -460,7 +462,7 @@ except InputError as error:
 """
 
 
-@pytest.mark.parametrize("change", ["truncate", "empty", "copy", "rename", "remove"])
+@pytest.mark.parametrize("change", slow_except(["truncate", "empty", "copy", "rename", "remove"], "truncate", "rename"))
 def test_a_file_that_changes_is_an_error_and_one_that_is_replaced_is_read_on(
     tmp_path: Path, batches: Batches, write: Write, ending: str, change: str
 ) -> None:
