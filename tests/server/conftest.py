@@ -21,7 +21,7 @@ from layertap.server.app import create_app
 from layertap.server.heads import heads_of
 from layertap.server.limits import Limits
 from layertap.server.model import ServedModel
-from layertap.server.run import bind, check_first_results, server_of
+from layertap.server.run import QuietServer, bind, check_first_results, server_of
 from layertap.server.state import State
 from tests.tiny_models import random_model, save_model, wordpiece_tokenizer
 
@@ -35,12 +35,14 @@ class Served:
         state: its state, to look into.
         extractor: the model, to compare with.
         client: a client of it that raises nothing.
+        server: uvicorn's object, to look into.
     """
 
     url: str
     state: State
     extractor: Extractor
     client: httpx.Client
+    server: QuietServer
 
     def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         return self.client.post(path, json=body, headers=headers)
@@ -56,8 +58,8 @@ class Served:
 
 
 @contextmanager
-def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterator[str]:
-    """Run a server on a thread, and give its URL."""
+def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterator[tuple[str, QuietServer]]:
+    """Run a server on a thread, and give its URL and uvicorn's object."""
     bound = bind("127.0.0.1", 0)
     port = bound.getsockname()[1]
     server = server_of(create_app(state, **options), idle_seconds=idle_seconds)
@@ -67,7 +69,7 @@ def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterat
     try:
         while not server.started:
             threading.Event().wait(0.005)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", server
     finally:
         server.should_exit = True
         thread.join(30)
@@ -75,9 +77,9 @@ def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterat
         state.close()
 
 
-@pytest.fixture(scope="module")
-def serve() -> Iterator[Callable[..., Served]]:
-    """`serve(folder, features={"v": "hidden_states[1].mean"}, limits=Limits(...))`: starts a server."""
+@contextmanager
+def starting() -> Iterator[Callable[..., Served]]:
+    """Give a function that starts servers, which end together."""
     with ExitStack() as stack:
 
         def start(
@@ -103,29 +105,43 @@ def serve() -> Iterator[Callable[..., Served]]:
             )
             state = State(model=served, limits=limits or Limits(), api_key=api_key)
             check_first_results(state)
-            url = stack.enter_context(running(state, **app_options))
+            url, server = stack.enter_context(running(state, **app_options))
             client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
-            return Served(url=url, state=state, extractor=extractor, client=client)
+            return Served(url=url, state=state, extractor=extractor, client=client, server=server)
 
+        yield start
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Callable[..., Served]]:
+    """`serve(folder, features={"v": "hidden_states[1].mean"}, limits=Limits(...))`: starts a server."""
+    with starting() as start:
+        yield start
+
+
+@pytest.fixture(scope="session")
+def serve_for_all() -> Iterator[Callable[..., Served]]:
+    """Start servers that all modules share."""
+    with starting() as start:
         yield start
 
 
 FEATURES = {"v": "hidden_states[2].mean.normalize", "words": "last_hidden_state.words(mean)"}
 
 
-@pytest.fixture(scope="module")
-def minilm(serve: Callable[..., Served], minilm_folder: Path) -> Served:
+@pytest.fixture(scope="session")
+def minilm(serve_for_all: Callable[..., Served], minilm_folder: Path) -> Served:
     """The real model, with two named features."""
-    return serve(None, features=FEATURES)
+    return serve_for_all(None, features=FEATURES)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def tiny(
-    serve: Callable[..., Served], make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    serve_for_all: Callable[..., Served], make_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Served:
     """A small random model called `tiny`, with two named features."""
     folder = make_checkpoint(tmp_path_factory.mktemp("served") / "tiny")
-    return serve(folder, features=FEATURES)
+    return serve_for_all(folder, features=FEATURES)
 
 
 def save_classifier(folder: Path, end: str, **fields: Any) -> Path:
@@ -145,8 +161,8 @@ def save_classifier(folder: Path, end: str, **fields: Any) -> Path:
     return save_model(folder, module, tokenizer, **special, model_max_length=48)
 
 
-@pytest.fixture(scope="module")
-def moods(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="session")
+def moods(serve_for_all: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A classifier of texts called `moods`, with the labels good, bad and none."""
     labels = {0: "good", 1: "bad", 2: "none"}
     folder = save_classifier(
@@ -155,18 +171,18 @@ def moods(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory
         id2label=labels,
         label2id={label: i for i, label in labels.items()},
     )
-    return serve(folder)
+    return serve_for_all(folder)
 
 
-@pytest.fixture(scope="module")
-def reranker(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="session")
+def reranker(serve_for_all: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A cross-encoder."""
     folder = tmp_path_factory.mktemp("served") / "reranker"
-    return serve(save_classifier(folder, "ForSequenceClassification", num_labels=1))
+    return serve_for_all(save_classifier(folder, "ForSequenceClassification", num_labels=1))
 
 
-@pytest.fixture(scope="module")
-def tagger(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+@pytest.fixture(scope="session")
+def tagger(serve_for_all: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A classifier of words."""
     labels = {0: "O", 1: "B-PER", 2: "I-PER"}
     folder = save_classifier(
@@ -175,7 +191,7 @@ def tagger(serve: Callable[..., Served], tmp_path_factory: pytest.TempPathFactor
         id2label=labels,
         label2id={label: i for i, label in labels.items()},
     )
-    return serve(folder)
+    return serve_for_all(folder)
 
 
 @pytest.fixture
