@@ -221,6 +221,9 @@ def _abandoned_lock(path: Path) -> system.RawFile | None:
                 return lock
         except OSError:
             pass
+        except BaseException:  # Ctrl-C
+            lock.close()
+            raise
         lock.close()
     return None
 
