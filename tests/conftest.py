@@ -6,8 +6,10 @@ import importlib
 import importlib.util
 import os
 
-# Matrices of tests are small: two threads of OpenBLAS wait for each other, and take three times as long together.
+# Matrices of tests are small: two threads of OpenBLAS or torch wait for each other, and take three times as long
+# together. What tests of threads need, they set themselves.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable
 from pathlib import Path

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from tests.selection import slow_except
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "camembert")
 
 
-@pytest.fixture(scope="session", params=FAMILIES)
+@pytest.fixture(scope="session", params=slow_except(FAMILIES, "bert", "roberta"))
 def family(request) -> str:
     return request.param
 

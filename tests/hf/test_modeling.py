@@ -191,7 +191,10 @@ def test_random_weights_are_transformers_own_for_bert():
     assert all(torch.equal(value, ours.state_dict()[key]) for key, value in theirs.state_dict().items())
 
 
-@pytest.mark.parametrize(("name", "model_type"), PAIRS)
+@pytest.mark.parametrize(
+    ("name", "model_type"),
+    [pytest.param(*pair, marks=() if pair in PAIRS[:2] else pytest.mark.slow) for pair in PAIRS],
+)
 def test_ten_training_steps(name, model_type):
     quiet = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     theirs = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**SIZES, **quiet))
