@@ -275,12 +275,13 @@ def _resumed(job: FolderJob, folder: FolderWriter, plan: FolderPlan, say: Say, w
 def _awaited_plan(job: FolderJob, files: FolderFiles, say: Say) -> FolderPlan:
     """Wait until the plan is there and has the inputs of this worker, as worker 0 sees them."""
     waited = 0.0
+    compared: FolderPlan | None = None
     while True:
         plan = read_plan(files)
-        if plan is not None:
-            changes = InputChanges.between(plan, job.inputs)
-            if not changes.needs_plan:
+        if plan is not None and plan != compared:  # inputs that differ are hashed once for each plan
+            if not InputChanges.between(plan, job.inputs).needs_plan:
                 return plan
+            compared = plan
         if not waited:
             say(f"waiting for the plan, which worker 0/{job.part.of if job.part else 1} makes")
         if waited >= PLAN_WAIT:
