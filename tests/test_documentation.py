@@ -31,7 +31,12 @@ from layertap.models.sentence import SentenceEmbeddingSpec
 from layertap.records import AttentionMaps, FeatureSchema, Ragged
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "docs/features.md", "docs/inputs.md", "docs/scale.md")
+PAGES = ("README.md", "docs/tour.md", "docs/features.md", "docs/inputs.md", "docs/scale.md")
+"""Pages whose commands run."""
+
+CODE = (*PAGES, "docs/transformers.md")
+"""Pages whose Python runs."""
+
 CHINESE = "README.zh-CN.md"
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 SHAPED = re.compile(r"(float32|float16|int8|uint8|int32|int64|bool) \[([\w, ]*)\]")
@@ -175,7 +180,7 @@ def test_commands_run(page, folder, capsys):
                 assert (folder / arguments[place + 1]).stat().st_size > 0
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", CODE)
 def test_code_runs_and_gives_what_it_says(page, folder, make_checkpoint):
     small = make_checkpoint(folder / "bert")
     for arguments in commands(page):
@@ -203,6 +208,37 @@ def test_the_chinese_page_states_the_same_figures():
     )
     assert english - chinese == Counter()
     assert chinese - english == Counter()
+
+
+def parts(page: str) -> dict[str, Counter[Any]]:
+    """Return what a page in any language has the same number of times."""
+    text = (ROOT / page).read_text("utf-8")
+    without_blocks = re.sub(r"^```.*?^```\n", "", text, flags=re.DOTALL | re.MULTILINE)
+    return {
+        "headings": Counter(re.findall(r"^#+ ", without_blocks, re.MULTILINE)),
+        "cells of rows": Counter(line.count("|") for line in without_blocks.splitlines() if line.startswith("|")),
+        "links": Counter(re.findall(r"\]\((?!README)([^)]*)\)", without_blocks)),
+        "code": Counter(
+            code for code in re.findall(r"`([^`]+)`", without_blocks) if code.isascii() and "MODEL" not in code
+        ),
+        "blocks that CI runs": Counter(re.findall(r"<!-- (\S+) -->\n(```.*?)<!-- /\1 -->", text, re.DOTALL)),
+    }
+
+
+def test_the_chinese_page_has_the_same_parts():
+    english, chinese = parts("README.md"), parts(CHINESE)
+    assert all(english.values())
+    assert chinese == english
+
+
+@pytest.mark.parametrize("page", ["README.md", CHINESE])
+def test_a_visitor_reads_the_page_in_three_minutes(page):
+    assert len((ROOT / page).read_text("utf-8").splitlines()) <= 150
+
+
+def test_the_list_of_pages_names_every_page():
+    listed = set(re.findall(r"\]\(([^)#]+\.md)\)", (ROOT / "docs/README.md").read_text("utf-8")))
+    assert {page.removeprefix("docs/") for page in DOCS} - {"README.md"} <= listed
 
 
 def prose(page: str) -> str:
@@ -295,12 +331,18 @@ def test_a_wrong_comment_is_noticed():
     run("import io\nwith io.StringIO('a') as f:\n    f.read()  # 'a'\n", {})
 
 
+def headings(page: Path) -> set[str]:
+    """Return the names by which links reach the headings of a page."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    return {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in lines}
+
+
 def test_links_lead_somewhere():
     for page in (*PAGES, CHINESE, "CONTRIBUTING.md", "CHANGELOG.md", *DOCS):
         text = (ROOT / page).read_text(encoding="utf-8")
-        headings = {re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in text.splitlines()}
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)):
-            if target.startswith("#"):
-                assert target[1:] in headings, (page, target)
-            elif "://" not in target:
-                assert ((ROOT / page).parent / target.partition("#")[0]).exists(), (page, target)
+            if "://" not in target:
+                name, _, heading = target.partition("#")
+                place = ((ROOT / page).parent / name) if name else ROOT / page
+                assert place.exists(), (page, target)
+                assert not heading or heading in headings(place), (page, target)
