@@ -25,6 +25,7 @@ from layertap.models.registry import architecture
 from layertap.models.spec import EncoderSpec
 from layertap.packing import PackedBatch, pack
 from layertap.tensors import TensorView
+from tests.selection import slow_except
 
 THREADS = 8
 COMMON = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
@@ -118,7 +119,7 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
         return list(pool.map(started, calls))
 
 
-@pytest.fixture(params=list(CONFIGS))
+@pytest.fixture(params=slow_except(CONFIGS, "bert", "deberta"))
 def spec(request: pytest.FixtureRequest) -> EncoderSpec:
     return spec_of(request.param)
 

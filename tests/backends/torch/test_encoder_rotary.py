@@ -133,6 +133,7 @@ def long_model(tmp_path_factory) -> tuple[Path, Any]:
     return folder, saved(folder, hidden_size=16, num_attention_heads=1, intermediate_size=24)
 
 
+@pytest.mark.slow
 def test_a_text_of_8000_tokens_beside_short_ones(long_model):
     folder, model = long_model
     sequences = random_sequences((*SHORT, LONG), SIZES["vocab_size"])
