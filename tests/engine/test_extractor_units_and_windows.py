@@ -95,7 +95,8 @@ def test_tokens_without_special_ones(extractor):
 def test_given_words(request, folder):
     extractor = Extractor.from_pretrained(request.getfixturevalue(folder))
     words = ["the", "", "unfunny", "film bank", "!"]
-    found = extractor.extract([words, "the film"], {"w": "last_hidden_state.words(mean)"}, details=True)
+    with pytest.warns(UserWarning, match="'film bank' holds white space"):
+        found = extractor.extract([words, "the film"], {"w": "last_hidden_state.words(mean)"}, details=True)
     assert [len(part) for part in found["w"]] == [5, 2]
     assert not found["w"][0][1].any()
     assert found["word_texts"][0].tolist() == words
@@ -295,7 +296,7 @@ def test_each_window_is_the_same_as_that_text_alone(extractor):
     found = windowed.extract(
         [text], {"t": "last_hidden_state", "cls": "last_hidden_state.cls", "pooled": "pooler_output"}, details=True
     )
-    (prepared,) = windowed._pipeline(windowed.plan(), ()).preparation.prepare([Record(row=0, text=text)])
+    (prepared,) = windowed.pipeline(windowed.plan(), ()).preparation.prepare([Record(row=0, text=text)])
     cut = prepared.cuts[0]
     assert len(cut.sequences) == found["num_windows"][0] > 3
     offsets = found["token_offsets"][0]

@@ -68,7 +68,7 @@ def make_pipeline(extractor, monkeypatch):
     monkeypatch.setattr(pipeline_module, "CHUNK_BATCHES", 4)
 
     def make(feature: str, *, batch_tokens: int = 60, **options):
-        made = extractor._pipeline(extractor.plan(feature))
+        made = extractor.pipeline(extractor.plan(feature))
         device = Device(extractor.files.spec.hidden_size, **options)
         return replace(made, backend=device, batch_tokens=batch_tokens), device
 
@@ -204,7 +204,7 @@ def test_a_text_that_never_fits_is_refused_in_words(make_pipeline):
 def test_a_long_text_is_run_fewer_windows_at_a_time(bert_folder, make_pipeline):
     windowed = Extractor.from_pretrained(bert_folder, long="window", window=10, overlap=2)
     _, device = make_pipeline("last_hidden_state.first")
-    made = windowed._pipeline(windowed.plan("last_hidden_state.first"))
+    made = windowed.pipeline(windowed.plan("last_hidden_state.first"))
     pipeline = replace(made, backend=device, batch_tokens=200)
     device.holds = 25
     (batch,) = pipeline.run([Record(row=0, text="the film was good " * 20)], summary := pipeline.new_summary())

@@ -16,8 +16,10 @@ ALLOWED = {
     ("data/writers/npz.py", "open"): "a member of an archive whose file is staged",
     ("hf/saving.py", "save_file"): "the library writes weights into a folder that is staged",
     ("learn/finetuning/state.py", "torch.save"): "into a file that is staged",
+    ("jobs/folder/pool.py", "tempfile.TemporaryFile"): "a file without a name, for the errors of a worker",
     ("plots/curve.py", "savefig"): "into memory",
     ("plots/style.py", "savefig"): "into memory",
+    ("server/wire.py", "open"): "a member of an archive that is sent",
     ("learn/fitting/buffers.py", "np.memmap"): "a scratch file that `allocate_file` made",
 }
 """What may stay outside, and why."""

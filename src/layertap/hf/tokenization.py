@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from layertap.errors import OptionError
-from layertap.files import staged_folder
+from layertap.files import make_folder, scratch_folder, staged_folder, write_file
 from layertap.hf.absent import TOKENIZER_METHODS, refuse_methods
 from layertap.hf.encoding import BatchEncoding
 from layertap.hf.keywords import TOKENIZER_CALL, TOKENIZER_LOADING, TOKENIZER_SAVING, refuse_all
@@ -339,9 +339,13 @@ class PreTrainedTokenizer(Vocabulary):
     ) -> tuple[str, ...]:
         """Write the files of the vocabulary alone, as the `tokenizers` library does (`vocab.txt`, `merges.txt`)."""
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        with self._lock:
-            return tuple(self._tokenizer.model.save(str(folder), filename_prefix))
+        make_folder(folder)
+        with scratch_folder(None, "layertap-vocabulary") as scratch:
+            with self._lock:
+                made = [Path(file) for file in self._tokenizer.model.save(str(scratch), filename_prefix)]
+            for file in made:
+                write_file(folder / file.name, file.read_bytes(), overwrite=True)
+        return tuple(str(folder / file.name) for file in made)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **keywords: Any) -> tuple[str, ...]:
         """Write `tokenizer.json` and `tokenizer_config.json`, which transformers and layertap can load.

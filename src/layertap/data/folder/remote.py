@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from layertap.data.remote import RemotePlace, reason_of, remote_errors
 from layertap.errors import InputError, LayertapError, OutputError, printable
-from layertap.files import scratch_folder
+from layertap.files import remove_file, scratch_folder
 
 HASHED_AT_ONCE = 4 << 20
 
@@ -161,7 +161,7 @@ class RemoteFolder:
             if not is_named and replace_other and self._files.read(place) != content:
                 self._put(place, content)
                 is_named = True
-            staged.unlink()
+            remove_file(staged)
             return is_named
 
     def write_new(self, place: str, content: bytes) -> bool:

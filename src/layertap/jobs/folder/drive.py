@@ -27,6 +27,7 @@ from layertap.data.folder.layout import DATA, ERRORS, LOG, PLAN, RECORDS
 from layertap.engine.streaming import Streams
 from layertap.engine.summary import RunSummary
 from layertap.errors import InputError, OutputError
+from layertap.files import make_folder
 from layertap.files.shared import SharedFolder, held_lock
 from layertap.jobs.folder.growing import InputChanges, grow
 from layertap.jobs.folder.job import FolderJob
@@ -244,8 +245,7 @@ def _write_plan(job: FolderJob, folder: FolderWriter, plan: FolderPlan) -> Folde
     """Write the plan of a new folder, and return the one that counts: another run may have been quicker."""
     files = folder_files(job.root)
     if isinstance(job.root, Path) and not job.root.is_dir():
-        with folder.described(), contextlib.suppress(FileExistsError):
-            job.root.mkdir()
+        make_folder(job.root)
     if folder.write_new(PLAN, plan.to_bytes()):
         return plan
     first = read_plan(files)
