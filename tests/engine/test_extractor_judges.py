@@ -15,7 +15,7 @@ from layertap.records import Ragged
 RECORDED = Path(__file__).parents[2].parent / "shared/judges/tei/recorded.json"
 SMALLEST_COSINE = 0.99999
 LARGEST_ERROR = 8e-3
-"""Largest |error| over the RMS of the recorded values: theirs are computed with GELU in its tanh form, ours with erf."""
+"""Largest |error| over the RMS of the recorded values, which are computed with GELU in its tanh form."""
 
 FEATURES = {
     "bert_mean_batch": "last_hidden_state.mean",
