@@ -164,7 +164,7 @@ def commands(page: str) -> Iterator[list[str]]:
                 yield words[1:]
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "docs/explore.md"])
 def test_commands_run(page, folder, capsys):
     listed = list(commands(page))
     assert listed
@@ -174,6 +174,8 @@ def test_commands_run(page, folder, capsys):
             arguments = [*arguments, "--input", "texts.txt", "--max-texts", "2", "--precision", "float32"]
         if arguments[0] == "probe":
             pytest.importorskip("matplotlib")
+        if arguments[0] == "explore":
+            pytest.importorskip("sklearn")
         assert main(arguments) == 0, (arguments, capsys.readouterr().err)
         for place, argument in enumerate(arguments):
             if argument in ("-o", "--output"):

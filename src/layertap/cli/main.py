@@ -28,7 +28,7 @@ PIPE_CLOSED = 141
 
 COMMANDS = (
     *("extract", "inspect", "explain", "status", "export"),
-    *("probe", "fit", "finetune", "predict", "evaluate", "serve", "verify"),
+    *("probe", "explore", "fit", "finetune", "predict", "evaluate", "serve", "verify"),
 )
 """Names of all commands; each is a module of this package."""
 
@@ -40,6 +40,7 @@ examples:
   layertap explain texts.txt --feature 'last_hidden_state.cls' --feature 'hidden_states[:].mean'
   layertap inspect sentence-transformers/all-MiniLM-L6-v2
   layertap probe reviews.csv --text-column review --label sentiment -o report.html
+  layertap explore reviews.csv --text-column review --label sentiment -o page.html
   layertap fit labelled.csv --label sentiment -o sentiment.head --feature 'hidden_states[:].mean'
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
   layertap evaluate sentiment.head later.csv --label sentiment

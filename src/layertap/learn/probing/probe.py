@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,43 @@ def probe(
         vectors = sweep_words(extractor, data.records, wanted, progress=progress, notes=notes)
     else:
         vectors = sweep(extractor, data.texts, wanted, cache, progress=progress, notes=notes)
+    return probe_vectors(
+        vectors,
+        data,
+        features,
+        provenance=extractor.provenance(wanted),
+        metrics=metrics,
+        seed=seed,
+        projected=projected,
+        plane_how=plane_how,
+        progress=progress,
+        notes=notes,
+    )
+
+
+def probe_vectors(
+    vectors: Mapping[Expr, Float32Array],
+    data: ProbeData,
+    features: Sequence[Expr],
+    *,
+    provenance: Mapping[str, Any],
+    metrics: Sequence[str] = ("accuracy",),
+    seed: int = 0,
+    projected: Expr | None = None,
+    plane_how: str = "pca",
+    progress: bool = False,
+    notes: Sequence[str] = (),
+) -> Findings:
+    """Fit a probe on each of several features whose vectors are there.
+
+    Args:
+        vectors: float32 [N, H] of each feature, and of `projected`.
+        data: texts, classes and splits.
+        features: features to probe.
+        provenance: what the vectors depend on.
+        metrics, seed, projected, plane_how, progress: as in `probe`.
+        notes: remarks on the vectors.
+    """
     control = _control(data, seed)
     rows, predictions, confidences = [], {}, {}
     with status_on(sys.stderr, shown=progress) as say:
@@ -104,7 +142,7 @@ def probe(
             "unit": "text" if data.owners is None else "word",
             "sentences": 0 if data.owners is None else len(data.records),
         },
-        provenance=extractor.provenance(wanted),
+        provenance=provenance,
         notes=(*data.notes, *notes),
     )
 

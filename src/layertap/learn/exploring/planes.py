@@ -1,0 +1,74 @@
+"""Places of texts on a plane: principal components of each layer, turned onto those of the layer before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from layertap.learn.arrays import Float32Array, Float64Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Plane:
+    """Places of N texts at one layer.
+
+    Attributes:
+        points: float32 [N, 2], with a mean of 0 and a mean square distance of 1 from it, or all 0.
+        variance: shares of the variance of all dimensions that the two components hold.
+    """
+
+    points: Float32Array
+    variance: tuple[float, float]
+
+
+def planes(layers: Iterable[Float32Array]) -> list[Plane]:
+    """Project the vectors of each layer to a plane, and turn each plane onto the one before.
+
+    Args:
+        layers: for each layer, float32 [N, H]; sizes H may differ.
+
+    Returns:
+        One plane for each layer. Turning (orthogonal Procrustes: a rotation, or a rotation and a reflection) leaves
+        all distances within a plane as they are.
+    """
+    made: list[Plane] = []
+    for vectors in layers:
+        points, variance = principal(vectors)
+        if made:
+            points = points @ turn(points, made[-1].points.astype(np.float64))
+        made.append(Plane(points=points.astype(np.float32), variance=variance))
+    return made
+
+
+def principal(vectors: Float32Array) -> tuple[Float64Array, tuple[float, float]]:
+    """Return the first two principal components, scaled to a mean square radius of 1, and their shares.
+
+    Each component has the sign that makes its largest coefficient positive, so that equal vectors give equal planes.
+    """
+    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
+    strengths, axes = np.linalg.eigh(centred.T @ centred)
+    first = axes[:, ::-1][:, :2]
+    first = first * np.sign(first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])])
+    points: Float64Array = np.zeros((len(vectors), 2))
+    points[:, : first.shape[1]] = centred @ first
+    total, shares = strengths.clip(0).sum(), [*strengths[::-1].clip(0)[:2], 0.0][:2]
+    if not total > np.finfo(np.float64).tiny:
+        return np.zeros((len(vectors), 2)), (0.0, 0.0)
+    radius = np.sqrt(np.square(points).sum(axis=1).mean())
+    return points / radius, (float(shares[0] / total), float(shares[1] / total))
+
+
+def turn(points: Float64Array, onto: Float64Array) -> Float64Array:
+    """Return the orthogonal matrix [2, 2] that brings N points closest to N others, by least squares."""
+    left, _, right = np.linalg.svd(points.T @ onto)
+    turned: Float64Array = left @ right
+    return turned
+
+
+def extent(made: list[Plane]) -> tuple[float, float]:
+    """Return the half width and half height that hold the points of all planes but for one in a hundred."""
+    points = np.abs(np.concatenate([plane.points for plane in made]))
+    width, height = np.quantile(points, 0.99, axis=0).tolist() if len(points) else (1.0, 1.0)
+    return max(width, 1e-6), max(height, 1e-6)

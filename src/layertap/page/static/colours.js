@@ -1,0 +1,74 @@
+
+import { facts, array } from "./data.js";
+import { state } from "./state.js";
+
+// Colours of points and of heat maps, for the light and the dark scheme.
+
+const dark = window.matchMedia("(prefers-color-scheme: dark)");
+// Paul Tol's "bright" and "muted" schemes, and Okabe and Ito's orange: distinct for colour-blind readers.
+const CLASSES = {
+  light: ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e69f00", "#44aa99", "#882255", "#999933"],
+  dark: ["#6699cc", "#ee7788", "#44aa55", "#ddcc55", "#77d4f2", "#cc66a0", "#e6a520", "#55bbaa", "#c0608c", "#aaaa44"],
+};
+const OTHERS = { light: "#9a9a9a", dark: "#7d848c" };
+const RAMP = { light: ["#00306e", "#6f7072", "#d8b800"], dark: ["#5a8fd6", "#a3a39c", "#fde737"] };
+
+export function scheme() {
+  return dark.matches ? "dark" : "light";
+}
+
+export function onScheme(redraw) {
+  dark.addEventListener("change", redraw);
+}
+
+export function variable(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
+
+export function rgb(hex) {
+  return [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+}
+
+export function mix(from, to, share) {
+  const [one, other] = [rgb(from), rgb(to)];
+  return `#${one.map((v, i) => Math.round(v + (other[i] - v) * share).toString(16).padStart(2, "0")).join("")}`;
+}
+
+function ramp(share) {
+  const [low, middle, high] = RAMP[scheme()];
+  return share < 0.5 ? mix(low, middle, share * 2) : mix(middle, high, share * 2 - 1);
+}
+
+export const STEPS = 16;
+
+// Colours of a column, and the number of the colour of each text.
+export function colouring(column) {
+  if (column < 0) return { palette: [variable("accent")], numbers: null };
+  const { kind, names, low, high } = facts.columns[column];
+  const values = array(`column${column}`);
+  if (kind === "classes") {
+    const set = CLASSES[scheme()];
+    return { palette: names.map((_, i) => set[i] ?? OTHERS[scheme()]), numbers: values };
+  }
+  const width = high - low || 1;
+  const numbers = new Uint16Array(values.length);
+  for (let i = 0; i < values.length; i++) {
+    numbers[i] = Math.min(STEPS - 1, Math.floor(((values[i] - low) / width) * STEPS));
+  }
+  return { palette: Array.from({ length: STEPS }, (_, i) => ramp(i / (STEPS - 1))), numbers };
+}
+
+export function colourOf(text) {
+  const { palette, numbers } = colouring(state.colour);
+  return palette[numbers ? numbers[text] : 0];
+}
+
+export function heat(share) {
+  return mix(variable("heat-low"), variable("heat-high"), Math.max(0, Math.min(1, share)));
+}
+
+// Ink that can be read on a cell of a heat map.
+export function inkOn(colour) {
+  const [r, g, b] = rgb(colour).map((v) => (v / 255) ** 2.2);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.22 ? "#14171a" : "#ffffff";
+}

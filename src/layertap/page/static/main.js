@@ -1,0 +1,42 @@
+
+import { make, byId } from "./dom.js";
+import { facts } from "./data.js";
+import { state, change, watch, begin } from "./state.js";
+import { placeMap } from "./map.js";
+import { placeLayers } from "./layers.js";
+import { legend } from "./legend.js";
+import { placeTexts, searchBox } from "./texts.js";
+import { placeNeighbours } from "./neighbours.js";
+import { placeTokens } from "./tokens.js";
+import { placeAttention } from "./attention.js";
+import { command } from "./commands.js";
+
+// The whole page: its parts in their panes, then the state of the address.
+
+function placePanes() {
+  const names = { layers: "Layers", map: "Map", text: "Text" };
+  const buttons = Object.entries(names).map(([pane, words]) => {
+    const button = make("button", { type: "button", onclick: () => change({ pane }) }, words);
+    watch(["pane"], () => button.setAttribute("aria-pressed", String(state.pane === pane)));
+    return button;
+  });
+  byId("panes").append(...buttons);
+  watch(["pane"], () => { document.body.dataset.pane = state.pane; });
+}
+
+function placeNotes(pane) {
+  pane.append(make("h2", {}, "About this page"), ...facts.notes.map((note) => make("p", { class: "note" }, note)));
+}
+
+byId("about").textContent = facts.about;
+byId("search-box").append(searchBox());
+placePanes();
+placeLayers(byId("pane-layers"), facts.probe ? command("probe") : null, legend());
+placeNotes(byId("pane-layers"));
+placeMap(byId("pane-map"), command("extract"));
+placeTexts(byId("pane-text"));
+placeNeighbours(byId("pane-text"), command("neighbours"));
+placeTokens(byId("pane-text"), command("sentence"));
+placeAttention(byId("pane-text"), command("attention"));
+begin();
+document.documentElement.dataset.ready = "true";

@@ -1,0 +1,65 @@
+
+import { make, signed } from "./dom.js";
+import { facts, array, hasArray, shapeOf } from "./data.js";
+import { state, change, watch } from "./state.js";
+import { onScheme } from "./colours.js";
+import { ringNeighbours } from "./map.js";
+import { shortName } from "./layers.js";
+import { textItem } from "./texts.js";
+import { textOf } from "./data.js";
+
+// Nearest texts of the chosen one, by the cosine of their whole vectors, and their ranks at all layers.
+
+export function nearestTo(text, layer) {
+  const [, most] = shapeOf(`near${layer}`);
+  const near = array(`near${layer}`).subarray(text * most, (text + 1) * most);
+  const cosines = array(`cosine${layer}`).subarray(text * most, (text + 1) * most);
+  return Array.from(near, (other, k) => ({ other, cosine: cosines[k] }));
+}
+
+function rankTable(text) {
+  const here = nearestTo(text, state.layer).map(({ other }) => other);
+  const ranks = facts.layers.map((_, layer) => {
+    const order = nearestTo(text, layer).map(({ other }) => other);
+    return new Map(order.map((other, k) => [other, k + 1]));
+  });
+  const kept = ranks.map((rank) => here.filter((other) => rank.has(other)).length);
+  const at = (layer) => (layer === state.layer ? " here" : "");
+  const head = make("tr", {}, make("th", {}, "layer"), ...facts.layers.map((layer, i) => make("th", { class: `rank${at(i)}` },
+    make("button", { type: "button", "aria-label": layer.name, onclick: () => change({ layer: i }) }, shortName(layer, i)))));
+  const rows = here.map((other) => make("tr", {}, make("td", { class: "wide", dir: "auto" }, cut(textOf(other))),
+    ...ranks.map((rank, i) => make("td", { class: `rank${at(i)}` }, String(rank.get(other) ?? "·")))));
+  const foot = make("tr", {}, make("td", {}, "in both lists"), ...kept.map((number, i) => make("td", { class: `rank${at(i)}` }, String(number))));
+  return make("div", { class: "scroll" }, make("table", { id: "ranks" }, make("thead", {}, head), make("tbody", {}, ...rows, foot)));
+}
+
+function cut(text) {
+  const characters = [...text];
+  return characters.length > 44 ? `${characters.slice(0, 42).join("")} …` : text;
+}
+
+export function placeNeighbours(pane, commandOf) {
+  const holder = make("div", { id: "neighbours" });
+  pane.append(holder);
+  if (!hasArray("near0")) return;
+  const redraw = () => {
+    holder.replaceChildren();
+    if (state.text < 0) {
+      ringNeighbours([]);
+      return;
+    }
+    const near = nearestTo(state.text, state.layer);
+    ringNeighbours(near.map(({ other }) => other));
+    const { name, dimensions } = facts.layers[state.layer];
+    holder.append(
+      make("h2", {}, `Nearest at ${name} (cosine, ${dimensions} dimensions)`),
+      make("ul", { class: "list", id: "nearest" }, ...near.map(({ other, cosine }) => textItem(other, signed(cosine)))),
+      make("h2", {}, "How this list changes over layers"), rankTable(state.text),
+      make("p", { class: "note" }, `Ranks among the ${near.length} nearest at each layer; a dot: not among them.`
+        + (facts.sampled ? " Only texts of the sample are compared." : "")),
+      commandOf,
+    );
+  };
+  watch(["text", "layer", "colour"], redraw);
+  onScheme(redraw);
+}
