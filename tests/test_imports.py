@@ -15,7 +15,7 @@ import pytest
 
 import layertap
 
-TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.", "layertap.learn.finetuning.")
+TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.", "layertap.learn.finetuning.", "layertap.torch_datasets.")
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(layertap.__path__, "layertap.")
@@ -151,14 +151,19 @@ def test_the_torch_rooms_say_what_is_missing():
     code = (
         WITHOUT_TORCH
         + """
+import layertap
 from layertap import BackendError
 try:
     import layertap.hf
 except BackendError as error:
     print(error)
+try:
+    layertap.FeatureDataset
+except BackendError as error:
+    print(error)
 """
     )
-    assert "pip install 'layertap[torch]'" in run(code)
+    assert run(code).count("pip install 'layertap[torch]'") == 2
 
 
 def test_a_model_that_is_not_there_costs_no_import_of_torch(tmp_path):

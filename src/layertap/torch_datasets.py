@@ -11,13 +11,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
-from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
+
+from layertap.errors import BackendError, OptionError
+
+try:
+    import torch
+    from torch.utils.data import Dataset, IterableDataset, default_collate, get_worker_info
+except ImportError:
+    raise BackendError("datasets of PyTorch need torch: pip install 'layertap[torch]'") from None
 
 from layertap.data.store import FeatureFile
 from layertap.data.store import open as open_features
 from layertap.data.writers.base import ID
-from layertap.errors import OptionError
 from layertap.records import Feature
 
 Item: TypeAlias = dict[str, Any]

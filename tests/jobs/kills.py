@@ -51,6 +51,9 @@ RUNNERS: dict[str, Sequence[Sequence[str]]] = {
 WORKER_MARKS = {"pool": b"layertap.jobs.folder.pool_worker", "ray": b"ray::ShardActor"}
 """Name of a runner -> part of the command line of its worker processes."""
 
+SETTING = "LAYERTAP_KILLS"
+"""Environment variable that tells the processes of a setting from those of others on the machine."""
+
 
 @dataclass(slots=True)
 class Result:
@@ -121,7 +124,7 @@ class Setting:
             sys.executable, "-m", "layertap", "extract", str(self.corpus), "-o", f"{folder}/", "-f", FEATURE,
             "-m", str(self.model), "--shard-records", str(SHARD_RECORDS), "--batch-tokens", "512", "-q", *more,
         ]  # fmt: skip
-        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
+        environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1", SETTING: str(self.home)}
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -143,7 +146,7 @@ def trial(setting: Setting, runner: str, kills: int, chance: random.Random, resu
         if left:
             time.sleep(chance.uniform(0, 1.1 * setting.seconds))
             victim = chance.choice(processes)
-            workers = workers_of(runner)
+            workers = workers_of(setting, runner)
             if workers and chance.random() < 0.5:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(chance.choice(workers), signal.SIGKILL)
@@ -154,7 +157,7 @@ def trial(setting: Setting, runner: str, kills: int, chance: random.Random, resu
                 result.kills += 1
                 left -= 1
                 victim.wait()
-                result.problems += orphans(runner)
+                result.problems += orphans(setting, runner)
                 if (
                     runner == "index"
                 ):  # a scheduler starts a lost task again; the others may wait for the plan of worker 0
@@ -173,25 +176,26 @@ def trial(setting: Setting, runner: str, kills: int, chance: random.Random, resu
     compare(setting, folder, result)
 
 
-def workers_of(runner: str) -> list[int]:
-    """Find the worker processes of a runner."""
+def workers_of(setting: Setting, runner: str) -> list[int]:
+    """Find the worker processes of a runner, those of this setting alone, but for the actors of its cluster."""
     mark = WORKER_MARKS.get(runner)
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline") if mark else ():
         with contextlib.suppress(OSError):
-            if mark in path.read_bytes():
+            own = runner == "ray" or f"{SETTING}={setting.home}\0".encode() in (path.parent / "environ").read_bytes()
+            if own and mark in path.read_bytes():
                 found.append(int(path.parent.name))
     return found
 
 
-def orphans(runner: str, seconds: float = 20.0) -> list[str]:
+def orphans(setting: Setting, runner: str, seconds: float = 20.0) -> list[str]:
     """Wait for the end of the workers of a driver that was killed; return a complaint if they stay."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not workers_of(runner):
+        if not workers_of(setting, runner):
             return []
         time.sleep(0.05)
-    return [f"workers outlive their driver: {workers_of(runner)}"]
+    return [f"workers outlive their driver: {workers_of(setting, runner)}"]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,6 @@ from layertap.engine.opening import OpenedModel
 from layertap.engine.options import Precision, Runtime, Semantics
 from layertap.errors import BackendError, CheckpointError, OptionError
 from layertap.records import Array, Ragged
-from layertap.text.build import TOKENIZER_FILE
 from layertap.text.encoded import EncodedText
 from layertap.verify.certificate import Certificate, Figures, Output, Setup, SetupResult, TextFacts
 from layertap.verify.measure import Difference, float32_bound
@@ -247,6 +246,8 @@ def compare_ids(folder: Path, texts: Sequence[str], encoded: Sequence[EncodedTex
     """
     from tokenizers import Tokenizer
     from transformers import AutoTokenizer
+
+    from layertap.text.build import TOKENIZER_FILE  # it imports the library, too
 
     # Lone surrogates are U+FFFD to layertap, and an error to transformers.
     clean = [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for text in texts]
