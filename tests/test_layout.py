@@ -23,6 +23,7 @@ OTHERS = {
     "learn/test_guide.py": "the page docs/learn.md and its examples",
     "learn/test_guides.py": "the pages in docs/guides",
     "learn/test_heads_guide.py": "the page docs/heads.md",
+    "page/test_browser.py": "the page in a browser",
     "server/test_serve_guide.py": "the page docs/serve.md",
     "test_documentation.py": "the READMEs and the pages in docs",
     "test_front_door.py": "the package itself",

@@ -226,8 +226,8 @@ def probe_facts(findings: Findings) -> dict[str, Any]:
     )
     return {
         "metric": findings.metric,
-        "axis": [low, high],
-        "baseline": details.baseline.value,
+        "axis": [min(low, details.chance.value), high],
+        "chance": details.chance.value,
         "sentence": sentence,
         "rows": [
             {

@@ -37,7 +37,8 @@ function drawBar({ bar, score }) {
   context.fillStyle = variable("rule");
   context.fillRect(2, 7, width - 4, 2);
   context.fillStyle = variable("accent");
-  context.fillRect(2, 6, Math.max(1, x(score.value) - 2), 4);
+  const begin = x(facts.probe.chance);
+  context.fillRect(begin, 6, Math.max(1, x(score.value) - begin), 4);
   context.fillStyle = variable("faint");
   const control = Math.max(2, Math.min(width - 2, x(score.control)));
   context.fillRect(control - 0.75, 2, 1.5, 12);

@@ -23,9 +23,13 @@ let ringed = [];
 let visible = null;
 let matching = null;
 
-export function isVisible(i) {
+function visibleMarks() {
   if (visible === null) visible = markVisible();
-  return visible[i] === 1;
+  return visible;
+}
+
+function isVisible(i) {
+  return visibleMarks()[i] === 1;
 }
 
 export function matches() {
@@ -111,15 +115,20 @@ function drawPixels(context, now, palette, numbers, strong) {
   });
   const ratio = wide / now.width;
   const side = Math.max(2, Math.round(2 * ratio));
+  const seen = visibleMarks();
+  const scale = now.scale * ratio;
+  const [left0, top0] = [wide / 2 - state.x * scale - side / 2, high / 2 + state.y * scale - side / 2];
   for (const pass of strong ? [0, 1] : [1]) {
     const alpha = (pass ? 235 : 45) << 24;
     for (let i = 0; i < count; i++) {
-      if (!isVisible(i) || (strong && strong[i] !== pass)) continue;
-      const left = Math.round((now.width / 2 + (places[2 * i] - state.x) * now.scale) * ratio) - (side >> 1);
-      const top = Math.round((now.height / 2 - (places[2 * i + 1] - state.y) * now.scale) * ratio) - (side >> 1);
+      if (seen[i] === 0 || (strong !== null && strong[i] !== pass)) continue;
+      const left = (left0 + places[2 * i] * scale) | 0;
+      const top = (top0 - places[2 * i + 1] * scale) | 0;
       if (left < 0 || top < 0 || left + side > wide || top + side > high) continue;
-      const ink = (alpha | inks[numbers ? numbers[i] : 0]) >>> 0;
-      for (let y = 0, at = top * wide + left; y < side; y++, at += wide) pixels.fill(ink, at, at + side);
+      const ink = (alpha | inks[numbers === null ? 0 : numbers[i]]) >>> 0;
+      for (let y = 0, at = top * wide + left; y < side; y++, at += wide) {
+        for (let x = 0; x < side; x++) pixels[at + x] = ink;
+      }
     }
   }
   context.putImageData(image, 0, 0);
