@@ -12,6 +12,8 @@ import pytest
 
 import layertap
 from layertap.cli.main import main
+from layertap.data.folder import ShardRecord
+from layertap.jobs.folder.status import folder_status
 from tests.writing import write
 
 FEATURES = ["v = hidden_states[1].mean", "t = hidden_states[-1]", "q = hidden_states[1].cls.astype(int8)"]
@@ -51,6 +53,21 @@ def test_a_whole_folder(copied, capsys):
     assert (copied / "manifest.json").read_bytes() == (copied / "saved.json").read_bytes()
     assert main(["status", f"{copied}/"]) == 0
     assert "4 of 4 finished (100%)" in capsys.readouterr().out
+
+
+def test_a_folder_that_grows_while_it_is_verified_keeps_its_new_shards(tmp_path, make_checkpoint):
+    write(tmp_path / "c/a.jsonl", ROWS)
+    options = {"model": make_checkpoint(tmp_path / "tiny-bert"), "shard_records": 4}
+    layertap.extract(tmp_path / "c", f"{tmp_path / 'f'}/", FEATURES, **options)
+
+    def grow(_: ShardRecord) -> None:
+        if not (tmp_path / "c/b.jsonl").exists():
+            write(tmp_path / "c/b.jsonl", ROWS[:3])
+            layertap.extract(tmp_path / "c", f"{tmp_path / 'f'}/", FEATURES, **options)
+
+    folder_status(tmp_path / "f", name="f", verify=True, watch=grow)
+    after = folder_status(tmp_path / "f", name="f", verify=True)
+    assert (after.state, after.has_manifest, len(after.finished.records)) == ("complete", True, 4)
 
 
 def test_an_unfinished_folder(copied, capsys):

@@ -140,8 +140,7 @@ class FolderRun:
         others = [shard for shard in self.plan.shards if shard.number not in self.records]
         self.records.update(finished_shards(files, others).records)
         missing = len(self.plan.shards) - len(self.records)
-        if not missing and _is_current(files, self.plan):
-            complete(self.folder, self.plan, self.records)
+        if not missing and complete(self.folder, self.plan, self.records):
             mark_damaged(self.folder, ())
         if self.failed:
             first = min(self.failed)
@@ -301,12 +300,6 @@ def _check_errors(job: FolderJob, plan: FolderPlan) -> None:
             f"{errors:,} rows of the inputs cannot be read, more than the {job.max_errors:,} allowed (--max-errors); "
             f"{worst.errors:,} of them are in {worst.name}"
         )
-
-
-def _is_current(files: FolderFiles, plan: FolderPlan) -> bool:
-    """Return whether the folder still has this plan: it may have grown while an index worker was at work."""
-    now = read_plan(files)
-    return now is not None and now.digest == plan.digest
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from layertap.data.folder import (
     ShardRecord,
     folder_files,
 )
-from layertap.data.folder.contents import read_manifest, read_record
+from layertap.data.folder.contents import read_manifest, read_plan, read_record
 from layertap.data.folder.layout import DATA, ERRORS, LOG, MANIFEST, RECORDS, errors_place, record_place, shard_stem
 from layertap.errors import InputError
 
@@ -118,6 +118,12 @@ def drop_damaged(folder: FolderWriter, damaged: Iterable[int]) -> None:
         folder.remove(record_place(number))
 
 
+def is_current(files: FolderFiles, plan: FolderPlan) -> bool:
+    """Return whether the folder still has this plan: it may have grown since the plan was read."""
+    now = read_plan(files)
+    return now is not None and now.digest == plan.digest
+
+
 def complete(folder: FolderWriter, plan: FolderPlan, records: Mapping[int, ShardRecord]) -> bool:
     """Write the manifest of a folder whose records are all there, and remove files that it does not name.
 
@@ -129,22 +135,24 @@ def complete(folder: FolderWriter, plan: FolderPlan, records: Mapping[int, Shard
         records: records of all shards, by number.
 
     Returns:
-        Whether the manifest is new.
+        Whether the folder still has this plan; otherwise nothing is written or removed.
 
     Raises:
         OutputError: the manifest cannot be written; the one before is as it was.
     """
     files = folder_files(folder.root)
+    # Listed before the plan is compared, so that no file of a plan that comes later is among those removed.
+    listed = {place: folder.names(place) for place in OURS}
+    if not is_current(files, plan):
+        return False
     manifest = Manifest(plan=plan.digest, records=tuple(records[shard.number] for shard in plan.shards))
     before = _manifest_before(files)
-    if before == manifest:
-        _clean(folder, [manifest])
-        return False
-    _clean(folder, [manifest] if before is None else [manifest, before])
-    content = manifest.to_bytes()
-    if files.size(MANIFEST) is not None or not folder.write_new(MANIFEST, content):
-        folder.replace(MANIFEST, content)
-    _clean(folder, [manifest])
+    if before != manifest:
+        _clean(folder, listed, [manifest] if before is None else [manifest, before])
+        content = manifest.to_bytes()
+        if files.size(MANIFEST) is not None or not folder.write_new(MANIFEST, content):
+            folder.replace(MANIFEST, content)
+    _clean(folder, listed, [manifest])
     return True
 
 
@@ -155,8 +163,8 @@ def _manifest_before(files: FolderFiles) -> Manifest | None:
         return None
 
 
-def _clean(folder: FolderWriter, manifests: Iterable[Manifest]) -> None:
-    """Remove files of shards that no record of the manifests names; files of other names are left alone."""
+def _clean(folder: FolderWriter, listed: Mapping[str, Iterable[str]], manifests: Iterable[Manifest]) -> None:
+    """Remove those of the listed files of shards that no record of the manifests names; other names are left alone."""
     kept: dict[str, set[str]] = {DATA: set(), RECORDS: set(), ERRORS: set()}
     for manifest in manifests:
         for record in manifest.records:
@@ -165,7 +173,7 @@ def _clean(folder: FolderWriter, manifests: Iterable[Manifest]) -> None:
             if record.errors:
                 kept[ERRORS].add(f"{shard_stem(record.number)}.jsonl")
     for place, pattern in OURS.items():
-        for name in folder.names(place):
+        for name in listed[place]:
             if name not in kept[place] and pattern.fullmatch(name):
                 folder.remove(f"{place}/{name}")
 
