@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/tour.md", "docs/features.md", "docs/inputs.md", "docs/scale.md")
 """Pages whose commands run."""
 
-CODE = (*PAGES, "docs/transformers.md")
+CODE = (*PAGES, "docs/transformers.md", "docs/sentence-encoder.md")
 """Pages whose Python runs."""
 
 CHINESE = "README.zh-CN.md"

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from layertap.jobs.extract import extract
     from layertap.records import AttentionMaps, Ragged, Record
+    from layertap.sentence_encoder.encoder import SentenceEncoder
     from layertap.torch_datasets import FeatureDataset, FeatureIterableDataset
     from layertap.version import __version__
 
@@ -73,6 +74,7 @@ _HOME = {
     "Ragged": "records",
     "Record": "records",
     "Rules": "features.rules",
+    "SentenceEncoder": "sentence_encoder.encoder",
     "TokenizerError": "errors",
     "UnsupportedModelError": "errors",
     "UntrainedPoolerError": "errors",
@@ -110,6 +112,7 @@ __all__ = [
     "Ragged",
     "Record",
     "Rules",
+    "SentenceEncoder",
     "TokenizerError",
     "UnsupportedModelError",
     "UntrainedPoolerError",

@@ -64,6 +64,7 @@ class Extractor:
     hub, with the same options.
 
     Attributes:
+        opened: the model that is open, without its backend.
         reference: which model, in a form that can be opened again.
         files: the checkpoint: config, architecture, weights and other files that belong to it.
         tokenizer: tokenizer of the model.
@@ -85,7 +86,7 @@ class Extractor:
         semantics: Semantics,
         runtime: Runtime,
     ) -> None:
-        self._opened = opened
+        self.opened = opened
         self.reference = opened.reference
         self.files = opened.files
         self.tokenizer = opened.tokenizer
@@ -288,7 +289,7 @@ class Extractor:
         return plan
 
     def _planned(self, features: Features | None) -> Plan:
-        return self._opened.plan(features, self.semantics, self.runtime.rules)
+        return self.opened.plan(features, self.semantics, self.runtime.rules)
 
     def explain(
         self,
@@ -335,7 +336,7 @@ class Extractor:
     def with_batch_tokens(self, batch_tokens: int) -> Extractor:
         """Return an extractor with another token budget, which shares the open model with this one."""
         return Extractor(
-            opened=self._opened,
+            opened=self.opened,
             backend=self.backend,
             selection=self.selection,
             semantics=self.semantics,
@@ -363,7 +364,7 @@ class Extractor:
                 f"precision {semantics.precision!r}: the model is open in {self.semantics.precision}; open it again"
             )
         return Extractor(
-            opened=self._opened,
+            opened=self.opened,
             backend=self.backend,
             selection=self.selection,
             semantics=semantics,

@@ -7,14 +7,14 @@ refused as unknown.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import Any
 
-from layertap.errors import OptionError
+from layertap.keywords import Table, refuse_unknown_name, refuse_value
+from layertap.keywords import refuse_all as refuse_all_of
 
-Table: TypeAlias = Mapping[str, tuple[tuple[Any, ...], str]]
+_KINDS = "neither a keyword that is known here nor a config field"
 
 _HUB: Table = {
     "force_download": ((None, False), "delete the model from the hub cache to download it anew"),
@@ -151,7 +151,7 @@ def split_keywords(keywords: Mapping[str, Any], table: Table, config: object) ->
     unknown: dict[str, Any] = {}
     for name, value in keywords.items():
         if name in table:
-            _refuse(name, value, *table[name])
+            refuse_value(name, value, *table[name])
         elif hasattr(config, name) and not name.startswith("_"):
             fields[name] = value
         else:
@@ -160,34 +160,13 @@ def split_keywords(keywords: Mapping[str, Any], table: Table, config: object) ->
 
 
 def refuse_all(keywords: Mapping[str, Any], table: Table, accepted: Iterable[str]) -> None:
-    """Refuse every keyword: those of the table with their reason, all others as unknown.
-
-    Args:
-        keywords: keywords that are not in the signature.
-        table: table of unsupported keywords.
-        accepted: names in the signature, among which the nearest spelling is suggested.
-    """
-    for name, value in keywords.items():
-        if name not in table:
-            _refuse_unknown(name, [*accepted, *table])
-        _refuse(name, value, *table[name])
+    """Refuse every keyword, as `layertap.keywords.refuse_all`; an unknown one might be meant as a config field."""
+    refuse_all_of(keywords, table, accepted, _KINDS)
 
 
 def refuse_unknown(unknown: Mapping[str, Any], table: Table, config: object, accepted: Iterable[str] = ()) -> None:
     """Refuse keywords that are neither supported nor fields of the config."""
     for name in unknown:
-        _refuse_unknown(name, [*accepted, *table, *(field for field in vars(config) if not field.startswith("_"))])
-
-
-def _refuse(name: str, value: Any, harmless: tuple[Any, ...], why: str) -> None:
-    # `is` first: a tensor or a mapping must not be compared with ==
-    if not any(value is one or (isinstance(value, str) and value == one) for one in harmless):
-        is_short = isinstance(value, str | bool | int | float) and "token" not in name  # a token is a secret
-        shown = repr(value) if is_short else f"a {type(value).__name__}"
-        raise OptionError(f"{name}={shown} is not supported: {why}")
-
-
-def _refuse_unknown(name: str, known: list[str]) -> None:
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise OptionError(f"{name!r} is neither a keyword that is known here nor a config field{hint}")
+        refuse_unknown_name(
+            name, [*accepted, *table, *(field for field in vars(config) if not field.startswith("_"))], _KINDS
+        )
