@@ -53,7 +53,8 @@ def test_options_that_a_fitted_head_brings_with_it() -> None:
 
 def test_version(layertap: Run) -> None:
     ended = layertap("--version")
-    assert (ended.code, ended.out) == (0, f"layertap {package.__version__}\n")
+    assert ended.code == 0
+    assert ended.out.startswith(f"layertap {package.__version__}\n")
 
 
 @pytest.mark.parametrize("command", [[], ["extract"], ["inspect"], ["explain"]])

@@ -18,8 +18,8 @@ from typing import Any, NoReturn
 from layertap.cli.help import help_formatter
 from layertap.cli.streams import drop_standard_output, prepare_streams
 from layertap.cli.tables import print_message, print_note
+from layertap.cli.versions import ShowVersions
 from layertap.errors import LayertapError, UsageError
-from layertap.version import __version__
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -144,7 +144,13 @@ def parser(only: str | None = None) -> argparse.ArgumentParser:
         formatter_class=help_formatter,
         allow_abbrev=False,
     )
-    root.add_argument("--version", action="version", version=f"layertap {__version__}")
+    root.add_argument(
+        "--version",
+        action=ShowVersions,
+        dest=argparse.SUPPRESS,
+        default=argparse.SUPPRESS,
+        help="show the version, how the kernels were built and the libraries found, and exit",
+    )
     root.set_defaults(run=_no_command)
     # With `prog` argparse makes no formatter of its own, which a terminal would load rich for.
     commands = root.add_subparsers(title="commands", metavar="COMMAND", dest="command", prog=root.prog)
