@@ -114,8 +114,9 @@ class Setting:
         setting = cls(home, home / "corpus", model, home / "whole", 0.0)
         started = time.perf_counter()
         process = setting.start(home / "whole", [])
-        if process.wait():
-            raise RuntimeError(f"the uninterrupted run failed: {process.communicate()[1].decode()}")
+        _, error = process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"the uninterrupted run failed: {error.decode()}")
         return cls(home, home / "corpus", model, home / "whole", time.perf_counter() - started)
 
     def start(self, folder: Path, more: Sequence[str]) -> subprocess.Popen[bytes]:

@@ -29,7 +29,9 @@ def check(answer: httpx.Response, path: str) -> None:
     assert "Traceback" not in message
 
 
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "count", [300, pytest.param(3_000, marks=pytest.mark.slow), pytest.param(10_000, marks=pytest.mark.stress)]
+)
 def test_hostile_requests(tiny, count):
     statuses: dict[int, int] = {}
     for own in hostile_requests(count, seed=count):

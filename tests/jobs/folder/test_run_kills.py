@@ -7,8 +7,8 @@ import pytest
 from tests.jobs.kills import run
 
 
-@pytest.mark.slow
-def test_kills_lose_nothing():
-    for name, result in run(kills=20, seed=7, runners=["in-process", "index", "pool"]).items():
+@pytest.mark.parametrize("kills", [pytest.param(6, marks=pytest.mark.slow), pytest.param(60, marks=pytest.mark.stress)])
+def test_kills_lose_nothing(kills):
+    for name, result in run(kills=kills, seed=7, runners=["in-process", "index", "pool"]).items():
         assert result.kills, name
         assert result.is_good, (name, result)
