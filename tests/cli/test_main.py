@@ -72,11 +72,11 @@ def test_help(layertap: Run, command: list[str], monkeypatch: pytest.MonkeyPatch
     [
         (
             [],
-            "name a command: extract, inspect, explain, status, export, probe, fit, ",
+            "name a command: extract, inspect, explain, status, export, probe, explore, fit, ",
         ),
         (
             ["extrakt"],
-            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'status', 'export', 'probe', 'fit'",
+            "'extrakt' (choose from 'extract', 'inspect', 'explain', 'status', 'export', 'probe', 'explore', 'fit'",
         ),
         (["extract", "x.txt"], "required: -o/--output; `layertap extract --help`"),
     ],

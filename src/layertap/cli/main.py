@@ -29,6 +29,7 @@ PIPE_CLOSED = 141
 COMMANDS = (
     *("extract", "inspect", "explain", "status", "export"),
     *("probe", "explore", "fit", "finetune", "predict", "evaluate", "serve", "verify"),
+    "completion",
 )
 """Names of all commands; each is a module of this package."""
 
@@ -49,6 +50,7 @@ examples:
   layertap verify ./my-checkpoint -o certificate.json
   layertap status features/
   layertap export features/ -o features.parquet
+  layertap completion bash
 
 `layertap COMMAND --help` lists a command's options."""
 
