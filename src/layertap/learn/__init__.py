@@ -3,7 +3,8 @@
 `TextFeatures` is a transformer for scikit-learn. `fit_head` fits a `Head`, a linear classifier on a feature of a frozen
 encoder. `finetune` trains an encoder together with a classification head, on a file or on `LabelledTexts`, with the
 hyperparameters of `TrainingOptions`; `Classifier` predicts with the result, and with checkpoints of the Hugging Face
-hub. `evaluate` measures either on labelled data.
+hub. `evaluate` measures either on labelled data. `explore` makes a page that
+shows what each layer sees.
 
 Needs the extra `learn`: `pip install 'layertap[learn]'`. `Head` and `Classifier` predict without it.
 """
@@ -18,6 +19,7 @@ from layertap.backends.here import require_torch
 
 if TYPE_CHECKING:
     from layertap.learn.evaluating import HeadEvaluation, evaluate
+    from layertap.learn.exploring.notebook import explore
     from layertap.learn.finetuning.options import TrainingOptions
     from layertap.learn.finetuning.run import finetune
     from layertap.learn.fitting.fit import fit_head
@@ -34,6 +36,7 @@ __all__ = [
     "TextFeatures",
     "TrainingOptions",
     "evaluate",
+    "explore",
     "finetune",
     "fit_head",
 ]
@@ -46,6 +49,7 @@ _MODULES = {
     "TextFeatures": "vectors.text_features",
     "TrainingOptions": "finetuning.options",
     "evaluate": "evaluating",
+    "explore": "exploring.notebook",
     "finetune": "finetuning.run",
     "fit_head": "fitting.fit",
 }
