@@ -51,6 +51,11 @@ def test_what_cannot_be_shown_is_refused(folder, capsys, arguments, message):
     assert not (folder / "page.html").exists()
 
 
+def test_a_folder_of_features_is_refused(folder, capsys):
+    assert main(["explore", "m", "-o", "page.html"]) == 2
+    assert "m is a folder; explore reads the file of texts, not stored features" in capsys.readouterr().err
+
+
 def test_a_page_that_exists_is_kept(folder, capsys):
     (folder / "page.html").write_text("mine", encoding="utf-8")
     assert main(["explore", "moods.csv", "-m", "m", "-o", "page.html"]) == 2

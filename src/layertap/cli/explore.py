@@ -136,6 +136,8 @@ def _checked(options: argparse.Namespace) -> PageOptions:
         raise OptionError(f"--max-texts {options.max_texts}: expected at least 1")
     if options.pooling not in POOLINGS:
         raise OptionError(f"--pooling {options.pooling!r}: expected one of {', '.join(POOLINGS)}")
+    if Path(options.input).is_dir():
+        raise OptionError(f"{options.input} is a folder; explore reads the file of texts, not stored features: name it")
     output = Path(options.output)
     if output.suffix not in (".html", ".htm"):
         raise OptionError(f"-o {output}: expected a name that ends with .html")
