@@ -99,21 +99,19 @@ def facts() -> ModelFacts:
     )
 
 
-def described(schema: FeatureSchema, unit: str) -> str:
-    """Return a schema as the page writes it, `float16 [4, T, 384]`; float32 is left out."""
-    letter = {"tokens": "T", "content": "T", "words": "W", "spans": "S"}.get(unit)
-    axes: list[Any] = list(schema.shape)
-    if letter is not None:
-        axes.insert(len(axes) - 1, letter)
-    axes += ["T", "T"] if schema.maps else []
-    return ("" if schema.dtype == "float32" else f"{schema.dtype} ") + f"[{', '.join(map(str, axes))}]"
+def described(schema: FeatureSchema) -> str:
+    """Return a schema as the page writes it, `float16 [T, 4, 384]`; float32 is left out."""
+    letters = {"token": "T", "word": "W", "span": "S", "query": "T", "key": "T"}
+    lengths = iter(schema.shape)
+    axes = [letters[axis] if axis in letters else str(next(lengths)) for axis in schema.axes]
+    return ("" if schema.dtype == "float32" else f"{schema.dtype} ") + f"[{', '.join(axes)}]"
 
 
 @pytest.mark.parametrize(("text", "shape"), commented("docs/features.md", "feature"))
 def test_a_feature_has_the_shape_that_the_page_says(text, shape):
     feature = parse(text)
     schema = make_plan({"v": feature}, facts()).schemas[0]
-    assert described(schema, feature.form.unit) == shape
+    assert described(schema) == shape
 
 
 @pytest.mark.parametrize(("text", "reason"), commented("docs/features.md", "refused"))
