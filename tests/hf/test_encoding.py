@@ -81,3 +81,12 @@ def test_rows_that_are_not_there(tokenizers):
     assert padded.n_sequences is None
     with pytest.raises(OptionError, match="not after pad"):
         padded.token_to_word(0)
+
+
+def test_tensors_become_arrays_and_arrays_tensors(tokenizers):
+    theirs, ours = (encoded(tokenizer, "texts") for tokenizer in tokenizers)
+    for kind in ("pt", "np", "pt"):
+        theirs.convert_to_tensors(kind)
+        ours.convert_to_tensors(kind)
+        assert type(ours["input_ids"]) is type(theirs["input_ids"])
+        assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()

@@ -109,6 +109,13 @@ def test_masks_of_any_dtype(models, dtype):
     assert torch.equal(ours(ids.int(), attention_mask=mask.to(dtype))[0], expected)
 
 
+def test_a_batch_without_rows(models):
+    _, ours = models("bert")
+    found = ours(torch.zeros(0, 4, dtype=torch.long), output_hidden_states=True)
+    assert {tuple(state.shape) for state in found.hidden_states} == {(0, 4, 32)}
+    assert found.pooler_output.shape == (0, 32)
+
+
 def test_token_types_and_positions(family, models):
     theirs, ours = models(family, type_vocab_size=2)
     ids, mask = batch(theirs.config.pad_token_id)

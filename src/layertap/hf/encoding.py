@@ -174,19 +174,17 @@ class BatchEncoding(UserDict[str, Any]):
             raise OptionError(f"row {row}: the batch has {len(self.encodings or ())} rows") from None
 
     def convert_to_tensors(self, tensor_type: str | None = None) -> Self:
-        """Convert the lists to tensors ("pt") or arrays ("np"), in place.
+        """Convert lists, arrays and tensors to tensors ("pt") or arrays ("np"), in place.
 
         Raises:
             OptionError: the type is unknown, or the rows have different lengths.
         """
         if tensor_type is None:
             return self
-        makers: dict[str, Callable[[Any], Any]] = {"pt": _torch, "np": np.asarray}
+        makers: dict[str, Callable[[Any], Any]] = {"pt": _torch, "np": _numpy}
         if tensor_type not in makers:
             raise OptionError(f"return_tensors: expected 'pt', 'np' or None, found {tensor_type!r}")
         for name, value in self.data.items():
-            if isinstance(value, torch.Tensor | np.ndarray):
-                continue
             try:
                 self.data[name] = makers[tensor_type](value)
             except (ValueError, TypeError) as error:
@@ -204,7 +202,13 @@ class BatchEncoding(UserDict[str, Any]):
         return self
 
 
+def _numpy(value: Any) -> np.ndarray[Any, Any]:
+    return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+
+
 def _torch(value: Any) -> torch.Tensor:
+    if isinstance(value, torch.Tensor):
+        return value
     # an empty list has no dtype of its own
     made = torch.as_tensor(np.asarray(value)) if isinstance(value, np.ndarray) else torch.tensor(value)
     return made if made.numel() else made.long()

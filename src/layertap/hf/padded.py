@@ -60,7 +60,7 @@ class Cells:
         if self.index is not None:
             zeros = rows_TH.new_zeros(self.shape[0] * self.shape[1], rows_TH.shape[1])
             rows_TH = zeros.index_copy(0, self.index, rows_TH)
-        return rows_TH.view(*self.shape, -1)
+        return rows_TH.view(*self.shape, rows_TH.shape[-1])  # -1 cannot be told where the batch has no row
 
     def first_rows(self, rows_1TH: Tensor) -> Tensor:
         """Take the first attended row of each of the n sequences: [1, T, H] -> [n, 1, H]."""

@@ -85,3 +85,12 @@ def test_the_chart_begins_at_chance_so_that_a_flat_result_looks_flat():
     places = [whiskers(row, found).index("o") for row in found.rows]
     assert min(places) > 0.8 * CELLS
     assert places[1] - places[0] <= 1
+
+
+def test_features_at_chance_are_not_recommended():
+    found = findings((0.5, 0.9), (0.41, 0.95))  # chance is 0.5
+    assert found.at_chance
+    assert recommendation(found).endswith(
+        " No feature is better than predicting the most frequent class, so that none is worth using for these labels."
+    )
+    assert not findings((0.5, 0.9), (0.51, 0.95)).at_chance

@@ -148,6 +148,15 @@ class Findings:
         return min(near, key=lambda row: (row.layer, -row.selection.value), default=None)
 
     @property
+    def at_chance(self) -> bool:
+        """Whether no feature is better than the most frequent class alone, or, for pairs, than shuffled scores."""
+        details = self.details
+        return all(
+            row.score.value <= (details.chance.value if isinstance(details, ClassDetails) else row.control)
+            for row in self.rows
+        )
+
+    @property
     def axis(self) -> tuple[float, float]:
         """Bounds of a chart of the scores: from chance (no correlation for pairs) to the highest interval."""
         chance = self.details.chance.low if isinstance(self.details, ClassDetails) else 0.0

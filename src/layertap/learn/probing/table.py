@@ -87,6 +87,9 @@ def recommendation(findings: Findings) -> str:
         said += f"; the most frequent class alone has {by}{_with_interval(details.baseline)}."
     else:
         said += f"; of shuffled scores 95 in 100 stay below {best.control:.3f}."
+    if findings.at_chance:
+        than = "predicting the most frequent class" if isinstance(details, ClassDetails) else "shuffled scores"
+        return f"{said} No feature is better than {than}, so that none is worth using for these labels."
     frugal = findings.frugal
     if frugal is None:
         return said
