@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,17 @@ def test_a_copy_and_an_open_extractor_give_the_same_bits(folder: Path, encoder: 
     expected = encoder.encode(TEXTS)
     assert np.array_equal(pickle.loads(pickle.dumps(encoder)).encode(TEXTS), expected)
     assert np.array_equal(SentenceEncoder(encoder.extractor).encode(sentences=TEXTS), expected)
+    assert np.array_equal(encoder.encode(TEXTS, batch_size=np.int64(2)), expected)
     assert encoder.encode([]).shape == (0, 32)
+
+
+def test_threads_with_more_prompts_than_are_kept_get_their_own_vectors(folder: Path):
+    encoder = SentenceEncoder(folder)
+    prompts = [f"{word} {other} " for word in ("film", "river", "bank", "good", "dull") for other in "abcd"]
+    expected = [encoder.encode(TEXTS[0], prompt=prompt) for prompt in prompts]
+    with ThreadPoolExecutor(4) as pool:
+        vectors = list(pool.map(lambda prompt: encoder.encode(TEXTS[0], prompt=prompt), prompts * 4))
+    assert np.array_equal(vectors, expected * 4)
 
 
 @pytest.mark.parametrize(

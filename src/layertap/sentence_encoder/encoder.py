@@ -299,8 +299,8 @@ class SentenceEncoder:
         if extractor is None:
             extractor, texts = self.extractor, [prompt + text for text in texts]
         if batch_size is not None:
-            _checked_size("batch_size", batch_size)
-            extractor = extractor.with_batch_tokens(batch_size * self.max_seq_length)
+            tokens = (_checked_size("batch_size", batch_size) or 1) * self.max_seq_length
+            extractor = extractor.with_batch_tokens(tokens)
         return extracted(extractor, texts, self._expression(), progress=progress)
 
     def _after(self, prompt: str) -> Extractor | None:
@@ -312,9 +312,10 @@ class SentenceEncoder:
         declared = self.extractor.files.sentence_embedding
         if declared is None or declared.refusal is not None:
             return None
-        if prompt not in self._variants:
-            told = {**declared.prompts, _PROMPT: prompt}
+        variant = self._variants.get(prompt)
+        if variant is None:
             opened = self.extractor.opened
+            told = {**declared.prompts, _PROMPT: prompt}
             spec = replace(declared, prompts=told, default_prompt=_PROMPT if prompt else None)
             variant = Extractor(
                 opened=replace(opened, files=replace(opened.files, sentence_embedding=spec)),
@@ -326,7 +327,6 @@ class SentenceEncoder:
             if len(self._variants) >= MOST_PROMPTS:
                 self._variants.clear()
             self._variants[prompt] = variant
-        variant = self._variants[prompt]
         seen = {one.prompt for one in variant.plan({"v": self._expression()}).inputs}
         if seen == {prompt} or not prompt:
             return variant
@@ -401,4 +401,4 @@ def _checked_texts(inputs: Any) -> list[str]:
 def _checked_size(name: str, value: int | None) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1):
         raise OptionError(f"{name}={value!r}: expected a whole number of at least 1")
-    return value
+    return None if value is None else int(value)
