@@ -53,4 +53,6 @@ def _shown(value: object) -> str:
         return f"{'a list' if isinstance(value, list) else 'an object'} of {len(value)}"
     if isinstance(value, str):
         return f"{value!r:.40}"
-    return {None: "null", True: "true", False: "false"}.get(value, f"{value!r:.40}")  # type: ignore[call-overload, no-any-return]
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value!r:.40}"

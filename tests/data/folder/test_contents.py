@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,6 +118,11 @@ def test_a_growing_folder_is_read_as_it_was(folder):
     assert (before.records, before.is_complete, before.has_manifest) == (RECORDS[:2], False, True)
 
 
+def with_shard(which: int, **values: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return a change of a plan's values in which a shard has other ones."""
+    return lambda plan: plan | {"shards": [own | (values if own["number"] == which else {}) for own in plan["shards"]]}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -123,6 +130,11 @@ def test_a_growing_folder_is_read_as_it_was(folder):
         (lambda values: values | {"shards": 3}, "'shards' is 3, not a list"),
         (lambda values: {name: value for name, value in values.items() if name != "bits"}, "'bits' is missing"),
         (lambda _: [], "an object is expected"),
+        (with_shard(0, end=1), "shard 1 does not begin where the one before it ends"),
+        (with_shard(1, input="b.jsonl"), "shard 1 .* is of no input"),
+        (with_shard(2, end=5), "the shards of a.jsonl end at row 5, and it has 6 rows"),
+        (with_shard(2, number=1), "two shards have one number"),
+        (with_shard(2, number=7), "'next_number' is 3, and shard 7 is there"),
     ],
 )
 def test_a_damaged_plan_is_named(folder, change, message):

@@ -38,6 +38,7 @@ def make_folder(tmp_path: Path, batches, write, stated) -> Callable[..., Path]:
         columns = [{"file": files[i], "n": n} for i, size in enumerate(sizes) for n in range(size)]
         (whole,) = batches((sum(sizes),), columns)
         shards, records, begin = [], [], 0
+        rows = dict.fromkeys(files, 0)
         for number, size in enumerate(sizes):
             part = FeatureBatch(
                 records=whole.records[begin : begin + size],
@@ -52,9 +53,11 @@ def make_folder(tmp_path: Path, batches, write, stated) -> Callable[..., Path]:
             content = place.read_bytes()
             place.unlink()
             sha256 = hashlib.sha256(content).hexdigest()
-            shard = PlannedShard(number=number, input=files[number], begin=0, end=size)
+            first = rows[files[number]]
+            rows[files[number]] += size
+            shard = PlannedShard(number=number, input=files[number], begin=first, end=first + size)
             record = ShardRecord(
-                number=number, input=shard.input, begin=0, end=size, file=data_name(number, sha256), rows=size,
+                number=number, input=shard.input, begin=first, end=shard.end, file=data_name(number, sha256), rows=size,
                 size=len(content), sha256=sha256, digest="", tokens=0, counts={}, errors=0, errors_sha256=None,
             )  # fmt: skip
             shards.append(shard)
@@ -74,7 +77,9 @@ def make_folder(tmp_path: Path, batches, write, stated) -> Callable[..., Path]:
             libraries={},
             bits=1,
             shard_records=16,
-            inputs=tuple(PlannedInput(name=n, size=1, stamp="", sha256="", rows=1, errors=0) for n in sorted({*files})),
+            inputs=tuple(
+                PlannedInput(name=n, size=1, stamp="", sha256="", rows=rows[n], errors=0) for n in sorted({*files})
+            ),
             shards=tuple(shards),
             next_number=len(shards),
         )

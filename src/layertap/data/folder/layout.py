@@ -158,7 +158,7 @@ class FolderPlan:
         """
         fields = Fields.parse(content, file)
         _check_version(fields)
-        return cls(
+        plan = cls(
             provenance=fields.mapping("provenance"),
             schemas=tuple(map(_schema, fields.objects("schemas"))),
             details=fields.texts("details"),
@@ -171,6 +171,8 @@ class FolderPlan:
             shards=tuple(map(_shard, fields.objects("shards"))),
             next_number=fields.count("next_number"),
         )
+        _check_shards(plan, fields)
+        return plan
 
     @property
     def digest(self) -> str:
@@ -285,6 +287,27 @@ def _check_version(fields: Fields) -> None:
             f"{printable(fields.file)}: the folder has layout {version}, and this version of layertap knows layout "
             f"{VERSION}; use the version that made it, or make a new folder"
         )
+
+
+def _check_shards(plan: FolderPlan, fields: Fields) -> None:
+    """Refuse a plan in which a row is in no shard or in two, or two shards have one number.
+
+    Raises:
+        InputError: the shards are not those of the inputs.
+    """
+    ends = {own.name: 0 for own in plan.inputs}
+    for shard in plan.shards:
+        if ends.get(shard.input) != shard.begin or shard.end < shard.begin:
+            raise fields.fail(f"shard {shard.number} does not begin where the one before it ends, or is of no input")
+        ends[shard.input] = shard.end
+    for own in plan.inputs:
+        if ends[own.name] != own.rows:
+            raise fields.fail(f"the shards of {own.name} end at row {ends[own.name]}, and it has {own.rows} rows")
+    numbers = {shard.number for shard in plan.shards}
+    if len(numbers) < len(plan.shards) or len(ends) < len(plan.inputs):
+        raise fields.fail("two shards have one number, or two inputs one name")
+    if numbers and max(numbers) >= plan.next_number:
+        raise fields.fail(f"'next_number' is {plan.next_number}, and shard {max(numbers)} is there")
 
 
 def _schema(fields: Fields) -> FeatureSchema:
