@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layertap.errors import InputError
-from layertap.records import FeatureBatch, Ragged, Record
+from layertap.records import AttentionMaps, FeatureBatch, Ragged, Record
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=6), st.sampled_from([(3,), (2, 3), ()]))
@@ -91,3 +91,20 @@ def test_fields_of_another_type_are_refused(fields, words):
 def test_whole_numbers_of_numpy_are_whole_numbers():
     record = Record(row=np.int64(3), text="a", id=np.int32(7), spans=((np.int64(0), np.int64(1)),))
     assert (record.row, record.id, record.spans) == (3, 7, ((0, 1),))
+
+
+@pytest.mark.parametrize("chosen", [slice(1, 3), slice(None, None, -2), slice(5, 9)])
+def test_slices_are_of_records(chosen):
+    ragged = Ragged.from_rows([np.arange(2 * n).reshape(n, 2) for n in (3, 0, 1, 2)])
+    lengths = np.array([3, 1, 2, 1])
+    maps = AttentionMaps(np.arange(15.0, dtype=np.float32).repeat(2), lengths, (2,))
+    for feature in (ragged, maps):
+        taken = feature[chosen]
+        assert type(taken) is type(feature)
+        expected = list(feature)[chosen]
+        assert len(taken) == len(expected)
+        for a, b in zip(taken, expected, strict=True):
+            np.testing.assert_array_equal(a, b, strict=True)
+        assert taken.offsets[-1] == taken.values.size // max(1, feature.values[0].size)
+        with pytest.raises(TypeError, match="'v': the arrays of a feature, one a record, are named by number or slice"):
+            feature["v"]

@@ -6,10 +6,11 @@ Shape letters here: N records, M values laid end to end, H hidden size, L layers
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -179,7 +180,7 @@ class Ragged:
             an object array [M].
         offsets: int64 [N+1]; record i owns `values[offsets[i]:offsets[i+1]]`.
 
-    `ragged[i]` is a view of these rows: [T_i, H] or [T_i, L, H].
+    `ragged[i]` is a view of these rows: [T_i, H] or [T_i, L, H]. A slice of records is a `Ragged`.
     """
 
     values: Array
@@ -188,10 +189,15 @@ class Ragged:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    def __getitem__(self, index: int) -> Array:
-        i = index + len(self) if index < 0 else index
-        if not 0 <= i < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> Ragged: ...
+    def __getitem__(self, index: int | slice) -> Array | Ragged:
+        if isinstance(index, slice):
+            chosen = [self[i] for i in range(*index.indices(len(self)))]
+            return Ragged.from_rows(chosen) if chosen else Ragged(self.values[:0], np.zeros(1, dtype=np.int64))
+        i = _place(index, len(self))
         rows: Array = self.values[self.offsets[i] : self.offsets[i + 1]]
         return rows
 
@@ -219,7 +225,8 @@ class AttentionMaps:
         lengths: int64 [N], tokens a record.
         leading: what stands before the token axes: (A,), (L, A), (L,) or ().
 
-    `maps[i]` is a view [*leading, T_i, T_i]: row q holds how much token q attends to each.
+    `maps[i]` is a view [*leading, T_i, T_i]: row q holds how much token q attends to each. A slice of records is an
+    `AttentionMaps`.
     """
 
     values: Array
@@ -235,10 +242,15 @@ class AttentionMaps:
     def __len__(self) -> int:
         return len(self.lengths)
 
-    def __getitem__(self, index: int) -> Array:
-        i = index + len(self) if index < 0 else index
-        if not 0 <= i < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
+    @overload
+    def __getitem__(self, index: int) -> Array: ...
+    @overload
+    def __getitem__(self, index: slice) -> AttentionMaps: ...
+    def __getitem__(self, index: int | slice) -> Array | AttentionMaps:
+        if isinstance(index, slice):
+            chosen = [self[i].reshape(-1) for i in range(*index.indices(len(self)))]
+            return AttentionMaps(np.concatenate([self.values[:0], *chosen]), self.lengths[index], self.leading)
+        i = _place(index, len(self))
         begin, length, scale = int(np.square(self.lengths[:i]).sum()), int(self.lengths[i]), math.prod(self.leading)
         flat: Array = self.values[begin * scale : (begin + length * length) * scale]
         return flat.reshape(*self.leading, length, length)
@@ -249,6 +261,17 @@ class AttentionMaps:
     def __repr__(self) -> str:
         shape = ", ".join((*map(str, self.leading), "n", "n"))
         return f"AttentionMaps({len(self)} records of [{shape}], {self.values.dtype})"
+
+
+def _place(index: int, number: int) -> int:
+    """Return the place of record `index` of `number`, which counts from the end where it is negative."""
+    try:
+        place = operator.index(index)
+    except TypeError:
+        raise TypeError(f"{index!r}: the arrays of a feature, one a record, are named by number or slice") from None
+    if not -number <= place < number:
+        raise IndexError(f"record {index} of {number}")
+    return place % number
 
 
 Feature: TypeAlias = Array | Ragged | AttentionMaps

@@ -25,7 +25,9 @@ def add_reading_options(parser: argparse.ArgumentParser, *, all_columns: str = "
     group = add_input_options(parser)
     group.add_argument("--id-column", metavar="NAME", help="the column with the ids (default: id where there is one)")
     group.add_argument(
-        "--columns", metavar="A,B", help=f"other columns to carry to the output, '' for none (default: {all_columns})"
+        "--columns",
+        metavar="A,B",
+        help=f"other columns to carry to Parquet or JSONL, '' for none (default: {all_columns})",
     )
     group.add_argument(
         "--on-error",
