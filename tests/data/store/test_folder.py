@@ -107,6 +107,16 @@ def assert_same(one: Any, other: Any) -> None:
         assert np.array_equal(one, other)
 
 
+def test_a_relative_path_outlives_a_change_of_the_current_folder(make_folder, monkeypatch, tmp_path):
+    root = make_folder()
+    monkeypatch.chdir(root.parent)
+    with layertap.open(root.name) as file, layertap.open(root) as other:
+        monkeypatch.chdir(root)
+        assert_same(file["cut_tokens"][-1], other["cut_tokens"][-1])
+    with pytest.raises(InputError, match="no such file"):
+        layertap.open(tmp_path / "none", partial=True)
+
+
 @pytest.mark.parametrize("manifest", [True, False], ids=["manifest", "records"])
 def test_a_folder_reads_as_one_file(make_folder, batches, schemas, manifest) -> None:
     (whole,) = batches((TOTAL,))

@@ -207,7 +207,7 @@ def open(  # noqa: A001 - `layertap.open`, as gzip.open
         from layertap.data.store.folder import open_folder
 
         return FeatureFile(open_folder(place, partial_=partial), is_partial=partial)
-    if partial:
+    if partial and os.path.lexists(place):
         raise OptionError(f"{printable(place)}: partial=True is for folders of features, and this is none")
     # An output of several files may be replaced while it is opened, or may have been left half replaced by a kill.
     return read_settled(Path(os.path.realpath(place)), lambda: _open(place))

@@ -163,8 +163,9 @@ def open_folder(root: FolderRoot, *, partial_: bool) -> FolderStorage:
     Raises:
         InputError: no folder of features, an unfinished one, or one whose plan or records are damaged.
     """
-    files = folder_files(root)
     path = root.url if isinstance(root, RemotePlace) else root
+    # Shards are opened when they are read, perhaps after the current folder has become another one.
+    files = folder_files(root if isinstance(root, RemotePlace) else root.absolute())
     return FolderStorage(path, read_contents(files, partial=partial_), partial(open_shard, files))
 
 
