@@ -67,10 +67,15 @@ def test_every_text_is_in_one_batch_of_its_inputs(texts, inputs, batch_tokens):
         lengths = [text.cut.num_tokens for text in batch]
         assert lengths == sorted(lengths)
         assert sum(lengths) <= batch_tokens or len(batch) == 1
-    for batch, following in pairwise(batches):
-        # the next text starts a batch only where it does not fit, or is of other inputs
-        total = sum(text.cut.num_tokens for text in batch) + following[0].cut.num_tokens
-        assert total > batch_tokens or batch[0].inputs != following[0].inputs
+    for group in {text.inputs for text in texts}:
+        own = [[text.cut.num_tokens for text in batch] for batch in batches if batch[0].inputs == group]
+        total = sum(map(sum, own))
+        count = -(-total // batch_tokens)
+        before = 0
+        for closed, (lengths, following) in enumerate(pairwise(own), start=1):
+            # the next text starts a batch only where it does not fit, or the batches have their share of the tokens
+            before += sum(lengths)
+            assert sum(lengths) + following[0] > batch_tokens or before * count >= closed * total
     again = list(batches_of(texts, batch_tokens=batch_tokens))
     assert [[text.index for text in batch] for batch in again] == [[t.index for t in batch] for batch in batches]
 
