@@ -248,8 +248,9 @@ def test_beyond_float32(cage, sound, names):
 
 
 @pytest.mark.parametrize("more", [1, 64, 30000, -1])
-def test_another_vocabulary_size(cage, sound, spec, more):
-    rows = spec.vocab_size + more
+def test_another_vocabulary_size(cage, sound, family, spec, more):
+    # the last id of RoBERTa's is an added token, which refuses texts and not the model
+    rows = spec.vocab_size + more - (more < 0 and family == "roberta")
     # fewer rows than the tokenizer has ids: the tokenizer goes first
     says = (
         ["tokenizer.json", f"table of {rows}", f"id {rows}"]

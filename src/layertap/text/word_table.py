@@ -43,7 +43,12 @@ def fitted(tokenizer: TextTokenizer, rows: int) -> TextTokenizer:
     for i in needed:
         tokens.setdefault(i, "of the template")
     beyond = {i: token for i, token in sorted(tokens.items()) if i >= rows}
-    kept = [i for i in beyond if i in needed or i not in added]
+    # An added token and one of the vocabulary may have the same id: the library numbers added tokens anew.
+    names_added = {token.content for token in added.values()}
+    vocabulary = tokenizer.backend.get_vocab(with_added_tokens=False)
+    own = {i: token for token, i in vocabulary.items() if i >= rows and token not in names_added}
+    beyond |= own
+    kept = [i for i in beyond if i in needed or i in own or i not in added]
     if kept:
         raise TokenizerError(
             f"{tokenizer.files[0]}: expected ids that have a row in the model's table of {rows}, found {len(beyond)} "
