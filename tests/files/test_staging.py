@@ -198,3 +198,23 @@ def test_two_process_namespaces_write_one_output(tmp_path: Path) -> None:
     ):
         pytest.skip("this system lets nobody make a namespace of processes")
     check_twice(tmp_path, before=unshare)
+
+
+def test_a_folder_whose_lock_another_process_was_quicker_to_take_is_left_to_it(tmp_path, monkeypatch):
+    taken = []
+
+    def create(path):
+        file = real(path)
+        if path.name == staging.LOCK and not taken:
+            taken.append((path.parent, system.open_existing(path)))
+            assert system.lock(taken[0][1])
+        return file
+
+    real = system.create
+    monkeypatch.setattr(system, "create", create)
+    own = staging.Staging(tmp_path, "o")
+    folder, other = taken[0]
+    assert own.path != folder
+    assert folder.exists()
+    other.close()
+    own.discard()

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load
 
 from layertap import AttentionMaps, Ragged, Record
+from layertap.server import state, wire
 
 TEXTS = ["the good bank", "", "was the bank good"]
 FEATURES = {
@@ -79,8 +80,8 @@ def test_arrow(tiny, expected):
 
 @pytest.mark.parametrize("media", ["application/json", SAFETENSORS, NPZ, ARROW])
 def test_large_answers_are_streamed(tiny, media, monkeypatch):
-    monkeypatch.setattr("layertap.server.state.STREAMED", 10_000)
-    monkeypatch.setattr("layertap.server.wire.PIECE_BYTES", 3_000)
+    monkeypatch.setattr(state, "STREAMED", 10_000)
+    monkeypatch.setattr(wire, "PIECE_BYTES", 3_000)
     body = {"texts": TEXTS * 20, "features": {"states": "hidden_states[:]"}}
     answer = tiny.post("/v1/features", body, accept=media)
     assert ("content-length" in answer.headers) == (media == SAFETENSORS)

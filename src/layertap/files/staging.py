@@ -117,6 +117,8 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
             try:
                 remove_tree(path)
             except OSError as error:
+                if not os.path.lexists(path):
+                    continue  # another process has removed it
                 warnings.warn(
                     f"{path}: {size:,} bytes that a killed run left cannot be removed ({error.strerror}); remove them",
                     stacklevel=3,
@@ -166,9 +168,11 @@ def _new_staging(folder: Path, name: str) -> tuple[Path, system.RawFile]:
         lock = None
         try:
             lock = system.create(path / LOCK)
+            is_own = True
             with contextlib.suppress(OSError):  # without locks nobody takes the folder for one that was left behind
-                system.lock(lock)
-            if is_locked_by(lock, path / LOCK):
+                is_own = system.lock(lock)
+            # Otherwise another process was quicker, and removes the folder as one that was left behind.
+            if is_own and is_locked_by(lock, path / LOCK):
                 return path, lock
             lock.close()
         except FileNotFoundError:
