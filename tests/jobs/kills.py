@@ -261,12 +261,13 @@ def run(kills: int, seed: int, runners: Sequence[str], texts: Sequence[str] | No
     """Kill processes of runs until each runner has had its share, and return the counts of each."""
     chance = random.Random(seed)
     results = {name: Result() for name in runners}
+    share = max(1, kills // len(runners))
     with tempfile.TemporaryDirectory(prefix="layertap-kills-") as home, ray_cluster(runners):
         setting = Setting.made(Path(home), texts)
         while sum(result.kills for result in results.values()) < kills:
             name = min(results, key=lambda name: results[name].kills)
             done = sum(result.kills for result in results.values())
-            trial(setting, name, min(chance.randint(1, 4), kills - done), chance, results[name])
+            trial(setting, name, min(chance.randint(1, 4), share, kills - done), chance, results[name])
     return results
 
 
