@@ -103,7 +103,9 @@ def run_folder_command(options: argparse.Namespace) -> None:
     features, semantics, runtime = features_of(options), semantics_of(options), runtime_of(options)
     require_backend(runtime.backend)
     silence_downloads(options)
-    choice = RunnerChoice.checked(workers=options.workers, ray=options.ray, part=options.worker)
+    choice = RunnerChoice.checked(
+        workers=options.workers, ray=options.ray, threads=options.threads, part=options.worker
+    )
     job = _job_of(options, features=features, also_read=[str(path) for path in stored_files(options.model)])
     with uncollected():
         model = open_reference(reference_of(options))

@@ -23,6 +23,7 @@ from layertap.jobs.folder import pool
 from layertap.jobs.folder.drive import open_folder_run
 from layertap.jobs.folder.job import FolderJob
 from layertap.jobs.folder.pool import ProcessPool
+from layertap.jobs.folder.run import RunnerChoice
 from layertap.jobs.folder.runner import Event, ShardFailed, ShardFinished, WorkersAlive
 from layertap.jobs.folder.task import FolderTask
 from tests.faults import visible
@@ -241,3 +242,12 @@ def test_a_pool_runs_in_a_thread(tmp_path, corpus, extractor, whole):
     thread.join(60)
     assert not errors
     assert promised(tmp_path / "f") == whole
+
+
+def test_threads_that_torch_has_from_its_process_are_divided_too(tmp_path, corpus, extractor):
+    job = FolderJob.checked([corpus], f"{tmp_path}/f/", options=read_options(), features=FEATURE)
+    task = FolderTask.of(job, extractor)
+    assert task.runtime.threads is None
+    runner = RunnerChoice.checked(workers=2, ray=None, threads=5).runner(task)
+    assert isinstance(runner, ProcessPool)
+    assert [runner.task_of(i).runtime.threads for i in range(2)] == [3, 2]

@@ -56,10 +56,6 @@ class AttemptQueue:
         """Return the next attempt, or None if no shard waits."""
         return self._waiting.popleft() if self._waiting else None
 
-    def put_back(self, attempt: Attempt) -> None:
-        """Let a shard wait again whose worker was never at work."""
-        self._waiting.appendleft(attempt)
-
     def again(self, attempt: Attempt) -> None:
         """Let a shard wait for its next attempt."""
         assert not attempt.is_last

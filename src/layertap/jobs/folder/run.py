@@ -25,13 +25,17 @@ class RunnerChoice:
     Attributes:
         workers: number of processes, or None: one, or on Ray as many as the cluster has room for.
         ray: "auto", "local" or the address of a Ray cluster, or None.
+        threads: threads of all processes together, or of each actor; None: those of the model's runtime, else all.
     """
 
     workers: int | None = None
     ray: str | None = None
+    threads: int | None = None
 
     @classmethod
-    def checked(cls, *, workers: int | None, ray: str | None, part: object | None = None) -> RunnerChoice:
+    def checked(
+        cls, *, workers: int | None, ray: str | None, threads: int | None = None, part: object | None = None
+    ) -> RunnerChoice:
         """Make a choice, after the checks that need neither inputs nor model.
 
         Raises:
@@ -45,16 +49,19 @@ class RunnerChoice:
         if part is not None and (workers is not None or ray is not None):
             flag = "--ray" if ray is not None else "--workers"
             raise OptionError(f"--worker {part} is one process of several that are started by hand; leave out {flag}")
-        return cls(workers=workers, ray=ray)
+        return cls(workers=workers, ray=ray, threads=threads)
 
     def runner(self, task: FolderTask) -> ProcessPool | RayActors | None:
         """Return the runner of the choice for some work; None stands for this process."""
-        threads = task.runtime.threads
+        # With torch, threads belong to the process, and the runtime of this one states none.
+        threads = self.threads or task.runtime.threads
         if self.ray is not None:
             return RayActors(task=task, address=self.ray, workers=self.workers, threads=threads)
         if self.workers is None:
             return None
-        return ProcessPool(task=task, workers=self.workers, threads=threads or len(os.sched_getaffinity(0)))
+        if threads is None:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return ProcessPool(task=task, workers=self.workers, threads=threads)
 
 
 def run_folder(
