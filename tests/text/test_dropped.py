@@ -54,14 +54,16 @@ def test_ids_are_not_changed(tokenizer: TextTokenizer) -> None:
     assert one.offsets[0].tolist() == [0, 0], "special tokens have none"
 
 
+def test_each_stretch_between_special_tokens_by_itself(tokenizer: TextTokenizer) -> None:
+    assert covered(tokenizer, "\x1f</s>") == ["</s>"]
+    assert covered(tokenizer, "\x1f</s>\x07\x08good film") == ["</s>", "good", "film"]
+    assert covered(tokenizer, "\x1fgood<unk>\x07film</s> dull") == ["good", "<unk>", "film", "</s>", "dull"]
+    assert covered(tokenizer, "good</s>film", "\x03</s>\x04dull") == ["good", "</s>", "film", "</s>", "dull"]
+
+
 def test_what_counts_as_dropped(tokenizer: TextTokenizer) -> None:
     assert drops_unseen(tokenizer.backend)
-    assert [num_dropped(tokenizer.backend, text) for text in ("a", "\x07a", "\x07\x08a", "a\x07", "\x07", "\ta")] == [
-        0,
-        1,
-        2,
-        0,
-        0,
-        0,
-    ]
+    texts = ("a", "\x07a", "\x07\x08a", "a\x07", "\x07", "\ta")
+    assert [num_dropped(tokenizer.backend, text) for text in texts] == [0, 1, 2, 0, 1, 0]
+    assert num_dropped(tokenizer.backend, "a\x07\x08b", 1) == 2
     assert not drops_unseen(Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]")))

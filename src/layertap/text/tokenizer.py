@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from layertap.errors import TokenizerError, UsageError
 from layertap.locks import ForkSafeLock
-from layertap.text.dropped import drops_unseen, num_dropped
+from layertap.text.dropped import drops_unseen, is_control, with_dropped
 from layertap.text.encoded import EncodedText
 from layertap.text.flat import FlatEncodings
 from layertap.text.guard import guarded
@@ -70,7 +70,7 @@ class TextTokenizer:
         without_row: added tokens beyond the word table of the model, by id.
     """
 
-    backend: Tokenizer
+    backend: Tokenizer = field(repr=False)
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
     special_tokens: Mapping[str, str]
@@ -243,7 +243,7 @@ class TextTokenizer:
         if largest > self.max_id:
             raise TokenizerError(f"{self.files[0]}: expected ids up to {self.max_id}, the last of its vocabulary")
         if flat.offsets is not None and self._drops_unseen:
-            self._correct_offsets(flat.offsets, items, flat.ends, encodings)
+            self._correct_offsets(flat.offsets, flat.ids, items, flat.ends, encodings)
         typed = self._typed_specials(flat, items, [double if pair else single for pair in is_pair])
         encoded: list[EncodedText] = []
         for i, (begin, end) in enumerate(pairwise([0, *flat.ends])):
@@ -268,15 +268,19 @@ class TextTokenizer:
         return encoded
 
     def _correct_offsets(
-        self, offsets: npt.NDArray[np.int32], items: Sequence[Item], ends: Sequence[int], encodings: Sequence[Encoding]
+        self,
+        offsets: npt.NDArray[np.int32],
+        ids: npt.NDArray[np.int32],
+        items: Sequence[Item],
+        ends: Sequence[int],
+        encodings: Sequence[Encoding],
     ) -> None:
-        """Add the characters that were dropped at the beginning of a text to the offsets of its tokens, in place."""
-        for item, encoding, (begin, end) in zip(items, encodings, pairwise([0, *ends]), strict=True):
+        """Add the characters that the normalizer dropped to the offsets of the tokens after them, in place."""
+        for item, encoding, begin in zip(items, encodings, [0, *ends[:-1]], strict=True):
             for number, text in enumerate(item if isinstance(item, tuple) else (item,)):
-                dropped = num_dropped(self.backend, text) if isinstance(text, str) else 0
-                if dropped:
-                    own = np.array([sequence == number for sequence in encoding.sequence_ids])
-                    offsets[begin:end][own] += dropped
+                if isinstance(text, str) and any(map(is_control, text)):
+                    own = begin + np.flatnonzero([sequence == number for sequence in encoding.sequence_ids])
+                    offsets[own] = with_dropped(self.backend, text, ids[own], offsets[own])
 
     def _guarded(self, run: Run, items: Sequence[Item]) -> list[Encoding]:
         # The library raises TypeError for a text with lone surrogates.
