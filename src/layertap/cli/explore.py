@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -20,9 +19,9 @@ from layertap.cli.options import (
     runtime_of,
     semantics_of,
 )
+from layertap.cli.page_commands import commands_of
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads
 from layertap.cli.tables import print_message
-from layertap.engine.options import OPTIONS
 from layertap.errors import BackendError, OptionError
 from layertap.features.grammar import PoolOp
 from layertap.words import in_bytes
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
 
 MOST_TEXTS = 10_000
 POOLINGS: tuple[str, ...] = get_args(PoolOp)
-INPUT_OPTIONS = ("input_format", "text_column", "delimiter", "quoting", "records", "encoding", "max_record_size")
-MODEL_OPTIONS = ("model", "revision", "precision", "max_length")
 
 DESCRIPTION = """\
 Writes a page that shows the texts of a file as each layer of a model sees them: a map of the texts for every
@@ -108,7 +105,9 @@ def run(options: argparse.Namespace) -> None:
         input_of(options), options.label, most=options.max_texts, seed=options.seed, kept=page_options.rows
     )
     extractor = extractor_of(open_reference(reference_of(options)), semantics_of(options), runtime_of(options))
-    content = explored(extractor, corpus, page_options, commands=commands_of(options), progress=not options.quiet)
+    content = explored(
+        extractor, corpus, page_options, commands=commands_of(options, options.input), progress=not options.quiet
+    )
     page = as_html(content)
     write_file(Path(options.output), page, overwrite=options.overwrite)
     if not options.quiet:
@@ -151,33 +150,3 @@ def _checked(options: argparse.Namespace) -> PageOptions:
         rows=tuple(options.sentence),
         seed=options.seed,
     )
-
-
-def commands_of(options: argparse.Namespace) -> dict[str, str]:
-    """Return the commands and Python lines below the views; the page fills in layer, text and head."""
-    model = "" if options.model is None else repr(options.model)
-    opened = f"import layertap\nextractor = layertap.Extractor.from_pretrained({model})"
-    extract = _command(options, "extract", ["-o", "vectors.parquet", "-f", "v = {FEATURE}"], INPUT_OPTIONS)
-    commands = {
-        "extract": extract,
-        "neighbours": "import layertap, numpy as np\n"
-        f"# {extract}\n"
-        'v = np.asarray(layertap.open("vectors.parquet")["v"][:])\n'
-        "v /= np.linalg.norm(v, axis=1, keepdims=True)\n"
-        "v @ v[{ROW}]",
-        "sentence": f'{opened}\nh = extractor.extract({{SENTENCE}}, "hidden_states[:]")  # tokens, layers, dimensions',
-        "attention": f'{opened}\nextractor.extract({{SENTENCE}}, "attentions[{{BLOCK}}]")[{{HEAD}}]',
-    }
-    if options.label is not None:
-        label = ["--label", options.label, "--pooling", options.pooling]
-        commands["probe"] = _command(options, "probe", label, INPUT_OPTIONS)
-    return commands
-
-
-def _command(options: argparse.Namespace, name: str, arguments: list[str], shared: tuple[str, ...]) -> str:
-    words = ["layertap", name, options.input, *arguments]
-    for option in (*shared, *MODEL_OPTIONS):
-        value = getattr(options, option)
-        if value is not None and not (option in OPTIONS and value == OPTIONS[option].default):
-            words += [f"--{option.replace('_', '-')}", str(value)]
-    return shlex.join(words + ([] if options.header else ["--no-header"]))

@@ -9,7 +9,9 @@ from layertap.learn.exploring.planes import extent, planes, principal
 def test_components_are_those_of_scikit_learn():
     decomposition = pytest.importorskip("sklearn.decomposition")
     vectors = np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32) * np.arange(1, 9, dtype=np.float32)
-    points, variance = principal(vectors)
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64)
+    axes, variance = principal(centred)
+    points = centred @ axes
     fitted = decomposition.PCA(2).fit(vectors)
     expected = fitted.transform(vectors)
     scale = np.sqrt(np.square(expected).sum(axis=1).mean())
@@ -24,6 +26,8 @@ def test_a_plane_is_turned_onto_the_one_before():
     turned = 3 * first @ np.linalg.qr(random.normal(size=(5, 5)))[0].astype(np.float32)
     one, other = planes([first, turned])
     np.testing.assert_allclose(other.points, one.points, atol=1e-4)
+    # Further vectors find their places by the same projection and the same turn.
+    np.testing.assert_allclose(other.places(turned), other.points, atol=1e-4)
 
 
 @pytest.mark.parametrize("vectors", [np.ones((3, 4)), np.zeros((1, 2)), np.array([[1.0], [2.0], [4.0]])])

@@ -76,6 +76,21 @@ class PageOptions:
             raise OptionError(f"seed {self.seed}: expected a whole number of at least 0")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Exploration:
+    """Content of a page, with the vectors that it was made of.
+
+    Attributes:
+        content: content of the page, of N texts.
+        layers: for each layer, float32 [N, H].
+        planes: for each layer, the plane of the map.
+    """
+
+    content: PageContent
+    layers: tuple[Float32Array, ...]
+    planes: tuple[Plane, ...]
+
+
 def layers_of(extractor: Extractor, pooling: str) -> list[Expr]:
     """Return a feature for each hidden state.
 
@@ -107,6 +122,18 @@ def explored(
     Raises:
         OptionError: rows with tokens that are too long.
     """
+    return exploration(extractor, corpus, options, commands=commands, progress=progress).content
+
+
+def exploration(
+    extractor: Extractor,
+    corpus: Corpus,
+    options: PageOptions,
+    *,
+    commands: Mapping[str, str],
+    progress: bool = False,
+) -> Exploration:
+    """Compute the content of a page as `explored` does, and return the vectors, too."""
     features = layers_of(extractor, options.pooling)
     corpus = fitting(corpus, num_layers=len(features), options=options)
     notes: list[str] = []
@@ -148,7 +175,8 @@ def explored(
         arrays |= {f"points{i}": plane.points, f"near{i}": indices, f"cosine{i}": cosines}
     for i, sentence in enumerate(sentences):
         arrays |= {f"s{i}-{name}": values for name, values in sentence.arrays.items()}
-    return PageContent(title=f"{corpus.name}: what each layer sees", facts=facts, arrays=arrays)
+    content = PageContent(title=f"{corpus.name}: what each layer sees", facts=facts, arrays=arrays)
+    return Exploration(content=content, layers=tuple(layers), planes=tuple(made))
 
 
 def fitting(corpus: Corpus, *, num_layers: int, options: PageOptions) -> Corpus:

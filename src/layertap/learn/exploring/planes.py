@@ -17,10 +17,19 @@ class Plane:
     Attributes:
         points: float32 [N, 2], with a mean of 0 and a mean square distance of 1 from it, or all 0.
         variance: shares of the variance of all dimensions that the two components hold.
+        centre: float32 [H], mean of the vectors.
+        axes: float32 [H, 2]; a vector minus the centre, times the axes, is its place.
     """
 
     points: Float32Array
     variance: tuple[float, float]
+    centre: Float32Array
+    axes: Float32Array
+
+    def places(self, vectors: Float32Array) -> Float32Array:
+        """Return the places of further vectors [N, H] of the layer, float32 [N, 2]."""
+        placed: Float32Array = np.matmul(vectors - self.centre, self.axes, dtype=np.float32)
+        return placed
 
 
 def planes(layers: Iterable[Float32Array]) -> list[Plane]:
@@ -35,29 +44,39 @@ def planes(layers: Iterable[Float32Array]) -> list[Plane]:
     """
     made: list[Plane] = []
     for vectors in layers:
-        points, variance = principal(vectors)
+        centre = vectors.mean(axis=0, dtype=np.float64)
+        centred = vectors - centre
+        axes, variance = principal(centred)
+        points = centred @ axes
         if made:
-            points = points @ turn(points, made[-1].points.astype(np.float64))
-        made.append(Plane(points=points.astype(np.float32), variance=variance))
+            turned = turn(points, made[-1].points.astype(np.float64))
+            points, axes = points @ turned, axes @ turned
+        made.append(
+            Plane(
+                points=points.astype(np.float32),
+                variance=variance,
+                centre=centre.astype(np.float32),
+                axes=axes.astype(np.float32),
+            )
+        )
     return made
 
 
-def principal(vectors: Float32Array) -> tuple[Float64Array, tuple[float, float]]:
-    """Return the first two principal components, scaled to a mean square radius of 1, and their shares.
+def principal(centred: Float64Array) -> tuple[Float64Array, tuple[float, float]]:
+    """Return the axes [H, 2] of the first two principal components of vectors with a mean of 0, and their shares.
 
-    Each component has the sign that makes its largest coefficient positive, so that equal vectors give equal planes.
+    The axes scale the components to a mean square radius of 1. Each has the sign that makes its largest coefficient
+    positive, so that equal vectors give equal planes.
     """
-    centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     strengths, axes = np.linalg.eigh(centred.T @ centred)
     first = axes[:, ::-1][:, :2]
     first = first * np.sign(first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])])
-    points: Float64Array = np.zeros((len(vectors), 2))
-    points[:, : first.shape[1]] = centred @ first
+    both: Float64Array = np.zeros((centred.shape[1], 2))
     total, shares = strengths.clip(0).sum(), [*strengths[::-1].clip(0)[:2], 0.0][:2]
     if not total > np.finfo(np.float64).tiny:
-        return np.zeros((len(vectors), 2)), (0.0, 0.0)
-    radius = np.sqrt(np.square(points).sum(axis=1).mean())
-    return points / radius, (float(shares[0] / total), float(shares[1] / total))
+        return both, (0.0, 0.0)
+    both[:, : first.shape[1]] = first / np.sqrt(np.square(centred @ first).sum(axis=1).mean())
+    return both, (float(shares[0] / total), float(shares[1] / total))
 
 
 def turn(points: Float64Array, onto: Float64Array) -> Float64Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ SCALE = 65535
 """Attention probabilities are whole numbers of 1/65535: within 8e-6 of the computed ones."""
 
 SHOWN_VALUES = 4
+
+DETAILS = ("token_strings", "token_offsets")
+"""Details that `sentence_from` needs."""
 
 POOLERS = {
     "trained": "dense layer and tanh on the first token of the last layer; trained",
@@ -64,25 +67,52 @@ class Sentence:
 
 def sentence_of(extractor: Extractor, text: str, index: int | None = None) -> Sentence:
     """Compute everything that a page shows of one text."""
-    asked = {"hidden": "hidden_states[:]"}
-    details = ("token_strings", "token_offsets")
-    if gives_attentions(extractor):
-        asked["attention"] = "attentions[:]"
-    results = extractor.extract(text, asked, details=details)
+    results = able(extractor).extract(text, sentence_features(extractor), details=DETAILS)
     assert isinstance(results, dict)
-    arrays = {name: np.asarray(value) for name, value in results.items()}
-    hidden_LTH = np.ascontiguousarray(arrays["hidden"].swapaxes(0, 1), dtype=np.float32)
+    return sentence_from(extractor, text, {name: np.asarray(value) for name, value in results.items()}, index)
+
+
+def able(extractor: Extractor) -> Extractor:
+    """Return an extractor that gives the output of a pooler that was never trained, which a page shows as such."""
+    return extractor.with_semantics(replace(extractor.semantics, untrained_pooler="use"))
+
+
+def sentence_features(extractor: Extractor) -> dict[str, str]:
+    """Return the features that `sentence_from` needs, for an extractor of `able`; beside them it needs `DETAILS`."""
+    facts = extractor.facts
+    features = {"hidden": "hidden_states[:]", "mean": "last_hidden_state.mean"}
+    if gives_attentions(extractor):
+        features["attention"] = "attentions[:]"
+    if facts.has_cls:
+        features["cls"] = "last_hidden_state.cls"
+    if _pooler_state(extractor) != "absent":
+        features["pooler"] = "pooler_output"
+    return features
+
+
+def sentence_from(
+    extractor: Extractor, text: str, results: Mapping[str, PageArray], index: int | None = None
+) -> Sentence:
+    """Put together what a page shows of one text.
+
+    Args:
+        extractor: the model.
+        text: the text.
+        results: arrays of `sentence_features` and `DETAILS` for this text.
+        index: number of the text in the corpus, or None.
+    """
+    hidden_LTH = np.ascontiguousarray(results["hidden"].swapaxes(0, 1), dtype=np.float32)
     made: dict[str, PageArray] = dict(figures(hidden_LTH))
-    if "attention" in arrays:
-        made["attention"] = np.rint(arrays["attention"] * SCALE).astype(np.uint16)
-    offsets = arrays["token_offsets"]
+    if "attention" in results:
+        made["attention"] = np.rint(results["attention"] * SCALE).astype(np.uint16)
+    offsets = results["token_offsets"]
     return Sentence(
         text=text,
         index=index,
-        tokens=tuple(map(str, arrays["token_strings"].tolist())),
+        tokens=tuple(map(str, results["token_strings"].tolist())),
         begins=tuple(offsets[:, 0].tolist()),
         ends=tuple(offsets[:, 1].tolist()),
-        outputs=tuple(outputs_of(extractor, text, num_tokens=len(offsets))),
+        outputs=tuple(outputs_of(extractor, results)),
         arrays=made,
     )
 
@@ -107,26 +137,28 @@ def gives_attentions(extractor: Extractor) -> bool:
     return True
 
 
-def outputs_of(extractor: Extractor, text: str, *, num_tokens: int) -> list[dict[str, Any]]:
+def outputs_of(extractor: Extractor, results: Mapping[str, PageArray]) -> list[dict[str, Any]]:
     """Describe the outputs that are easily confused, with the first values of those that are one vector."""
     facts = extractor.facts
     size, last = facts.spec.hidden_size, facts.spec.num_hidden_layers
+    shape = (len(results["hidden"]), size)
     rows = [
-        _output("last_hidden_state", (num_tokens, size), f"a vector for each token: hidden_states[{last}]"),
-        _output("hidden_states[i]", (num_tokens, size), f"i from 0 (the output of the embeddings) to {last}"),
+        _output("last_hidden_state", shape, f"a vector for each token: hidden_states[{last}]"),
+        _output("hidden_states[i]", shape, f"i from 0 (the output of the embeddings) to {last}"),
     ]
-    vectors = {"last_hidden_state.mean": "the mean over tokens of the last layer"}
-    if facts.has_cls:
-        vectors = {"last_hidden_state.cls": "the vector of the first token, last_hidden_state[:, 0]", **vectors}
-    for name, says in vectors.items():
-        rows.append(_output(name, (size,), says, _first_values(extractor, text, name)))
-    state = facts.pooler if facts.spec.pooler else "absent"
-    values = None
-    if state != "absent":
-        able = extractor.with_semantics(replace(extractor.semantics, untrained_pooler="use"))
-        values = _first_values(able, text, "pooler_output")
-    rows.append(_output("pooler_output", (size,) if values else None, POOLERS[state], values))
+    if "cls" in results:
+        says = "the vector of the first token, last_hidden_state[:, 0]"
+        rows.append(_output("last_hidden_state.cls", (size,), says, results["cls"]))
+    says = "the mean over tokens of the last layer"
+    rows.append(_output("last_hidden_state.mean", (size,), says, results["mean"]))
+    pooled = results.get("pooler")
+    state = POOLERS[_pooler_state(extractor)]
+    rows.append(_output("pooler_output", None if pooled is None else (size,), state, pooled))
     return rows
+
+
+def _pooler_state(extractor: Extractor) -> str:
+    return extractor.facts.pooler if extractor.facts.spec.pooler else "absent"
 
 
 def sentence_bytes(extractor: Extractor, num_tokens: int) -> int:
@@ -137,13 +169,7 @@ def sentence_bytes(extractor: Extractor, num_tokens: int) -> int:
     return (maps + floats) * 4 // 3
 
 
-def _output(
-    name: str, shape: tuple[int, ...] | None, says: str, values: Sequence[float] | None = None
-) -> dict[str, Any]:
+def _output(name: str, shape: tuple[int, ...] | None, says: str, vector: PageArray | None = None) -> dict[str, Any]:
     words = "" if shape is None else f"float32 [{', '.join(map(str, shape))}]"
+    values = None if vector is None else [float(value) for value in vector[:SHOWN_VALUES]]
     return {"name": name, "shape": words, "says": says, "values": values}
-
-
-def _first_values(extractor: Extractor, text: str, feature: str) -> list[float]:
-    vector = extractor.extract(text, feature)
-    return [float(value) for value in np.asarray(vector)[:SHOWN_VALUES]]

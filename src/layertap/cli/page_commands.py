@@ -1,0 +1,48 @@
+"""Commands and Python lines below the views of a page."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+
+from layertap.engine.options import OPTIONS
+
+INPUT_OPTIONS = ("input_format", "text_column", "delimiter", "quoting", "records", "encoding", "max_record_size")
+MODEL_OPTIONS = ("model", "revision", "precision", "max_length")
+
+
+def commands_of(options: argparse.Namespace, source: str) -> dict[str, str]:
+    """Return the commands and Python lines below the views; the page fills in layer, text and head."""
+    extract = _command(options, source, "extract", ["-o", "vectors.parquet", "-f", "v = {FEATURE}"], INPUT_OPTIONS)
+    commands = {
+        "extract": extract,
+        "neighbours": "import layertap, numpy as np\n"
+        f"# {extract}\n"
+        'v = np.asarray(layertap.open("vectors.parquet")["v"][:])\n'
+        "v /= np.linalg.norm(v, axis=1, keepdims=True)\n"
+        "v @ v[{ROW}]",
+        **sentence_commands(options),
+    }
+    if options.label is not None:
+        label = ["--label", options.label, "--pooling", options.pooling]
+        commands["probe"] = _command(options, source, "probe", label, INPUT_OPTIONS)
+    return commands
+
+
+def sentence_commands(options: argparse.Namespace) -> dict[str, str]:
+    """Return the Python lines below the views of single texts."""
+    model = "" if options.model is None else repr(options.model)
+    opened = f"import layertap\nextractor = layertap.Extractor.from_pretrained({model})"
+    return {
+        "sentence": f'{opened}\nh = extractor.extract({{SENTENCE}}, "hidden_states[:]")  # tokens, layers, dimensions',
+        "attention": f'{opened}\nextractor.extract({{SENTENCE}}, "attentions[{{BLOCK}}]")[{{HEAD}}]',
+    }
+
+
+def _command(options: argparse.Namespace, source: str, name: str, arguments: list[str], shared: tuple[str, ...]) -> str:
+    words = ["layertap", name, source, *arguments]
+    for option in (*shared, *MODEL_OPTIONS):
+        value = getattr(options, option)
+        if value is not None and not (option in OPTIONS and value == OPTIONS[option].default):
+            words += [f"--{option.replace('_', '-')}", str(value)]
+    return shlex.join(words + ([] if options.header else ["--no-header"]))
