@@ -16,6 +16,7 @@ from layertap.errors import InputError, OptionError
 from layertap.features.expr import Expr
 from layertap.features.parse import parse
 from layertap.learn.arrays import Float32Array
+from layertap.learn.blas import blas_threads, idle_processors
 from layertap.learn.exploring.corpus import Colours, Corpus, colours_of, labelled_rows
 from layertap.learn.exploring.nearest import nearest
 from layertap.learn.exploring.planes import Plane, extent, planes
@@ -142,11 +143,16 @@ def exploration(
     with status_on(sys.stderr, shown=progress) as say:
         say("explore: tokens and attentions")
         sentences = sentences_of(extractor, corpus, lengths, options)
-        say("explore: probes")
-        findings, reason = probed(vectors, corpus, features, extractor, options)
-        say("explore: neighbours")
-        layers = [vectors[feature] for feature in features]
-        near = [nearest(layer, options.neighbours) for layer in layers]
+    findings, reason = probed(vectors, corpus, features, extractor, options, progress=progress)
+    layers = [vectors[feature] for feature in features]
+    with (
+        status_on(sys.stderr, shown=progress) as say,
+        blas_threads(idle_processors(extractor.runtime.threads)),
+    ):
+        near = []
+        for number, layer in enumerate(layers, start=1):
+            say(f"explore: neighbours at layer {number} of {len(layers)}")
+            near.append(nearest(layer, options.neighbours))
         say("explore: maps")
         made = planes(layers)
         alike = similarity([layer[sample_of(len(corpus), options.seed)] for layer in layers])
@@ -221,6 +227,8 @@ def probed(
     features: Sequence[Expr],
     extractor: Extractor,
     options: PageOptions,
+    *,
+    progress: bool = False,
 ) -> tuple[Findings | None, str]:
     """Fit a probe on each layer, or return the reason why there is none."""
     if corpus.label is None:
@@ -236,7 +244,7 @@ def probed(
         return None, f"No probe was fitted: {error}."
     kept = {feature: vectors[feature][rows] for feature in features}
     provenance = extractor.provenance(features)
-    return probe_vectors(kept, data, features, provenance=provenance, seed=options.seed), ""
+    return probe_vectors(kept, data, features, provenance=provenance, seed=options.seed, progress=progress), ""
 
 
 def probe_facts(findings: Findings) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from layertap.engine.extractor import Extractor
 from layertap.engine.progress import status_on
 from layertap.features.expr import Expr
 from layertap.learn.arrays import Float32Array, Float64Array, Int64Array
+from layertap.learn.blas import blas_threads
 from layertap.learn.bootstrap import ENTITY_F1, Gold, Score
 from layertap.learn.mistakes import MistakeList, mistake_of
 from layertap.learn.probing.findings import ClassDetails, Findings, Row, best_of, comparable, place_of, sample_of
@@ -73,6 +74,7 @@ def probe(
     )
 
 
+@blas_threads(1)
 def probe_vectors(
     vectors: Mapping[Expr, Float32Array],
     data: ProbeData,
