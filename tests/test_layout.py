@@ -30,6 +30,7 @@ OTHERS = {
     "test_imports.py": "every module",
     "test_language.py": "docstrings and names of every module",
     "test_layout.py": "this folder",
+    "test_site.py": "the documentation as a site",
     "test_using_features.py": "the page docs/using-features.md",
 }
 

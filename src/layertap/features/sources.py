@@ -129,7 +129,20 @@ class Attentions(Unselected):
 
 
 last_hidden_state = LastHiddenState()
+"""Hidden states of the last block, `hidden_states[-1]`: [T, H] a text."""
+
 hidden_states = HiddenStates()
+"""Hidden states of every layer; select some in square brackets.
+
+`hidden_states[6]` is [T, H] a text; a slice or a list, such as `hidden_states[-4:]`, gives [T, L, H]. Layer 0 is the
+output of the embeddings, as in transformers.
+"""
+
 attentions = Attentions()
+"""Attention probabilities; select layers in square brackets: `attentions[0]`, [A, T, T] a text, is the first block."""
+
 pooler_output = PoolerOutput()
+"""The pooler head (dense and tanh) on the first token's last state: [H] a text."""
+
 sentence_embedding = SentenceEmbedding()
+"""Sentence embedding as a sentence-transformers folder declares it: [D] a text. Call it for one of its prompts."""

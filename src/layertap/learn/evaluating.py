@@ -149,8 +149,8 @@ def evaluate(
         head: a `Head`, a `Classifier`, a folder that `layertap fit` or `layertap finetune` made, or a hub id.
         data: a labelled file, or `LabelledTexts`.
         label: name of the column of labels, of lists with one per word, or of scores if the head gives a number.
-        text_column, words_column, pair_column, input_format, delimiter, quoting, header, records, encoding,
-            max_record_bytes: as in `open_reader`.
+        text_column, words_column, pair_column: as in `layertap.extract`.
+        input_format, delimiter, quoting, header, records, encoding, max_record_bytes: likewise.
         on_error: "raise" stops at the first row that cannot be used, "skip" leaves it out; see
             `HeadEvaluation.skipped`.
         max_errors: number of rows that "skip" tolerates; None tolerates any number.

@@ -119,8 +119,8 @@ def finetune(
         dev: data by which the best checkpoint is chosen, in the same form; None keeps the last one.
         test: data that the result is measured on at the end, in the same form; None measures nothing.
         label: name of the column of labels, or of lists of labels with one per word.
-        text_column, words_column, pair_column, input_format, delimiter, quoting, header, records, encoding,
-            max_record_bytes: as in `open_reader`, for all files.
+        text_column, words_column, pair_column: as in `layertap.extract`, for all files.
+        input_format, delimiter, quoting, header, records, encoding, max_record_bytes: likewise.
         on_error: "raise" stops at the first row that cannot be read or has no usable label, "skip" leaves it out; see
             `FineTuned.skipped`.
         max_errors: number of rows of a file that "skip" tolerates; None tolerates any number.

@@ -76,9 +76,10 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
             tokenizer, feature, options), so that one folder serves any number of models and never becomes stale; to
             free the space, delete the folder.
         sweep: features to extract together; needs `cache`. `feature` need not be one of them.
-        revision, cache_dir, local_files_only, allow_pickle, precision, max_length, untrained_pooler, long,
-            truncate_side, window, overlap, word_pattern, backend, device, threads, instruction_set, batch_tokens,
-            rules: as in `Extractor.from_pretrained`; `cache_dir` is the cache folder of the hub.
+        revision, cache_dir, local_files_only, allow_pickle: as in `Extractor.from_pretrained`; `cache_dir` is the cache
+            folder of the hub.
+        precision, max_length, untrained_pooler, long, truncate_side, window, overlap, word_pattern: likewise.
+        backend, device, threads, instruction_set, batch_tokens, rules: likewise.
         progress: draw a progress bar on standard error while extracting.
 
     Attributes:
