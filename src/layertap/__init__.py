@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     )
     from layertap.jobs.extract import extract
     from layertap.records import AttentionMaps, Ragged, Record
+    from layertap.saving.save import save
     from layertap.sentence_encoder.encoder import SentenceEncoder
     from layertap.torch_datasets import FeatureDataset, FeatureIterableDataset
     from layertap.version import __version__
@@ -89,6 +90,7 @@ _HOME = {
     "open": "data.store",
     "parse": "features.parse",
     "pooler_output": "features.sources",
+    "save": "saving.save",
     "sentence_embedding": "features.sources",
 }
 
@@ -126,6 +128,7 @@ __all__ = [
     "last_hidden_state",
     "parse",
     "pooler_output",
+    "save",
     "sentence_embedding",
 ]
 

@@ -1,4 +1,4 @@
-"""Reads the header of a safetensors file, as strictly as the format's own library.
+"""Reads the header of a safetensors file, as strictly as the format's own library, and encodes one.
 
 Format: 8 bytes little-endian N, N bytes of JSON (name -> dtype, shape, data_offsets), then the data. Checked here:
 every entry by itself, and that the data lies without gap and overlap from the header to the end of the file.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,9 @@ MAX_HEADER = 16 << 20
 """Bytes of a header at most; the format allows 100 MB, and that of a model with 10,000 weights has 1 MB."""
 
 METADATA = "__metadata__"
+
+ALIGNMENT = 8
+"""Headers are as long as a multiple of this, so that arrays behind them are aligned."""
 
 
 class HeaderError(ValueError):
@@ -164,3 +167,26 @@ def _short(value: Any) -> str:
     items: Iterable[Any] = value if isinstance(value, list) else [value]
     flat = all(item is None or isinstance(item, str | int | float) for item in items)
     return repr(value)[:80] if flat else "something nested"
+
+
+def encode_header(
+    arrays: Mapping[str, tuple[str, Sequence[int]]], *, metadata: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """Return the JSON of a header, and the names of the arrays in the order in which their bytes follow it.
+
+    Wide dtypes come first, so that each array starts at a multiple of its item size.
+
+    Args:
+        arrays: name -> dtype, by the format's name, and shape.
+        metadata: texts by name, for readers that ask for them.
+    """
+    order = sorted(arrays, key=lambda name: -DTYPE_SIZES[arrays[name][0]])
+    entries: dict[str, object] = {METADATA: dict(metadata)}
+    begin = 0
+    for name in order:
+        dtype, shape = arrays[name]
+        end = begin + DTYPE_SIZES[dtype] * math.prod(shape)
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [begin, end]}
+        begin = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % ALIGNMENT), order

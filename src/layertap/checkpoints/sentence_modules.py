@@ -165,7 +165,8 @@ def read_layer_weights(folder: SentenceFolder, place: str, size: int, num_hidden
             f"{name}: it weighs hidden states {start} to {layers}, and the encoder has 0 to {num_hidden_layers}"
         )
     stored = folder.weights(place, {"layer_weights": (layers + 1 - start,)})["layer_weights"]
-    total = float(stored.sum(dtype=np.float64))
+    # Rounded, so that weights that add up to 1 in float32 stay as they are.
+    total = float(np.float32(stored.sum(dtype=np.float64)))
     if total == 0:
         raise RefusedError(f"{name}: its layer weights add up to zero")
     return {start + i: float(weight) / total for i, weight in enumerate(stored)}

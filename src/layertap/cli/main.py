@@ -28,7 +28,7 @@ PIPE_CLOSED = 141
 
 COMMANDS = (
     *("extract", "inspect", "explain", "status", "export"),
-    *("probe", "explore", "fit", "finetune", "predict", "evaluate", "serve", "verify"),
+    *("probe", "explore", "fit", "finetune", "predict", "evaluate", "save", "serve", "verify"),
     "completion",
 )
 """Names of all commands; each is a module of this package."""
@@ -46,6 +46,7 @@ examples:
   layertap predict texts.txt --head sentiment.head -o predicted.jsonl
   layertap evaluate sentiment.head later.csv --label sentiment
   layertap finetune train.csv -o ./classifier --dev dev.csv --label sentiment
+  layertap save 'hidden_states[4].mean.normalize' -o small/
   layertap serve --port 8080
   layertap verify ./my-checkpoint -o certificate.json
   layertap status features/

@@ -284,8 +284,8 @@ def runtime_of(options: argparse.Namespace) -> Runtime:
 
 
 def rules_of(options: argparse.Namespace) -> Rules:
-    """Return the savings that the plan makes."""
-    return Rules.without(*options.disable_rule)
+    """Return the savings that the plan makes; all of them where the command has no option for them."""
+    return Rules.without(*getattr(options, "disable_rule", ()))
 
 
 def _given(options: argparse.Namespace, group: str) -> dict[str, Any]:

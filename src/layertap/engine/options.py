@@ -291,6 +291,14 @@ class ClassifierOptions(HeadOptions):
     word_pattern: NotRequired[str | None]
 
 
+class SavingOptions(HeadOptions):
+    """Keywords of what opens a model to save a feature of it: its limit, and where the model is and how it runs."""
+
+    revision: NotRequired[str | None]
+    max_length: NotRequired[int | None]
+    untrained_pooler: NotRequired[UntrainedPooler]
+
+
 class ExtractorOptions(ClassifierOptions):
     """Keywords of what opens a model for any feature: all options in `OPTIONS`."""
 
@@ -298,7 +306,7 @@ class ExtractorOptions(ClassifierOptions):
     non_finite: NotRequired[NonFinite]
 
 
-def shown_in_help(keywords: type[HeadOptions] | type[ClassifierOptions]) -> Callable[[Function], Function]:
+def shown_in_help(keywords: type[HeadOptions]) -> Callable[[Function], Function]:
     """Decorate a function that takes `**options: Unpack[keywords]`, so that `help` lists all keywords."""
 
     def decorated(function: Function) -> Function:
@@ -314,7 +322,7 @@ def shown_in_help(keywords: type[HeadOptions] | type[ClassifierOptions]) -> Call
     return decorated
 
 
-def names_of(keywords: type[HeadOptions] | type[ClassifierOptions] | type[ExtractorOptions]) -> tuple[str, ...]:
+def names_of(keywords: type[HeadOptions]) -> tuple[str, ...]:
     """Return the names of a group of keywords, in the order of `OPTIONS`."""
     return tuple(name for name in OPTIONS if name in keywords.__annotations__)
 
@@ -322,7 +330,7 @@ def names_of(keywords: type[HeadOptions] | type[ClassifierOptions] | type[Extrac
 def split_options(
     model: str | PathLike[str] | None,
     keywords: Mapping[str, Any],
-    allowed: type[HeadOptions] | type[ClassifierOptions] | type[ExtractorOptions] = ExtractorOptions,
+    allowed: type[HeadOptions] = ExtractorOptions,
 ) -> tuple[ModelReference, Semantics, Runtime]:
     """Split keywords into the three groups of options.
 

@@ -8,7 +8,7 @@ What this model cannot give is refused on the way: layers out of range, poolers,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from layertap.errors import FeatureError, UntrainedPoolerError
@@ -88,10 +88,7 @@ def prompt_of(source: SentenceEmbedding, spec: SentenceEmbeddingSpec) -> str:
 
 
 def _recipe(spec: SentenceEmbeddingSpec, source: SentenceEmbedding) -> Expr:
-    states: Expr = last_hidden_state
-    if spec.layer_weights is not None:
-        layers = tuple(spec.layer_weights)
-        states = HiddenLayers(selection=layers).layer_mix(*(spec.layer_weights[layer] for layer in layers))
+    states = last_hidden_state if spec.layer_weights is None else _mixed(spec.layer_weights)
     prompt = spec.include_prompt or not prompt_of(source, spec)
     poolings = [_pooled(states, pooling, prompt) for pooling in spec.poolings]
     value: Expr = poolings[0] if len(poolings) == 1 else concat(*poolings)
@@ -101,6 +98,15 @@ def _recipe(spec: SentenceEmbeddingSpec, source: SentenceEmbedding) -> Expr:
     for step in steps:
         value = value.normalize if step == "normalize" else Apply(of=value, step=step)
     return value if spec.truncate is None else value.truncate(spec.truncate)
+
+
+def _mixed(layer_weights: Mapping[int, float]) -> Expr:
+    weights = {layer: weight for layer, weight in layer_weights.items() if weight}
+    layers = tuple(weights)
+    if len(layers) == 1:
+        return HiddenLayers(selection=layers[0])
+    states = HiddenLayers(selection=layers)
+    return states.layer_mean if len(set(weights.values())) == 1 else states.layer_mix(*weights.values())
 
 
 def _pooled(states: Expr, pooling: SentencePooling, prompt: bool) -> Pool:

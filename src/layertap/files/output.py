@@ -289,7 +289,10 @@ class StagedFolder:
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Create a file in the folder, which is open for writing within the context."""
+        """Create a file in the folder, or in a new folder in it; it is open for writing within the context."""
+        inner = (self.path / name).parent
+        if not inner.is_dir():
+            system.make_folder(inner)
         with cast(BinaryIO, io.BufferedRandom(system.create(self.path / name))) as file:
             yield file
 
@@ -408,9 +411,11 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Synchronise all files of a folder to the disk."""
+    """Synchronise all files of a folder, and of folders in it, to the disk."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             with system.open_existing(path) as file:
                 system.sync(file)
+        else:
+            system.sync_folder(path)
     system.sync_folder(folder)

@@ -17,9 +17,10 @@ from layertap.data.slices import cut
 from layertap.data.writers.base import map_shapes, values_of
 from layertap.data.writers.npy import header as npy_header
 from layertap.data.writers.parquet import feature_columns, feature_fields
-from layertap.data.writers.safetensors import ALIGNMENT, DTYPES, METADATA, METADATA_KEY
+from layertap.data.writers.safetensors import DTYPES, METADATA_KEY
 from layertap.data.writers.spill import OFFSETS, SHAPES
 from layertap.records import Array, AttentionMaps, Feature, FeatureSchema, Ragged
+from layertap.safetensors_header import encode_header
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
 
@@ -78,25 +79,18 @@ def safetensors_pieces(
 
     The metadata are JSON under the key `layertap` of the header's `__metadata__`.
     """
-    arrays = sorted(arrays_of(schemas, features).items(), key=lambda item: -item[1].dtype.itemsize)
-    entries: dict[str, object] = {METADATA: {METADATA_KEY: json.dumps(metadata)}}
-    begin = 0
-    for name, array in arrays:
-        entries[name] = {
-            "dtype": DTYPES[array.dtype.name],
-            "shape": list(array.shape),
-            "data_offsets": [begin, begin + array.nbytes],
-        }
-        begin += array.nbytes
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
+    arrays = arrays_of(schemas, features)
+    header, order = encode_header(
+        {name: (DTYPES[array.dtype.name], array.shape) for name, array in arrays.items()},
+        metadata={METADATA_KEY: json.dumps(metadata)},
+    )
 
     def pieces() -> Iterator[bytes]:
-        yield struct.pack("<Q", len(text)) + text
-        for _, array in arrays:
-            yield from _raw(array)
+        yield struct.pack("<Q", len(header)) + header
+        for name in order:
+            yield from _raw(arrays[name])
 
-    return 8 + len(text) + begin, pieces()
+    return 8 + len(header) + sum(array.nbytes for array in arrays.values()), pieces()
 
 
 def npz_pieces(

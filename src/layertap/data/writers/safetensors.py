@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import struct
 
 from layertap.data.writers.base import Writer, WriterOptions
-from layertap.data.writers.spill import SpillFile, SpillFiles, check_spilled
+from layertap.data.writers.spill import SpillFiles, check_spilled
 from layertap.records import FeatureBatch
+from layertap.safetensors_header import METADATA, encode_header
 
-METADATA = "__metadata__"
 METADATA_KEY = "layertap"
 DTYPES = {
     "float32": "F32",
@@ -21,7 +20,6 @@ DTYPES = {
     "int64": "I64",
     "uint64": "U64",
 }
-ALIGNMENT = 8
 
 
 class SafetensorsWriter(Writer):
@@ -43,28 +41,12 @@ class SafetensorsWriter(Writer):
         self._spills.write(batch)
 
     def _finish(self) -> None:
-        # Wide dtypes first, so that each tensor starts at a multiple of its item size.
-        ordered = sorted(self._spills.arrays.values(), key=lambda spill: -spill.dtype.itemsize)
+        by_name = self._spills.arrays
+        arrays = {name: (DTYPES[spill.dtype.name], spill.shape) for name, spill in by_name.items()}
+        header, order = encode_header(arrays, metadata={METADATA_KEY: self._options.provenance_text})
         file = self._output.create()
-        file.write(header(ordered, self._options.provenance_text))
-        for spill in ordered:
-            spill.copy_to(file)
-            self._spills.drop(spill.name)
+        file.write(struct.pack("<Q", len(header)) + header)
+        for name in order:
+            by_name[name].copy_to(file)
+            self._spills.drop(name)
         self._commit(file)
-
-
-def header(spills: list[SpillFile], provenance: str) -> bytes:
-    """Return the header of the file: everything before the first tensor."""
-    entries: dict[str, object] = {METADATA: {METADATA_KEY: provenance}}
-    begin = 0
-    for spill in spills:
-        end = begin + spill.nbytes
-        entries[spill.name] = {
-            "dtype": DTYPES[spill.dtype.name],
-            "shape": list(spill.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    text = json.dumps(entries, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % ALIGNMENT)
-    return struct.pack("<Q", len(text)) + text

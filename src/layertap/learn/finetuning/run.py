@@ -14,6 +14,7 @@ import torch
 from layertap.backends.torch.devices import device_named
 from layertap.checkpoints.load import ModelFiles
 from layertap.checkpoints.source import stored_files
+from layertap.checkpoints.writing import as_json, write_tokenizer
 from layertap.data.input import Input, check_read_once, read_options
 from layertap.data.readers.base import RowError
 from layertap.data.readers.options import OnError, Quoting, Records
@@ -26,7 +27,7 @@ from layertap.files import check_new_folder, refuse_overlap, staged_folder
 from layertap.hf.saving import write_weights
 from layertap.learn.finetuning.curve import Evaluation, as_csv, as_png
 from layertap.learn.finetuning.encoding import FINDER, EncodedDataset, digest_of, encoded
-from layertap.learn.finetuning.folder import as_json, config_of, write_tokenizer
+from layertap.learn.finetuning.folder import config_of
 from layertap.learn.finetuning.model import HeadedEncoder, starting_model
 from layertap.learn.finetuning.options import TrainingOptions
 from layertap.learn.finetuning.schedule import freeze, optimizer_of

@@ -1,0 +1,99 @@
+"""The function `layertap.save`: a feature as a model that other programs run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Unpack
+
+from layertap.checkpoints.source import stored_files
+from layertap.engine.extractor import Extractor
+from layertap.engine.opening import OpenedModel, open_reference
+from layertap.engine.options import ModelReference, Runtime, SavingOptions, Semantics, shown_in_help, split_options
+from layertap.errors import OptionError
+from layertap.features.expr import Expr
+from layertap.features.naming import parsed
+from layertap.files import check_new_folder, check_place, refuse_overlap, resolved
+from layertap.saving.card import SavedModel
+from layertap.saving.folder import save_folder
+
+Target = Literal["folder", "onnx"]
+ONNX = ".onnx"
+
+
+@shown_in_help(SavingOptions)
+def save(
+    feature: str | Expr,
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | None = None,
+    to: Target | None = None,
+    **options: Unpack[SavingOptions],
+) -> SavedModel:
+    """Save a feature as a model that other programs run, with the layers that the feature needs and no others.
+
+    A folder is one of sentence-transformers and of transformers: the feature is its sentence embedding. Before it
+    stands, it is loaded back and compared with the feature. `README.md` and `layertap.json` in it say what it is.
+
+    Args:
+        feature: the feature, as text or as an expression; one vector for each text.
+        output: path of a folder that does not exist yet.
+        model: the model that has the feature: a folder, a Hugging Face hub id, or None for all-MiniLM-L6-v2.
+        to: "folder"; None: by the ending of the output.
+        options: where the model is, the limit in tokens (`max_length`) that the saved model has, and what runs the
+            check; as in `Extractor.from_pretrained`.
+
+    Returns:
+        What was saved, with the figures of the check.
+
+    Raises:
+        FeatureError: a feature that the model does not have, or with a step that a folder cannot say.
+        UsageError: the output exists.
+        OutputError: the output cannot be written, or differs from the feature by more than rounding; nothing is left
+            of it.
+        ModelNotFoundError, CheckpointError: the model cannot be used.
+    """
+    return save_reference(
+        feature, output, *split_options(model, options, SavingOptions), to=to, extractor_of=Extractor.of
+    )
+
+
+def save_reference(
+    feature: str | Expr,
+    output: str | os.PathLike[str],
+    reference: ModelReference,
+    semantics: Semantics,
+    runtime: Runtime,
+    *,
+    to: Target | None,
+    extractor_of: Callable[[OpenedModel, Semantics, Runtime], Extractor],
+) -> SavedModel:
+    """Save a feature as `save` does, with options that are grouped already, and an extractor that is made of them."""
+    parsed(feature)  # what does not parse is refused before the model is looked for
+    place = _checked_place(output, _target(output, to), reference.name)
+    extractor = extractor_of(open_reference(reference), semantics, runtime)
+    return save_folder(extractor, feature, place)
+
+
+def _target(output: str | os.PathLike[str], to: Target | None) -> Target:
+    if to is None:
+        return "onnx" if os.fspath(output).endswith(ONNX) else "folder"
+    if to not in ("folder", "onnx"):
+        raise OptionError(f"to {to!r}: expected folder or onnx")
+    return to
+
+
+def _checked_place(output: str | os.PathLike[str], target: Target, model: str | None) -> Path:
+    """Refuse a place at which nothing can be written, or in which the model stands."""
+    place = Path(output)
+    if os.fspath(output) == "-":
+        raise OptionError(f"a {'folder' if target == 'folder' else 'graph'} is not written to standard output; name it")
+    if target == "onnx":
+        check_place(place, overwrite=False)
+    else:
+        check_new_folder(place)
+        if model is not None and Path(model).is_dir() and resolved(place).is_relative_to(resolved(model)):
+            raise OptionError(f"{place} would be inside the model's own folder, {model}; name a folder beside it")
+    refuse_overlap(stored_files(model), {"the output": place})
+    return place
