@@ -14,13 +14,14 @@ MODEL_OPTIONS = ("model", "revision", "precision", "max_length")
 def commands_of(options: argparse.Namespace, source: str) -> dict[str, str]:
     """Return the commands and Python lines below the views; the page fills in layer, text and head."""
     extract = _command(options, source, "extract", ["-o", "vectors.parquet", "-f", "v = {FEATURE}"], INPUT_OPTIONS)
+    opened = (
+        f"import layertap, numpy as np\n# {extract}\n"
+        'v = np.asarray(layertap.open("vectors.parquet")["v"][:])\nv /= np.linalg.norm(v, axis=1, keepdims=True)\n'
+    )
     commands = {
         "extract": extract,
-        "neighbours": "import layertap, numpy as np\n"
-        f"# {extract}\n"
-        'v = np.asarray(layertap.open("vectors.parquet")["v"][:])\n'
-        "v /= np.linalg.norm(v, axis=1, keepdims=True)\n"
-        "v @ v[{ROW}]",
+        "neighbours": f"{opened}v @ v[{{ROW}}]",
+        "typed": f'{opened}{_extractor(options)}\nv @ extractor.extract({{SENTENCE}}, "{{FEATURE}}.normalize")',
         **sentence_commands(options),
     }
     if options.label is not None:
@@ -31,12 +32,15 @@ def commands_of(options: argparse.Namespace, source: str) -> dict[str, str]:
 
 def sentence_commands(options: argparse.Namespace) -> dict[str, str]:
     """Return the Python lines below the views of single texts."""
-    model = "" if options.model is None else repr(options.model)
-    opened = f"import layertap\nextractor = layertap.Extractor.from_pretrained({model})"
+    opened = f"import layertap\n{_extractor(options)}"
     return {
         "sentence": f'{opened}\nh = extractor.extract({{SENTENCE}}, "hidden_states[:]")  # tokens, layers, dimensions',
         "attention": f'{opened}\nextractor.extract({{SENTENCE}}, "attentions[{{BLOCK}}]")[{{HEAD}}]',
     }
+
+
+def _extractor(options: argparse.Namespace) -> str:
+    return f"extractor = layertap.Extractor.from_pretrained({'' if options.model is None else repr(options.model)})"
 
 
 def _command(options: argparse.Namespace, source: str, name: str, arguments: list[str], shared: tuple[str, ...]) -> str:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from layertap.cli.options import (
     add_command,
     add_feature_options,
+    add_layout_options,
     add_model_options,
     features_of,
+    input_of,
     limit_tokenizer_threads,
     reference_of,
     runtime_of,
@@ -21,20 +24,34 @@ from layertap.cli.options import (
 from layertap.cli.running import add_running_options, extractor_of, silence_downloads, uncollected
 from layertap.cli.units import bytes_of
 from layertap.errors import OptionError, UsageError
+from layertap.features.grammar import PoolOp
+from layertap.file_formats import READ_FORMATS
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
     from layertap.engine.extractor import Extractor
+    from layertap.learn.exploring.contents import PageOptions as ExploredOptions
+    from layertap.learn.exploring.corpus import Corpus
     from layertap.server.limits import Limits
     from layertap.server.model import ServedModel
+    from layertap.server.page import Page
 
+POOLINGS: tuple[str, ...] = get_args(PoolOp)
 KEY_VARIABLE = "LAYERTAP_API_KEY"
+POOLING, NEIGHBOURS, EXPLORED_TEXTS = "mean", 10, 10_000
+PAGE_OPTIONS = (
+    *("label", "pooling", "neighbours", "explore_texts", "seed", "input_format", "text_column", "delimiter"),
+    *("quoting", "records", "encoding", "max_record_size"),
+)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 DESCRIPTION = """\
 Answers HTTP requests with features of texts: vectors of any layer, token and word vectors, predictions of
 heads. Clients of OpenAI, text-embeddings-inference, vLLM and Cohere's rerank work unmodified; the name of the
 model in a request selects the feature, as a name given with -f or as ID@EXPRESSION.
+
+The page at / shows the tokens, layers and attentions of a text that is typed; with --explore, also the texts of
+a file at each layer.
 
 The server listens on this machine only unless --host says otherwise. docs/serve.md describes all routes."""
 EPILOG = """\
@@ -43,6 +60,7 @@ examples:
   layertap serve -m ./my-model --port 9000 -f 'v = hidden_states[4].mean.normalize'
   layertap serve --head mood.head --precision bfloat16
   layertap serve --host 0.0.0.0 --api-key-file key.txt
+  layertap serve --explore reviews.csv --label mood
 
   curl localhost:8080/v1/embeddings -H 'Content-Type: application/json' \\
        -d '{"model": "all-MiniLM-L6-v2@hidden_states[4].mean", "input": "Hello world"}'"""
@@ -88,10 +106,36 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="cut long texts on the routes of text-embeddings-inference where a request does not say (default: refuse)",
     )
+    add_page_options(parser)
     add_limit_options(parser)
     add_feature_options(parser)
     add_model_options(parser)
     add_running_options(parser)
+
+
+def add_page_options(parser: argparse.ArgumentParser) -> None:
+    """Add options for the texts that the page at `/` shows."""
+    group = parser.add_argument_group("page")
+    group.add_argument(
+        "--explore",
+        metavar="INPUT",
+        help="file of texts that the page shows at each layer, as `layertap explore` does (default: none; the page "
+        "shows texts that are typed)",
+    )
+    group.add_argument("--label", metavar="COLUMN", help="column of labels, for colours and probes")
+    group.add_argument("--pooling", metavar="P", help=f"pooling of each layer (default: {POOLING})")
+    group.add_argument("--neighbours", type=int, metavar="N", help=f"nearest texts of a text (default: {NEIGHBOURS})")
+    group.add_argument(
+        "--explore-texts",
+        type=int,
+        metavar="N",
+        help=f"texts to show; of more, a random sample (default: {EXPLORED_TEXTS})",
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="seed of samples and folds (default: 0)")
+    group.add_argument("--input-format", choices=READ_FORMATS, metavar="FORMAT", help="format (default: by the ending)")
+    group.add_argument("--text-column", metavar="NAME", help="the column with the texts (default: text)")
+    add_layout_options(group)
+    parser.set_defaults(words_column=None, pair_column=None, spans_column=None)
 
 
 def add_limit_options(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +169,7 @@ def run(options: argparse.Namespace) -> None:
     require_backend(runtime.backend)
     silence_downloads(options)
     limits, key, hosts = limits_of(options), api_key_of(options), allowed_hosts_of(options)
+    corpus = corpus_of(options)
     with uncollected():
         try:
             from layertap.server.app import create_app
@@ -142,7 +187,7 @@ def run(options: argparse.Namespace) -> None:
             model = served_model(extractor_of(opened, semantics, runtime), options, features)
             state = State(model=model, limits=limits, api_key=key)
             check_first_results(state)
-            app = create_app(state, hosts=hosts)
+            app = create_app(state, hosts=hosts, pages=page_of(model, corpus, options).routes)
         host, port = bound.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -154,6 +199,78 @@ def run(options: argparse.Namespace) -> None:
                 print(f"layertap: {state.model.id} at {url}; Ctrl-C ends it", file=sys.stderr, flush=True)
 
         serve(app, state, bound, on_ready=on_ready)
+
+
+def corpus_of(options: argparse.Namespace) -> Corpus | None:
+    """Read the texts that the page shows, or return None where it shows none.
+
+    Raises:
+        OptionError: options of such texts without the texts, or out of range.
+        UsageError: scikit-learn is not installed.
+        InputError: no texts, or rows that cannot be read.
+    """
+    if options.explore is None:
+        given = next((name for name in PAGE_OPTIONS if getattr(options, name) is not None), None)
+        given = "no_header" if given is None and not options.header else given
+        if given is not None:
+            raise OptionError(f"--{given.replace('_', '-')} is about the texts of --explore; give both, or neither")
+        return None
+    if find_spec("sklearn") is None:
+        raise UsageError("--explore needs scikit-learn: pip install 'layertap[learn]'")
+    for name, value in (
+        ("pooling", POOLING),
+        ("neighbours", NEIGHBOURS),
+        ("explore_texts", EXPLORED_TEXTS),
+        ("seed", 0),
+    ):
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    if options.explore_texts < 1:
+        raise OptionError(f"--explore-texts {options.explore_texts}: expected at least 1")
+    if options.pooling not in POOLINGS:
+        raise OptionError(f"--pooling {options.pooling!r}: expected one of {', '.join(POOLINGS)}")
+    if Path(options.explore).is_dir():
+        raise OptionError(f"--explore {options.explore} is a folder; name the file of texts")
+    from layertap.learn.exploring.corpus import read_corpus
+
+    explored_options(options)
+    source = input_of(options, options.explore)
+    return read_corpus(source, options.label, most=options.explore_texts, seed=options.seed)
+
+
+def explored_options(options: argparse.Namespace) -> ExploredOptions:
+    """Return the options of the texts on the page; tokens and attentions are computed when they are asked for."""
+    from layertap.learn.exploring.contents import PageOptions as ExploredOptions
+
+    return ExploredOptions(pooling=options.pooling, neighbours=options.neighbours, sentences=0, seed=options.seed)
+
+
+def page_of(model: ServedModel, corpus: Corpus | None, options: argparse.Namespace) -> Page:
+    """Compute what the page at `/` shows."""
+    from layertap.cli.page_commands import commands_of, sentence_commands
+    from layertap.learn.exploring.live import sentence_page
+    from layertap.server.page import Page
+
+    extractor = model.extractor
+    if corpus is None:
+        return Page.of(sentence_page(extractor, model.id, commands=sentence_commands(options)), extractor)
+    from layertap.learn.exploring.contents import exploration
+    from layertap.learn.exploring.index import CorpusIndex
+
+    made = exploration(
+        extractor,
+        corpus,
+        explored_options(options),
+        commands=commands_of(options, options.explore),
+        progress=not options.quiet,
+    )
+    return Page.of(
+        made.content,
+        extractor,
+        index=CorpusIndex.of(made.layers, made.planes),
+        pooling=options.pooling,
+        neighbours=options.neighbours,
+    )
 
 
 def served_model(extractor: Extractor, options: argparse.Namespace, features: list[str] | None) -> ServedModel:

@@ -15,7 +15,7 @@ from layertap.page.content import DTYPES, PageArray, PageContent
 
 MODULES = (
     *("dom", "data", "state", "colours", "exporting"),
-    *("map", "layers", "legend", "texts", "neighbours", "tokens", "attention", "commands"),
+    *("map", "layers", "legend", "texts", "neighbours", "tokens", "attention", "commands", "live"),
     "main",
 )
 """Scripts of the page, each after those that it imports."""
@@ -29,12 +29,12 @@ def as_html(content: PageContent) -> bytes:
 
     Texts of the content stand in blocks of data that browsers neither run nor read as markup.
     """
-    manifest = {name: [DTYPES[array.dtype], *array.shape] for name, array in content.arrays.items()}
+    manifest = {name: _kind(array) for name, array in content.arrays.items()}
     blocks = [_block("facts", _json({**content.facts, "arrays": manifest}))]
     blocks += [_block(f"array-{name}", _base64(array)) for name, array in content.arrays.items()]
     style, script = static("page.css"), joined_script()
     parts = {
-        "POLICY": policy(),
+        "POLICY": policy(live="live" in content.facts),
         "TITLE": escape(content.title),
         "STYLE": style,
         "DATA": "\n".join(blocks),
@@ -45,13 +45,19 @@ def as_html(content: PageContent) -> bytes:
 
 
 @cache
-def policy() -> str:
-    """Return the Content-Security-Policy: the page's own style and script, and the server that it comes from."""
+def policy(*, live: bool) -> str:
+    """Return the Content-Security-Policy: the page's own style and script, and the server of a page that has one."""
     style, script = _digest(static("page.css")), _digest(joined_script())
+    connect = "connect-src 'self'; " if live else ""
     return (
-        f"default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; connect-src 'self'; "
+        f"default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; {connect}"
         "base-uri 'none'; form-action 'none'"
     )
+
+
+def described(array: PageArray) -> list[Any]:
+    """Return an array as JSON values: the name of its dtype, its shape, and its values in base64."""
+    return [*_kind(array), _base64(array)]
 
 
 @cache
@@ -82,6 +88,10 @@ def _json(value: Any) -> str:
     # No "<" ends the block, whatever a text holds. Lone surrogates cannot be written in UTF-8, and are escaped.
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return re.sub("[\ud800-\udfff]", lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def _kind(array: PageArray) -> list[Any]:
+    return [DTYPES[array.dtype], *array.shape]
 
 
 def _base64(array: PageArray) -> str:

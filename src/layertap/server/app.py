@@ -142,7 +142,7 @@ def _endpoint(state: State, route: Route) -> Callable[[Request], Any]:
         call = Call(state=state, request=request, route=route.path, dialect=route.dialect)
         try:
             if not route.public:
-                state.check_key(request.headers.get("authorization"))
+                state.check_key(request.headers.get("authorization"), route.challenge)
             return await _until_gone(request, route, call)
         except asyncio.CancelledError:
             call.finish(499)

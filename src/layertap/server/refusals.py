@@ -95,13 +95,23 @@ class Refusal(Exception):  # noqa: N818 - an answer, which ends a request
         message: explanation for the client: what is wrong, what is allowed, what to do.
         param: name of the field that is wrong, or None.
         retry_after: seconds after which the request may succeed, or None.
+        challenge: how a client without the key may send it, as in the header `WWW-Authenticate`.
     """
 
-    def __init__(self, kind: Kind, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: float | None = None,
+        challenge: str = "Bearer",
+    ) -> None:
         self.kind: Kind = kind
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.challenge = challenge
         super().__init__(message)
 
     def status(self, dialect: Dialect) -> int:
@@ -128,7 +138,7 @@ class Refusal(Exception):  # noqa: N818 - an answer, which ends a request
         if self.retry_after is not None:
             headers["retry-after"] = str(max(1, round(self.retry_after)))
         if self.kind == "unauthorized":
-            headers["www-authenticate"] = "Bearer"
+            headers["www-authenticate"] = self.challenge
         return headers
 
 

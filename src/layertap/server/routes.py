@@ -30,6 +30,7 @@ class Route:
         statuses: statuses of refusals, for the OpenAPI document.
         public: whether it is answered without the key of the server.
         computes: whether it runs texts through the model, so that a full queue refuses it.
+        challenge: header `WWW-Authenticate` of the answer to a request without the key.
     """
 
     method: Literal["GET", "POST"]
@@ -42,3 +43,4 @@ class Route:
     statuses: tuple[int, ...] = ()
     public: bool = False
     computes: bool = True
+    challenge: str = "Bearer"

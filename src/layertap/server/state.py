@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,20 +73,22 @@ class State:
         self.tokenizing.close()
         self.wire.shutdown(wait=True, cancel_futures=True)
 
-    def check_key(self, authorization: str | None) -> None:
+    def check_key(self, authorization: str | None, challenge: str = "Bearer") -> None:
         """Refuse a request without the key of the server; the time does not depend on where keys differ.
+
+        Browsers that were asked for a name and a password send the key as the password.
 
         Raises:
             Refusal: the key is missing or wrong.
         """
         if self.api_key is None:
             return
-        scheme, _, given = (authorization or "").partition(" ")
-        right = hmac.compare_digest(given.strip().encode(), self.api_key.encode())
-        if scheme.lower() != "bearer" or not right:
+        given = given_key(authorization or "")
+        if given is None or not hmac.compare_digest(given.encode(), self.api_key.encode()):
             raise Refusal(
                 "unauthorized",
                 "this server asks for its key; send the header 'Authorization: Bearer KEY' (api_key=... of clients)",
+                challenge=challenge,
             )
 
     def _on_run(self, texts: int, tokens: int, cost: float, seconds: float) -> None:
@@ -289,6 +292,20 @@ class Call:
         encoding = self.request.headers.get("content-encoding", "identity")
         if encoding.lower() != "identity":
             raise Refusal("media_type", f"bodies are not taken in content encoding {encoding!r:.40}; send plain JSON")
+
+
+def given_key(authorization: str) -> str | None:
+    """Return the key in a header `Authorization`: that of a bearer, or the password of a browser."""
+    scheme, _, given = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return given.strip()
+    if scheme.lower() != "basic":
+        return None
+    try:
+        _, colon, password = base64.b64decode(given.strip(), validate=True).decode().partition(":")
+    except ValueError:
+        return None
+    return password if colon else None
 
 
 def _resolve(done: asyncio.Future[Job], job: Job) -> None:

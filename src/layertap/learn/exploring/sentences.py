@@ -73,8 +73,14 @@ def sentence_of(extractor: Extractor, text: str, index: int | None = None) -> Se
 
 
 def able(extractor: Extractor) -> Extractor:
-    """Return an extractor that gives the output of a pooler that was never trained, which a page shows as such."""
-    return extractor.with_semantics(replace(extractor.semantics, untrained_pooler="use"))
+    """Return an extractor for single texts: without windows, and with the output of a pooler that was never trained.
+
+    A page shows such an output as what it is.
+    """
+    semantics = extractor.semantics
+    return extractor.with_semantics(
+        replace(semantics, untrained_pooler="use", long="truncate", truncate_side="right", window=None, overlap=None)
+    )
 
 
 def sentence_features(extractor: Extractor) -> dict[str, str]:

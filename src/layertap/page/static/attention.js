@@ -167,7 +167,7 @@ function habits() {
 export function placeAttention(pane, commandOf) {
   const holder = make("div", { id: "attention-view" });
   pane.append(holder);
-  if (!facts.sentences.length) return;
+  if (!facts.sentences.length && !facts.live) return;
   const small = grid(holder);
   const big = large(holder);
   const title = make("h2", {});

@@ -15,7 +15,7 @@ function filled(template) {
   const sentence = state.sentence >= 0 ? facts.sentences[state.sentence].text : "";
   const text = state.text >= 0 && hasTexts ? facts.texts[state.text] : sentence;
   const values = {
-    FEATURE: facts.layers[state.layer].feature, NAME: facts.layers[state.layer].column ?? "v", INDEX: String(state.text),
+    FEATURE: facts.layers[state.layer]?.feature, NAME: facts.layers[state.layer]?.column ?? "v", INDEX: String(state.text),
     ROW: state.text >= 0 ? String(facts.rows[state.text]) : "0", TEXT: quoted(text), SENTENCE: quoted(sentence),
     BLOCK: String(state.block), HEAD: String(state.head),
   };

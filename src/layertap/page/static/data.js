@@ -44,6 +44,14 @@ export function addArray(name, kind, shape, text) {
   decoded.set(name, decode(kind, text));
 }
 
+export function dropArrays(beginning) {
+  for (const name of Object.keys(facts.arrays)) {
+    if (!name.startsWith(beginning)) continue;
+    delete facts.arrays[name];
+    decoded.delete(name);
+  }
+}
+
 export const count = facts.count;
 export const hasTexts = facts.texts !== null;
 

@@ -10,6 +10,7 @@ import { placeNeighbours } from "./neighbours.js";
 import { placeTokens } from "./tokens.js";
 import { placeAttention } from "./attention.js";
 import { command } from "./commands.js";
+import { placeLive } from "./live.js";
 
 // The whole page: its parts in their panes, then the state of the address.
 
@@ -29,14 +30,20 @@ function placeNotes(pane) {
 }
 
 byId("about").textContent = facts.about;
-byId("search-box").append(searchBox());
-placePanes();
-placeLayers(byId("pane-layers"), facts.probe ? command("probe") : null, legend());
-placeNotes(byId("pane-layers"));
-placeMap(byId("pane-map"), command("extract"));
-placeTexts(byId("pane-text"));
-placeNeighbours(byId("pane-text"), command("neighbours"));
+if (facts.live) placeLive(byId("pane-text"));
+if (facts.layers.length) {
+  byId("search-box").append(searchBox());
+  placePanes();
+  placeLayers(byId("pane-layers"), facts.probe ? command("probe") : null, legend());
+  placeNotes(byId("pane-layers"));
+  placeMap(byId("pane-map"), command("extract"));
+  placeTexts(byId("pane-text"));
+  placeNeighbours(byId("pane-text"), command("neighbours"), command("typed"));
+} else {
+  document.body.dataset.only = "text";
+}
 placeTokens(byId("pane-text"), command("sentence"));
 placeAttention(byId("pane-text"), command("attention"));
+if (!facts.layers.length) placeNotes(byId("pane-text"));
 begin();
 document.documentElement.dataset.ready = "true";

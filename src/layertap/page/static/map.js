@@ -1,6 +1,6 @@
 
 import { make, byId, sized, showTip, hideTip } from "./dom.js";
-import { facts, array, count, hasTexts, textOf, labelOf } from "./data.js";
+import { facts, array, hasArray, count, hasTexts, textOf, labelOf } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { colouring, onScheme, rgb, variable, scheme } from "./colours.js";
 
@@ -15,6 +15,7 @@ const canvas = make("canvas", {
     + "the layer.",
 });
 let tool = "move";
+let typedPlace = null; // where the typed text is drawn
 let places = null; // where points are drawn: those of a layer, or between two while they move
 let moving = 0;
 let planned = 0;
@@ -62,8 +63,12 @@ function view() {
   return { width, height, scale };
 }
 
-function screen(i, { width, height, scale }) {
-  return [width / 2 + (places[2 * i] - state.x) * scale, height / 2 - (places[2 * i + 1] - state.y) * scale];
+function atPlace([x, y], { width, height, scale }) {
+  return [width / 2 + (x - state.x) * scale, height / 2 - (y - state.y) * scale];
+}
+
+function screen(i, now) {
+  return atPlace([places[2 * i], places[2 * i + 1]], now);
 }
 
 function plan() {
@@ -136,8 +141,8 @@ function drawPixels(context, now, palette, numbers, strong) {
 
 function drawRings(context, now) {
   context.strokeStyle = variable("ink");
-  const near = state.text < 0 ? [] : ringed;
-  for (const i of near) ring(context, screen(i, now), 6, 1.3);
+  for (const i of ringed) ring(context, screen(i, now), 6, 1.3);
+  if (typedPlace !== null) diamond(context, atPlace(typedPlace, now));
   if (state.text >= 0) ring(context, screen(state.text, now), 8, 2.4);
 }
 
@@ -146,6 +151,32 @@ function ring(context, [x, y], radius, width) {
   context.beginPath();
   context.arc(x, y, radius, 0, 7);
   context.stroke();
+}
+
+function diamond(context, [x, y]) {
+  context.beginPath();
+  context.moveTo(x, y - 9);
+  for (const [dx, dy] of [[9, 0], [0, 9], [-9, 0]]) context.lineTo(x + dx, y + dy);
+  context.closePath();
+  context.fillStyle = variable("accent");
+  context.fill();
+  context.lineWidth = 2;
+  context.strokeStyle = variable("panel");
+  context.stroke();
+  context.font = "bold 12px system-ui, sans-serif";
+  context.textAlign = x > canvas.clientWidth - 60 ? "right" : "left";
+  context.textBaseline = "middle";
+  context.lineWidth = 4;
+  const left = x + (context.textAlign === "right" ? -14 : 14);
+  context.strokeText("typed", left, y);
+  context.fillText("typed", left, y);
+}
+
+// The place of the typed text on the map of the chosen layer, or null where there is none.
+function placeOfTyped() {
+  const name = `s${state.sentence}-place`;
+  if (state.text >= 0 || state.sentence < 0 || !hasArray(name)) return null;
+  return array(name).subarray(2 * state.layer, 2 * state.layer + 2);
 }
 
 function drawGesture(context) {
@@ -176,7 +207,10 @@ export function ringNeighbours(texts) {
 
 function move() {
   const to = array(`points${state.layer}`);
+  const typedTo = placeOfTyped();
+  const typedFrom = typedPlace ?? typedTo;
   cancelAnimationFrame(moving);
+  typedPlace = typedTo;
   if (places === null || still.matches || count > MANY) {
     places = to;
     plan();
@@ -188,6 +222,7 @@ function move() {
     const share = Math.min(1, Math.max(0, (now - begun) / MOVE_MS));
     const eased = share * share * (3 - 2 * share);
     places = share === 1 ? to : from.map((value, k) => value + (to[k] - value) * eased);
+    if (typedTo !== null) typedPlace = typedTo.map((value, k) => typedFrom[k] + (value - typedFrom[k]) * eased);
     draw();
     if (share < 1) moving = requestAnimationFrame(step);
   };
@@ -400,6 +435,7 @@ export function placeMap(pane, commandOf) {
   });
   watch(["colour", "hidden"], () => { visible = null; plan(); });
   watch(["query"], () => { matching = null; plan(); });
-  watch(["text", "selected", "zoom", "x", "y"], plan);
+  watch(["sentence", "text"], () => { typedPlace = placeOfTyped(); });
+  watch(["text", "sentence", "selected", "zoom", "x", "y"], plan);
   byId("map").dataset.scheme = scheme();
 }

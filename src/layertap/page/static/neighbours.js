@@ -17,10 +17,20 @@ export function nearestTo(text, layer) {
   return Array.from(near, (other, k) => ({ other, cosine: cosines[k] }));
 }
 
-function rankTable(text) {
-  const here = nearestTo(text, state.layer).map(({ other }) => other);
+// Nearest texts of the chosen text, or of the typed one, or null where there is neither.
+function nearestHere(layer) {
+  if (state.text >= 0) return nearestTo(state.text, layer);
+  const name = `s${state.sentence}-near`;
+  if (state.sentence < 0 || !hasArray(name)) return null;
+  const [, most] = shapeOf(name);
+  const [near, cosines] = [array(name), array(`s${state.sentence}-cosine`)];
+  return Array.from({ length: most }, (_, k) => ({ other: near[layer * most + k], cosine: cosines[layer * most + k] }));
+}
+
+function rankTable() {
+  const here = nearestHere(state.layer).map(({ other }) => other);
   const ranks = facts.layers.map((_, layer) => {
-    const order = nearestTo(text, layer).map(({ other }) => other);
+    const order = nearestHere(layer).map(({ other }) => other);
     return new Map(order.map((other, k) => [other, k + 1]));
   });
   const kept = ranks.map((rank) => here.filter((other) => rank.has(other)).length);
@@ -38,28 +48,28 @@ function cut(text) {
   return characters.length > 44 ? `${characters.slice(0, 42).join("")} …` : text;
 }
 
-export function placeNeighbours(pane, commandOf) {
+export function placeNeighbours(pane, commandOf, typedCommandOf) {
   const holder = make("div", { id: "neighbours" });
   pane.append(holder);
   if (!hasArray("near0")) return;
   const redraw = () => {
     holder.replaceChildren();
-    if (state.text < 0) {
+    const near = nearestHere(state.layer);
+    if (near === null) {
       ringNeighbours([]);
       return;
     }
-    const near = nearestTo(state.text, state.layer);
     ringNeighbours(near.map(({ other }) => other));
     const { name, dimensions } = facts.layers[state.layer];
     holder.append(
       make("h2", {}, `Nearest at ${name} (cosine, ${dimensions} dimensions)`),
       make("ul", { class: "list", id: "nearest" }, ...near.map(({ other, cosine }) => textItem(other, signed(cosine)))),
-      make("h2", {}, "How this list changes over layers"), rankTable(state.text),
+      make("h2", {}, "How this list changes over layers"), rankTable(),
       make("p", { class: "note" }, `Ranks among the ${near.length} nearest at each layer; a dot: not among them.`
         + (facts.sampled ? " Only texts of the sample are compared." : "")),
-      commandOf,
+      state.text >= 0 ? commandOf : typedCommandOf,
     );
   };
-  watch(["text", "layer", "colour"], redraw);
+  watch(["text", "sentence", "layer", "colour"], redraw);
   onScheme(redraw);
 }

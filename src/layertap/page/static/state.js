@@ -4,13 +4,17 @@ import { facts, count, sentenceOf } from "./data.js";
 // The state of the page, kept in the address after "#", or in memory where a frame has no address.
 
 const last = facts.layers.length - 1;
+const inFile = facts.sentences.length;
+const EXAMPLE = "He sat by the bank of the river, then went to the bank to pay.";
 const initial = {
-  layer: facts.start, text: facts.sentences[0]?.index ?? -1, sentence: facts.sentences.length ? 0 : -1, colour: facts.label ?? (facts.columns.length ? 0 : -1), hidden: [],
-  query: "", measure: "last", token: 0, block: 0, head: 0, zoom: 1, x: 0, y: 0, pane: "map", selected: [],
+  layer: facts.start, text: facts.sentences[0]?.index ?? (facts.live && count ? 0 : -1), sentence: inFile ? 0 : -1,
+  colour: facts.label ?? (facts.columns.length ? 0 : -1), hidden: [], query: "", typed: facts.live && !count ? EXAMPLE : "",
+  measure: "last", token: 0, block: 0, head: 0, zoom: 1, x: 0, y: 0, pane: facts.layers.length ? "map" : "text", selected: [],
 };
 const MEASURE_NAMES = ["last", "cls", "token", "norm"];
 const PANES = ["layers", "map", "text"];
 const MOST_IN_ADDRESS = 300;
+const MOST_TYPED_IN_ADDRESS = 2000;
 const watchers = [];
 let timer = 0;
 
@@ -34,7 +38,7 @@ function fromAddress() {
   };
   whole("layer", last + 1);
   whole("text", count, -1);
-  whole("sentence", facts.sentences.length, -1);
+  whole("sentence", inFile, -1);
   whole("colour", facts.columns.length, -1);
   whole("token", 512);
   whole("block", Math.max(1, facts.blocks));
@@ -46,6 +50,7 @@ function fromAddress() {
   if (MEASURE_NAMES.includes(given.get("measure"))) read.measure = given.get("measure");
   if (PANES.includes(given.get("pane"))) read.pane = given.get("pane");
   read.query = given.get("query") ?? "";
+  if (facts.live && given.has("typed")) Object.assign(read, { typed: given.get("typed"), text: -1, sentence: -1 });
   read.hidden = wholes(given.get("hidden") ?? "", 65536);
   read.selected = wholes(given.get("selected") ?? "", count);
   if (given.has("text") && !given.has("sentence")) read.sentence = sentenceOf(read.text);
@@ -57,6 +62,9 @@ function toAddress() {
   for (const [name, value] of Object.entries(state)) {
     if (String(value) === String(initial[name])) continue;
     if (name === "selected" && value.length > MOST_IN_ADDRESS) continue;
+    if (name === "typed" && value.length > MOST_TYPED_IN_ADDRESS) continue;
+    if (name === "sentence" && value >= inFile) continue; // a server computes it again
+    if (name === "text" && state.typed) continue;
     kept.set(name, typeof value === "number" && !Number.isInteger(value) ? value.toPrecision(6) : String(value));
   }
   const address = `#${kept}`;
@@ -88,7 +96,7 @@ export function change(values) {
 }
 
 export function choose(text) {
-  change({ text, sentence: sentenceOf(text), token: 0 });
+  change({ text, typed: "", sentence: sentenceOf(text), token: 0 });
 }
 
 export function begin() {

@@ -65,7 +65,8 @@ function drawSearch(holder) {
 function drawChosen(holder) {
   holder.replaceChildren();
   if (state.text < 0) {
-    if (state.sentence >= 0) holder.append(make("h3", { dir: "auto" }, facts.sentences[state.sentence].text));
+    if (state.typed) holder.append(make("h3", { dir: "auto" }, state.typed), make("p", { class: "faint" }, "typed; not among the texts of the map"));
+    else if (state.sentence >= 0) holder.append(make("h3", { dir: "auto" }, facts.sentences[state.sentence].text));
     else holder.append(make("h3", {}, "Choose a text"), make("p", { class: "faint" }, "Click a point of the map, or search."));
     return;
   }
@@ -108,7 +109,7 @@ export function placeTexts(pane) {
   const all = () => { drawSelected(selected); drawSearch(search); drawChosen(chosen); };
   watch(["selected", "colour", "text"], () => drawSelected(selected));
   watch(["query", "colour", "text"], () => drawSearch(search));
-  watch(["text", "sentence"], () => drawChosen(chosen));
+  watch(["text", "sentence", "typed"], () => drawChosen(chosen));
   watch(["text", "selected"], (changed) => {
     if (changed.length < 6 && byId("panes").offsetParent !== null && (state.text >= 0 || state.selected.length)) {
       change({ pane: "text" });

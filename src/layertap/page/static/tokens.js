@@ -93,7 +93,7 @@ export function clip(token) {
 
 // The layer of the model that the chosen layer of the map is, or -1 where it is another feature.
 function rowOf() {
-  return facts.layer_names.indexOf(facts.layers[state.layer].name);
+  return facts.layer_names.indexOf(facts.layers[state.layer]?.name);
 }
 
 function strip(number) {
@@ -153,12 +153,14 @@ export function placeTokens(pane, commandOf) {
     const focused = document.activeElement?.id;
     const chip = [...(holder.querySelector("#tokens")?.children ?? [])].indexOf(document.activeElement);
     const scrolled = holder.querySelector(".strip")?.scrollLeft ?? 0;
-    holder.replaceChildren(make("h2", {}, "Tokens"));
+    holder.replaceChildren();
+    if (facts.live && state.sentence < 0) return;
+    holder.append(make("h2", {}, "Tokens"));
     if (!facts.sentences.length) {
       holder.append(make("p", { class: "note" }, facts.why_no_sentences));
       return;
     }
-    holder.append(make("p", {}, sentencePicker()));
+    if (!facts.live) holder.append(make("p", {}, sentencePicker()));
     if (state.sentence < 0) {
       if (state.text >= 0) holder.append(make("p", { class: "note" }, facts.why_not_this_sentence));
       return;
