@@ -29,7 +29,11 @@ LANGUAGES = {".py": "python", ".cff": "yaml"}
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)#\s]+)(?=[)#])")
 
 REFERENCE = {
-    "extractor": ("Extractor", "layertap", ["Extractor", "Record", "Ragged", "AttentionMaps", "SentenceEncoder"]),
+    "extractor": (
+        "Extractor",
+        "layertap",
+        ["Extractor", "Record", "Ragged", "AttentionMaps", "SentenceEncoder", "save"],
+    ),
     "features": (
         "Features",
         "layertap",

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from layertap import Extractor
 from layertap.cli.main import parser
 from layertap.cli.probe import _command
 from tests.writing import write
@@ -62,6 +63,18 @@ def test_a_table_and_a_recommendation(layertap, data, model, runs):
     assert "5-fold cross-validation over 60 texts" in ended.out
     best = re.search(r"^best  (\S+): accuracy", ended.out, re.MULTILINE)[1]
     assert lines[-1] == f"use   layertap extract {data} -o features.parquet -f '{best}' --model {model}"
+    assert lines[-2] == f"save   layertap save '{best}' -o model/ --model {model}"
+
+
+def test_the_command_that_saves_the_best_feature_runs(layertap, data, model, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ended = layertap("probe", data, "--label", "mood", "-m", model, "--layers", 2, "--max-length", 20)
+    saving = shlex.split(ended.out.splitlines()[-2].removeprefix("save   layertap "))
+    assert layertap(*saving).code == 0
+    assert Extractor.from_pretrained(tmp_path / "model").plan().inputs[0].max_length == 20
+    # a graph where a folder cannot say it
+    ended = layertap("probe", data, "--label", "mood", "-m", model, "--layers", 2, "--pooling", "sum")
+    assert shlex.split(ended.out.splitlines()[-2])[-4:-2] == ["-o", "model.onnx"]
 
 
 def test_the_recommended_command_runs(layertap, data, model, tmp_path, monkeypatch):
@@ -258,6 +271,7 @@ def test_words_of_a_conll_file(layertap, model, tmp_path, monkeypatch, runs):
     assert whole["features"][0]["control"] > 0.6
     assert "360 words" in (tmp_path / "w.html").read_text(encoding="utf-8")
     command = ended.out.splitlines()[-1]
+    assert "\nsave " not in ended.out  # no target has vectors of words
     assert command.endswith(f"-f '{whole['best']}' --model {model}")
 
 

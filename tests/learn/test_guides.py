@@ -1,4 +1,4 @@
-"""The three guides as they stand there, blocks in their order, on the first rows of real data."""
+"""The guides as they stand there, blocks in their order, on the first rows of real data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import builtins
 import json
 import re
 import shlex
+from collections.abc import Collection
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,10 @@ def first(
     target.write_text(between.join(pieces[skip : skip + count]) + between, encoding)
 
 
-def run(guide: str, **changed: str) -> dict:
+def run(guide: str, *, without: Collection[str] = (), **changed: str) -> dict:
     """Runs a guide, each block by itself; `changed` are options of commands to change, which keep the test short.
 
-    What the guide fetches has been put in place before.
+    What the guide fetches has been put in place before. Servers, and lines in `without`, are left out.
     """
     last: dict = {}
     for kind, code in BLOCK.findall((GUIDES / guide).read_text("utf-8")):
@@ -55,7 +57,7 @@ def run(guide: str, **changed: str) -> dict:
             continue
         for line in code.splitlines():
             words = shlex.split(line)
-            if words[0] in ("curl", "unzip"):
+            if words[0] in ("curl", "unzip") or words[:2] == ["layertap", "serve"] or line in without:
                 continue
             assert words[0] == "layertap"
             words = [changed.get(before, word) for before, word in zip(["", *words], words, strict=False)]
@@ -110,6 +112,20 @@ def test_layers(place):
     assert (place / "kind.parquet").is_file()
 
 
+@pytest.mark.slow
+def test_deploying(place):
+    pytest.importorskip("sentence_transformers")
+    for part, size in (("train", 120), ("test", 60)):
+        first(DATA / f"trec_questions/{part}.txt", place / f"trec/{part}.txt", size, encoding="latin-1")
+    graph = "layertap save 'v = hidden_states[-4:].layer_sum.mean' -o v.onnx"
+    assert graph in (GUIDES / "deploying.md").read_text("utf-8")
+    has_runtime = find_spec("onnxruntime") is not None and find_spec("onnx") is not None
+    names = run("deploying.md", without=() if has_runtime else (graph,))
+    assert names["saved"].blocks == (4, 6)
+    assert (place / "questions/README.md").is_file()
+    assert (place / "v.onnx").is_file() == has_runtime
+
+
 def test_pictures_and_links_are_there():
     for guide in GUIDES.glob("*.md"):
         targets = re.findall(r"\]\(([^)\s]+)\)", guide.read_text("utf-8"))
@@ -119,7 +135,7 @@ def test_pictures_and_links_are_there():
 
 
 @pytest.mark.parametrize(
-    "page", ["learn", "heads", "finetuning", "guides/entities", "guides/layers", "guides/sentiment"]
+    "page", ["learn", "heads", "finetuning", "guides/deploying", "guides/entities", "guides/layers", "guides/sentiment"]
 )
 def test_a_page_says_where_its_data_comes_from_and_each_block_has_its_imports(page):
     """Files of a page are fetched or written on it, and no block uses a name of another."""

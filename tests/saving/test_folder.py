@@ -246,6 +246,7 @@ def test_prompts_and_case_belong_to_sentence_embedding_alone(tmp_path):
         assert json.loads((folder / "sentence_bert_config.json").read_text()) == {
             "max_seq_length": limit,
             "do_lower_case": lower,
+            "model_args": {"add_pooling_layer": False},
         }
         settings = json.loads((folder / "config_sentence_transformers.json").read_text())
         own = str(feature).startswith("sentence")

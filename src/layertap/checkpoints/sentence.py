@@ -45,6 +45,13 @@ MODULES = "modules.json"
 MODEL_CONFIG = "config_sentence_transformers.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 LOADING_KEYS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs")
+LOADING_VALUES: tuple[dict[str, bool] | None, ...] = (
+    {},
+    {"trust_remote_code": True},
+    {"trust_remote_code": False},
+    {"add_pooling_layer": False},
+    None,
+)
 CONFIG_KEYS = ("config_args", "config_kwargs")
 TEXT_MODALITY = {"method": "forward", "method_output_name": "last_hidden_state"}
 # What a dropout does outside training is nothing.
@@ -191,7 +198,7 @@ def _read_transformer_config(folder: SentenceFolder) -> tuple[int | None, bool, 
         "query_length": None,
         "document_length": None,
         "query_expansion": None,
-        **dict.fromkeys(LOADING_KEYS, ({}, {"trust_remote_code": True}, {"trust_remote_code": False}, None)),
+        **dict.fromkeys(LOADING_KEYS, LOADING_VALUES),
     }
     refuse_unknown(config, name, (*harmless, *CONFIG_KEYS, "max_seq_length", "modality_config", "unpad_inputs"))
     refuse_unless(config, name, harmless)

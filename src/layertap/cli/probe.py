@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from layertap.cli.options import (
+    FLAGS,
     add_command,
     add_feature_options,
     add_input_options,
@@ -193,7 +194,7 @@ def run(options: argparse.Namespace) -> None:
     probe, skipped = _prepared_pairs(request) if options.pair_column is not None else _prepared(request)
     findings = probe()
     command = _command(options, findings)
-    _print(findings, command)
+    _print(findings, command, _saving(options, findings))
     place = write_skipped(skipped, list_place(request.outputs[0])) if request.lists_skipped else None
     if not options.quiet:
         print_skipped(skipped, place)
@@ -409,7 +410,27 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
     return shlex.join(words + (["--offline"] if options.local_files_only else []))
 
 
-def _print(findings: Findings, command: str) -> None:
+def _saving(options: argparse.Namespace, findings: Findings) -> str | None:
+    """Return the command line that saves the best feature as a model, or None where no target can say it."""
+    from layertap.engine.opening import open_reference
+    from layertap.saving.save import target_of
+
+    reference = replace(reference_of(options), local_files_only=True)  # it is here by now
+    target = target_of(open_reference(reference), findings.winner.feature, semantics_of(options))
+    if target is None:
+        return None
+    output = {"folder": "model/", "onnx": "model.onnx"}[target]
+    words = ["layertap", "save", findings.winner.feature, "-o", output]
+    reference_options = [name for name, option in OPTIONS.items() if option.group == "reference"]
+    for name in ("model", *reference_options, "max_length", "untrained_pooler"):
+        value = getattr(options, name)
+        if value is not None and not (name in OPTIONS and value == OPTIONS[name].default):
+            flag = FLAGS.get(name, f"--{name.replace('_', '-')}")
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(words)
+
+
+def _print(findings: Findings, command: str, saving: str | None) -> None:
     from layertap.learn.probing.table import (
         CELLS,
         cells,
@@ -441,6 +462,8 @@ def _print(findings: Findings, command: str) -> None:
         print_paragraph(line)
     print()
     print_paragraph(recommendation(findings), label="best")
+    if saving is not None:
+        print_command(saving, label="save")
     print_command(command)
 
 

@@ -25,11 +25,15 @@ DESCRIPTION = """\
 Saves a feature as a model that other programs run, with the layers that the feature needs and no others.
 
 OUTPUT is a folder of sentence-transformers and transformers, in which the feature is the sentence embedding. Before it
-stands, it is loaded back and compared with the feature; its README.md and layertap.json say what it is."""
+stands, it is loaded back and compared with the feature; its README.md and layertap.json say what it is.
+
+An OUTPUT that ends with .onnx is a graph from token ids to the feature, which is compared in onnxruntime; it needs
+the extra `onnx`. Padding may be on either side."""
 EPILOG = """\
 examples:
   layertap save 'hidden_states[4].mean.normalize' -o small/
-  layertap save 'hidden_states[-4:].layer_mean.mean' -m FacebookAI/roberta-base -o mixed/ --max-length 256"""
+  layertap save 'hidden_states[-4:].layer_mean.mean' -m FacebookAI/roberta-base -o mixed/ --max-length 256
+  layertap save 'v = hidden_states[-4:].layer_mean.mean' -o v.onnx"""
 
 
 def add_to(commands: Commands) -> None:
@@ -44,7 +48,12 @@ def add_to(commands: Commands) -> None:
         epilog=EPILOG,
     )
     parser.add_argument("feature", metavar="FEATURE", help="an expression, or 'name = expression'")
-    parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help="a folder that does not exist yet")
+    parser.add_argument(
+        "-o", "--output", metavar="OUTPUT", required=True, help="a folder or a .onnx file that does not exist yet"
+    )
+    parser.add_argument(
+        "--to", choices=("folder", "onnx"), help="what OUTPUT is (default: onnx if it ends with .onnx, else folder)"
+    )
     add_model_options(parser)
     group = parser.add_argument_group("feature")
     add_engine_options(group, "max_length", "untrained_pooler")
@@ -65,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         reference_of(options),
         semantics_of(options),
         runtime_of(options),
-        to=None,
+        to=options.to,
         extractor_of=extractor_of,
     )
     if not options.quiet:

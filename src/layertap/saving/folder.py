@@ -63,6 +63,7 @@ def _write(folder: StagedFolder, encoder: CutEncoder, recipe: Recipe, *, similar
         recipe.sentence,
         hidden_size=encoder.spec.hidden_size,
         num_layers=encoder.spec.num_hidden_layers,
+        pooler=encoder.spec.pooler,
         similarity=similarity,
     )
 

@@ -25,7 +25,13 @@ Arrays = Mapping[str, np.ndarray[Any, np.dtype[np.float32]]]
 
 
 def write_modules(
-    folder: StagedFolder, sentence: SentenceEmbeddingSpec, *, hidden_size: int, num_layers: int, similarity: str | None
+    folder: StagedFolder,
+    sentence: SentenceEmbeddingSpec,
+    *,
+    hidden_size: int,
+    num_layers: int,
+    pooler: bool,
+    similarity: str | None,
 ) -> None:
     """Write the modules that make a sentence embedding of hidden states.
 
@@ -34,6 +40,7 @@ def write_modules(
         sentence: the recipe; `truncate` is not set.
         hidden_size: H of the encoder.
         num_layers: L of the encoder.
+        pooler: the family has a pooler, which the folder does not store.
         similarity: name of the function by which embeddings are compared, or None: cosine.
     """
     assert sentence.truncate is None, "a step does it"
@@ -61,8 +68,11 @@ def write_modules(
         size = size if step == "normalize" else step.size
     modules = [{"idx": i, "name": str(i), "path": place, "type": KIND + kind} for i, (kind, place) in enumerate(places)]
     folder.write(MODULES, as_json(modules))
-    limits = {"max_seq_length": sentence.max_length, "do_lower_case": sentence.lowercase}
-    folder.write(TRANSFORMER_CONFIGS[0], as_json(limits))
+    encoder: dict[str, Any] = {"max_seq_length": sentence.max_length, "do_lower_case": sentence.lowercase}
+    if pooler:
+        # Else transformers makes a random one, which nothing reads, and reports it.
+        encoder["model_args"] = {"add_pooling_layer": False}
+    folder.write(TRANSFORMER_CONFIGS[0], as_json(encoder))
     prompts = {
         "prompts": dict(sentence.prompts),
         "default_prompt_name": sentence.default_prompt,

@@ -1,4 +1,4 @@
-"""Turns a feature into what a sentence-transformers folder can say, or refuses it and names the step that it cannot."""
+"""Turns a feature into what a folder or a graph can say, or refuses it and names the step that it cannot."""
 
 from __future__ import annotations
 
@@ -242,3 +242,32 @@ class _Reader:
 def _first(size: int, width: int) -> Dense:
     """Return the module that keeps the first numbers of a vector: rows of the identity, which change no bit."""
     return Dense(weight=np.eye(size, width, dtype=np.float32), bias=None, activation="identity")
+
+
+def check_graph(feature: Expr, value: Expr) -> None:
+    """Refuse a resolved feature with steps that no graph of ids and a mask computes.
+
+    Raises:
+        FeatureError: it has one; the message names the step.
+    """
+    parts = [value]
+    while parts:
+        part = parts.pop()
+        if isinstance(part, Concat):
+            parts += part.parts
+            continue
+        reason = None
+        if not isinstance(
+            part,
+            Normalize | Apply | Truncate | Pool | LayerFold | Unnormed | HiddenLayers | PoolerOutput | Tokens,
+        ):
+            reason = "words, spans, attentions and stored types are not made of ids and a mask alone"
+        elif isinstance(part, Pool | Tokens) and not part.special:
+            reason = "the mask does not say which tokens are special"
+        elif isinstance(part, Pool) and not part.prompt:
+            reason = "the mask does not say which tokens are the prompt's"
+        if reason is not None:
+            step = str(part).removeprefix(f"{part.of}") if isinstance(part, Step) else str(part)
+            raise FeatureError(f"{feature}: {step} cannot be saved as a graph: {reason}")
+        if isinstance(part, Step):
+            parts.append(part.of)
