@@ -125,6 +125,36 @@ def test_a_stream_takes_no_more_than_a_chunk_ahead(make_pipeline):
     stream.close()
 
 
+def test_where_texts_are_prepared_meanwhile_chunks_grow_and_reading_keeps_its_bound(
+    make_pipeline, echo, monkeypatch, random_texts, assert_same
+):
+    monkeypatch.setattr(preparing_module, "TEXTS_AT_ONCE", 8)
+    records, taken = records_of(random_texts(2000)), []
+
+    def taking():
+        for record in records:
+            taken.append(record)
+            yield record
+
+    pipeline = make_pipeline({"tokens": "hidden_states[1]", "mean": "hidden_states[2].mean"}, batch_tokens=100)
+    plain, expected_summary = run(pipeline, records)
+    tokens = {text.record.row: text.num_tokens for chunk in pipeline.prepare(records) for text in chunk}
+    echo.leaves_python = True
+    summary = pipeline.new_summary()
+    batches, bound = [], 100
+    for batch in pipeline.run(taking(), summary):
+        batches.append(batch)
+        assert sum(tokens[record.row] for record in batch.records) <= bound
+        bound = min(4 * bound, 1600)
+        ahead = sum(tokens[record.row] for record in taken) - sum(tokens[r.row] for b in batches for r in b.records)
+        assert ahead <= 1.5 * bound + 8 * 64 * 2  # characters tell tokens only roughly; and a group on each side
+    assert [record for batch in batches for record in batch.records] == records
+    assert len(batches[0]) < len(batches[1]) < len(batches[2])
+    joined = [np.concatenate([part.features["mean"] for part in parts]) for parts in (batches, plain)]
+    assert_same(joined[0], joined[1], 1e-6)
+    assert (summary.records, summary.tokens) == (expected_summary.records, expected_summary.tokens)
+
+
 def test_a_chunk_is_bounded_in_bytes_of_results(make_pipeline, monkeypatch):
     records = records_of(["the film was good"] * 50)
     bytes_a_text = 4 * 6 * 4 * 32 + 8  # and where its values end
@@ -330,12 +360,12 @@ def test_chunks_run_in_several_threads(extractor, random_texts, assert_same):
         extractor.pipeline(extractor.plan(["hidden_states[2]", "last_hidden_state.mean"])), batch_tokens=40
     )
     records = records_of(random_texts(300))
-    streamed, _ = run(pipeline, records)
     chunks = list(pipeline.prepare(records))
     assert len(chunks) >= 4
+    alone = [pipeline.run_chunk(chunk) for chunk in chunks]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(pipeline.run_chunk, chunks * 4))
-    for one, other in zip(found, streamed * 4, strict=True):
+    for one, other in zip(found, alone * 4, strict=True):
         assert list(one.records) == list(other.records)
         assert_same(dict(one.features), dict(other.features), 1e-6)
 

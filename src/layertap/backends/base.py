@@ -36,7 +36,9 @@ class Backend(ABC):
             bits ("x86"); equal bits need the same name.
         batch_tokens: default token budget of a batch.
         overlaps: whether `start` returns while the device still works, so that the caller can prepare texts and store
-            results in the meantime. If not, everything happens in turn, on one thread.
+            results in the meantime.
+        leaves_python: whether `run` works without Python's lock, so that a thread can prepare texts in the meantime,
+            and gives a text the same bits in every batch, so that chunks can begin small.
         chunk_result_bytes: limit in bytes of the results that the engine collects before it hands them over; None: the
             engine's own.
     """
@@ -45,6 +47,7 @@ class Backend(ABC):
     instruction_set: str
     batch_tokens: int
     overlaps: bool = False
+    leaves_python: bool = False
     chunk_result_bytes: int | None = None
 
     @abstractmethod

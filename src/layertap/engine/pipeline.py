@@ -4,7 +4,9 @@ Records are taken a chunk at a time. Within a chunk, texts are sorted by length 
 returned together, in input order. The size of a chunk is bounded in tokens and in bytes of results, not in records.
 
 Where the backend works beside the processor (`Backend.overlaps`), the next chunk is prepared in a thread, and the next
-batch is started before the results of the last one are fetched and stored.
+batch is started before the results of the last one are fetched and stored. Where it works on the processor without
+Python's lock (`Backend.leaves_python`), chunks begin with one batch and grow, and while the batches of one run, a
+thread prepares about as many texts as the next one will hold.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from layertap.engine.details import Details
 from layertap.engine.finite import check_capture, check_features
 from layertap.engine.forecast import Forecast, result_bytes
 from layertap.engine.parts import start_in_parts
-from layertap.engine.preparing import Preparation, PreparedText
+from layertap.engine.preparing import Preparation, PreparedText, characters_of
+from layertap.engine.read_ahead import ReadAhead
 from layertap.engine.repeats import merge_repeats
 from layertap.engine.results import ChunkResults
 from layertap.engine.segments import segments_of
@@ -40,6 +43,9 @@ from layertap.records import FeatureBatch, FeatureSchema, Record
 
 CHUNK_BATCHES = 16
 """Size of a chunk in token budgets: enough texts of each length to fill batches with nearly equal lengths."""
+
+CHUNK_GROWTH = 4
+"""Size of a chunk over that of the chunk before, where chunks begin with one batch."""
 
 CHUNK_RESULT_BYTES = 128 << 20
 """Limit of the results of a chunk in bytes, where the backend has none of its own; a chunk has at least one record."""
@@ -173,7 +179,8 @@ class Pipeline:
 
         budget = _Budget(tokens=self.batch_tokens, summary=summary)
         in_flight: deque[_InFlight] = deque()
-        chunks = self.prepare(records)
+        read_ahead = ReadAhead(self.preparation, records) if self.backend.leaves_python else None
+        chunks = self.prepare(records) if read_ahead is None else self._chunks(read_ahead.texts(), batches=1)
         ahead = Ahead(chunks) if self.backend.overlaps else None
         try:
             while True:
@@ -189,11 +196,12 @@ class Pipeline:
                 summary.count_texts(texts, limits, unknown_ids)
                 planned = self._planned(texts)
                 summary.count_repeats(planned)
-                yield from self._run_planned(texts, planned, count, budget, in_flight)
+                yield from self._run_planned(texts, planned, count, budget, in_flight, read_ahead)
             yield from self._finish_all(in_flight)
         finally:
-            if ahead is not None:
-                ahead.close()
+            for helper in (ahead, read_ahead):
+                if helper is not None:
+                    helper.close()
 
     def prepare(self, records: Iterable[Record]) -> Iterator[list[PreparedText]]:
         """Yield records as texts ready to run, in chunks of bounded size; nothing is computed by the backend.
@@ -204,16 +212,21 @@ class Pipeline:
         Raises:
             InputError: a record does not fit the plan.
         """
-        max_tokens = self.batch_tokens * CHUNK_BATCHES
+        return self._chunks(self.preparation.prepare(records), batches=CHUNK_BATCHES)
+
+    def _chunks(self, texts: Iterable[PreparedText], *, batches: int) -> Iterator[list[PreparedText]]:
+        """Yield texts in chunks, the first of which holds this many batches; later ones grow up to `CHUNK_BATCHES`."""
+        max_tokens = self.batch_tokens * batches
         max_bytes = self.backend.chunk_result_bytes or CHUNK_RESULT_BYTES
         chunk: list[PreparedText] = []
         tokens = held = 0
-        for text in self.preparation.prepare(records):
+        for text in texts:
             length = text.num_tokens
             own_bytes = result_bytes(self.schemas, text.longest)
             if chunk and (tokens + length > max_tokens or held + own_bytes > max_bytes):
                 yield chunk
                 chunk, tokens, held = [], 0, 0
+                max_tokens = min(max_tokens * CHUNK_GROWTH, self.batch_tokens * CHUNK_BATCHES)
             chunk.append(text)
             tokens += length
             held += own_bytes
@@ -254,8 +267,12 @@ class Pipeline:
         on_batch: ProgressCallback | None,
         budget: _Budget,
         in_flight: deque[_InFlight],
+        read_ahead: ReadAhead | None = None,
     ) -> Iterator[FeatureBatch]:
-        """Start the batches of a chunk, and yield the results of chunks whose last batch is finished by then."""
+        """Start the batches of a chunk, and yield the results of chunks whose last batch is finished by then.
+
+        Before each batch, records of the next chunk are read: by the last one, as many as the chunk may grow to.
+        """
         chunk = _Chunk(
             texts=texts,
             records=[text.record for text in texts],
@@ -264,8 +281,17 @@ class Pipeline:
             waiting=np.bincount([i for part in planned for i in part.positions], minlength=len(texts)),
             on_batch=on_batch,
         )
-        for together in chunk.batches:
+        next_characters = self._next_characters(texts) if read_ahead is not None else 0
+        for number, together in enumerate(chunk.batches, start=1):
+            if read_ahead is not None:
+                read_ahead.read(next_characters * number // len(chunk.batches))
             yield from self._advance(chunk, together, budget, in_flight)
+
+    def _next_characters(self, texts: Sequence[PreparedText]) -> int:
+        """Estimate the characters of the chunk after one with these texts."""
+        most_tokens = self.batch_tokens * CHUNK_BATCHES
+        growth = min(CHUNK_GROWTH, most_tokens / sum(text.num_tokens for text in texts))
+        return int(growth * sum(characters_of(text.record) for text in texts))
 
     def _advance(
         self, chunk: _Chunk, texts: Sequence[PlannedText], budget: _Budget, in_flight: deque[_InFlight]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,22 +81,29 @@ class Preparation:
     finder: UnitFinder
 
     def prepare(self, records: Iterable[Record]) -> Iterator[PreparedText]:
-        """Yield the records as prepared texts, in their order; records are taken in small chunks.
+        """Yield the records as prepared texts, in their order; records are taken in groups (`groups_of`).
 
         Raises:
             InputError: a record has no token, lacks what a feature needs (for example, spans), or is over a limit that
                 long='error' enforces.
         """
+        for group in groups_of(records):
+            yield from self.prepare_group(group)
+
+    def prepare_group(self, records: Sequence[Record]) -> Iterator[PreparedText]:
+        """Yield records as prepared texts, all of which are given to the tokenizer in one call; errors as in `prepare`.
+
+        May be called by several threads at once.
+        """
         groups = list(self.variants.groups.values())
         detail_input = self.variants.detail_input
-        for chunk in _chunks(records):
-            for record in chunk:
-                self._check(record)
-            for record, texts in zip(chunk, self.variants.encode(chunk), strict=True):
-                try:
-                    yield self._prepared(record, texts, groups, detail_input)
-                except TooLongError as error:
-                    raise InputError(f"record {label(record)}: {error}") from None
+        for record in records:
+            self._check(record)
+        for record, texts in zip(records, self.variants.encode(records), strict=True):
+            try:
+                yield self._prepared(record, texts, groups, detail_input)
+            except TooLongError as error:
+                raise InputError(f"record {label(record)}: {error}") from None
 
     def _prepared(
         self, record: Record, texts: tuple[EncodedText, ...], groups: list[dict[int, Input]], own: DetailInput
@@ -138,14 +145,20 @@ def label(record: Record) -> str:
     return f"row {record.row}" if record.id is None else f"{record.id!r} (row {record.row})"
 
 
-def _chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
-    chunk: list[Record] = []
+def groups_of(records: Iterable[Record]) -> Iterator[list[Record]]:
+    """Yield records in groups of at most `TEXTS_AT_ONCE` that end when they have `CHARACTERS_AT_ONCE` characters."""
+    group: list[Record] = []
     characters = 0
     for record in records:
-        chunk.append(record)
-        characters += len(record.text) + len(record.pair or "")
-        if len(chunk) == TEXTS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+        group.append(record)
+        characters += characters_of(record)
+        if len(group) == TEXTS_AT_ONCE or characters >= CHARACTERS_AT_ONCE:
+            yield group
+            group, characters = [], 0
+    if group:
+        yield group
+
+
+def characters_of(record: Record) -> int:
+    """Count the characters of a record's text, or of its pair of texts."""
+    return len(record.text) + len(record.pair or "")

@@ -40,6 +40,7 @@ class NativeBackend(Backend):
 
     name = "native"
     batch_tokens = row_of("native", "cpu").batch_tokens
+    leaves_python = True
 
     def __init__(
         self, spec: EncoderSpec, weights: Weights, *, precision: str, threads: int, instruction_set: str
