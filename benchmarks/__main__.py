@@ -54,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from benchmarks.native_products import main as native_products
 
         return native_products(given[1:])
+    if given[:1] == ["native-engine"]:
+        from benchmarks.native_engine import main as native_engine
+
+        return native_engine(given[1:])
     if given[:1] == ["schedule"]:
         from benchmarks.schedule import main as schedule
 

@@ -95,6 +95,16 @@ class _Loaded:
             embed(workload.texts, variant.batch_size)
         return (time.perf_counter() - start) / workload.repeats
 
+    def latencies(self, workload: Workload, variant: Variant, calls: int) -> list[float]:
+        """Time single calls on the workload, in seconds."""
+        embed = self._embedder(variant.setup)
+        seconds = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            embed(workload.texts, variant.batch_size)
+            seconds.append(time.perf_counter() - start)
+        return seconds
+
     def peak_memory(self, workload: Workload) -> int:
         """Return the peak memory in bytes of loading the default variant and running the workload once."""
         variant = self._row.variants_on(self._settings.device)[0]
@@ -178,6 +188,11 @@ class Worker:
         """Time the workload once, in seconds, after the thread pools of the previous row have gone to sleep."""
         time.sleep(_SETTLE_SECONDS)
         return float(self._ask("run", workload, variant))
+
+    def latencies(self, workload: Workload, variant: Variant, calls: int) -> list[float]:
+        """Time single calls on the workload, in seconds, after the pools of the previous row have gone to sleep."""
+        time.sleep(_SETTLE_SECONDS)
+        return [float(seconds) for seconds in self._ask("latencies", workload, variant, calls)]
 
     def peak_memory(self, workload: Workload) -> int:
         """Return the peak memory in bytes of a fresh process that loads the row and runs the workload once."""
