@@ -249,13 +249,13 @@ def _time_outside(
     extractor.extract(texts[:20], WHOLE)
     rounds: list[dict[bool, tuple[float, float]]] = []
     for number in _rounds(seconds):
-        found = {}
+        timed = {}
         for meanwhile in (False, True) if number % 2 else (True, False):
             backend.leaves_python = meanwhile
             before, start = sum(backend.stage_seconds().values()), time.perf_counter()
             extractor.extract(texts, WHOLE)
-            found[meanwhile] = (time.perf_counter() - start, sum(backend.stage_seconds().values()) - before)
-        rounds.append(found)
+            timed[meanwhile] = (time.perf_counter() - start, sum(backend.stage_seconds().values()) - before)
+        rounds.append(timed)
     return rounds
 
 
