@@ -16,6 +16,11 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+// A text in three parts, of which the middle one is marked.
+export function marked([before, middle, after], attributes) {
+  return make("div", { dir: "auto", ...attributes }, before, make("mark", {}, middle), after);
+}
+
 export function say(text) {
   byId("say").textContent = text;
 }

@@ -1,6 +1,6 @@
 
-import { make, byId, sized, showTip, hideTip } from "./dom.js";
-import { facts, array, hasArray, count, hasTexts, textOf, labelOf } from "./data.js";
+import { make, byId, marked, sized, showTip, hideTip } from "./dom.js";
+import { facts, array, hasArray, count, contextOf, hasTexts, textOf, labelOf, unit } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { colouring, onScheme, rgb, variable, scheme } from "./colours.js";
 
@@ -11,7 +11,7 @@ const MANY = 20000;
 const MOVE_MS = 320;
 const canvas = make("canvas", {
   id: "map", tabindex: "0", role: "img",
-  "aria-label": "Map of the texts. Arrow keys move it, plus and minus zoom, 0 shows all, comma and full stop change "
+  "aria-label": `Map of the ${unit}s. Arrow keys move it, plus and minus zoom, 0 shows all, comma and full stop change `
     + "the layer.",
 });
 let tool = "move";
@@ -349,6 +349,7 @@ function hover(event, x, y) {
   showTip(
     event,
     make("div", { dir: "auto" }, text.length > 300 ? `${text.slice(0, 300)} …` : text),
+    facts.contexts ? marked(contextOf(over, 90), { class: "context" }) : "",
     make("div", { class: "faint" }, `${label === null ? "" : `${label} · `}row ${facts.rows[over]}`),
   );
 }

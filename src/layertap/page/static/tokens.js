@@ -1,6 +1,6 @@
 
 import { make, sized, showTip, hideTip, signed } from "./dom.js";
-import { facts, array } from "./data.js";
+import { facts, array, pointOf } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { heat, inkOn, onScheme, variable } from "./colours.js";
 
@@ -141,7 +141,7 @@ export function sentencePicker() {
     if (number < 0) return;
     const { index } = facts.sentences[number];
     if (index === null) change({ text: -1, sentence: number, token: 0 });
-    else choose(index);
+    else choose(pointOf(index));
   });
   return choice;
 }
