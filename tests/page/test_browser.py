@@ -16,7 +16,7 @@ import pytest
 
 from layertap.engine.extractor import Extractor
 from layertap.learn.exploring.contents import PageOptions, explored
-from layertap.learn.exploring.corpus import sampled
+from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
 from layertap.records import Record
@@ -293,6 +293,45 @@ def test_attention_by_grid_keys_and_hover(browser, file, content):
         assert ink(page, "#head") > 2000
         page.locator("#head").hover(position={"x": 80, "y": 80})
         assert f"{maps[1, 1, 0, 0] / 65535:.3f}" in page.inner_text("#tip")
+
+
+def test_words_are_shown_in_their_texts(browser, make_checkpoint, tmp_path):
+    extractor = Extractor.from_pretrained(make_checkpoint(tmp_path / "m"))
+    rows = [
+        Record.of_words(i, ["\U0001f600", f"<b>film{i}</b>", "bank"], columns={"tag": list("xyz")}) for i in range(9)
+    ]
+    corpus = sampled_units(rows, "words", "tag", kind="word", most=99, seed=0)
+    made = explored(extractor, corpus, PageOptions(sentences=4), commands={"neighbours": "{VECTORS} r[{ROW}] + {UNIT}"})
+    path = tmp_path / "words.html"
+    path.write_bytes(as_html(made))
+    with opened(browser, path, state="text=4") as page:
+        assert page.inner_text("#chosen h3") == "<b>film1</b>"
+        assert page.inner_text("#chosen mark") == "<b>film1</b>"
+        assert page.inner_text("#chosen .context") == "\U0001f600 <b>film1</b> bank"
+        assert page.locator("main b b").count() == 0
+        assert "r[1] + 1" in page.inner_text("[data-command=neighbours]")
+        assert page.locator("#nearest li").first.locator("mark").count() == 1
+        page.fill("#search", "film")
+        page.wait_for_timeout(300)
+        assert "9 WORDS" in page.inner_text("#results").upper()
+        index = made.facts["sentences"][2]["index"]
+        page.select_option("#sentence", "2")
+        assert page.inner_text("#chosen h3") == "\U0001f600"
+        assert f"text={3 * index}" in address(page)
+        page.mouse.move(*place_of(page, made, 3 * index, made.facts["start"]))
+        assert "film" in page.inner_text("#tip .context")
+
+
+def test_points_without_texts_are_shown_by_their_rows(browser, content, tmp_path):
+    path = tmp_path / "stored.html"
+    facts = {**content.facts, "texts": None, "sentences": [], "why_no_sentences": "The features hold no texts."}
+    arrays = {name: values for name, values in content.arrays.items() if not name.startswith("s")}
+    path.write_bytes(as_html(replace(content, facts=facts, arrays=arrays)))
+    with opened(browser, path, state="text=4&query=film") as page:
+        assert page.inner_text("#chosen h3") == "row 4, id t4"
+        assert page.locator("#search").is_disabled()
+        assert page.inner_text("#nearest li >> nth=0").startswith(("0.", "\u22120.", "1."))
+        assert "The features hold no texts." in page.inner_text("#pane-text")
 
 
 def test_markup_in_texts_and_labels_stays_text(browser, file):
