@@ -29,7 +29,7 @@ USUAL_TOKENS = 48
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TextViews:
-    """What a page shows of its texts beside the map.
+    """Views of single texts, which a page shows beside the map.
 
     Attributes:
         lengths: number of tokens of each text, or None where no model is at hand to count them.

@@ -15,7 +15,7 @@ from layertap.records import Record
 from layertap.text.units import UnitFinder
 
 UnitKind: TypeAlias = Literal["word", "span", "token"]
-"""What a point of a page is, where it is not a whole text."""
+"""Kinds of points of a page that are parts of a text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
