@@ -202,7 +202,7 @@ def _texts(
             "(layertap extract --columns)"
         )
     ids = [None] * len(rows) if file.ids is None else _values(file.ids, records)
-    wanted, found = dict(zip(rows, ids, strict=True)), dict[int, str]()
+    wanted, read = dict(zip(rows, ids, strict=True)), dict[int, str]()
     with texts.open() as reader:
         for record in reader:
             if record.row not in wanted:
@@ -213,14 +213,14 @@ def _texts(
                     f"{texts.name}, row {record.row}: its id is {record.id!r}, and {own!r} in {name}; name the file of "
                     "texts that the features were made from"
                 )
-            found[record.row] = record.text
-    missing = next((row for row in rows if row not in found), None)
+            read[record.row] = record.text
+    missing = next((row for row in rows if row not in read), None)
     if missing is not None:
         raise InputError(
             f"{texts.name}: there is no row {missing}, which {name} has; name the file of texts that the features were "
             "made from"
         )
-    return [found[row] for row in rows]
+    return [read[row] for row in rows]
 
 
 def _records(file: FeatureFile, records: Int64Array, texts: list[str] | None) -> Iterator[Record]:
