@@ -25,6 +25,11 @@ export function say(text) {
   byId("say").textContent = text;
 }
 
+// Takes all drawing and draws nothing, for browsers that draw no canvas.
+const nowhere = new Proxy(() => {}, {
+  get: (_, name) => (typeof name === "symbol" ? () => "" : nowhere), set: () => true, apply: () => nowhere,
+});
+
 // Prepares a canvas for its size in CSS pixels; drawing is in these.
 export function sized(canvas, width, height) {
   const ratio = window.devicePixelRatio || 1;
@@ -33,7 +38,7 @@ export function sized(canvas, width, height) {
     canvas.width = wide;
     canvas.height = high;
   }
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d") ?? nowhere;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
   return context;

@@ -61,7 +61,7 @@ export function placeNeighbours(pane, commandOf, typedCommandOf) {
     ringNeighbours(near.map(({ other }) => other));
     const { name, dimensions } = facts.layers[state.layer];
     holder.append(
-      make("h2", {}, `Nearest at ${name} (cosine, ${dimensions} dimensions)`),
+      make("h2", {}, "Nearest at ", make("code", {}, name), ` (cosine, ${dimensions} dimensions)`),
       make("ul", { class: "list", id: "nearest" }, ...near.map(({ other, cosine }) => textItem(other, signed(cosine)))),
       make("h2", {}, "How this list changes over layers"), rankTable(),
       make("p", { class: "note" }, `Ranks among the ${near.length} nearest at each layer; a dot: not among them.`
