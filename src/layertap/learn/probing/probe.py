@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -23,8 +23,6 @@ from layertap.learn.probing.logistic import ProbeResult, probe_control, probe_sp
 from layertap.learn.probing.splits import ProbeData
 from layertap.learn.probing.steps import Steps
 from layertap.learn.vectors.sweep import sweep, sweep_words
-
-F = TypeVar("F", bound=Expr | str)
 
 
 def probe(
@@ -78,14 +76,14 @@ def probe(
 
 @blas_threads(1)
 def probe_vectors(
-    vectors: Mapping[F, Float32Array],
+    vectors: Mapping[Expr, Float32Array],
     data: ProbeData,
-    features: Sequence[F],
+    features: Sequence[Expr],
     *,
     provenance: Mapping[str, Any],
     metrics: Sequence[str] = ("accuracy",),
     seed: int = 0,
-    projected: F | None = None,
+    projected: Expr | None = None,
     plane_how: str = "pca",
     progress: bool = False,
     notes: Sequence[str] = (),
@@ -95,7 +93,7 @@ def probe_vectors(
     Args:
         vectors: float32 [N, H] of each feature, and of `projected`.
         data: texts, classes and splits.
-        features: features to probe, or their names where no expression gives the vectors.
+        features: features to probe.
         provenance: what the vectors depend on.
         metrics, seed, projected, plane_how, progress: as in `probe`.
         notes: remarks on the vectors.
@@ -152,7 +150,7 @@ def probe_vectors(
 
 
 def _probed(
-    feature: Expr | str,
+    feature: Expr,
     vectors: Float32Array,
     data: ProbeData,
     control: Gold,
