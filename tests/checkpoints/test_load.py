@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from layertap.checkpoints import load
 from layertap.checkpoints.load import ModelFiles, open_model
 from layertap.checkpoints.source import Checkpoint, locate, sha256
 from layertap.checkpoints.tensors import read_safetensors
 from layertap.errors import BackendError, ConfigError, UnsupportedModelError, WeightsError
+from layertap.stored_file import StoredFile
 from layertap.tensors import TensorView
 
 Make = Callable[..., Path]
@@ -263,8 +263,10 @@ def test_folders_without_a_config(tmp_path, make_checkpoint):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     (adapter / "adapter_config.json").write_text("{}")
-    with pytest.raises(ConfigError, match="an adapter without its base model"):
+    with pytest.raises(ConfigError, match="base_model_name_or_path: expected the folder or the hub id of the base mod"):
         opened(adapter)
+    with pytest.raises(ConfigError, match="an adapter without its base model"):
+        open_model(Checkpoint(name="a", origin="folder", folder=adapter))
 
 
 def pickled(folder: Path) -> Path:
@@ -330,8 +332,9 @@ def test_hashes(tmp_path, make_checkpoint):
 
 def test_hashes_known_from_finding_the_model_are_not_worked_out_again(minilm_folder, monkeypatch):
     files = open_model(locate(None))
-    monkeypatch.setattr(load, "sha256", lambda path: pytest.fail(f"{path} hashed again"))
-    hashes = files.hashes()
+    with monkeypatch.context() as patch:
+        patch.setattr(StoredFile, "sha256", lambda file: pytest.fail(f"{file.path} hashed again"))
+        hashes = files.hashes()
     assert hashes["model.safetensors"].startswith("53aa5117")
     assert hashes["1_Pooling/config.json"] == sha256(minilm_folder / "1_Pooling/config.json")
 
@@ -351,15 +354,14 @@ def test_minilm(minilm_folder):
     assert len(files.weights(files.spec.parameters())) == len(files.tensors)
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
-def test_an_adapter_beside_whole_weights(make_checkpoint, tmp_path, name):
+def test_a_config_of_an_adapter_without_weights_is_noted(make_checkpoint, tmp_path):
     folder = make_checkpoint(tmp_path / "model")
     assert open_model(locate(folder)).notes == ()
     (folder / "adapter_config.json").write_text("{}")
     (note,) = open_model(locate(folder)).notes
     assert note.startswith("adapter_config.json is not used")
-    (folder / name).write_bytes(b"")
-    with pytest.raises(WeightsError, match=rf"{name}: weights of an adapter beside whole weights.*merge_and_unload"):
+    (folder / "adapter_model.bin").write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"no adapter_model.safetensors, only adapter_model.bin, a pickle file"):
         open_model(locate(folder))
 
 

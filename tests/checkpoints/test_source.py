@@ -16,6 +16,7 @@ from layertap.checkpoints import source
 from layertap.checkpoints.load import open_model
 from layertap.checkpoints.source import DEFAULT_MODEL, PACKAGE_FILES, Checkpoint, locate, sha256
 from layertap.errors import CheckpointError, ModelNotFoundError, OptionError, WeightsError
+from tests.adapters import write_adapter
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -399,3 +400,68 @@ def test_pipes_in_the_place_of_files_are_refused_at_once(tmp_path, make_checkpoi
     os.mkfifo(folder / name)
     with pytest.raises(CheckpointError, match=f"{name}: expected a regular file, found a named pipe"):
         open_model(locate(folder))
+
+
+def test_the_base_model_of_an_adapter(tmp_path, make_checkpoint, monkeypatch):
+    base = make_checkpoint(tmp_path / "models/base")
+    adapter = tmp_path / "models/adapter"
+    write_adapter(adapter, base)
+    assert locate(adapter).base == Checkpoint(name=str(base), origin="folder", folder=base)
+    # a path from the adapter's own folder comes first, then one from the current folder
+    write_adapter(adapter, base, base_model_name_or_path="../base")
+    assert open_model(locate(adapter)).checkpoint.file("config.json") == adapter / "../base/config.json"
+    write_adapter(adapter, base, base_model_name_or_path="models/base", revision="v1")
+    with pytest.raises(ModelNotFoundError, match=r"adapter_config.json: its base model .* is not found: models/base"):
+        locate(adapter)
+    monkeypatch.chdir(tmp_path)
+    assert locate(adapter).base == Checkpoint(name="models/base", origin="folder", folder=Path("models/base"))
+    assert {path.name for path in source.stored_files(adapter)} > {"adapter_model.safetensors", "model.safetensors"}
+    write_adapter(base, base)
+    with pytest.raises(CheckpointError, match=r"its base model models/base holds an adapter, too"):
+        locate(adapter)
+
+
+def test_the_default_model_as_base_model(tmp_path, minilm_folder):
+    module = "encoder.layer.0.attention.self.query"
+    expected = write_adapter(tmp_path, minilm_folder, [module], base_model_name_or_path=DEFAULT_MODEL)
+    files = open_model(locate(tmp_path))
+    assert files.checkpoint.base is not None
+    assert files.checkpoint.base.origin == "package"
+    assert files.checkpoint.tokenizer_folder == minilm_folder
+    assert files.sentence_embedding is not None
+    weight = files.weights([f"{module}.weight"])[f"{module}.weight"].to_float32()
+    assert abs(weight - expected[f"{module}.weight"]).max() < 1e-6
+    assert files.hashes()["model.safetensors"] == PACKAGE_FILES["model.safetensors"]
+
+
+def test_files_of_an_adapter_come_first(tmp_path, make_checkpoint):
+    base, adapter = make_checkpoint(tmp_path / "base"), tmp_path / "adapter"
+    write_adapter(adapter, base)
+    (base / "special_tokens_map.json").write_text("{}")
+    (base / "modules.json").write_text("[]")
+    checkpoint = locate(adapter)
+    assert (checkpoint.tokenizer_folder, checkpoint.file("modules.json")) == (base, base / "modules.json")
+    (adapter / "modules.json").write_text("[]")
+    shutil.copy(base / "tokenizer.json", adapter)
+    assert checkpoint.file("modules.json") == adapter / "modules.json"
+    # the files of a tokenizer belong together
+    assert checkpoint.tokenizer_folder == adapter
+    assert checkpoint.file("tokenizer_config.json") is checkpoint.file("special_tokens_map.json") is None
+    assert checkpoint.hash_of("tokenizer.json") == sha256(adapter / "tokenizer.json")
+
+
+def test_an_adapter_on_the_hub(tmp_path, make_checkpoint, monkeypatch):
+    base, repository = make_checkpoint(tmp_path / "base"), tmp_path / "repository"
+    write_adapter(repository, base)
+    FakeHub(repository, tmp_path / "cache", monkeypatch)
+    for weights in (True, False):
+        checkpoint = locate("an/adapter", weights=weights)
+        assert (checkpoint.origin, checkpoint.commit) == ("hub", COMMIT)
+        assert checkpoint.base is not None
+        assert checkpoint.file("config.json") == base / "config.json"
+        assert checkpoint.file("model.safetensors") == base / "model.safetensors"
+    # a repository with whole weights is a model of its own, of which the adapter is a part
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        shutil.copy(base / name, repository)
+    for weights in (True, False):
+        assert locate("an/adapter", weights=weights).base is None

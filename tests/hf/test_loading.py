@@ -27,6 +27,7 @@ from layertap.errors import (  # noqa: E402
     UntrainedPoolerError,
     WeightsError,
 )
+from tests.adapters import write_adapter  # noqa: E402
 
 IDS = torch.tensor([[7, 8, 9, 10]])
 CLASSES = {"bert": "Bert", "roberta": "Roberta", "xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
@@ -397,3 +398,16 @@ def test_devices_of_other_kinds_are_refused_in_a_sentence(checkpoint, device):
 def test_a_device_that_is_not_there_is_refused_in_a_sentence(checkpoint, device):
     with pytest.raises(BackendError, match=r"device 'cuda.*use device='cpu'"):
         hf.BertModel.from_pretrained(checkpoint("bert"), device_map=device)
+
+
+def test_an_adapter_is_merged(tmp_path, checkpoint):
+    base = checkpoint("bert")
+    weights = write_adapter(tmp_path / "adapter", base)
+    model = hf.AutoModel.from_pretrained(tmp_path / "adapter")
+    module = model.encoder.layer[1].attention.self.query
+    assert np.abs(module.weight.detach().numpy() - weights["encoder.layer.1.attention.self.query.weight"]).max() < 1e-6
+    assert hf.AutoTokenizer.from_pretrained(tmp_path / "adapter")("hello world")["input_ids"]
+    # what is saved is the merged model
+    model.save_pretrained(tmp_path / "saved")
+    again = hf.AutoModel.from_pretrained(tmp_path / "saved")
+    assert torch.equal(again(IDS).last_hidden_state, model(IDS).last_hidden_state)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from layertap.checkpoints.adapters import Adapter
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.keys import KeyTable, account_for, used_rules, used_splits
+from layertap.checkpoints.merging import MergedBytes
 from layertap.checkpoints.sentence import read_sentence_embedding
-from layertap.checkpoints.source import Checkpoint, sha256
+from layertap.checkpoints.source import Checkpoint
 from layertap.checkpoints.tensors import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -20,7 +22,9 @@ from layertap.checkpoints.tensors import (
     PICKLE_INDEX,
     SAFETENSORS,
     SAFETENSORS_INDEX,
+    StoredTensor,
     no_weights,
+    pickle_only,
     read_index,
     read_safetensors,
 )
@@ -48,21 +52,6 @@ TOKENIZER_SETS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StoredTensor:
-    """A weight as it lies in a file.
-
-    Attributes:
-        file: the weights file, or shard.
-        key: its name there; several weights share it where the file holds them as one tensor.
-        view: its bytes.
-    """
-
-    file: Path
-    key: str
-    view: TensorView
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelFiles:
     """A checkpoint, opened: what it is and what it holds.
 
@@ -78,7 +67,8 @@ class ModelFiles:
         sentence_embedding: what a sentence-transformers folder says of itself, or None for another folder.
         key_rules: the architecture's rules that this file's keys need (which prefix, which norm names).
         split_rules: those of its fused tensors.
-        notes: what a person should know of files that are not read.
+        adapter: the adapter that is merged into the weights, or None.
+        notes: what a person should know of files that are not read, and of an adapter.
     """
 
     checkpoint: Checkpoint
@@ -92,6 +82,7 @@ class ModelFiles:
     sentence_embedding: SentenceEmbeddingSpec | None
     key_rules: tuple[KeyRule, ...]
     split_rules: tuple[SplitRule, ...]
+    adapter: Adapter | None
     notes: tuple[str, ...]
     _shapes: Mapping[str, tuple[int, ...]]
     _checked: set[str] = field(default_factory=set)
@@ -125,9 +116,7 @@ class ModelFiles:
         view = stored.view.loaded()
         if name not in self._checked:
             if not view.is_finite():
-                raise WeightsError(
-                    f"{stored.file}: {stored.key}: expected finite float32 values, found NaN or infinity"
-                )
+                raise WeightsError(f"{stored}: expected finite float32 values, found NaN or infinity")
             self._checked.add(name)
         return view
 
@@ -139,7 +128,7 @@ class ModelFiles:
                 f"{self.checkpoint.folder}: {name}: expected a weight of shape {list(shape)}, found none under this "
                 f"name or one that leads to it{self._hint()}"
             )
-        where, view = f"{stored.file}: {stored.key}", stored.view
+        where, view = str(stored), stored.view
         if view.shape != shape:
             return f"{where}: expected shape {list(shape)} (as config.json says), found {list(view.shape)}"
         if view.dtype not in FLOAT_BITS:
@@ -178,40 +167,47 @@ class ModelFiles:
 
     @property
     def weight_files(self) -> tuple[Path, ...]:
-        """The files that hold this model's weights, sorted."""
-        return tuple(sorted({stored.file for stored in self.tensors.values()}))
+        """The files that hold this model's weights, sorted; those of an adapter last."""
+        files = {stored.file for stored in self.tensors.values()}
+        adapter = () if self.adapter is None else (self.adapter.file,)
+        return (*sorted(files - {*adapter}), *adapter)
 
     def hashes(self) -> dict[str, str]:
         """Return file name -> hexadecimal sha256, of every file that results depend on.
 
-        These are the weights, `config.json`, the tokenizer's files, and those that say what `sentence_embedding` is.
+        These are the weights, `config.json`, the tokenizer's files, those that say what `sentence_embedding` is, and
+        those of an adapter.
         Each is hashed once, on the first call.
 
         Raises:
             CheckpointError: a file changed after it was opened; its hash would not be that of what was read.
         """
         if not self._hashes:
-            known, opened = self.checkpoint.sha256, self._opened_files()
+            opened = self._opened_files()
             hashes: dict[str, str] = {}
             for path in self.weight_files:
                 file = opened.get(path)
-                hashes[path.name] = known.get(path.name) or (sha256(path) if file is None else file.sha256())
+                known = self.checkpoint.known_hash(path.name)
+                hashes[path.name] = known or (self.checkpoint.hash_of(path.name) if file is None else file.sha256())
             for name in self._described_by():
-                hashes[name] = known.get(name) or self.checkpoint.hash_of(name)
+                hashes[name] = self.checkpoint.known_hash(name) or self.checkpoint.hash_of(name)
             # All at once: another thread must not take the first few for the whole.
             self._hashes.update(hashes)
         return dict(self._hashes)
 
     def _opened_files(self) -> dict[Path, StoredFile]:
         """Return the safetensors files, which stay open; a pickle file was read into memory whole."""
-        stored = {tensor.file: tensor.view.data for tensor in self.tensors.values()}
-        return {path: data.file for path, data in stored.items() if isinstance(data, StoredBytes)}
+        stored = [(tensor.file, _unmerged(tensor.view)) for tensor in self.tensors.values()]
+        if self.adapter is not None:
+            stored += [(self.adapter.file, view.data) for view in self.adapter.views()]
+        return {path: data.file for path, data in stored if isinstance(data, StoredBytes)}
 
     def _described_by(self) -> list[str]:
         """Return the names of the files beside the weights that results depend on."""
         tokenizer = next((files for files in TOKENIZER_SETS if self.checkpoint.file(files[0])), ())
         sentence = self.sentence_embedding.files if self.sentence_embedding is not None else ()
-        names = ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer))
+        adapter = () if self.adapter is None else (ADAPTER_CONFIG,)
+        names = ("config.json", *tokenizer, *(name for name in sentence if name not in tokenizer), *adapter)
         return [name for name in names if self.checkpoint.file(name) is not None]
 
 
@@ -239,10 +235,10 @@ def open_model(
     for name in (*chain.from_iterable(TOKENIZER_SETS), "special_tokens_map.json", "added_tokens.json"):
         checkpoint.file(name)  # refuses links and pipes and remembers the file's state, before the tokenizer is read
     config = with_model_type(_read_config(checkpoint), model_type)
-    reader = ConfigReader(config, file=str(checkpoint.folder / "config.json"))
+    reader = ConfigReader(config, file=str(checkpoint.file("config.json")))
     architecture = architecture_of(reader)
     spec = architecture.spec(reader)
-    stored_by_key = stored_tensors(checkpoint, allow_pickle, read_pickle)
+    stored_by_key, adapter = stored_tensors(checkpoint, architecture, allow_pickle, read_pickle)
     keys = account_for(
         stored_by_key,
         rules=architecture.key_rules,
@@ -276,27 +272,19 @@ def open_model(
         ),
         key_rules=used_rules(used_keys, architecture.key_rules),
         split_rules=used_splits(used_keys, architecture.key_rules, architecture.split_rules),
-        notes=adapter_notes(checkpoint),
+        adapter=adapter,
+        notes=_adapter_notes(checkpoint, adapter),
         _shapes=shapes,
     )
 
 
-def adapter_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return a note where an adapter's config stands beside whole weights, or refuse the adapter itself.
-
-    Raises:
-        WeightsError: the folder holds weights of an adapter, with which it means another model than without.
-    """
+def _adapter_notes(checkpoint: Checkpoint, adapter: Adapter | None) -> tuple[str, ...]:
+    """Describe the adapter that is merged, or a config without one."""
+    if adapter is not None:
+        base = checkpoint.base
+        return (adapter.note("the weights beside it" if base is None else base.name),)
     if checkpoint.file(ADAPTER_CONFIG) is None:
         return ()
-    for name in ADAPTER_WEIGHTS:
-        file = checkpoint.file(name)
-        if file is not None:
-            raise WeightsError(
-                f"{file}: weights of an adapter beside whole weights, and adapters are not applied; merge it with PEFT "
-                f"(merge_and_unload) and save the result, or move {name} and {ADAPTER_CONFIG} out of the folder to "
-                "run the model without it"
-            )
     return (f"{ADAPTER_CONFIG} is not used: there are no weights of an adapter, and the folder's own weights run",)
 
 
@@ -321,9 +309,46 @@ def _read_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def stored_tensors(
+    checkpoint: Checkpoint, architecture: Architecture, allow_pickle: bool, read_pickle: PickleReader | None
+) -> tuple[dict[str, StoredTensor], Adapter | None]:
+    """Open stored key -> tensor, tensors of heads included, and the adapter that is merged into them, if any.
+
+    Raises:
+        WeightsError: no weights, damaged files, or an adapter that does not fit the weights.
+        ConfigError: a config of an adapter that is damaged or not supported.
+        BackendError: a pickle file, and nothing that reads it.
+    """
+    stored = _base_tensors(checkpoint, allow_pickle, read_pickle)
+    config = checkpoint.file(ADAPTER_CONFIG)
+    safe, pickled = (checkpoint.file(name) for name in ADAPTER_WEIGHTS)
+    if config is None or (safe is None and pickled is None):
+        if checkpoint.base is not None:
+            raise WeightsError(f"{checkpoint.folder}: {ADAPTER_CONFIG} without {ADAPTER_WEIGHTS[0]}; download it again")
+        return stored, None
+    if safe is not None:
+        adapter = Adapter.read(config, safe, read_safetensors(safe))
+    else:
+        assert pickled is not None
+        adapter = Adapter.read(config, pickled, _read_pickled_adapter(pickled, allow_pickle, read_pickle))
+    return adapter.merged(stored, architecture), adapter
+
+
+def _read_pickled_adapter(file: Path, allow_pickle: bool, read_pickle: PickleReader | None) -> Mapping[str, TensorView]:
+    if not allow_pickle:
+        raise WeightsError(f"{file.parent}: {pickle_only(*ADAPTER_WEIGHTS)}")
+    if read_pickle is None:
+        raise _no_pickle_reader(file)
+    return read_pickle(file)
+
+
+def _no_pickle_reader(file: Path) -> BackendError:
+    return BackendError(f"{file}: reading a pickle file needs the torch backend: pip install 'layertap[torch]'")
+
+
+def _base_tensors(
     checkpoint: Checkpoint, allow_pickle: bool, read_pickle: PickleReader | None
 ) -> dict[str, StoredTensor]:
-    """Open stored key -> tensor, from one file or from shards, tensors of heads included."""
+    """Open stored key -> tensor as the files have them, from one file or from shards."""
     formats: list[tuple[str, str, PickleReader | None]] = [(SAFETENSORS, SAFETENSORS_INDEX, read_safetensors)]
     if allow_pickle:
         formats.append((PICKLE, PICKLE_INDEX, read_pickle))
@@ -332,9 +357,9 @@ def stored_tensors(
         if file is None and index_file is None:
             continue
         if read is None:
-            raise BackendError(
-                f"{file or index_file}: reading a pickle file needs the torch backend: pip install 'layertap[torch]'"
-            )
+            pickled = file or index_file
+            assert pickled is not None
+            raise _no_pickle_reader(pickled)
         if file is not None:
             return {key: StoredTensor(file=file, key=key, view=view) for key, view in read(file).items()}
         assert index_file is not None
@@ -365,6 +390,11 @@ def _read_shards(checkpoint: Checkpoint, index_file: Path, read: PickleReader) -
     return tensors
 
 
+def _unmerged(view: TensorView) -> object:
+    """Return the bytes of a weight as they are stored, without an adapter."""
+    return view.data.base.data if isinstance(view.data, MergedBytes) else view.data
+
+
 def _split(
     stored: StoredTensor, names: tuple[str, ...], shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, StoredTensor]:
@@ -382,7 +412,7 @@ def _split(
     begin = 0
     for name, height in zip(names, heights, strict=True):
         view = stored.view.rows(begin, begin + height)
-        parts[name] = StoredTensor(file=stored.file, key=stored.key, view=view)
+        parts[name] = replace(stored, view=view)
         begin += height
     return parts
 

@@ -8,10 +8,11 @@ import stat
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from layertap.checkpoints.adapter_config import base_of
 from layertap.checkpoints.tensors import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -58,11 +59,13 @@ DESCRIPTION_FILES = (
     "[0-9]_*/config.json",
     "[1-9]_*/model.safetensors",  # of sentence-transformers' Dense: small beside the encoder
     SAFETENSORS_INDEX,
-    # An adapter beside whole weights makes another model of them: it is refused, not overlooked.
+    # An adapter makes another model of the weights beside it: it is merged, not overlooked.
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS[0],
 )
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+TOKENIZER_SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+WEIGHTS = (SAFETENSORS, SAFETENSORS_INDEX, PICKLE, PICKLE_INDEX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +78,8 @@ class Checkpoint:
         folder: where they are.
         commit: the hub's commit, or None.
         sha256: hashes known from finding it, by file name.
+        base: the base model, where the folder holds an adapter alone; files that the folder lacks are taken from it.
+            Those of the tokenizer are of one folder.
     """
 
     name: str
@@ -82,10 +87,13 @@ class Checkpoint:
     folder: Path
     commit: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    base: Checkpoint | None = None
     _states: dict[Path, FileState] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def file(self, name: str) -> Path | None:
         """Return the path of a file by its name in the folder (`1_Pooling/config.json`), or None if there is none.
+
+        A file that the folder of an adapter lacks is looked for in that of its base model.
 
         The file's state is remembered at the first call, for `hash_of`.
 
@@ -96,6 +104,22 @@ class Checkpoint:
         Raises:
             CheckpointError: the name is there and is a named pipe, a device, or a link that leads out of the folder.
         """
+        holder = self._holder_of(name)
+        return holder._own_file(name)
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The folder with the files of the tokenizer."""
+        return self._holder_of(TOKENIZER_SETTINGS[0]).folder
+
+    def _holder_of(self, name: str) -> Checkpoint:
+        """Return the checkpoint whose folder a file is taken from: this one, or that of the base model."""
+        if self.base is None:
+            return self
+        names = TOKENIZER_FILES if name in (*TOKENIZER_FILES, *TOKENIZER_SETTINGS) else (name,)
+        return self if any(self._own_file(name) is not None for name in names) else self.base
+
+    def _own_file(self, name: str) -> Path | None:
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\\" in name:
             return None
@@ -125,6 +149,10 @@ class Checkpoint:
             f"{path}: a link that leads out of the model's folder, to {real}; put a copy or a hard link in its place"
         )
 
+    def known_hash(self, name: str) -> str | None:
+        """Return the sha256 of a file that is known from finding the folder, or None."""
+        return self._holder_of(name).sha256.get(name)
+
     def hash_of(self, name: str) -> str:
         """Return the hexadecimal sha256 of a file that `file` found, of the content that it had then.
 
@@ -132,9 +160,10 @@ class Checkpoint:
             CheckpointError: the file was changed or replaced since, so that the hash would be of something else than
                 what was read.
         """
-        path = self.folder / name
+        holder = self._holder_of(name)
+        path = holder.folder / name
         opened = StoredFile(path, error=CheckpointError)
-        difference = self._states[path].difference(opened.state)
+        difference = holder._states[path].difference(opened.state)
         if difference is not None:
             raise CheckpointError(f"{path}: it changed after it was read: {difference}; open the model again")
         digest = opened.sha256()
@@ -148,8 +177,18 @@ def stored_files(model: str | os.PathLike[str] | None) -> list[Path]:
     try:
         if folder is None or not folder.is_dir():
             return []
-        patterns = (*DESCRIPTION_FILES, *(f"{Path(name).stem}*{Path(name).suffix}" for name in (SAFETENSORS, PICKLE)))
-        return [file for pattern in (*patterns, PICKLE_INDEX) for file in folder.glob(pattern)]
+        weights = (f"{Path(name).stem}*{Path(name).suffix}" for name in (SAFETENSORS, PICKLE))
+        patterns = (*DESCRIPTION_FILES, *weights, PICKLE_INDEX, ADAPTER_WEIGHTS[1])
+        files = [file for pattern in patterns for file in folder.glob(pattern)]
+        config = folder / ADAPTER_CONFIG
+        if config in files and not any(folder / name in files for name in WEIGHTS):
+            base = _base_folder(config, base_of(config)[0])
+            # An adapter of an adapter is refused, so this ends.
+            if base is not None and not (base / ADAPTER_CONFIG).exists():
+                files += stored_files(base)
+        return files
+    except CheckpointError:  # damaged: opening the model says so
+        return files
     except OSError:  # a name too long for the file system: no folder
         return []
 
@@ -163,7 +202,7 @@ def locate(
     allow_pickle: bool = False,
     weights: bool = True,
 ) -> Checkpoint:
-    """Finds a model's files, downloading them where that is needed.
+    """Finds a model's files, downloading them where that is needed; of an adapter, those of its base model, too.
 
     Args:
         model: a folder, a hub id (`org/name`), or None: all-MiniLM-L6-v2, from the installed package
@@ -177,7 +216,65 @@ def locate(
     Raises:
         ModelNotFoundError: nothing there, or the hub cannot be reached; says what to do.
         OptionError: a revision for something that is not on the hub.
+        CheckpointError: an adapter that names no base model, or another adapter.
     """
+
+    def find(name: str | os.PathLike[str] | None, at: str | None) -> Checkpoint:
+        return _locate(
+            name,
+            revision=at,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            allow_pickle=allow_pickle,
+            weights=weights,
+        )
+
+    checkpoint = find(model, revision)
+    config = _config_of_adapter_alone(checkpoint, weights)
+    if config is None:
+        return checkpoint
+    name, base_revision = base_of(config)
+    folder = _base_folder(config, name) if checkpoint.origin == "folder" else None
+    try:
+        base = find(name, base_revision) if folder is None else find(folder, None)
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(f"{config}: its base model (base_model_name_or_path) is not found: {error}") from error
+    if base.file(ADAPTER_CONFIG) is not None:
+        raise CheckpointError(
+            f"{config}: its base model {name} holds an adapter, too; merge that first with PEFT (merge_and_unload), "
+            "and save the result"
+        )
+    return replace(checkpoint, base=base)
+
+
+def _base_folder(config: Path, name: str) -> Path | None:
+    """Return the folder of a base model: a path from the adapter's folder or from the current one; None: a hub id."""
+    path = Path(name).expanduser()
+    return next((folder for folder in (config.parent / path, path) if folder.is_dir()), None)
+
+
+def _config_of_adapter_alone(checkpoint: Checkpoint, weights: bool) -> Path | None:
+    """Return the config of an adapter whose folder holds no whole weights, or None.
+
+    Args:
+        checkpoint: the folder.
+        weights: whether its weights would have been fetched; else a `config.json` tells that there are some.
+    """
+    names = WEIGHTS if weights or checkpoint.origin == "folder" else ("config.json",)
+    whole = any(checkpoint.file(name) is not None for name in names)
+    return None if whole else checkpoint.file(ADAPTER_CONFIG)
+
+
+def _locate(
+    model: str | os.PathLike[str] | None,
+    *,
+    revision: str | None,
+    cache_dir: str | os.PathLike[str] | None,
+    local_files_only: bool,
+    allow_pickle: bool,
+    weights: bool,
+) -> Checkpoint:
+    """Find a model's files as `locate`, without the base model of an adapter."""
     path = _folder(model)
     if path is not None:
         if revision is not None:
@@ -285,7 +382,8 @@ def _from_hub(
     import huggingface_hub
     from huggingface_hub import constants
 
-    description = (*DESCRIPTION_FILES, PICKLE_INDEX, f"[1-9]_*/{PICKLE}") if allow_pickle else DESCRIPTION_FILES
+    pickles = (PICKLE_INDEX, f"[1-9]_*/{PICKLE}", ADAPTER_WEIGHTS[1])
+    description = (*DESCRIPTION_FILES, *pickles) if allow_pickle else DESCRIPTION_FILES
     folder = fetch(description, revision)
     # The folder of a snapshot is called after its commit, so the rest comes from the very same one.
     checkpoint = Checkpoint(name=name, origin="hub", folder=folder, commit=folder.name)
@@ -295,6 +393,8 @@ def _from_hub(
     if not weights or _fetch_weights(checkpoint, SAFETENSORS, SAFETENSORS_INDEX, fetch):
         return checkpoint
     if allow_pickle and _fetch_weights(checkpoint, PICKLE, PICKLE_INDEX, fetch):
+        return checkpoint
+    if checkpoint.file(ADAPTER_CONFIG) is not None:
         return checkpoint
     if local_files_only or constants.HF_HUB_OFFLINE:
         raise ModelNotFoundError(_not_in_cache(name, local_files_only, None))

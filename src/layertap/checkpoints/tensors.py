@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from layertap.checkpoints.json_file import read_object
@@ -19,6 +20,27 @@ PICKLE = "pytorch_model.bin"
 PICKLE_INDEX = "pytorch_model.bin.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StoredTensor:
+    """A weight as it lies in a file.
+
+    Attributes:
+        file: the weights file, or shard.
+        key: its name there; several weights share it where the file holds them as one tensor.
+        view: its bytes.
+        adapter: weights file of an adapter that is merged into it, or None.
+    """
+
+    file: Path
+    key: str
+    view: TensorView
+    adapter: Path | None = None
+
+    def __str__(self) -> str:
+        merged = "" if self.adapter is None else f" with {self.adapter} merged into it"
+        return f"{self.file}: {self.key}{merged}"
 
 
 def read_safetensors(path: Path) -> dict[str, TensorView]:
@@ -66,16 +88,21 @@ def shard_files(index: Path) -> list[str]:
     return sorted(set(read_index(index).values()))
 
 
+def pickle_only(safetensors: str, pickle: str) -> str:
+    """Say that weights are there as a pickle file only, and what to do."""
+    return (
+        f"no {safetensors}, only {pickle}, a pickle file that could run code when read; pass --allow-pickle "
+        "(allow_pickle=True) if you trust its source, or convert it to safetensors"
+    )
+
+
 def no_weights(files: Iterable[str]) -> str:
     """Say why none of these files can be loaded as weights, and what to do."""
     names = set(files)
     if names & {PICKLE, PICKLE_INDEX}:
-        return (
-            f"no {SAFETENSORS}, only {PICKLE}, a pickle file that could run code when read; pass --allow-pickle "
-            "(allow_pickle=True) if you trust its source, or convert it to safetensors"
-        )
+        return pickle_only(SAFETENSORS, PICKLE)
     if ADAPTER_CONFIG in names:
-        return "an adapter without its base model; merge the two and save the result"
+        return f"an adapter without its base model: base_model_name_or_path in {ADAPTER_CONFIG} says where that is"
     others = sorted(
         n for n in names if n.endswith((".safetensors", ".bin", ".h5", ".msgpack", ".onnx", ".pt", ".gguf"))
     )

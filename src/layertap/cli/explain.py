@@ -96,6 +96,8 @@ def run(options: argparse.Namespace) -> None:
         )
     )
     print_laid_out(source)
+    for note in opened.files.notes:
+        print_laid_out(f"note: {note}")
     if options.output is not None:
         from layertap.cli.folder import print_forecast
 

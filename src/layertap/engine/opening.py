@@ -116,7 +116,7 @@ def open_reference(reference: ModelReference) -> OpenedModel:
         checkpoint, allow_pickle=reference.allow_pickle, read_pickle=pickle_reader() if reference.allow_pickle else None
     )
     tokenizer = TextTokenizer.load(
-        checkpoint.folder, model_type=files.architecture.name, tokenizer_class=_tokenizer_class(files)
+        checkpoint.tokenizer_folder, model_type=files.architecture.name, tokenizer_class=_tokenizer_class(files)
     )
     tokenizer = fitted(tokenizer, files.spec.vocab_size)
     if files.notes:  # shown where the notes of the tokenizer are

@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 from layertap.errors import OptionError
 
 _CHECKPOINTS = "layertap reads and writes whole checkpoints in one process"
-_ADAPTERS = "adapters are not loaded; merge them into the weights with PEFT (merge_and_unload), and load the result"
+_ADAPTERS = (
+    "a LoRA adapter is merged when its folder is loaded (from_pretrained); none is added to or removed from a model"
+)
 _PARALLEL = "a model lives on one device"
 _INSIDE = "it is a part of how transformers loads models, and has no counterpart here"
 _DECODER = "layertap runs encoders; there is no decoder"

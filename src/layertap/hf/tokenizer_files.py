@@ -65,7 +65,7 @@ def open_tokenizer(
     stated = config.get("tokenizer_class")
     model_type = config.get("model_type") or _model_type(fallback)
     loaded = TextTokenizer.load(
-        checkpoint.folder,
+        checkpoint.tokenizer_folder,
         model_type=str(model_type),
         tokenizer_class=stated if isinstance(stated, str) else None,
     )

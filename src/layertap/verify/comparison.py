@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -155,6 +156,11 @@ def verify(
         limit = min(limit, LONGEST)
     chosen = _texts(opened, texts or Texts(), limit)
     checkpoint, spec = opened.files.checkpoint, opened.files.spec
+    if opened.files.adapter is not None and reference_folder is None and find_spec("peft") is None:
+        raise BackendError(
+            f"{checkpoint.folder}: transformers needs PEFT to apply the adapter: pip install peft; without it there is "
+            "nothing to compare with"
+        )
     folder = reference_folder or checkpoint.folder
     on_step("loading the model with transformers")
     reference = Reference.load(

@@ -146,7 +146,9 @@ def stored_head(files: ModelFiles, head: FamilyHead, *, allow_pickle: bool = Fal
     Raises:
         WeightsError: a weight is missing, has the wrong shape or dtype, or is not finite.
     """
-    stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
+    stored, _ = stored_tensors(
+        files.checkpoint, files.architecture, allow_pickle, pickle_reader() if allow_pickle else None
+    )
     if head.last not in stored:
         return None
     num_classes = (stored[head.last].view.shape or (0,))[0]
@@ -170,7 +172,9 @@ def stored_lower_layers(files: ModelFiles, head: FamilyHead, *, allow_pickle: bo
 
     ModernBERT's checkpoints for words hold such layers.
     """
-    stored = stored_tensors(files.checkpoint, allow_pickle, pickle_reader() if allow_pickle else None)
+    stored, _ = stored_tensors(
+        files.checkpoint, files.architecture, allow_pickle, pickle_reader() if allow_pickle else None
+    )
     last = head.layers[-1].name
     shapes = head.shapes(files.spec.hidden_size, 1)
     return {
