@@ -28,10 +28,14 @@ KERNELS = "layertap.backends.native._native"
 NEED_KERNELS = [KERNELS, "layertap.backends.native.backend"]
 IS_BUILT = find_spec(KERNELS) is not None
 NEED_FASTAPI = [name for name in MODULES if name.startswith("layertap.server.")]
+# each needs the library that it is for, and loads it
+ADAPTERS = [
+    name for name in MODULES if name.startswith("layertap.integrations.") and name != "layertap.integrations.encoders"
+]
 LIGHT = [
     name
     for name in MODULES
-    if name not in (*NEED_TORCH, *NEED_SKLEARN)
+    if name not in (*NEED_TORCH, *NEED_SKLEARN, *ADAPTERS)
     and (IS_BUILT or name not in NEED_KERNELS)
     and (find_spec("fastapi") is not None or name not in NEED_FASTAPI)
 ]
