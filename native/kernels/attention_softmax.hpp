@@ -70,9 +70,15 @@ void exponentiate(Float32Pack, float* scores, std::int64_t rows, std::int64_t nu
         store(at, p);
         total[v] = total[v] + p;
       }
-    for (int v = 0; j < num_keys; ++v, j += width, at += block_rows * width) {
+    // No index that only a run knows: the sums would lie in memory.
+    if (j < num_keys) {
       store(at, exp2(load(at) - maximum));
-      total[v] = total[v] + load(at, num_keys - j < width ? num_keys - j : width);
+      total[0] = total[0] + load(at, num_keys - j < width ? num_keys - j : width);
+    }
+    if (sum_vectors > 1 && j + width < num_keys) {
+      at += block_rows * width;
+      store(at, exp2(load(at) - maximum));
+      total[sum_vectors - 1] = total[sum_vectors - 1] + load(at, num_keys - j - width);
     }
     store(totals + r * width, folded(total));
   }

@@ -35,16 +35,21 @@ struct ChainedSums {
   }
 };
 
-// add(chain, vector, column, lanes) for all vectors of a row; those after the last whole turn go to the first chain.
+// add(chain, vector, column, lanes) for all vectors of a row; those after the last whole turn go to the first chain. All
+// indices are known when this is compiled, and one vector of every chain is summed before the next, so that the sums stay in
+// registers.
 template <class Add>
 inline void each_of_chains(std::int64_t columns, const Add& add) {
   const std::int64_t chained = columns / (chains * sum_lanes) * (chains * sum_lanes);
-  for (std::int64_t c = 0; c < chained; c += chains * sum_lanes)
-#pragma GCC unroll 4
-    for (int i = 0; i < chains; ++i)
 #pragma GCC unroll 2
-      for (int v = 0; v < sum_vectors; ++v) add(i, v, c + i * sum_lanes + v * width, Whole{});
-  each_vector(chained, columns, [&](std::int64_t c, auto lanes) { add(0, sum_vector(c), c, lanes); });
+  for (int v = 0; v < sum_vectors; ++v) {
+    std::int64_t c = v * width;
+    for (; c < chained; c += chains * sum_lanes)
+#pragma GCC unroll 4
+      for (int i = 0; i < chains; ++i) add(i, v, c + i * sum_lanes, Whole{});
+    for (; c + width <= columns; c += sum_lanes) add(0, v, c, Whole{});
+    if (c < columns) add(0, v, c, Some{columns - c});
+  }
 }
 
 // Two passes. The second one also sums the differences to the mean of the first, which would be 0 without rounding, and
