@@ -1,7 +1,7 @@
 """Writes the files of sentence-transformers beside an encoder: the inverse of `checkpoints.sentence`.
 
-The files have the spelling of sentence-transformers 2 to 5, which version 6, text-embeddings-inference and layertap
-read as well. Poolings that are joined in another order than its own need the spelling of version 6.
+The files have the spelling of sentence-transformers before version 6, which later versions read as well. Poolings that
+are joined in another order than its own need the spelling of version 6.
 """
 
 from __future__ import annotations
