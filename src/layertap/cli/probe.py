@@ -411,16 +411,20 @@ def _extraction(options: argparse.Namespace, findings: Findings, output: str, te
 
 
 def _saving(options: argparse.Namespace, findings: Findings) -> str | None:
-    """Return the command line that saves the best feature as a model, or None where no target can say it."""
+    """Return the command line that saves a feature as a model, or None where no target can say it.
+
+    It is the one that costs less where that is as good: who saves a model runs it often.
+    """
     from layertap.engine.opening import open_reference
     from layertap.saving.save import target_of
 
+    feature = (findings.frugal or findings.winner).feature
     reference = replace(reference_of(options), local_files_only=True)  # it is here by now
-    target = target_of(open_reference(reference), findings.winner.feature, semantics_of(options))
+    target = target_of(open_reference(reference), feature, semantics_of(options))
     if target is None:
         return None
     output = {"folder": "model/", "onnx": "model.onnx"}[target]
-    words = ["layertap", "save", findings.winner.feature, "-o", output]
+    words = ["layertap", "save", feature, "-o", output]
     reference_options = [name for name, option in OPTIONS.items() if option.group == "reference"]
     for name in ("model", *reference_options, "max_length", "untrained_pooler"):
         value = getattr(options, name)
