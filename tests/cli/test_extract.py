@@ -103,8 +103,13 @@ def test_columns_and_ids_travel(layertap: Run, model: Path, tmp_path: Path) -> N
     ]  # fmt: skip
     ended = layertap("extract", source, "-o", tmp_path / "none.parquet", *named, "--columns", "", "-m", model)
     assert pq.read_table(tmp_path / "none.parquet").column_names == ["row", "id", "last_hidden_state.mean"]
-    # a format without room for other columns takes none of them along
-    assert layertap("extract", source, "-o", tmp_path / "o.npz", *named, "-m", model, *ONE_THREAD).code == 0
+    # a format without room for other columns takes none of them along, and says so
+    note = "npz has no place for other columns (parquet and jsonl have): columns 'stars', 'year' left out"
+    ended = layertap("extract", source, "-o", tmp_path / "o.npz", *named, "-m", model, *ONE_THREAD)
+    assert ended.code == 0
+    assert note in " ".join(ended.err.split())
+    unasked = layertap("extract", source, "-o", tmp_path / "n.npz", *named, "--columns", "", "-m", model, *ONE_THREAD)
+    assert (unasked.code, "left out" in unasked.err) == (0, False)
     with np.load(tmp_path / "o.npz") as arrays:
         assert arrays["id"].tolist() == ["x1", "x2"]
 

@@ -77,6 +77,16 @@ def test_bodies_are_bounded_one_by_one_and_together(admission):
     assert admission.body == 0
 
 
+@pytest.mark.parametrize("stated", ["101", "9" * 18, "1" + "0" * 5_000])
+def test_a_stated_size_is_enough_for_a_refusal(admission, stated):
+    assert refusal(lambda: admission.check_size(stated)).kind == "too_large"
+
+
+@pytest.mark.parametrize("stated", ["", "0", "100", "x"])
+def test_a_stated_size_that_fits(admission, stated):
+    admission.check_size(stated)
+
+
 def test_the_rate_follows_long_runs_more_than_short_ones(admission):
     admission.measured(cost=1, seconds=1e-6)
     assert admission.rate == pytest.approx(6_000, rel=0.02)

@@ -247,6 +247,21 @@ def test_a_slow_body_is_given_up(tiny, serve):
     served.until_idle()
 
 
+@pytest.mark.parametrize("length", [100_001, 10**19])
+def test_a_body_that_states_too_large_a_size_is_refused_before_it_arrives(tiny, serve, length):
+    served = serve(tiny.extractor.reference.name, limits=Limits(body_bytes=100_000))
+    with connection(served) as waiting:
+        waiting.sendall(raw_request(OPENAI, b'{"input": ', length=length))
+        begun = time.perf_counter()
+        answer = b""
+        while part := waiting.recv(4096):
+            answer += part
+        assert time.perf_counter() - begun < 10  # and not the 30 seconds that a body has
+    assert answer.startswith(b"HTTP/1.1 413")
+    assert b"--max-body-size" in answer
+    served.until_idle()
+
+
 def test_clients_that_hang_up_leave_nothing_behind(tiny):
     body = json.dumps({"input": ["the good bank was " * 10] * 500, "model": "tiny@last_hidden_state.max"}).encode()
     for cut in (len(body), len(body) // 2, 0):

@@ -77,13 +77,12 @@ def _ids(certificate: Certificate) -> str:
     if not different:
         return "those of transformers' tokenizer"
     which = ", ".join(str(i + 1) for i in different[:8]) + (", ..." if len(different) > 8 else "")
-    fault = f"FAILED: transformers' tokenizer gives other ids for {counted(len(different), 'text')} (number {which})"
+    others = f"transformers' tokenizer gives other ids for {counted(len(different), 'text')} (number {which})"
     if not certificate.texts.own_ids:
-        return fault
+        return f"FAILED: {others}"
     return (
-        f"{fault}; layertap's are those of tokenizer.json, which transformers reads as "
-        f"{certificate.texts.reference_class} and builds anew: state "
-        "the right tokenizer_class in tokenizer_config.json, or PreTrainedTokenizerFast"
+        f"those of tokenizer.json; {others}, since it reads that file as {certificate.texts.reference_class} and "
+        "builds it anew: state the right tokenizer_class in tokenizer_config.json, or PreTrainedTokenizerFast"
     )
 
 

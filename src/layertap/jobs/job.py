@@ -30,6 +30,7 @@ class Job:
         details: details of tokens and words to write beside the features.
         overwrite: whether files that exist may be replaced.
         max_output_bytes: size of the largest results that are computed.
+        leaves_columns: whether the format has no place for other columns of the input, which nobody named.
     """
 
     source: Input
@@ -39,6 +40,7 @@ class Job:
     details: tuple[str, ...]
     overwrite: bool
     max_output_bytes: int
+    leaves_columns: bool = False
 
     @classmethod
     def checked(
@@ -77,6 +79,7 @@ class Job:
         options = source.options
         if os.fspath(output) == STANDARD_OUTPUT and options.on_error == "skip":
             raise OptionError("--on-error skip lists rows beside the output; name a file instead of standard output")
+        leaves_columns = not row.holds_columns and options.columns is None
         source = _fitted(source, row)
         # The list of errors of an earlier run goes with the output, even if this run leaves no row out.
         refuse_overlap([source.source, *also_read], output_places(output, row, error_list=True))
@@ -89,6 +92,7 @@ class Job:
             details=checked_names(details if isinstance(details, bool) else tuple(details)),
             overwrite=overwrite,
             max_output_bytes=MAX_OUTPUT_BYTES if max_output_bytes is None else checked_limit(max_output_bytes),
+            leaves_columns=leaves_columns,
         )
 
     @property

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from layertap.engine.progress import progress_on
 from layertap.engine.streaming import Streams
 from layertap.engine.summary import RunSummary
 from layertap.engine.variants import lengths_of
-from layertap.errors import OptionError, OutputError, printable
+from layertap.errors import LayertapError, OptionError, OutputError, printable
 from layertap.jobs.job import Job
 from layertap.words import counted
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 FORECAST_CHARACTERS = 64
 """Characters for each token of the limit; a forecast does not look at more of a text."""
+
+COLUMNS_SHOWN = 5
 
 FORECAST_SAMPLE = 1 << 21
 """Characters of the first texts that a forecast tokenizes, which takes about a second."""
@@ -141,8 +143,25 @@ class OpenJob:
                 error.add_note(_progress_note(job, stream.summary.records, error, writer))
                 raise
         stream.summary.skipped = len(reader.errors)
-        stream.summary.input_notes = (*reader.notes, *writer.notes)
+        stream.summary.input_notes = (*reader.notes, *writer.notes, *self._left_columns())
         return stream.summary
+
+    def _left_columns(self) -> tuple[str, ...]:
+        """Name the columns of the first record that the output's format has no place for; a pipe is not read again."""
+        job = self.job
+        if not (job.leaves_columns and self.reader.can_be_reread):
+            return ()
+        names: list[str] = []
+        with suppress(LayertapError):
+            whole = replace(job.source, options=replace(job.source.options, columns=None))
+            with whole.open() as reader:
+                names = [repr(name) for record in islice(reader, 1) for name in record.columns]
+        if not names:
+            return ()
+        more = f" and {len(names) - COLUMNS_SHOWN} more" if len(names) > COLUMNS_SHOWN else ""
+        shown = ", ".join(names[:COLUMNS_SHOWN]) + more
+        noun = "column" if len(names) == 1 else "columns"
+        return (f"{job.format.name} has no place for other columns (parquet and jsonl have): {noun} {shown} left out",)
 
 
 def _check_forecast(job: Job, forecast: Forecast) -> None:

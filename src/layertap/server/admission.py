@@ -73,6 +73,19 @@ class Admission:
         self.rate = max(1.0, rate if not self._measured else (1 - weight) * self.rate + weight * rate)
         self._measured = True
 
+    def check_size(self, content_length: str) -> None:
+        """Refuse a body by the size that its header states, before any of it is read.
+
+        Args:
+            content_length: value of the header; empty: it is not there, and the body is measured as it arrives.
+
+        Raises:
+            Refusal: the body is too large.
+        """
+        # No number of that many digits is small, and Python converts only so many.
+        if len(content_length) > 18 or (content_length.isdecimal() and int(content_length) > self.limits.body_bytes):
+            raise self._too_large()
+
     def read(self, ticket: Ticket, size: int) -> None:
         """Account for bytes of a body that have arrived.
 
@@ -80,11 +93,7 @@ class Admission:
             Refusal: the body, or all bodies together, are too large.
         """
         if ticket.body + size > self.limits.body_bytes:
-            raise Refusal(
-                "too_large",
-                f"the body has more than {in_bytes(self.limits.body_bytes)}; send fewer texts per request "
-                "(--max-body-size)",
-            )
+            raise self._too_large()
         if self.body + size > self.limits.total_body_bytes:
             raise Refusal("overloaded", "too many requests are being read at once; try again later", retry_after=1)
         ticket.body += size
@@ -144,6 +153,13 @@ class Admission:
         self.body -= ticket.body
         self.answer -= ticket.answer
         ticket.body = ticket.answer = 0
+
+    def _too_large(self) -> Refusal:
+        return Refusal(
+            "too_large",
+            f"the body has more than {in_bytes(self.limits.body_bytes)}; send fewer texts per request "
+            "(--max-body-size)",
+        )
 
     def _queue(self, ticket: Ticket, cost: float) -> None:
         self._check_queue(cost)

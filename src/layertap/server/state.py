@@ -148,6 +148,7 @@ class Call:
             Refusal: another content type than JSON, a body too large or too slow, or no valid JSON.
         """
         self._check_type()
+        self.state.admission.check_size(self.request.headers.get("content-length", ""))
         data = bytearray()
         try:
             async with asyncio.timeout(self.state.limits.read_seconds):

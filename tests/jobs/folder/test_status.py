@@ -152,3 +152,20 @@ def test_explain_forecasts_a_folder(folder, capsys):
     assert not Path("x").exists()
     for wrong in (["-o", "x.npz"], ["--shard-records", "4"], [corpus]):
         assert main(["explain", corpus, "-m", model, *wrong]) == 2
+
+
+def test_a_directory_in_the_place_of_a_shard_is_called_one(copied, capsys):
+    shard = next((copied / "data").iterdir())
+    shard.unlink()
+    shard.mkdir()
+    code, values = status(copied, capsys=capsys)
+    assert (code, values["state"]) == (1, "damaged")
+    (fault,) = values["damaged"].values()
+    assert fault == f"{shard}: this is a directory; expected a file"
+
+
+def test_a_folder_of_features_is_no_input_file(folder, tmp_path, capsys):
+    assert main(["extract", str(folder), "-o", str(tmp_path / "o.npz")]) != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"{folder}: this is a folder of features" in said
+    assert f"'layertap export {folder} -o FILE'" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from layertap.data.folder.layout import (
 )
 from layertap.errors import InputError, printable
 from layertap.files.shared import sha256_of
+from layertap.stored_file import KINDS
 
 
 class FolderFiles(Protocol):
@@ -88,11 +90,15 @@ class LocalFiles:
             InputError: the file cannot be looked at.
         """
         try:
-            return self.path(place).stat().st_size
+            status = self.path(place).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise InputError(f"{printable(self.path(place))}: cannot be read: {error.strerror or error}") from None
+        kind = KINDS.get(stat.S_IFMT(status.st_mode))
+        if kind is not None:
+            raise InputError(f"{printable(self.path(place))}: this is {kind}; expected a file")
+        return status.st_size
 
     def sha256(self, place: str) -> str:
         """Return the hexadecimal sha256 of a file.

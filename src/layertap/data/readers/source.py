@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
+from layertap.data.folder.layout import PLAN
 from layertap.data.readers.compression import BUFFER_BYTES, compression_named, compression_of, uncompressed
 from layertap.data.readers.encoding import BOMS, UTF8, Transcoded, same_family
 from layertap.data.readers.signatures import check_is_no_tar, check_is_text, may_be_other
@@ -319,6 +320,11 @@ def open_raw(path: Path) -> io.FileIO:
         more = "; for all files of a pattern, let the output be a folder (-o FOLDER/)" if pattern else ""
         raise InputError(f"{name}: no such file{more}") from None
     except IsADirectoryError:
+        if (path / PLAN).is_file():
+            raise InputError(
+                f"{name}: this is a folder of features, and a file of records is expected; layertap.open reads it, and "
+                f"'layertap export {name} -o FILE' makes one file of it"
+            ) from None
         raise InputError(
             f"{name}: this is a directory; name a file in it, or let the output be a folder (-o FOLDER/), or join its "
             f"files: cat {name}/* | layertap extract - ..."

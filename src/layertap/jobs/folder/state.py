@@ -180,14 +180,17 @@ def _clean(folder: FolderWriter, listed: Mapping[str, Iterable[str]], manifests:
 
 def _fault(files: FolderFiles, record: ShardRecord, is_verified: bool) -> str | None:
     """Return what is wrong with the files of a shard, or None."""
-    size = files.size(record.place)
-    if size is None:
-        return f"{record.place} is missing"
-    if size != record.size:
-        return f"{record.place} has {size:,} bytes, and {record.size:,} were written"
     listed = errors_place(record.number)
-    if record.errors_sha256 is not None and files.size(listed) is None:
-        return f"{listed} is missing"
+    try:
+        size = files.size(record.place)
+        if size is None:
+            return f"{record.place} is missing"
+        if size != record.size:
+            return f"{record.place} has {size:,} bytes, and {record.size:,} were written"
+        if record.errors_sha256 is not None and files.size(listed) is None:
+            return f"{listed} is missing"
+    except InputError as error:  # something else than a file is in its place
+        return str(error)
     if not is_verified:
         return None
     try:
