@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -152,7 +153,7 @@ def _one_text(model: str, workers: list[Worker], session: _Session, settings: Se
     lines = []
     for length, text in _texts_of(settings, session.data).items():
         workload = Workload(name="single", description="", texts=(text,), repeats=1)
-        running = _running(workers, lambda worker, own=workload: worker.latencies(own, _alone(worker.row), 3))
+        running = _running(workers, partial(_call, workload))
         seconds: dict[str, list[list[float]]] = {worker.row.name: [] for worker in running}
         for number in _rounds(session.share("one text", model) / len(LENGTHS)):
             for worker in _in_turn(running, number):
@@ -264,6 +265,10 @@ def _texts_of(settings: Settings, data: Path) -> dict[int, str]:
     texts = make_workloads(data)["mixture"].texts
     lengths = [len(ids) for ids in token_ids(load_tokenizer(settings.folder, MAX_LENGTH), texts)]
     return {length: texts[lengths.index(length)] for length in LENGTHS if length in lengths}
+
+
+def _call(workload: Workload, worker: Worker) -> list[float]:
+    return worker.latencies(workload, _alone(worker.row), 3)
 
 
 def _alone(row: Row) -> Variant:

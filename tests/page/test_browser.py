@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,26 +13,15 @@ import pytest
 
 from layertap.engine.extractor import Extractor
 from layertap.learn.exploring.contents import PageOptions, explored
-from layertap.learn.exploring.corpus import sampled
+from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
 from layertap.records import Record
+from tests.page.browser import MARKS, NARROW, address, farthest, ink, opened, place_of, slide
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 pytest.importorskip("sklearn")
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (apt-get install chromium)"),
-    # playwright leaves the transport of its driver to the garbage collector
-    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
-]
-
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
-WIDE, NARROW = (1440, 900), (390, 844)
+pytestmark = MARKS
 MARKUP = "<img src=x onerror=\"document.title='broken'\"><script>document.title='broken'</script><b>bold</b>"
 ARABIC = "\u0645\u0631\u062d\u0628\u0627 film \U0001f600"
 TEXTS = [
@@ -65,81 +51,6 @@ def file(content, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_bytes(as_html(content))
     return path
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@contextmanager
-def opened(browser: Any, path: Path, size: tuple[int, int] = WIDE, state: str = "", **options: Any) -> Iterator[Any]:
-    """A page whose errors, and whose requests to anything but its own file, fail the test."""
-    context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options)
-    page = context.new_page()
-    errors: list[str] = []
-    requests: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda said: errors.append(said.text) if said.type == "error" else None)
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(f"{path.as_uri()}#{state}")
-    page.wait_for_selector("html[data-ready]", timeout=20_000)
-    page.wait_for_timeout(450)  # points have moved to their places
-    yield page
-    assert errors == []
-    assert [url for url in requests if url.partition("#")[0] != path.as_uri() and not url.startswith("blob:")] == []
-    context.close()
-
-
-def ink(page: Any, selector: str) -> int:
-    """Number of the pixels of a canvas that are drawn."""
-    return int(
-        page.evaluate(
-            """selector => {
-                const canvas = document.querySelector(selector);
-                const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-                let count = 0;
-                for (let i = 3; i < pixels.length; i += 4) count += pixels[i] > 0;
-                return count;
-            }""",
-            selector,
-        )
-    )
-
-
-def address(page: Any) -> str:
-    page.wait_for_timeout(250)
-    return str(page.evaluate("location.hash"))
-
-
-def slide(page: Any, layer: int) -> None:
-    page.evaluate(
-        """layer => {
-            const slider = document.querySelector("#layer");
-            slider.value = layer;
-            slider.dispatchEvent(new Event("input"));
-        }""",
-        layer,
-    )
-
-
-def place_of(page: Any, content: PageContent, text: int, layer: int) -> tuple[float, float]:
-    box = page.locator("#map").bounding_box()
-    x, y = content.arrays[f"points{layer}"][text].tolist()
-    rx, ry = content.facts["extent"]
-    scale = min(box["width"] / rx, box["height"] / ry) * 0.47
-    return box["x"] + box["width"] / 2 + x * scale, box["y"] + box["height"] / 2 - y * scale
-
-
-def farthest(content: PageContent, layer: int) -> int:
-    """The text whose point stands most alone, within the map."""
-    points = content.arrays[f"points{layer}"]
-    within = (np.abs(points) < np.array(content.facts["extent"])).all(axis=1)
-    apart = np.linalg.norm(points[:, None] - points[None], axis=-1) + 99 * np.eye(len(points))
-    return int(np.where(within, apart.min(axis=1), -1).argmax())
 
 
 def test_points_are_drawn_and_move_with_the_slider(browser, file, content):
@@ -293,6 +204,45 @@ def test_attention_by_grid_keys_and_hover(browser, file, content):
         assert ink(page, "#head") > 2000
         page.locator("#head").hover(position={"x": 80, "y": 80})
         assert f"{maps[1, 1, 0, 0] / 65535:.3f}" in page.inner_text("#tip")
+
+
+def test_words_are_shown_in_their_texts(browser, make_checkpoint, tmp_path):
+    extractor = Extractor.from_pretrained(make_checkpoint(tmp_path / "m"))
+    rows = [
+        Record.of_words(i, ["\U0001f600", f"<b>film{i}</b>", "bank"], columns={"tag": list("xyz")}) for i in range(9)
+    ]
+    corpus = sampled_units(rows, "words", "tag", kind="word", most=99, seed=0)
+    made = explored(extractor, corpus, PageOptions(sentences=4), commands={"neighbours": "{VECTORS} r[{ROW}] + {UNIT}"})
+    path = tmp_path / "words.html"
+    path.write_bytes(as_html(made))
+    with opened(browser, path, state="text=4") as page:
+        assert page.inner_text("#chosen h3") == "<b>film1</b>"
+        assert page.inner_text("#chosen mark") == "<b>film1</b>"
+        assert page.inner_text("#chosen .context") == "\U0001f600 <b>film1</b> bank"
+        assert page.locator("main b b").count() == 0
+        assert "r[1] + 1" in page.inner_text("[data-command=neighbours]")
+        assert page.locator("#nearest li").first.locator("mark").count() == 1
+        page.fill("#search", "film")
+        page.wait_for_timeout(300)
+        assert "9 WORDS" in page.inner_text("#results").upper()
+        index = made.facts["sentences"][2]["index"]
+        page.select_option("#sentence", "2")
+        assert page.inner_text("#chosen h3") == "\U0001f600"
+        assert f"text={3 * index}" in address(page)
+        page.mouse.move(*place_of(page, made, 3 * index, made.facts["start"]))
+        assert "film" in page.inner_text("#tip .context")
+
+
+def test_points_without_texts_are_shown_by_their_rows(browser, content, tmp_path):
+    path = tmp_path / "stored.html"
+    facts = {**content.facts, "texts": None, "sentences": [], "why_no_sentences": "The features hold no texts."}
+    arrays = {name: values for name, values in content.arrays.items() if not name.startswith("s")}
+    path.write_bytes(as_html(replace(content, facts=facts, arrays=arrays)))
+    with opened(browser, path, state="text=4&query=film") as page:
+        assert page.inner_text("#chosen h3") == "row 4, id t4"
+        assert page.locator("#search").is_disabled()
+        assert page.inner_text("#nearest li >> nth=0").startswith(("0.", "\u22120.", "1."))
+        assert "The features hold no texts." in page.inner_text("#pane-text")
 
 
 def test_markup_in_texts_and_labels_stays_text(browser, file):

@@ -11,23 +11,42 @@ INPUT_OPTIONS = ("input_format", "text_column", "delimiter", "quoting", "records
 MODEL_OPTIONS = ("model", "revision", "precision", "max_length")
 
 
-def commands_of(options: argparse.Namespace, source: str) -> dict[str, str]:
-    """Return the commands and Python lines below the views; the page fills in layer, text and head."""
-    extract = _command(options, source, "extract", ["-o", "vectors.parquet", "-f", "v = {FEATURE}"], INPUT_OPTIONS)
-    opened = (
-        f"import layertap, numpy as np\n# {extract}\n"
-        'v = np.asarray(layertap.open("vectors.parquet")["v"][:])\nv /= np.linalg.norm(v, axis=1, keepdims=True)\n'
-    )
+def commands_of(options: argparse.Namespace, source: str, unit: str = "text") -> dict[str, str]:
+    """Return the commands and Python lines below the views; the page fills in layer, text and head.
+
+    Args:
+        options: parsed arguments.
+        source: the input.
+        unit: what a point is: `text`, `words` or `spans`.
+    """
+    reading = INPUT_OPTIONS if unit == "text" else (*INPUT_OPTIONS, "words_column", "spans_column")
+    extract = _command(options, source, "extract", ["-o", "vectors.parquet", "-f", "v = {FEATURE}"], reading)
+    neighbours = neighbour_lines(unit, f"# {extract}\n")
+    typed = f'{_extractor(options)}\nv @ extractor.extract({{SENTENCE}}, "{{FEATURE}}.normalize")'
     commands = {
         "extract": extract,
-        "neighbours": f"{opened}v @ v[{{ROW}}]",
-        "typed": f'{opened}{_extractor(options)}\nv @ extractor.extract({{SENTENCE}}, "{{FEATURE}}.normalize")',
+        "neighbours": neighbours,
+        "typed": "\n".join([*neighbours.splitlines()[:-1], typed]),
         **sentence_commands(options),
     }
-    if options.label is not None:
+    if options.label is not None and unit != "spans":
         label = ["--label", options.label, "--pooling", options.pooling]
-        commands["probe"] = _command(options, source, "probe", label, INPUT_OPTIONS)
+        commands["probe"] = _command(options, source, "probe", label, reading)
     return commands
+
+
+def neighbour_lines(unit: str, first: str = "") -> str:
+    """Return the Python lines that compute the cosines of a point to all others.
+
+    Args:
+        unit: what a point is, `text` or one of the units of the feature language.
+        first: lines before those that read the vectors.
+    """
+    place = "{ROW}" if unit == "text" else "r.offsets[{ROW}] + {UNIT}"
+    return (
+        f"import layertap, numpy as np\n{first}{{VECTORS}}\n"
+        f"v /= np.linalg.norm(v, axis=1, keepdims=True)\nv @ v[{place}]"
+    )
 
 
 def sentence_commands(options: argparse.Namespace) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +40,7 @@ class FlatEncodings:
     ) -> FlatEncodings:
         """Converts the ids, and what else is wanted."""
         lists = [encoding.ids for encoding in encodings]
-        ends = np.cumsum([len(ids) for ids in lists], dtype=np.int64).tolist()
+        ends = list(accumulate(map(len, lists)))
         count = ends[-1] if ends else 0
         return cls(
             ids=_ints(lists, count),

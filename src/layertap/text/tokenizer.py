@@ -244,7 +244,7 @@ class TextTokenizer:
             raise TokenizerError(f"{self.files[0]}: expected ids up to {self.max_id}, the last of its vocabulary")
         if flat.offsets is not None and self._drops_unseen:
             self._correct_offsets(flat.offsets, flat.ids, items, flat.ends, encodings)
-        typed = self._typed_specials(flat, items, [double if pair else single for pair in is_pair])
+        typed = self._typed_specials(flat, items, is_pair, single, double)
         encoded: list[EncodedText] = []
         for i, (begin, end) in enumerate(pairwise([0, *flat.ends])):
             content, pair_content = (len(single.prefix), end - begin - len(single.suffix)), None
@@ -287,7 +287,7 @@ class TextTokenizer:
         return guarded(str(self.files[0]), lambda: run(items), passing=(TypeError,))
 
     def _typed_specials(
-        self, flat: FlatEncodings, items: Sequence[Item], templates: Sequence[Template]
+        self, flat: FlatEncodings, items: Sequence[Item], is_pair: Sequence[bool], single: Template, double: Template
     ) -> npt.NDArray[np.int64] | None:
         """Count the special tokens typed in each item, int64 [N]; None if there are none.
 
@@ -295,9 +295,12 @@ class TextTokenizer:
         the characters under it decide.
         """
         typed = self._is_typed[flat.ids]
-        totals = np.concatenate([[0], np.cumsum(typed, dtype=np.int64)])[[0, *flat.ends]]
-        own = {template: int(self._is_typed[[*template.ids]].sum()) for template in set(templates)}
-        counts = np.diff(totals) - np.array([own[template] for template in templates], dtype=np.int64)
+        of_single, of_double = (np.count_nonzero(self._is_typed[[*template.ids]]) for template in (single, double))
+        pairs = sum(is_pair)
+        counts = np.zeros(len(items), dtype=np.int64)
+        if np.count_nonzero(typed) != of_single * (len(items) - pairs) + of_double * pairs:
+            totals = np.concatenate([[0], np.cumsum(typed, dtype=np.int64)])[[0, *flat.ends]]
+            counts = np.diff(totals) - np.where(is_pair, of_double, of_single)
         for unknown, unknown_id in self.unknown.items():
             for i, item in enumerate(items):
                 parts = (item,) if isinstance(item, str) else item

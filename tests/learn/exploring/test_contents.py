@@ -7,9 +7,9 @@ import pytest
 
 from layertap.engine.extractor import Extractor
 from layertap.errors import OptionError
-from layertap.learn.exploring import contents
-from layertap.learn.exploring.contents import PageOptions, explored, fitting
-from layertap.learn.exploring.corpus import sampled
+from layertap.learn.exploring import contents, text_views
+from layertap.learn.exploring.contents import PageOptions, exploration, explored, fitting
+from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.learn.probing.geometry import similarity
 from layertap.page.content import PageContent
 from layertap.records import Record
@@ -116,6 +116,39 @@ def test_a_large_corpus_is_sampled_and_the_page_says_so(extractor, monkeypatch):
 
 
 def test_a_text_that_is_too_long_for_attentions_is_refused(extractor, monkeypatch):
-    monkeypatch.setattr(contents, "MOST_TOKENS", 4)
+    monkeypatch.setattr(text_views, "MOST_TOKENS", 4)
     with pytest.raises(OptionError, match=r"row 3 has \d tokens"):
         explored(extractor, corpus_of(), PageOptions(rows=(3,)), commands={})
+
+
+@pytest.mark.parametrize("kind", ["word", "span"])
+def test_words_and_spans_have_the_vectors_of_extract_and_are_probed(extractor, kind):
+    texts = [text for text in TEXTS if len(text) > 10]
+    spans = [((0, len(text.split()[0])), (2, len(text))) for text in texts]
+    rows = [
+        Record(row=i, text=text, spans=own, columns={"tag": ["det", "rest"] if kind == "span" else None, "n": i % 2})
+        for i, (text, own) in enumerate(zip(texts, spans, strict=True))
+    ]
+    label = "tag" if kind == "span" else "n"
+    corpus = sampled_units(rows, "data", label, kind=kind, most=30, seed=0)
+    assert corpus.units is not None
+    made = exploration(extractor, corpus, PageOptions(neighbours=3, sentences=1), commands={})
+    exact = extractor.extract(rows, f"hidden_states[:].{kind}s(mean)")
+    for point, (owner, number) in enumerate(zip(corpus.units.owners, corpus.units.numbers, strict=True)):
+        for layer, vectors in enumerate(made.layers):
+            np.testing.assert_allclose(vectors[point], exact[corpus.rows[owner]][number, layer], atol=1e-5)
+    facts = made.content.facts
+    assert facts["layers"][2]["feature"] == f"hidden_states[2].{kind}s(mean)"
+    assert facts["texts"] == list(corpus.units.names)
+    assert facts["probe"] is not None
+    assert f"on 30 {kind}s." in facts["probe"]["sentence"]
+
+
+def test_rare_classes_are_left_out_of_the_probe_and_named(extractor):
+    rows = [Record(row=i, text=t, columns={"k": "rare" if i < 2 else "ab"[i % 2]}) for i, t in enumerate(TEXTS)]
+    facts = explored(
+        extractor, sampled(rows, "data", "k", most=99, seed=0), PageOptions(sentences=0), commands={}
+    ).facts
+    assert facts["columns"][0]["names"] == ["a", "b", "rare"]
+    assert "24 texts" in facts["probe"]["sentence"]
+    assert "Left out, as they have fewer than 5 texts: 'rare'." in facts["probe"]["sentence"]

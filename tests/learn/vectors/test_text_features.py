@@ -143,6 +143,7 @@ def test_missing_texts_of_frames_are_refused(model):
         ({"sweep": LAYERS[0], "cache": "c"}, OptionError, "sweep is of type str; expected a list"),
         ({"sweep": [None], "cache": "c"}, OptionError, "sweep is of type NoneType"),
         ({"sweep": ["hidden_states[1]"], "cache": "c"}, FeatureError, "a vector per token"),
+        ({"missing": "drop"}, OptionError, "missing is 'drop'; expected 'refuse' or 'empty'"),
         ({"precision": "float64"}, OptionError, "precision"),
         ({"model": "/no/such/folder"}, ModelNotFoundError, "folder"),
     ],
@@ -264,7 +265,7 @@ def test_a_search_over_expressions(model, tmp_path):
 
 def test_every_option_of_an_extractor_is_a_parameter():
     parameters = dict(inspect.signature(TextFeatures).parameters)
-    own = {"feature", "model", "cache", "sweep", "progress"}
+    own = {"feature", "model", "cache", "sweep", "missing", "progress"}
     assert set(parameters) - own == set(names_of(ExtractorOptions)) - {"non_finite"}
     for name in set(parameters) - own:
         assert parameters[name].default == (None if name == "rules" else OPTIONS[name].default), name

@@ -4,48 +4,35 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from layertap.engine.extractor import Extractor
 from layertap.engine.progress import status_on
-from layertap.engine.variants import lengths_of
-from layertap.errors import InputError, OptionError
+from layertap.errors import OptionError
 from layertap.features.expr import Expr
 from layertap.features.parse import parse
 from layertap.learn.arrays import Float32Array
 from layertap.learn.blas import blas_threads, idle_processors
-from layertap.learn.exploring.corpus import Colours, Corpus, colours_of, labelled_rows
+from layertap.learn.exploring.corpus import Colours, Corpus, colours_of
+from layertap.learn.exploring.layers import Layer, sweep_units
 from layertap.learn.exploring.nearest import nearest
 from layertap.learn.exploring.planes import Plane, extent, planes
-from layertap.learn.exploring.sentences import Sentence, gives_attentions, sentence_bytes, sentence_of
-from layertap.learn.labelled import LabelledDataset
-from layertap.learn.probing.findings import ClassDetails, Findings, sample_of
+from layertap.learn.exploring.scores import best_layer, probe_facts, probed
+from layertap.learn.exploring.stored import StoredPoints, check_texts
+from layertap.learn.exploring.text_views import SENTENCE_BYTES, TextViews, texts_of
+from layertap.learn.probing.findings import sample_of
 from layertap.learn.probing.geometry import similarity
-from layertap.learn.probing.probe import probe_vectors
-from layertap.learn.probing.splits import cross_validation
 from layertap.learn.vectors.sweep import sweep, width_of
 from layertap.page.content import PageArray, PageContent
-from layertap.text.units import UnitFinder
 from layertap.words import counted
 
 MOST_BYTES = 60_000_000
 """Size of a page."""
 
-SENTENCE_BYTES = 20_000_000
-"""Part of it that texts with tokens may take."""
-
 MOST_SENTENCES = 50
-MOST_TOKENS = 128
-"""Tokens of a text that is asked for with its tokens."""
-
-USUAL_TOKENS = 48
-"""Tokens of those that are drawn."""
-
-PROBED = 3000
-"""Labelled texts that probes learn from and predict."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,14 +79,16 @@ class Exploration:
     planes: tuple[Plane, ...]
 
 
-def layers_of(extractor: Extractor, pooling: str) -> list[Expr]:
+def layers_of(extractor: Extractor, pooling: str, unit: str = "text") -> list[Expr]:
     """Return a feature for each hidden state.
 
     Raises:
         FeatureError: a pooling that gives no vector for a text of this model.
     """
-    features = [parse(f"hidden_states[{i}].{pooling}") for i in range(extractor.facts.spec.num_hidden_layers + 1)]
-    width_of(extractor, features[0])
+    last = pooling if unit == "text" else f"{unit}s({pooling})"
+    features = [parse(f"hidden_states[{i}].{last}") for i in range(extractor.facts.spec.num_hidden_layers + 1)]
+    if unit == "text":
+        width_of(extractor, features[0])
     return features
 
 
@@ -135,159 +124,176 @@ def exploration(
     progress: bool = False,
 ) -> Exploration:
     """Compute the content of a page as `explored` does, and return the vectors, too."""
-    features = layers_of(extractor, options.pooling)
+    features = layers_of(extractor, options.pooling, corpus.unit)
     corpus = fitting(corpus, num_layers=len(features), options=options)
     notes: list[str] = []
-    vectors = sweep(extractor, corpus.texts, features, None, progress=progress, notes=notes)
-    lengths = lengths_of(extractor.tokenizer, corpus.records)
-    with status_on(sys.stderr, shown=progress) as say:
-        say("explore: tokens and attentions")
-        sentences = sentences_of(extractor, corpus, lengths, options)
-    findings, reason = probed(vectors, corpus, features, extractor, options, progress=progress)
-    layers = [vectors[feature] for feature in features]
-    with (
-        status_on(sys.stderr, shown=progress) as say,
-        blas_threads(idle_processors(extractor.runtime.threads)),
-    ):
-        near = []
-        for number, layer in enumerate(layers, start=1):
-            say(f"explore: neighbours at layer {number} of {len(layers)}")
-            near.append(nearest(layer, options.neighbours))
-        say("explore: maps")
-        made = planes(layers)
-        alike = similarity([layer[sample_of(len(corpus), options.seed)] for layer in layers])
-    names = [f"hidden_states[{i}]" for i in range(len(features))]
-    views = [
-        layer_facts(name, str(feature), plane, layer)
-        for name, feature, plane, layer in zip(names, features, made, layers, strict=True)
+    if corpus.units is None:
+        vectors = sweep(extractor, corpus.texts, features, None, progress=progress, notes=notes)
+    else:
+        vectors = sweep_units(extractor, corpus.records, corpus.units, features, progress=progress, notes=notes)
+    layers = [
+        Layer(
+            name=f"hidden_states[{i}]",
+            feature=feature,
+            code='v = np.asarray(layertap.open("vectors.parquet")["v"], dtype="float32")'
+            if corpus.units is None
+            else 'r = layertap.open("vectors.parquet")["v"][:]\nv = r.values.astype("float32")',
+            vectors=vectors[feature],
+        )
+        for i, feature in enumerate(features)
     ]
-    colours = colours_of(corpus, lengths)
-    spec = extractor.facts.spec
+    model = str(extractor.provenance(features)["model"]).rpartition("/")[2]
+    units = "tokens" if corpus.units is None else f"the tokens of a {corpus.unit}"
+    return compose(
+        corpus,
+        layers,
+        texts=texts_of(
+            extractor, corpus, number=options.sentences, rows=options.rows, seed=options.seed, progress=progress
+        ),
+        options=options,
+        commands=commands,
+        subject=f"{model}, {options.pooling} over {units}",
+        notes=notes,
+        threads=extractor.runtime.threads,
+        progress=progress,
+    )
+
+
+def stored_exploration(
+    points: StoredPoints,
+    options: PageOptions,
+    *,
+    extractor: Extractor | None,
+    why_no_model: str,
+    commands: Mapping[str, str],
+    threads: int | None = None,
+    progress: bool = False,
+) -> Exploration:
+    """Compute the content of a page from stored features.
+
+    Args:
+        points: points and vectors.
+        options: what to compute.
+        extractor: the model of the features, for views of single texts; None where it or the texts are unknown.
+        why_no_model: why there is none, for a page whose texts are known.
+        commands: as in `explored`.
+        threads: most threads to use, or None for any number.
+        progress: show progress on standard error.
+
+    Raises:
+        InputError: the vectors are not those of the texts.
+    """
+    corpus, layers = points.corpus, points.layers
+    chosen = _fitting_points(corpus, len(layers), options)
+    if len(chosen) < len(corpus):
+        corpus, layers = corpus.at(chosen), tuple(replace(layer, vectors=layer.vectors[chosen]) for layer in layers)
+    if extractor is not None and corpus.has_texts:
+        check_texts(replace(points, corpus=corpus, layers=layers), extractor)
+        texts = texts_of(
+            extractor, corpus, number=options.sentences, rows=options.rows, seed=options.seed, progress=progress
+        )
+    else:
+        reason = why_no_model if corpus.has_texts else "the features hold no texts (--texts names their file)"
+        texts = TextViews(why_no_sentences=f"Tokens and attentions are not in this page: {reason}.")
+    named = ", ".join(points.names)
+    model = points.model.rpartition("/")[2]
+    return compose(
+        corpus,
+        layers,
+        texts=texts,
+        options=options,
+        commands=commands,
+        subject=f"{model}, stored {'feature' if len(points.names) == 1 else 'features'} {named}".removeprefix(", "),
+        notes=points.notes,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def compose(
+    corpus: Corpus,
+    layers: Sequence[Layer],
+    *,
+    texts: TextViews,
+    options: PageOptions,
+    commands: Mapping[str, str],
+    subject: str,
+    notes: Sequence[str],
+    threads: int | None = None,
+    progress: bool = False,
+) -> Exploration:
+    """Put the content of a page together.
+
+    Args:
+        corpus: texts and points.
+        layers: vectors of the points.
+        texts: views of single texts.
+        options: what to compute.
+        commands: as in `explored`.
+        subject: what the layers are, for the line at the top.
+        notes: remarks on the vectors.
+        threads: most threads to use, or None for any number.
+        progress: show progress on standard error.
+    """
+    findings, reason = probed(layers, corpus, options.seed, progress=progress)
+    vectors = [layer.vectors for layer in layers]
+    with status_on(sys.stderr, shown=progress) as say, blas_threads(idle_processors(threads)):
+        near = []
+        for number, values in enumerate(vectors, start=1):
+            say(f"explore: neighbours at layer {number} of {len(layers)}")
+            near.append(nearest(values, options.neighbours))
+        say("explore: maps")
+        made = planes(vectors)
+        alike = similarity([values[sample_of(len(corpus), options.seed)] for values in vectors])
+    colours = colours_of(corpus, texts.lengths if corpus.units is None else None)
     facts: dict[str, Any] = {
-        **corpus_facts(corpus, colours, start=_best_layer(findings, len(features)), planes_=made),
-        "about": about(corpus, str(extractor.provenance(features)["model"]), options.pooling),
+        **corpus_facts(corpus, colours, start=best_layer(findings, len(layers)), planes_=made),
+        "about": about(corpus, subject),
         "notes": [*notes_on(corpus), *(f"{note}." for note in notes)],
-        "layers": views,
-        "layer_names": names,
-        "blocks": spec.num_hidden_layers,
-        "heads": spec.num_attention_heads,
-        "probe": None if findings is None else probe_facts(findings),
-        "why_no_probe": reason,
-        **sentence_facts(sentences, gives_attentions(extractor)),
+        "layers": [layer.as_facts(plane) for layer, plane in zip(layers, made, strict=True)],
+        "probe": None if findings is None else probe_facts(findings, corpus.unit, reason),
+        "why_no_probe": reason if findings is None else "",
+        **texts.as_facts(),
         "commands": dict(commands),
     }
-    arrays: dict[str, PageArray] = {"alike": alike.astype(np.float32), **colour_arrays(colours)}
+    arrays: dict[str, PageArray] = {"alike": alike.astype(np.float32), **colour_arrays(colours), **unit_arrays(corpus)}
     for i, (plane, (indices, cosines)) in enumerate(zip(made, near, strict=True)):
         arrays |= {f"points{i}": plane.points, f"near{i}": indices, f"cosine{i}": cosines}
-    for i, sentence in enumerate(sentences):
+    for i, sentence in enumerate(texts.sentences):
         arrays |= {f"s{i}-{name}": values for name, values in sentence.arrays.items()}
     content = PageContent(title=f"{corpus.name}: what each layer sees", facts=facts, arrays=arrays)
-    return Exploration(content=content, layers=tuple(layers), planes=tuple(made))
+    return Exploration(content=content, layers=tuple(vectors), planes=tuple(made))
 
 
 def fitting(corpus: Corpus, *, num_layers: int, options: PageOptions) -> Corpus:
-    """Return the texts, or a random sample of them that fits into a page of 60 MB."""
+    """Return the points, or a random sample of them that fits into a page of 60 MB."""
+    chosen = _fitting_points(corpus, num_layers, options)
+    return corpus if len(chosen) == len(corpus) else corpus.at(chosen)
+
+
+def _fitting_points(corpus: Corpus, num_layers: int, options: PageOptions) -> list[int]:
     text_bytes = sum(len(record.text.encode(errors="replace")) + 40 for record in corpus.records)
     each = num_layers * (8 + 8 * options.neighbours) * 4 / 3 + text_bytes / max(1, len(corpus))
+    if corpus.units is not None:
+        each += sum(len(name.encode(errors="replace")) + 24 for name in corpus.units.names) / len(corpus)
     room = MOST_BYTES - 500_000 - (SENTENCE_BYTES if options.sentences or options.rows else 0)
-    return corpus.drawn(max(1, int(room / each)), options.seed, options.rows)
-
-
-def sentences_of(extractor: Extractor, corpus: Corpus, lengths: Sequence[int], options: PageOptions) -> list[Sentence]:
-    """Compute the texts with tokens: those asked for, then a random sample of others, as far as there is room.
-
-    Raises:
-        OptionError: a text that is asked for has more than 128 tokens.
-    """
-    limit = extractor.facts.max_length_override or extractor.facts.max_length
-    counts = [min(length, limit) for length in lengths]
-    asked = [i for i, row in enumerate(corpus.rows) if row in options.rows]
-    for i in asked:
-        if counts[i] > MOST_TOKENS:
-            raise OptionError(
-                f"row {corpus.rows[i]} has {counts[i]:,} tokens, and a page keeps attentions of at most {MOST_TOKENS} "
-                "tokens; choose another row, or cut texts with --max-length"
-            )
-    drawn = np.random.default_rng(options.seed).permutation(len(corpus)).tolist()
-    usual = [i for i in drawn if i not in asked and 3 <= counts[i] <= USUAL_TOKENS]
-    if not asked and not usual:
-        usual = [i for i in sorted(drawn, key=counts.__getitem__) if counts[i] <= MOST_TOKENS]
-    chosen, room = list(asked), SENTENCE_BYTES - sum(sentence_bytes(extractor, counts[i]) for i in asked)
-    for i in usual:
-        room -= sentence_bytes(extractor, counts[i])
-        if len(chosen) >= max(options.sentences, len(asked)) or room < 0:
-            break
-        chosen.append(i)
-    return [sentence_of(extractor, corpus.records[i].text, i) for i in sorted(chosen)]
-
-
-def probed(
-    vectors: Mapping[Expr, Float32Array],
-    corpus: Corpus,
-    features: Sequence[Expr],
-    extractor: Extractor,
-    options: PageOptions,
-    *,
-    progress: bool = False,
-) -> tuple[Findings | None, str]:
-    """Fit a probe on each layer, or return the reason why there is none."""
-    if corpus.label is None:
-        return None, "With a column of labels (--label), this shows what a linear probe scores at each layer."
-    rows = labelled_rows(corpus, PROBED, options.seed)
-    part, column = corpus.at(rows.tolist()), corpus.column(corpus.label)
-    finder = UnitFinder(words=False)
-    try:
-        labels = [column[i] for i in rows.tolist()]
-        dataset = LabelledDataset.of_texts(part.records, labels, finder, source=corpus.name)
-        data = cross_validation(dataset, finder=finder, folds=5, seed=options.seed)
-    except (InputError, OptionError) as error:
-        return None, f"No probe was fitted: {error}."
-    kept = {feature: vectors[feature][rows] for feature in features}
-    provenance = extractor.provenance(features)
-    return probe_vectors(kept, data, features, provenance=provenance, seed=options.seed, progress=progress), ""
-
-
-def probe_facts(findings: Findings) -> dict[str, Any]:
-    """Return the scores of all layers as JSON values, with a sentence that says what they are."""
-    details = findings.details
-    assert isinstance(details, ClassDetails)
-    low, high = findings.axis
-    best, frugal = findings.winner, findings.frugal
-    texts = counted(findings.settings["texts"], "text")
-    near = "" if frugal is None else f" Layer {frugal.layer} is within one standard error of it, with fewer blocks."
-    sentence = (
-        f"5-fold cross-validation on {texts}. Bars start at the most frequent class ({details.chance.value:.3f}); "
-        "dark lines are 95 % intervals, grey marks what the same probe reaches on random labels. Layer "
-        f"{best.layer} is best.{near} A probe says what can be read off a layer, not what the model uses."
-    )
-    return {
-        "metric": findings.metric,
-        "axis": [min(low, details.chance.value), high],
-        "chance": details.chance.value,
-        "sentence": sentence,
-        "rows": [
-            {
-                "value": row.score.value,
-                "low": row.score.low,
-                "high": row.score.high,
-                "control": row.control,
-                "selectivity": row.selectivity,
-            }
-            for row in findings.rows
-        ],
-    }
+    return corpus.draw(max(1, int(room / each)), options.seed, options.rows)
 
 
 def corpus_facts(corpus: Corpus, colours: Sequence[Colours], *, start: int, planes_: list[Plane]) -> dict[str, Any]:
-    """Return the facts of a page on its texts, as JSON values."""
+    """Return the facts of a page on its points and their texts, as JSON values."""
     has_ids = any(record.id is not None for record in corpus.records)
+    ids = [record.id for record in corpus.records]
+    units = corpus.units
     return {
         "count": len(corpus),
         "total": corpus.total,
         "sampled": corpus.is_sampled,
-        "texts": corpus.texts,
-        "rows": list(corpus.rows),
-        "ids": [record.id for record in corpus.records] if has_ids else None,
+        "unit": corpus.unit,
+        "texts": (corpus.texts if units is None else list(units.names)) if corpus.has_texts else None,
+        "contexts": None if units is None or not corpus.has_texts else corpus.texts,
+        "rows": corpus.point_rows,
+        "ids": (ids if units is None else [ids[i] for i in units.owners.tolist()]) if has_ids else None,
         "columns": [column.as_facts() for column in colours],
         "label": 0 if corpus.label is not None and colours and colours[0].name == corpus.label else None,
         "start": start,
@@ -295,22 +301,14 @@ def corpus_facts(corpus: Corpus, colours: Sequence[Colours], *, start: int, plan
     }
 
 
-def layer_facts(name: str, feature: str, plane: Plane, vectors: Float32Array) -> dict[str, Any]:
-    """Return the facts of a page on one layer, as JSON values."""
-    return {"name": name, "feature": feature, "variance": list(plane.variance), "dimensions": vectors.shape[1]}
-
-
-def sentence_facts(sentences: Sequence[Sentence], has_attentions: bool) -> dict[str, Any]:
-    """Return the facts of a page on its texts with tokens, as JSON values."""
-    return {
-        "sentences": [sentence.as_facts() for sentence in sentences],
-        "why_no_sentences": f"No text of at most {MOST_TOKENS} tokens is kept with its tokens in this page.",
-        "why_not_this_sentence": (
-            f"This page holds tokens and attentions of {counted(len(sentences), 'text')}, and this text is not among "
-            "them; --sentence ROW of layertap explore adds it."
-        ),
-        "why_no_attention": "" if has_attentions else "This model, as it was run, gives no attention probabilities.",
-    }
+def unit_arrays(corpus: Corpus) -> dict[str, PageArray]:
+    """Return the arrays of a page for points that are parts of texts: whose they are, and which characters."""
+    units = corpus.units
+    if units is None:
+        return {}
+    begins, ends = units.chars.T
+    named = {"context": units.owners, "number": units.numbers, "begin": begins, "end": ends}
+    return {name: values.astype(np.uint32) for name, values in named.items()}
 
 
 def colour_arrays(colours: Sequence[Colours]) -> dict[str, PageArray]:
@@ -320,22 +318,22 @@ def colour_arrays(colours: Sequence[Colours]) -> dict[str, PageArray]:
 
 def notes_on(corpus: Corpus) -> list[str]:
     """Return remarks on the texts of a page."""
+    texts = f"{corpus.unit}s" if corpus.has_texts else "texts"
     notes = ["This page contains the texts. Share it only where the texts may be shared."]
+    if not corpus.has_texts:
+        notes = [f"The features hold no {texts}: points are shown with the numbers of their rows."]
     if corpus.is_sampled:
         notes.append(
-            f"It shows a random sample of {len(corpus):,} of the {counted(corpus.total, 'text')} of {corpus.name}."
+            f"It shows a random sample of {len(corpus):,} of the {counted(corpus.total, corpus.unit)} of {corpus.name}."
         )
-    empty = sum(not record.text.strip() for record in corpus.records)
+    empty = sum(not record.text.strip() for record in corpus.records) if corpus.has_texts else 0
     if empty:
         notes.append(f"{counted(empty, 'text')} {'is' if empty == 1 else 'are'} empty.")
     return notes
 
 
-def about(corpus: Corpus, model: str, pooling: str) -> str:
+def about(corpus: Corpus, subject: str) -> str:
     """Return the line at the top of a page."""
-    size = f"{len(corpus):,} of {corpus.total:,} texts" if corpus.is_sampled else counted(len(corpus), "text")
-    return f"{corpus.name}, {size}, {model.rpartition('/')[2]}, {pooling} over tokens"
-
-
-def _best_layer(findings: Findings | None, num_layers: int) -> int:
-    return num_layers - 1 if findings is None else findings.rows.index(findings.winner)
+    number = counted(len(corpus), corpus.unit)
+    size = f"{len(corpus):,} of {corpus.total:,} {corpus.unit}s" if corpus.is_sampled else number
+    return f"{corpus.name}, {size}, {subject}"

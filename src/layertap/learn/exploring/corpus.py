@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from layertap.data.input import Input
 from layertap.errors import InputError, UsageError
 from layertap.learn.arrays import Int64Array
+from layertap.learn.exploring.units import UnitKind, Units, finder_of, item, unit_chars, units_of
 from layertap.page.content import PageArray
 from layertap.records import Record
+from layertap.words import counted
 
 MOST_CLASSES = 20
 """Distinct values up to which a column other than the labels is coloured as classes."""
@@ -22,17 +24,21 @@ MOST_CLASSES = 20
 MOST_COLUMNS = 8
 NONE = "(none)"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """Texts of a page.
+    """Texts of a page, and its N points: the texts themselves, or words, spans or tokens of them.
 
     Attributes:
         name: name of the input, without its folder.
-        records: N records, numbered from 0; their columns are those of the input.
-        rows: number of each record in its input.
-        total: number of texts that the input has.
+        records: the texts, numbered from 0; their columns are those of the input.
+        rows: number of each text in its input.
+        total: number of points that the input has.
         label: name of the column of labels, or None.
+        units: the points where they are not the texts themselves.
+        has_texts: whether the texts are known; if not, those of the records mean nothing.
     """
 
     name: str
@@ -40,19 +46,31 @@ class Corpus:
     rows: tuple[int, ...]
     total: int
     label: str | None = None
+    units: Units | None = None
+    has_texts: bool = True
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.records) if self.units is None else len(self.units)
 
     @property
     def texts(self) -> list[str]:
-        """Texts of the N records."""
+        """The texts of the records."""
         return [record.text for record in self.records]
 
     @property
+    def unit(self) -> str:
+        """Name of what a point is: `text`, `word`, `span` or `token`."""
+        return "text" if self.units is None else self.units.kind
+
+    @property
     def is_sampled(self) -> bool:
-        """Whether some texts of the input were left out."""
-        return len(self.records) < self.total
+        """Whether some points of the input were left out."""
+        return len(self) < self.total
+
+    @property
+    def point_rows(self) -> list[int]:
+        """For each point, the number of its text in the input."""
+        return list(self.rows) if self.units is None else [self.rows[i] for i in self.units.owners.tolist()]
 
     @property
     def column_names(self) -> list[str]:
@@ -61,73 +79,194 @@ class Corpus:
         return sorted(names, key=lambda name: name != self.label)
 
     def column(self, name: str) -> list[Any]:
-        """Return the values of a column, None where a record has none."""
-        return [_plain(record.columns.get(name)) for record in self.records]
+        """Return the value of a column for each point, None where there is none.
+
+        Where a text has a list with one value for each of its units, these are the values of the units.
+        """
+        values = [_plain(record.columns.get(name)) for record in self.records]
+        units = self.units
+        if units is None:
+            return values
+        counts, places = units.counts.tolist(), zip(units.owners.tolist(), units.numbers.tolist(), strict=True)
+        return [item(values[owner], number, counts[owner]) for owner, number in places]
+
+    def draw(self, most: int, seed: int, kept: Collection[int] = ()) -> list[int]:
+        """Draw the numbers of at most `most` points, in order; points of texts of the rows `kept` come first."""
+        if len(self) <= most:
+            return list(range(len(self)))
+        rows = self.point_rows
+        order = np.random.default_rng(seed).permutation(len(self)).tolist()
+        return sorted(sorted(order, key=lambda i: rows[i] not in kept)[:most])
 
     def drawn(self, most: int, seed: int, kept: Collection[int] = ()) -> Corpus:
-        """Return a random sample of at most `most` texts; those of the rows `kept` are in it."""
-        if len(self) <= most:
-            return self
-        order = np.random.default_rng(seed).permutation(len(self)).tolist()
-        first = sorted(order, key=lambda i: self.rows[i] not in kept)[:most]
-        return self.at(sorted(first))
+        """Return the corpus of a random sample of at most `most` points, see `draw`."""
+        return self if len(self) <= most else self.at(self.draw(most, seed, kept))
 
     def at(self, numbers: Sequence[int]) -> Corpus:
-        """Return the corpus of some of its texts."""
-        records = tuple(replace(self.records[i], row=row) for row, i in enumerate(numbers))
-        return replace(self, records=records, rows=tuple(self.rows[i] for i in numbers))
+        """Return the corpus of some of its points, given in order, and of their texts."""
+        if self.units is None:
+            used, units = list(numbers), None
+        else:
+            used, units = self.units.at(numbers)
+        records = tuple(replace(self.records[i], row=row) for row, i in enumerate(used))
+        return replace(self, records=records, rows=tuple(self.rows[i] for i in used), units=units)
 
 
-def read_corpus(source: Input, label: str | None, *, most: int, seed: int, kept: Collection[int] = ()) -> Corpus:
-    """Read the texts of an input, and keep a random sample of at most `most` in memory.
+def read_corpus(
+    source: Input, label: str | None, *, most: int, seed: int, kept: Collection[int] = (), unit: str = "text"
+) -> Corpus:
+    """Read the texts of an input, and keep a random sample of at most `most` points in memory.
 
     Args:
         source: the input.
         label: column of labels, or None.
-        most: number of texts to keep.
+        most: number of points to keep.
         seed: seed of the sample.
         kept: numbers of rows that are kept in any case.
+        unit: what a point is: "text", "word" or "span".
 
     Raises:
         InputError: no texts, or rows that cannot be read.
         UsageError: a column of labels, or a row to keep, that the input does not have.
     """
     with source.open() as reader:
-        return sampled(reader, Path(source.name).name, label, most=most, seed=seed, kept=kept)
+        name = Path(source.name).name
+        if unit == "text":
+            return sampled(reader, name, label, most=most, seed=seed, kept=kept)
+        kind: UnitKind = "span" if unit == "span" else "word"
+        return sampled_units(reader, name, label, kind=kind, most=most, seed=seed, kept=kept)
 
 
 def sampled(
     records: Iterable[Record], name: str, label: str | None, *, most: int, seed: int, kept: Collection[int] = ()
 ) -> Corpus:
     """Draw a random sample of records in one pass (reservoir sampling), in their order."""
-    draw, pool, always, total = random.Random(seed), list[Record](), dict[int, Record](), 0
-    for record in records:
-        if label is not None and total == 0 and label not in record.columns:
-            there = ", ".join(map(repr, record.columns)) or "no others"
-            raise UsageError(f"{name}: no column {label!r} for labels; beside the texts there are {there} (--label)")
-        total += 1
-        if record.row in kept:
-            always[record.row] = record
-        elif len(pool) < most:
-            pool.append(record)
-        elif (place := draw.randrange(total)) < most:
-            pool[place] = record
-    missing = sorted(set(kept) - set(always))
-    if missing:
-        raise UsageError(f"{name}: there is no row {missing[0]}; it has {total:,} rows, numbered from 0")
-    room = max(0, most - len(always))
-    if len(pool) > room:
-        pool = draw.sample(pool, room)
-    records_kept = sorted([*pool, *always.values()], key=lambda record: record.row)
+    pool = _Pool[Record](most, seed)
+    for record in labelled(records, name, label):
+        pool.add(record, always=record.row in kept)
+    check_kept(kept, {record.row for record in pool.always}, name, pool.total)
+    records_kept = sorted(pool.drawn(), key=lambda record: record.row)
     if not records_kept:
         raise InputError(f"{name}: there are no texts to show")
     return Corpus(
         name=name,
         records=tuple(replace(record, row=row) for row, record in enumerate(records_kept)),
         rows=tuple(record.row for record in records_kept),
-        total=total,
+        total=pool.total,
         label=label,
     )
+
+
+def sampled_units(
+    records: Iterable[Record],
+    name: str,
+    label: str | None,
+    *,
+    kind: UnitKind,
+    most: int,
+    seed: int,
+    kept: Collection[int] = (),
+) -> Corpus:
+    """Draw a random sample of the words or spans of records in one pass, in their order.
+
+    Raises:
+        InputError: no words or spans, or a list of labels of another length than their number.
+    """
+    pool, finder, seen, num_texts = _Pool[tuple[Record, int]](most, seed), finder_of(kind), set[int](), 0
+    for record in labelled(records, name, label):
+        num_texts += 1
+        number = len(unit_chars(record, finder, name))
+        value = None if label is None else _plain(record.columns.get(label))
+        if isinstance(value, list) and len(value) != number:
+            raise InputError(
+                f"{name}, row {record.row}: column {label!r} has {counted(len(value), 'label')}, and the text has "
+                f"{counted(number, kind)}; give one label per {kind}"
+            )
+        if record.row in kept:
+            seen.add(record.row)
+        for i in range(number):
+            pool.add((record, i), always=record.row in kept)
+    check_kept(kept, seen, name, num_texts)
+    chosen = sorted(pool.drawn(), key=lambda unit: (unit[0].row, unit[1]))
+    if not chosen:
+        raise InputError(f"{name}: there are no {kind}s to show")
+    texts = {record.row: record for record, _ in chosen}
+    chars = [unit_chars(record, finder, name) for record in texts.values()]
+    place_of = {row: place for place, row in enumerate(texts)}
+    return Corpus(
+        name=name,
+        records=tuple(replace(record, row=row) for row, record in enumerate(texts.values())),
+        rows=tuple(texts),
+        total=pool.total,
+        label=label,
+        units=units_of(
+            kind,
+            owners=[place_of[record.row] for record, _ in chosen],
+            numbers=[number for _, number in chosen],
+            chars=chars,
+            texts=[record.text for record in texts.values()],
+        ),
+    )
+
+
+def labelled(records: Iterable[Record], name: str, label: str | None) -> Iterator[Record]:
+    """Yield records, the first of which must have the column of labels.
+
+    Raises:
+        UsageError: it does not.
+    """
+    for number, record in enumerate(records):
+        if label is not None and number == 0:
+            check_label(label, record.columns, name)
+        yield record
+
+
+def check_label(label: str, columns: Iterable[str], name: str) -> None:
+    """Refuse a column of labels that is not there.
+
+    Raises:
+        UsageError: the message lists the columns that are.
+    """
+    columns = list(columns)
+    if label not in columns:
+        there = ", ".join(map(repr, columns)) or "no others"
+        raise UsageError(f"{name}: no column {label!r} for labels; beside the texts there are {there} (--label)")
+
+
+def check_kept(kept: Iterable[int], seen: Collection[int], name: str, total: int) -> None:
+    """Refuse rows to keep that are not there.
+
+    Raises:
+        UsageError: the message names the first of them.
+    """
+    missing = sorted(set(kept) - set(seen))
+    if missing:
+        raise UsageError(f"{name}: there is no row {missing[0]}; it has {total:,} rows, numbered from 0")
+
+
+class _Pool(Generic[T]):
+    """Random sample of items that are seen once each (reservoir sampling), beside some that are always in it."""
+
+    def __init__(self, most: int, seed: int) -> None:
+        self.total = 0
+        self.always: list[T] = []
+        self._most = most
+        self._random = random.Random(seed)
+        self._pool: list[T] = []
+
+    def add(self, value: T, *, always: bool) -> None:
+        self.total += 1
+        if always:
+            self.always.append(value)
+        elif len(self._pool) < self._most:
+            self._pool.append(value)
+        elif (place := self._random.randrange(self.total)) < self._most:
+            self._pool[place] = value
+
+    def drawn(self) -> list[T]:
+        room = max(0, self._most - len(self.always))
+        others = self._pool if len(self._pool) <= room else self._random.sample(self._pool, room)
+        return [*self.always, *others]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,8 +324,8 @@ def coloured(name: str, values: Sequence[Any], *, is_label: bool) -> Colours | N
     return Colours(name=name, names=tuple(names), values=classes)
 
 
-def labelled_rows(corpus: Corpus, most: int, seed: int) -> Int64Array:
-    """Draw at most `most` texts that have a label: int64 [n], in order."""
+def labelled_points(corpus: Corpus, most: int, seed: int) -> Int64Array:
+    """Draw at most `most` points that have a label: int64 [n], in order."""
     assert corpus.label is not None
     rows = np.flatnonzero([value is not None and value != "" for value in corpus.column(corpus.label)])
     if len(rows) <= most:

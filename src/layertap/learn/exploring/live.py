@@ -28,7 +28,7 @@ NO_CORPUS = {
     "label": None,
     "layers": [],
     "start": 0,
-    "extent": [1, 1],
+    "extent": [1, 1, 0, 0],
 }
 """Facts of a page that has no texts of its own."""
 

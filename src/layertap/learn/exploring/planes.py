@@ -86,8 +86,10 @@ def turn(points: Float64Array, onto: Float64Array) -> Float64Array:
     return turned
 
 
-def extent(made: list[Plane]) -> tuple[float, float]:
-    """Return the half width and half height that hold the points of all planes but for one in a hundred."""
-    points = np.abs(np.concatenate([plane.points for plane in made]))
-    width, height = np.quantile(points, 0.99, axis=0).tolist() if len(points) else (1.0, 1.0)
-    return max(width, 1e-6), max(height, 1e-6)
+def extent(made: list[Plane]) -> tuple[float, float, float, float]:
+    """Return half width, half height, and x and y of the centre of what holds 99 % of the points in each direction."""
+    points = np.concatenate([plane.points for plane in made])
+    low, high = np.quantile(points, (0.005, 0.995), axis=0) if len(points) else np.array([[-1.0, -1.0], [1.0, 1.0]])
+    width, height = np.maximum((high - low) / 2, 1e-6).tolist()
+    x, y = ((low + high) / 2).tolist()
+    return width, height, x, y

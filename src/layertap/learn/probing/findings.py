@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from layertap.features.sources import HiddenLayers
 from layertap.learn.arrays import Float64Array, Int64Array
 from layertap.learn.bootstrap import Score
 from layertap.learn.mistakes import Mistake
+
+F = TypeVar("F", bound=Expr | str)
 
 SAMPLE = 2000
 """Maximum number of texts for the similarities and the projection."""
@@ -172,7 +174,7 @@ def best_of(rows: Sequence[Row]) -> Row:
     return max(rows, key=lambda row: row.selection.value)
 
 
-def place_of(feature: Expr) -> tuple[int | None, str | None]:
+def place_of(feature: Expr | str) -> tuple[int | None, str | None]:
     """Return layer and pooling of `hidden_states[layer].pooling`, or None for other features."""
     if (
         isinstance(feature, Pool | Units)
@@ -183,7 +185,7 @@ def place_of(feature: Expr) -> tuple[int | None, str | None]:
     return None, None
 
 
-def comparable(features: Sequence[Expr], rows: Sequence[Row]) -> list[Expr]:
+def comparable(features: Sequence[F], rows: Sequence[Row]) -> list[F]:
     """Return the layers with the pooling of the best feature, or all features if there are fewer than two of them."""
     pooling = best_of(rows).pooling
     same = [

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,8 @@ from layertap.learn.probing.logistic import ProbeResult, probe_control, probe_sp
 from layertap.learn.probing.splits import ProbeData
 from layertap.learn.probing.steps import Steps
 from layertap.learn.vectors.sweep import sweep, sweep_words
+
+F = TypeVar("F", bound=Expr | str)
 
 
 def probe(
@@ -76,14 +78,14 @@ def probe(
 
 @blas_threads(1)
 def probe_vectors(
-    vectors: Mapping[Expr, Float32Array],
+    vectors: Mapping[F, Float32Array],
     data: ProbeData,
-    features: Sequence[Expr],
+    features: Sequence[F],
     *,
     provenance: Mapping[str, Any],
     metrics: Sequence[str] = ("accuracy",),
     seed: int = 0,
-    projected: Expr | None = None,
+    projected: F | None = None,
     plane_how: str = "pca",
     progress: bool = False,
     notes: Sequence[str] = (),
@@ -93,7 +95,7 @@ def probe_vectors(
     Args:
         vectors: float32 [N, H] of each feature, and of `projected`.
         data: texts, classes and splits.
-        features: features to probe.
+        features: features to probe, or their names where no expression gives the vectors.
         provenance: what the vectors depend on.
         metrics, seed, projected, plane_how, progress: as in `probe`.
         notes: remarks on the vectors.
@@ -150,7 +152,7 @@ def probe_vectors(
 
 
 def _probed(
-    feature: Expr,
+    feature: Expr | str,
     vectors: Float32Array,
     data: ProbeData,
     control: Gold,

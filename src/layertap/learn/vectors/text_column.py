@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from typing import Any
+from typing import Any, Literal
 
 from layertap.errors import InputError, UsageError
+
+MissingTexts = Literal["refuse", "empty"]
+"""Treatment of None, NaN and NA in a column of texts: an error, or the empty text."""
 
 EXPECTED = "expected a list, array or Series of texts, or a frame of one column"
 
 
-def texts_of(column: Any) -> list[str]:
+def texts_of(column: Any, missing: MissingTexts = "refuse") -> list[str]:
     """Return the texts of a list, a numpy array, a pandas or polars Series, or a frame or array of one column.
+
+    Args:
+        column: the container.
+        missing: "empty" reads None, NaN and NA as the empty text; "refuse" raises InputError.
 
     Raises:
         UsageError: the argument is a single text, a mapping, or has several columns.
         InputError: an item is missing or not a text; the message names its position, counted from 0.
     """
     items = _items(column)
+    if missing == "empty":
+        items = ["" if _is_missing(item) else item for item in items]
     for row, item in enumerate(items):
         if not isinstance(item, str):
             raise InputError(f"text {row} is {_described(item)}; every text must be a str")
@@ -51,9 +60,13 @@ def _only_column(table: Any, shape: tuple[int, ...]) -> Any:
     return table[:, 0]
 
 
-def _described(item: object) -> str:
+def _is_missing(item: object) -> bool:
     # NaN and pandas' NA stand for missing texts in a column of objects.
-    if item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item):
+    return item is None or type(item).__name__ in ("NAType", "NaTType") or (isinstance(item, float) and item != item)
+
+
+def _described(item: object) -> str:
+    if _is_missing(item):
         return f"missing ({item})"
     if isinstance(item, list | tuple):
         return f"a {type(item).__name__} of {len(item)}"

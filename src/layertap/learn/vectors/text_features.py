@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from layertap.features.parse import parse_named
 from layertap.features.rules import Rules
 from layertap.learn.arrays import Float32Array
 from layertap.learn.vectors.sweep import cached, extracted, width_of
-from layertap.learn.vectors.text_column import texts_of
+from layertap.learn.vectors.text_column import MissingTexts, texts_of
 from layertap.locks import ForkSafeLock
 
 # NaN and infinity are always refused: estimators refuse them, and a cache must not hold them.
@@ -76,6 +76,8 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
             tokenizer, feature, options), so that one folder serves any number of models and never becomes stale; to
             free the space, delete the folder.
         sweep: features to extract together; needs `cache`. `feature` need not be one of them.
+        missing: "refuse" raises InputError for None, NaN and NA in a column; "empty" reads them as the empty text, as
+            skrub's TextEncoder does.
         revision, cache_dir, local_files_only, allow_pickle: as in `Extractor.from_pretrained`; `cache_dir` is the cache
             folder of the hub.
         precision, max_length, untrained_pooler, long, truncate_side, window, overlap, word_pattern: likewise.
@@ -94,6 +96,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         model: str | os.PathLike[str] | None = None,
         cache: str | os.PathLike[str] | None = None,
         sweep: Sequence[str | Expr] | None = None,
+        missing: MissingTexts = "refuse",
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         local_files_only: bool = False,
@@ -118,6 +121,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.model = model
         self.cache = cache
         self.sweep = sweep
+        self.missing = missing
         self.revision = revision
         self.cache_dir = cache_dir
         self.local_files_only = local_files_only
@@ -151,7 +155,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
             InputError: an item that is missing or not a text.
         """
         sweep = self._sweep()
-        texts_of(X)
+        self._texts(X)
         extractor = self._extractor()
         for other in sweep:
             width_of(extractor, other)
@@ -175,7 +179,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
             OutputError: a cache that cannot be written.
         """
         sweep = self._sweep()
-        texts = texts_of(X)
+        texts = self._texts(X)
         extractor = self._extractor()
         feature = self._named_feature(extractor)[1]
         if self.cache is None:
@@ -199,6 +203,7 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.requires_fit = False
+        tags.transformer_tags.preserves_dtype = []  # texts in, float32 out
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
@@ -221,6 +226,11 @@ class TextFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
 
     def _extractor(self) -> Extractor:
         return self._shared().opened(self.model, {name: getattr(self, name) for name in MODEL_OPTIONS})
+
+    def _texts(self, column: Any) -> list[str]:
+        if self.missing not in get_args(MissingTexts):
+            raise OptionError(f"missing is {self.missing!r}; expected 'refuse' or 'empty'")
+        return texts_of(column, self.missing)
 
     def _sweep(self) -> list[Expr]:
         """Return the features of the sweep, or refuse one that can be refused without a model."""

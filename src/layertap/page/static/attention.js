@@ -178,7 +178,8 @@ export function placeAttention(pane, commandOf) {
     if (holder.hidden || !holder.clientWidth) return;
     if (!holder.childElementCount) {
       holder.append(make("h2", {}, "Attention: blocks down, heads across"), small.canvas, title, says, big.canvas, usual,
-        make("p", { class: "note" }, "Attention says where a head reads from, not what its output is used for."), commandOf);
+        make("p", { class: "note" }, "Attention says where a head reads from, not what its output is used for. Blocks count from 0: "
+          + "block 2 reads hidden_states[2] and writes hidden_states[3]."), commandOf);
     }
     if (!hasArray(`s${state.sentence}-attention`)) {
       holder.replaceChildren(make("h2", {}, "Attention"), make("p", { class: "note" }, facts.why_no_attention));

@@ -18,7 +18,7 @@ export function scheme() {
 }
 
 export function onScheme(redraw) {
-  dark.addEventListener("change", redraw);
+  dark.addEventListener("change", () => redraw());
 }
 
 export function variable(name) {
@@ -67,8 +67,8 @@ export function heat(share) {
   return mix(variable("heat-low"), variable("heat-high"), Math.max(0, Math.min(1, share)));
 }
 
-// Ink that can be read on a cell of a heat map.
+// Ink that can be read on a cell of a heat map: black or white, with a contrast of at least 4.5 to any colour.
 export function inkOn(colour) {
-  const [r, g, b] = rgb(colour).map((v) => (v / 255) ** 2.2);
-  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.22 ? "#14171a" : "#ffffff";
+  const [r, g, b] = rgb(colour).map((v) => (v <= 10 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b > 0.179 ? "#000000" : "#ffffff";
 }

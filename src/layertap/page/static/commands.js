@@ -1,6 +1,6 @@
 
 import { make } from "./dom.js";
-import { facts, hasTexts } from "./data.js";
+import { facts, array, hasArray, hasTexts } from "./data.js";
 import { state, watch } from "./state.js";
 import { copyButton } from "./exporting.js";
 
@@ -16,6 +16,7 @@ function filled(template) {
   const text = state.text >= 0 && hasTexts ? facts.texts[state.text] : sentence;
   const values = {
     FEATURE: facts.layers[state.layer]?.feature, NAME: facts.layers[state.layer]?.column ?? "v", INDEX: String(state.text),
+    VECTORS: facts.layers[state.layer]?.code ?? "", UNIT: state.text >= 0 && hasArray("number") ? String(array("number")[state.text]) : "0",
     ROW: state.text >= 0 ? String(facts.rows[state.text]) : "0", TEXT: quoted(text), SENTENCE: quoted(sentence),
     BLOCK: String(state.block), HEAD: String(state.head),
   };

@@ -55,8 +55,26 @@ export function dropArrays(beginning) {
 export const count = facts.count;
 export const hasTexts = facts.texts !== null;
 
+// A point is a text, or a word, span or token of one.
+export const unit = facts.unit ?? "text";
+export const isWhole = unit === "text";
+
+// The text of a point in three parts, before it, itself and after it, with at most so many characters around it.
+// Characters are counted as in Python, where an emoji is one.
+export function contextOf(i, around = Infinity) {
+  if (!facts.contexts) return null;
+  const characters = [...facts.contexts[array("context")[i]]];
+  const [begin, end] = [array("begin")[i], array("end")[i]];
+  const [from, to] = [Math.max(0, begin - around), Math.min(characters.length, end + around)];
+  const part = (first, last) => characters.slice(first, last).join("");
+  return [(from > 0 ? "…" : "") + part(from, begin), part(begin, end), part(end, to) + (to < characters.length ? "…" : "")];
+}
+
 export function textOf(i) {
-  if (!hasTexts) return `row ${facts.rows[i]}${facts.ids ? `, id ${facts.ids[i]}` : ""} (the file holds no texts)`;
+  if (!hasTexts) {
+    const row = `row ${facts.rows[i]}${facts.ids ? `, id ${facts.ids[i]}` : ""}`;
+    return isWhole ? row : `${row}, ${unit} ${array("number")[i]}`;
+  }
   return facts.texts[i] === "" ? "(empty text)" : facts.texts[i];
 }
 
@@ -72,5 +90,11 @@ export function valueOf(column, i) {
 
 // The number of the sentence (a text with tokens and attentions) of a text, or -1.
 export function sentenceOf(text) {
-  return facts.sentences.findIndex((sentence) => sentence.index === text);
+  const whole = isWhole || text < 0 ? text : array("context")[text];
+  return facts.sentences.findIndex((sentence) => sentence.index === whole);
+}
+
+// The first point of a text, or -1.
+export function pointOf(index) {
+  return isWhole ? index : array("context").indexOf(index);
 }

@@ -16,9 +16,19 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
+// A text in three parts, of which the middle one is marked.
+export function marked([before, middle, after], attributes) {
+  return make("div", { dir: "auto", ...attributes }, before, make("mark", {}, middle), after);
+}
+
 export function say(text) {
   byId("say").textContent = text;
 }
+
+// Takes all drawing and draws nothing, for browsers that draw no canvas.
+const nowhere = new Proxy(() => {}, {
+  get: (_, name) => (typeof name === "symbol" ? () => "" : nowhere), set: () => true, apply: () => nowhere,
+});
 
 // Prepares a canvas for its size in CSS pixels; drawing is in these.
 export function sized(canvas, width, height) {
@@ -28,7 +38,7 @@ export function sized(canvas, width, height) {
     canvas.width = wide;
     canvas.height = high;
   }
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d") ?? nowhere;
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   context.clearRect(0, 0, width, height);
   return context;

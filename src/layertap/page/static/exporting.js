@@ -1,5 +1,5 @@
 
-import { facts, textOf, valueOf, hasTexts } from "./data.js";
+import { facts, array, isWhole, unit, valueOf, hasTexts } from "./data.js";
 import { make, say } from "./dom.js";
 
 // Texts as ids or JSON Lines, to the clipboard or a file.
@@ -12,7 +12,9 @@ export function jsonlOf(texts) {
   const lines = texts.map((i) => {
     const row = { row: facts.rows[i] };
     if (facts.ids) row.id = facts.ids[i];
-    if (hasTexts) row.text = facts.texts[i];
+    if (hasTexts) row[unit] = facts.texts[i];
+    if (!isWhole) Object.assign(row, { number: array("number")[i], begin: array("begin")[i], end: array("end")[i] });
+    if (facts.contexts) row.text = facts.contexts[array("context")[i]];
     facts.columns.forEach(({ name, carried }, c) => {
       if (carried) row[name] = valueOf(c, i);
     });

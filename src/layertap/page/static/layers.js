@@ -97,8 +97,9 @@ function placeAlike(pane) {
       context.fillText(names[i], edge + (i + 0.5) * side, edge / 2);
       for (let j = 0; j < size; j++) {
         const value = alike[i * size + j];
-        context.fillStyle = heat(value);
-        const ink = inkOn(context.fillStyle);
+        const colour = heat(value);
+        const ink = inkOn(colour);
+        context.fillStyle = colour;
         context.fillRect(edge + j * side, edge + i * side, side - 1, side - 1);
         if (side >= 24) {
           context.fillStyle = ink;

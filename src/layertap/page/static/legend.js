@@ -1,6 +1,6 @@
 
 import { make } from "./dom.js";
-import { facts, array } from "./data.js";
+import { facts, array, unit } from "./data.js";
 import { state, change, watch } from "./state.js";
 import { colouring, onScheme } from "./colours.js";
 
@@ -26,7 +26,7 @@ function classItem(column, name, number, colour, total) {
   };
   return make("li", {}, make(
     "button",
-    { type: "button", "aria-label": `${name}, ${total} texts, ${isOff ? "hidden" : "shown"}`,
+    { type: "button", "aria-label": `${name}, ${total} ${unit}s, ${isOff ? "hidden" : "shown"}`,
       title: "Click: show or hide. Double-click: this one only.", onclick: toggle, ondblclick: only },
     dot, make("span", { class: `text${isOff ? " off" : ""}`, dir: "auto" }, name),
     make("span", { class: "number" }, total.toLocaleString("en")),

@@ -94,6 +94,14 @@ export function placeLive(pane) {
       submit();
     }
   });
+  // A field that takes millions of characters stops the browser for minutes.
+  box.addEventListener("beforeinput", (event) => {
+    const wrong = (event.data ?? "").length > facts.live.most_characters ? wrongWith(event.data) : "";
+    if (!wrong) return;
+    event.preventDefault();
+    status.className = "notice";
+    status.textContent = wrong;
+  });
   pane.append(make("div", { id: "live" }, box, make("button", { type: "button", id: "show", onclick: submit }, "Show"), status));
   watch(["typed", "text", "sentence"], () => {
     const typed = state.text < 0 && state.typed !== "";

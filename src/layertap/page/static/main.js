@@ -25,11 +25,24 @@ function placePanes() {
   watch(["pane"], () => { document.body.dataset.pane = state.pane; });
 }
 
+// The pane of a text is long: these lead to its parts.
+function placeJumps(pane) {
+  const parts = [["Nearest", ["neighbours"]], ["Tokens", ["tokens-view"]],
+    ["Outputs", ["outputs", "tokens-view"]], ["Attention", ["attention-view"]]];
+  const still = window.matchMedia("(prefers-reduced-motion: reduce)");
+  pane.append(make("nav", { id: "jump", "aria-label": "Parts of the text's pane" }, ...parts.map(([words, ids]) => make(
+    "button", { type: "button", onclick: () => {
+      const part = ids.map(byId).find((element) => element !== null && element.offsetParent !== null);
+      part?.scrollIntoView({ block: "start", behavior: still.matches ? "auto" : "smooth" });
+    } }, words))));
+}
+
 function placeNotes(pane) {
   pane.append(make("h2", {}, "About this page"), ...facts.notes.map((note) => make("p", { class: "note" }, note)));
 }
 
 byId("about").textContent = facts.about;
+if (facts.layers.length) placeJumps(byId("pane-text"));
 if (facts.live) placeLive(byId("pane-text"));
 if (facts.layers.length) {
   byId("search-box").append(searchBox());

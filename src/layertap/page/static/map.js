@@ -1,6 +1,6 @@
 
-import { make, byId, sized, showTip, hideTip } from "./dom.js";
-import { facts, array, hasArray, count, hasTexts, textOf, labelOf } from "./data.js";
+import { make, byId, marked, sized, showTip, hideTip } from "./dom.js";
+import { facts, array, hasArray, count, contextOf, hasTexts, textOf, labelOf, unit } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { colouring, onScheme, rgb, variable, scheme } from "./colours.js";
 
@@ -11,7 +11,7 @@ const MANY = 20000;
 const MOVE_MS = 320;
 const canvas = make("canvas", {
   id: "map", tabindex: "0", role: "img",
-  "aria-label": "Map of the texts. Arrow keys move it, plus and minus zoom, 0 shows all, comma and full stop change "
+  "aria-label": `Map of the ${unit}s. Arrow keys move it, plus and minus zoom, 0 shows all, comma and full stop change `
     + "the layer.",
 });
 let tool = "move";
@@ -58,13 +58,13 @@ function markMatching() {
 
 function view() {
   const { clientWidth: width, clientHeight: height } = canvas;
-  const [rx, ry] = facts.extent;
+  const [rx, ry, cx, cy] = facts.extent;
   const scale = Math.min(width / rx, height / ry) * 0.47 * state.zoom;
-  return { width, height, scale };
+  return { width, height, scale, x: cx + state.x, y: cy + state.y };
 }
 
-function atPlace([x, y], { width, height, scale }) {
-  return [width / 2 + (x - state.x) * scale, height / 2 - (y - state.y) * scale];
+function atPlace([x, y], now) {
+  return [now.width / 2 + (x - now.x) * now.scale, now.height / 2 - (y - now.y) * now.scale];
 }
 
 function screen(i, now) {
@@ -122,7 +122,7 @@ function drawPixels(context, now, palette, numbers, strong) {
   const side = Math.max(2, Math.round(2 * ratio));
   const seen = visibleMarks();
   const scale = now.scale * ratio;
-  const [left0, top0] = [wide / 2 - state.x * scale - side / 2, high / 2 + state.y * scale - side / 2];
+  const [left0, top0] = [wide / 2 - now.x * scale - side / 2, high / 2 + now.y * scale - side / 2];
   for (const pass of strong ? [0, 1] : [1]) {
     const alpha = (pass ? 235 : 45) << 24;
     for (let i = 0; i < count; i++) {
@@ -234,8 +234,8 @@ function nearest(x, y, within) {
   let best = -1;
   let least = within * within;
   for (let i = 0; i < count; i++) {
-    const dx = now.width / 2 + (places[2 * i] - state.x) * now.scale - x;
-    const dy = now.height / 2 - (places[2 * i + 1] - state.y) * now.scale - y;
+    const dx = now.width / 2 + (places[2 * i] - now.x) * now.scale - x;
+    const dy = now.height / 2 - (places[2 * i + 1] - now.y) * now.scale - y;
     if (dx * dx + dy * dy < least && isVisible(i)) {
       least = dx * dx + dy * dy;
       best = i;
@@ -349,6 +349,7 @@ function hover(event, x, y) {
   showTip(
     event,
     make("div", { dir: "auto" }, text.length > 300 ? `${text.slice(0, 300)} …` : text),
+    facts.contexts ? marked(contextOf(over, 90), { class: "context" }) : "",
     make("div", { class: "faint" }, `${label === null ? "" : `${label} · `}row ${facts.rows[over]}`),
   );
 }

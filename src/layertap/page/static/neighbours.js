@@ -1,12 +1,11 @@
 
 import { make, signed } from "./dom.js";
-import { facts, array, hasArray, shapeOf } from "./data.js";
+import { facts, array, hasArray, shapeOf, textOf, unit } from "./data.js";
 import { state, change, watch } from "./state.js";
 import { onScheme } from "./colours.js";
 import { ringNeighbours } from "./map.js";
 import { shortName } from "./layers.js";
 import { textItem } from "./texts.js";
-import { textOf } from "./data.js";
 
 // Nearest texts of the chosen one, by the cosine of their whole vectors, and their ranks at all layers.
 
@@ -62,11 +61,11 @@ export function placeNeighbours(pane, commandOf, typedCommandOf) {
     ringNeighbours(near.map(({ other }) => other));
     const { name, dimensions } = facts.layers[state.layer];
     holder.append(
-      make("h2", {}, `Nearest at ${name} (cosine, ${dimensions} dimensions)`),
+      make("h2", {}, "Nearest at ", make("code", {}, name), ` (cosine, ${dimensions} dimensions)`),
       make("ul", { class: "list", id: "nearest" }, ...near.map(({ other, cosine }) => textItem(other, signed(cosine)))),
       make("h2", {}, "How this list changes over layers"), rankTable(),
       make("p", { class: "note" }, `Ranks among the ${near.length} nearest at each layer; a dot: not among them.`
-        + (facts.sampled ? " Only texts of the sample are compared." : "")),
+        + (facts.sampled ? ` Only ${unit}s of the sample are compared.` : "")),
       state.text >= 0 ? commandOf : typedCommandOf,
     );
   };

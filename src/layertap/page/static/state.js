@@ -1,5 +1,5 @@
 
-import { facts, count, sentenceOf } from "./data.js";
+import { facts, count, pointOf, sentenceOf } from "./data.js";
 
 // The state of the page, kept in the address after "#", or in memory where a frame has no address.
 
@@ -7,7 +7,7 @@ const last = facts.layers.length - 1;
 const inFile = facts.sentences.length;
 const EXAMPLE = "He sat by the bank of the river, then went to the bank to pay.";
 const initial = {
-  layer: facts.start, text: facts.sentences[0]?.index ?? (facts.live && count ? 0 : -1), sentence: inFile ? 0 : -1,
+  layer: facts.start, text: inFile ? pointOf(facts.sentences[0].index) : facts.live && count ? 0 : -1, sentence: inFile ? 0 : -1,
   colour: facts.label ?? (facts.columns.length ? 0 : -1), hidden: [], query: "", typed: facts.live && !count ? EXAMPLE : "",
   measure: "last", token: 0, block: 0, head: 0, zoom: 1, x: 0, y: 0, pane: facts.layers.length ? "map" : "text", selected: [],
 };

@@ -1,6 +1,6 @@
 
-import { make, byId } from "./dom.js";
-import { facts, hasTexts, textOf, labelOf, valueOf } from "./data.js";
+import { make, byId, marked } from "./dom.js";
+import { facts, contextOf, hasTexts, unit, textOf, labelOf, valueOf } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { colourOf, onScheme } from "./colours.js";
 import { copyButton, download, idsOf, jsonlOf } from "./exporting.js";
@@ -18,7 +18,8 @@ export function textItem(i, before) {
     { type: "button", "aria-current": String(i === state.text), onclick: () => choose(i),
       title: labelOf(i) === null ? `row ${facts.rows[i]}` : `${labelOf(i)}, row ${facts.rows[i]}` },
     before === undefined ? null : make("span", { class: "number" }, before), dot,
-    make("span", { class: "text", dir: "auto" }, textOf(i)),
+    make("span", { class: "text", dir: "auto" }, textOf(i),
+      facts.contexts ? marked(contextOf(i, 40), { class: "faint context" }) : ""),
   ));
 }
 
@@ -47,7 +48,7 @@ function drawSelected(holder) {
   holder.replaceChildren();
   if (!state.selected.length) return;
   holder.append(
-    make("h2", {}, `Selected: ${counted(state.selected.length, "text")}`), exportRow(state.selected, "selected.jsonl"),
+    make("h2", {}, `Selected: ${counted(state.selected.length, unit)}`), exportRow(state.selected, "selected.jsonl"),
     make("p", {}, make("button", { type: "button", onclick: () => change({ selected: [] }) }, "Clear the selection")),
     make("div", { class: "selection" }, listOf(state.selected)),
   );
@@ -57,9 +58,9 @@ function drawSearch(holder) {
   holder.replaceChildren();
   const listed = matches();
   if (listed === null) return;
-  holder.append(make("h2", {}, `Search: ${counted(listed.length, "text")}`));
+  holder.append(make("h2", {}, `Search: ${counted(listed.length, unit)}`));
   if (listed.length) holder.append(exportRow(listed, "search.jsonl"), listOf(listed));
-  else holder.append(make("p", { class: "note" }, "No text contains this. The search takes the characters as they stand, in either case."));
+  else holder.append(make("p", { class: "note" }, `No ${unit} contains this. The search takes the characters as they stand, in either case.`));
 }
 
 function drawChosen(holder) {
@@ -67,19 +68,20 @@ function drawChosen(holder) {
   if (state.text < 0) {
     if (state.typed) holder.append(make("h3", { dir: "auto" }, state.typed), make("p", { class: "faint" }, "typed; not among the texts of the map"));
     else if (state.sentence >= 0) holder.append(make("h3", { dir: "auto" }, facts.sentences[state.sentence].text));
-    else holder.append(make("h3", {}, "Choose a text"), make("p", { class: "faint" }, "Click a point of the map, or search."));
+    else holder.append(make("h3", {}, `Choose a ${unit}`), make("p", { class: "faint" }, "Click a point of the map, or search."));
     return;
   }
   const values = facts.columns.map(({ name }, c) => `${name}: ${valueOf(c, state.text)}`);
   holder.append(
     make("h3", { dir: "auto" }, textOf(state.text)),
+    facts.contexts ? marked(contextOf(state.text), { class: "context" }) : "",
     make("p", { class: "faint", dir: "auto" }, [`row ${facts.rows[state.text]}`, ...(facts.ids ? [`id ${facts.ids[state.text]}`] : []), ...values].join(" · ")),
   );
 }
 
 export function searchBox() {
   const box = make("input", {
-    type: "search", id: "search", placeholder: "Search texts  /", "aria-label": "Search texts", disabled: !hasTexts,
+    type: "search", id: "search", placeholder: `Search ${unit}s  /`, "aria-label": `Search ${unit}s`, disabled: !hasTexts,
   });
   let timer = 0;
   box.addEventListener("input", () => {

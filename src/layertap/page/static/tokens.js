@@ -1,6 +1,6 @@
 
 import { make, sized, showTip, hideTip, signed } from "./dom.js";
-import { facts, array } from "./data.js";
+import { facts, array, pointOf } from "./data.js";
 import { state, change, choose, watch } from "./state.js";
 import { heat, inkOn, onScheme, variable } from "./colours.js";
 
@@ -44,12 +44,18 @@ function readout(sentence) {
   return make("p", { class: "note", id: "token-says" }, make("b", {}, sentence.tokens[t]), ` (token ${t}): `, make("bdi", {}, where));
 }
 
+// Width of a token in the strip: narrower where all tokens fit then, and no narrower than the numbers.
+function cellOf(canvas, tokens) {
+  const room = (canvas.parentElement?.clientWidth ?? 0) - 24;
+  return Math.max(28, Math.min(34, Math.floor(room / tokens)));
+}
+
 function drawStrip(canvas, number) {
   const sentence = facts.sentences[number];
   const [tokens, layers] = [sentence.tokens.length, facts.layer_names.length];
   const chosen = Math.min(state.token, tokens - 1);
   const values = valuesOf(number, state.measure, chosen);
-  const [cell, high, left, foot] = [34, 19, 22, 66];
+  const [cell, high, left, foot] = [cellOf(canvas, tokens), 19, 22, 66];
   const [width, height] = [left + tokens * cell, layers * high + foot];
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
@@ -103,22 +109,22 @@ function strip(number) {
   choice.addEventListener("change", () => change({ measure: choice.value }));
   const canvas = make("canvas", { id: "strip", role: "img", "aria-label": "Figures of each token at each layer" });
   const sentence = facts.sentences[number];
-  const cellOf = (event) => {
+  const where = (event) => {
     const box = canvas.getBoundingClientRect();
-    return [Math.floor((event.clientY - box.top) / 19), Math.floor((event.clientX - box.left - 22) / 34)];
+    const cell = cellOf(canvas, sentence.tokens.length);
+    return [Math.floor((event.clientY - box.top) / 19), Math.floor((event.clientX - box.left - 22) / cell)];
   };
   canvas.addEventListener("pointermove", (event) => {
-    const [l, t] = cellOf(event);
+    const [l, t] = where(event);
     if (l < 0 || t < 0 || l >= facts.layer_names.length || t >= sentence.tokens.length) return hideTip();
     const value = valuesOf(number, state.measure, Math.min(state.token, sentence.tokens.length - 1))[l * sentence.tokens.length + t];
     return showTip(event, make("bdi", {}, sentence.tokens[t]), `, ${facts.layer_names[l]}: ${signed(value, 5)}`);
   });
   canvas.addEventListener("pointerleave", hideTip);
   canvas.addEventListener("click", (event) => {
-    const [, t] = cellOf(event);
+    const [, t] = where(event);
     if (t >= 0 && t < sentence.tokens.length) change({ token: t });
   });
-  drawStrip(canvas, number);
   return [choice, make("div", { class: "scroll strip" }, canvas)];
 }
 
@@ -141,7 +147,7 @@ export function sentencePicker() {
     if (number < 0) return;
     const { index } = facts.sentences[number];
     if (index === null) change({ text: -1, sentence: number, token: 0 });
-    else choose(index);
+    else choose(pointOf(index));
   });
   return choice;
 }
@@ -169,6 +175,7 @@ export function placeTokens(pane, commandOf) {
     holder.append(chips(sentence), readout(sentence), make("h2", {}, "Each token at each layer"), ...strip(state.sentence),
       make("p", { class: "note" }, "A cosine near 1 says that two vectors point the same way, not that the layer is done with the token."),
       make("h2", {}, "Which output is which"), outputs(sentence), commandOf);
+    drawStrip(holder.querySelector("#strip"), state.sentence);
     holder.querySelector(".strip").scrollLeft = changed.includes("sentence") ? 0 : scrolled;
     if (chip >= 0) holder.querySelector("#tokens").children[chip]?.focus();
     else if (focused === "measure" || focused === "sentence") holder.querySelector(`#${focused}`)?.focus();
