@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,8 @@ def test_a_selection_is_listed_and_downloaded(browser, file, content, tool):
         assert f"Selected: {len(inside)} text" in page.inner_text("#selected").replace("SELECTED", "Selected").replace(
             "TEXT", "text"
         )
+        of_each = Counter(LABELS[i] for i in inside)
+        assert page.inner_text("#selected-labels").split(" · ") == [f"{one} {n}" for one, n in of_each.most_common()]
         with page.expect_download() as saved:
             page.get_by_role("button", name="Download JSONL").click()
         rows = [json.loads(line) for line in Path(saved.value.path()).read_text(encoding="utf-8").splitlines()]

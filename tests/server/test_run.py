@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -234,3 +235,23 @@ def test_a_port_that_another_process_took_meanwhile(folder):
         with pytest.raises(UsageError, match="choose another port"):
             serve(create_app(state), state, late, on_ready=pytest.fail)
     state.close()
+
+
+def test_a_page_of_a_file_is_served(folder, tmp_path):
+    pytest.importorskip("sklearn")
+    rows = "".join(f"the good bank {i},up\nthe dull bank {i},down\n" for i in range(10))
+    (tmp_path / "moods.csv").write_text("text,mood\n" + rows, encoding="utf-8")
+    shown = ("--explore", tmp_path / "moods.csv", "--label", "mood", "--pooling", "cls", "--neighbours", "3")
+    with started("-m", folder, "--port", "0", *shown) as server:
+        page = httpx.get(server.url)
+        facts = json.loads(re.search(r'id="facts">(.*?)</script>', page.text, re.DOTALL)[1])  # type: ignore[index]
+        assert facts["count"] == 20
+        assert facts["layers"][1]["feature"] == "hidden_states[1].cls"
+        assert len(facts["probe"]["rows"]) == len(facts["layers"])
+        assert facts["live"]["most_tokens"] > 0
+        answer = httpx.post(f"{server.url}/page/sentence", json={"text": "the good bank 4"}).json()
+        kind, *shape, near = answer["arrays"]["near"]
+        assert (kind, shape) == ("u4", [len(facts["layers"]), 3])
+        nearest = np.frombuffer(base64.b64decode(near), "<u4").reshape(shape)[:, 0]
+        assert [facts["texts"][i] for i in nearest] == ["the good bank 4"] * len(nearest)
+        assert server.end()[0] == 0

@@ -86,12 +86,17 @@ function grid(holder) {
 
 function large(holder) {
   const canvas = make("canvas", { id: "head", role: "img", "aria-label": "One head: a row for each token that attends, a column for each that is attended to" });
-  const edge = 76;
-  const side = () => (holder.clientWidth - edge - 4) / facts.sentences[state.sentence].tokens.length;
+  // Where tokens are too many to be named, their names take no room.
+  const measure = () => {
+    const number = facts.sentences[state.sentence].tokens.length;
+    const named = (holder.clientWidth - 80) / number >= 9;
+    const edge = named ? 76 : 4;
+    return { named, edge, cell: Math.min(26, Math.max(5, (holder.clientWidth - edge - 4) / number)) };
+  };
   const redraw = () => {
     const sentence = facts.sentences[state.sentence];
     const one = headOf(state.sentence, state.block, state.head);
-    const cell = Math.min(26, Math.max(5, side()));
+    const { named, edge, cell } = measure();
     const whole = edge + cell * one.tokens;
     canvas.style.width = `${whole}px`;
     canvas.style.height = `${whole}px`;
@@ -100,7 +105,7 @@ function large(holder) {
     const chosen = Math.min(state.token, one.tokens - 1);
     context.textBaseline = "middle";
     context.fillStyle = variable("ink");
-    for (let t = 0; t < one.tokens && cell >= 9; t++) {
+    for (let t = 0; named && t < one.tokens; t++) {
       context.font = `${t === chosen ? "bold " : ""}11px system-ui, sans-serif`;
       context.textAlign = "right";
       context.fillText(clip(sentence.tokens[t]), edge - 5, edge + (t + 0.5) * cell);
@@ -116,7 +121,7 @@ function large(holder) {
     context.strokeRect(edge, edge + chosen * cell, cell * one.tokens, cell);
   };
   const where = (event) => {
-    const cell = Math.min(26, Math.max(5, side()));
+    const { edge, cell } = measure();
     const box = canvas.getBoundingClientRect();
     return [event.clientY - box.top, event.clientX - box.left].map((at) => Math.floor((at - edge) / cell));
   };

@@ -44,12 +44,25 @@ export function counted(number, noun) {
   return `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+// How many of some texts have each label, the most frequent ones first.
+function labelsOf(texts) {
+  if (facts.label === null || facts.columns[facts.label].kind !== "classes") return "";
+  const counts = new Map();
+  for (const i of texts) counts.set(labelOf(i), (counts.get(labelOf(i)) ?? 0) + 1);
+  const sorted = [...counts].sort((one, other) => other[1] - one[1]);
+  const shown = sorted.slice(0, 8).map(([name, number]) => `${name} ${number.toLocaleString("en")}`);
+  return shown.join(" · ") + (sorted.length > 8 ? ` · and ${sorted.length - 8} more` : "");
+}
+
 function drawSelected(holder) {
   holder.replaceChildren();
   if (!state.selected.length) return;
+  const clear = make("button", { type: "button", onclick: () => change({ selected: [] }) }, "Clear the selection");
+  const row = exportRow(state.selected, "selected.jsonl");
+  row.append(clear);
   holder.append(
-    make("h2", {}, `Selected: ${counted(state.selected.length, unit)}`), exportRow(state.selected, "selected.jsonl"),
-    make("p", {}, make("button", { type: "button", onclick: () => change({ selected: [] }) }, "Clear the selection")),
+    make("h2", {}, `Selected: ${counted(state.selected.length, unit)}`), row,
+    make("p", { class: "note", id: "selected-labels", dir: "auto" }, labelsOf(state.selected)),
     make("div", { class: "selection" }, listOf(state.selected)),
   );
 }
@@ -116,6 +129,10 @@ export function placeTexts(pane) {
     if (changed.length < 6 && byId("panes").offsetParent !== null && (state.text >= 0 || state.selected.length)) {
       change({ pane: "text" });
     }
+  });
+  // What was selected or found stands at the top.
+  watch(["selected", "query"], (changed) => {
+    if (changed.length < 6 && (state.selected.length || state.query)) pane.scrollTop = 0;
   });
   onScheme(all);
 }
