@@ -19,6 +19,7 @@ OTHERS = {
     "cli/test_processes.py": "every command, as a process",
     "cli/test_streams.py": "every command, as a process",
     "hf/test_snippets.py": "code that people write for transformers",
+    "integrations/test_recipes.py": "the page docs/integrations.md",
     "learn/test_finetuning_guide.py": "the page docs/finetuning.md",
     "learn/test_guide.py": "the page docs/learn.md and its examples",
     "learn/test_guides.py": "the pages in docs/guides",
