@@ -119,3 +119,7 @@ def test_added_tokens(folder, tmp_path):
     with pytest.raises(OptionError, match="expected a str or an AddedToken"):
         ours.add_tokens([7])
     assert ours.save_vocabulary(tmp_path / "vocabulary")[0].endswith("vocab.txt")
+
+
+def test_a_class_says_that_it_does_not_generate():
+    assert [kind.can_generate() for kind in (hf.BertModel, hf.RobertaModel, hf.DistilBertModel)] == [False] * 3

@@ -228,7 +228,8 @@ class ModelMethods(nn.Module):
                 modules.append(module)
         return modules
 
-    def can_generate(self) -> bool:
+    @classmethod
+    def can_generate(cls) -> bool:
         """Return False: encoders do not generate."""
         return False
 
