@@ -84,6 +84,7 @@ def test_vectors_of_minilm_are_the_normalised_means_of_transformers(minilm_folde
         ("encode", {"prompt": ""}),
         ("encode", {"prompt": "one of the user's own: ", "batch_size": 1}),
         ("encode", {"prompt_name": "query", "truncate_dim": 8, "normalize_embeddings": True}),
+        ("encode", {"precision": None}),  # as evaluators of sentence-transformers call it
         ("encode", {"precision": "binary"}),
         ("encode", {"precision": "ubinary", "convert_to_tensor": True}),
         ("encode", {"convert_to_numpy": False}),

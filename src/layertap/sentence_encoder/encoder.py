@@ -114,7 +114,7 @@ class SentenceEncoder:
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         output_value: str | None = "sentence_embedding",
-        precision: str = "float32",
+        precision: str | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: Any = None,
@@ -132,7 +132,7 @@ class SentenceEncoder:
                 backend. Results do not depend on it.
             show_progress_bar: draw a progress bar on standard error.
             output_value: "sentence_embedding".
-            precision: "float32", or "binary" and "ubinary": the signs of eight components in an int8 or uint8.
+            precision: "float32" or None, or "binary" and "ubinary": the signs of eight components in an int8 or uint8.
             convert_to_numpy: return an array; False: a list of tensors.
             convert_to_tensor: return one tensor.
             device: None, or the device that the model is on.
@@ -156,6 +156,7 @@ class SentenceEncoder:
                 f"output_value={output_value!r} is not supported: vectors of tokens are a feature, as in "
                 "layertap.Extractor.extract(texts, 'last_hidden_state')"
             )
+        precision = precision or "float32"
         if precision not in PRECISIONS:
             raise OptionError(
                 f"precision={precision!r} is not supported: expected one of {', '.join(PRECISIONS)}; ranges of int8 "
