@@ -10,7 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layertap.plots.style import CLASSES, FAINT, INK, REST, RULE, SERIES, hide_frame, shortened
+from layertap.plots.style import (
+    CLASSES,
+    FAINT,
+    GROUND,
+    INK,
+    ON_DARK,
+    ON_LIGHT,
+    REST,
+    RULE,
+    SERIES,
+    heat_map,
+    hide_frame,
+    shortened,
+)
 
 MAX_CONFUSED = 12
 """Maximum number of classes of a confusion matrix; the most frequent ones are shown."""
@@ -143,7 +156,7 @@ def draw_confusion(part: Any, counts: npt.NDArray[np.int64], names: Sequence[str
     shown = np.sort(order)
     totals = counts.sum(axis=1)[shown]
     shares = counts[np.ix_(shown, shown)] / np.maximum(totals, 1)[:, None]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.imshow(shares, cmap=heat_map(), vmin=0, vmax=1)
     labels = [shortened(names[place]) for place in shown]
     crowded = len(labels) * max(map(len, labels)) > 40
     axes.set_xticks(
@@ -156,7 +169,7 @@ def draw_confusion(part: Any, counts: npt.NDArray[np.int64], names: Sequence[str
     axes.set_yticks(range(len(shown)), [f"{label}  ({total:,})" for label, total in zip(labels, totals, strict=True)])
     for (row, column), share in np.ndenumerate(shares):
         if share >= 0.005:
-            color = "white" if share > 0.55 else INK
+            color = ON_DARK if share > 0.55 else ON_LIGHT
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
     axes.set_ylabel("true (how many)")
     few = len(shown) < len(names)
@@ -208,7 +221,7 @@ def draw_plane(
     axes.set_yticks([])
     axes.set_aspect("equal", adjustable="datalim")
     hide_frame(axes)
-    axes.set_facecolor("#f9fafb")
+    axes.set_facecolor(GROUND)
     axes.legend(loc="best", frameon=True, framealpha=0.85, edgecolor="none", fontsize=8.5, handletextpad=0.3)
 
 
@@ -246,7 +259,7 @@ def draw_similarity(part: Any, values: npt.NDArray[np.float64], names: Sequence[
         are_layers: whether the names are numbers of layers.
     """
     axes = part.subplots()
-    image = axes.imshow(values, cmap="viridis", vmin=0, vmax=1)
+    image = axes.imshow(values, cmap=heat_map(), vmin=0, vmax=1)
     axes.set_xticks(range(len(names)), names, rotation=0 if are_layers else 40, ha="center" if are_layers else "right")
     axes.set_yticks(range(len(names)), names)
     if are_layers:
@@ -254,7 +267,7 @@ def draw_similarity(part: Any, values: npt.NDArray[np.float64], names: Sequence[
         axes.set_ylabel("hidden state")
     if len(names) <= 13:
         for (row, column), value in np.ndenumerate(values):
-            color = "white" if value < 0.6 else INK
+            color = ON_DARK if value > 0.55 else ON_LIGHT
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=color, fontsize=8)
     part.colorbar(image, ax=axes, shrink=0.8, pad=0.03).outline.set_visible(False)
     axes.set_title("Similarity between layers (linear CKA)" if are_layers else "Similarity (linear CKA)")

@@ -9,10 +9,20 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, Literal
 
-INK, FAINT, RULE = "#1f2937", "#6b7280", "#e5e7eb"
-SERIES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#0891b2", "#be123c", "#4d7c0f")
-CLASSES = ("#2563eb", "#ea580c", "#059669", "#9333ea", "#ca8a04", "#0891b2", "#be123c", "#78716c", "#4338ca", "#65a30d")
+INK, FAINT, RULE, GROUND = "#1b1f23", "#5f6670", "#e2e2dd", "#fbfbf9"
+"""Colours of the page of `layertap explore`, as are those of classes and of heat maps."""
+
+DARK = {INK: "#e8eaec", FAINT: "#9ea6af", RULE: "#2e343a", GROUND: "#14171a", "#ffffff": "#1b1f23"}
+"""Colours of an SVG picture -> those in the dark."""
+
+SERIES = ("#1f6389", "#ee6677", "#228833", "#aa3377", "#e69f00", "#66ccee", "#882255", "#999933")
+CLASSES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e69f00", "#44aa99", "#882255", "#999933")
 REST = "#d1d5db"
+ON_LIGHT, ON_DARK = "#101214", "#fefefe"
+"""Ink on light and on dark cells of a heat map, which stay as they are in the dark."""
+
+HEAT = ("#eef3f6", "#1a5a82")
+"""Ends of the colours of heat maps."""
 
 SANS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Microsoft YaHei", "PingFang SC")
 
@@ -60,6 +70,24 @@ def styled() -> Iterator[None]:
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
+
+
+def heat_map() -> Any:
+    """Return the colour map of heat maps."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("heat", HEAT)
+
+
+def in_the_dark(svg: str) -> str:
+    """Return an SVG picture that takes dark colours where the page that shows it is dark."""
+    rules = "".join(
+        f'[style*="{name}: {light}"]{{{name}:{dark} !important}}'
+        for light, dark in DARK.items()
+        for name in ("fill", "stroke")
+    )
+    style = f"<style>@media (prefers-color-scheme: dark){{{rules}}}</style>"
+    return svg.replace("<defs>", f"{style}<defs>", 1)
 
 
 def encoded(figure: Any, kind: Literal["png", "svg"]) -> bytes:

@@ -11,23 +11,29 @@ from layertap.learn.probing.pictures import pictures
 from layertap.learn.probing.table import cells, header, method, recommendation, sizes
 
 STYLE = """
-:root { color-scheme: light; --ink: #1f2937; --faint: #6b7280; --rule: #e5e7eb; --accent: #2563eb; }
+:root { color-scheme: light dark; --ground: #fbfbf9; --panel: #ffffff; --ink: #1b1f23; --faint: #5f6670;
+  --rule: #e2e2dd; --accent: #1f6389; --wash: #edf3f6; }
+@media (prefers-color-scheme: dark) {
+  :root { --ground: #14171a; --panel: #1b1f23; --ink: #e8eaec; --faint: #9ea6af; --rule: #2e343a; --accent: #79b8dc;
+    --wash: #222c33; }
+}
 * { box-sizing: border-box; }
-body { font: 16px/1.55 system-ui, "Segoe UI", Roboto, "Noto Sans", sans-serif; color: var(--ink); background: #f9fafb;
-  margin: 0; }
+body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif;
+  color: var(--ink); background: var(--ground); margin: 0; font-variant-numeric: tabular-nums; }
 main { max-width: 1060px; margin: 0 auto; padding: 36px 24px 60px; }
 h1 { font-size: 27px; line-height: 1.25; margin: 0 0 4px; }
 h2 { font-size: 18px; margin: 34px 0 10px; }
 p { margin: 0 0 10px; max-width: 76ch; }
 .faint { color: var(--faint); font-size: 14px; }
-.card { background: #fff; border: 1px solid var(--rule); border-radius: 8px; padding: 18px 20px; margin: 14px 0; }
+.card { background: var(--panel); border: 1px solid var(--rule); border-radius: 6px; padding: 18px 20px;
+  margin: 14px 0; }
 .best { border-left: 5px solid var(--accent); }
 .two { display: grid; grid-template-columns: 1fr 1fr; gap: 16px; }
 .two .card { margin: 0; }
 .two .card:last-child:nth-child(odd) { grid-column: 1 / -1; }
 .two h2 { margin-top: 0; }
 img { display: block; width: 100%; height: auto; }
-pre { background: #111827; color: #f3f4f6; padding: 12px 14px; border-radius: 6px; font-size: 13.5px; margin: 8px 0 0;
+pre { background: var(--wash); padding: 12px 14px; border-radius: 6px; font-size: 13.5px; margin: 8px 0 0;
   white-space: pre-wrap; overflow-wrap: anywhere; }
 table { border-collapse: collapse; width: 100%; font-size: 14.5px; font-variant-numeric: tabular-nums; }
 th { text-align: right; color: var(--faint); font-weight: 600; border-bottom: 2px solid var(--rule);
@@ -35,7 +41,7 @@ th { text-align: right; color: var(--faint); font-weight: 600; border-bottom: 2p
 td { text-align: right; border-bottom: 1px solid var(--rule); padding: 6px 10px; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; font-family: ui-monospace, Consolas, monospace; font-size: 13.5px; }
 table.texts td:first-child { white-space: normal; font-family: inherit; font-size: 14.5px; }
-tr.chosen td { background: #eff6ff; font-weight: 600; }
+tr.chosen td { background: var(--wash); font-weight: 600; }
 details { margin-top: 12px; }
 summary { cursor: pointer; color: var(--faint); }
 @media (max-width: 760px) { .two { grid-template-columns: 1fr; } .wide { overflow-x: auto; } }

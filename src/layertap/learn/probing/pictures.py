@@ -16,7 +16,7 @@ from layertap.plots.figures import (
     draw_scores,
     draw_similarity,
 )
-from layertap.plots.style import encoded, new_figure, shortened, styled
+from layertap.plots.style import encoded, in_the_dark, new_figure, shortened, styled
 
 Drawing = Callable[[Any], None]
 """Function that draws into a part of a figure."""
@@ -43,7 +43,7 @@ def pictures(findings: Findings) -> dict[str, str]:
         with styled():
             figure = new_figure(*((9.2, 4.6) if name == "scores" else (5.6, 5.0)))
             draw(figure)
-            texts[name] = encoded(figure, "svg").decode()
+            texts[name] = in_the_dark(encoded(figure, "svg").decode())
     return texts
 
 
