@@ -253,5 +253,6 @@ def test_a_page_of_a_file_is_served(folder, tmp_path):
         kind, *shape, near = answer["arrays"]["near"]
         assert (kind, shape) == ("u4", [len(facts["layers"]), 3])
         nearest = np.frombuffer(base64.b64decode(near), "<u4").reshape(shape)[:, 0]
-        assert [facts["texts"][i] for i in nearest] == ["the good bank 4"] * len(nearest)
+        # The tiny vocabulary has no numbers, so that some texts have equal tokens.
+        assert {facts["texts"][i].rpartition(" ")[0] for i in nearest} == {"the good bank"}
         assert server.end()[0] == 0
