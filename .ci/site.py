@@ -52,6 +52,17 @@ REFERENCE = {
     "files": ("Files", "layertap", ["extract", "open", "FeatureFile", "FeatureDataset", "FeatureIterableDataset"]),
     "learn": ("layertap.learn", "layertap.learn", []),
     "hf": ("layertap.hf", "layertap.hf", []),
+    "integrations": (
+        "layertap.integrations",
+        "layertap.integrations",
+        [
+            "langchain.LayertapEmbeddings",
+            "llama_index.LayertapEmbedding",
+            "haystack.LayertapTextEmbedder",
+            "haystack.LayertapDocumentEmbedder",
+            "mteb.LayertapEncoder",
+        ],
+    ),
     "testing": (
         "layertap.testing",
         "layertap.testing",
