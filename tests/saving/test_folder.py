@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ import layertap
 from layertap import Extractor
 from layertap.errors import FeatureError, OptionError, OutputError, UsageError, WeightsError
 from layertap.features.naming import parsed
+from tests.adapters import write_adapter
 from tests.faults import ACTS, faults
 from tests.tiny_models import write_checkpoint
 from tests.writing import write
@@ -191,6 +193,40 @@ def test_weights_keep_their_dtype(dtype, tmp_path):
     source = write_checkpoint(tmp_path / "m", dtype=dtype, prefix="bert.", gamma_beta=True, shards=2)
     assert layertap.save("hidden_states[1].mean", tmp_path / "small", model=source).certificate.same_bits
     assert list(Extractor.from_pretrained(tmp_path / "small").files.stored_dtypes) == [dtype]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_the_weights_of_an_adapter_are_merged(dtype, tmp_path):
+    source = write_checkpoint(tmp_path / "base")
+    modules = ("encoder.layer.0.attention.self.query", "encoder.layer.2.output.dense")
+    merged = write_adapter(tmp_path / "adapter", source, modules, tables=["embeddings.word_embeddings"])
+    shutil.rmtree(source)
+    write_checkpoint(source, dtype=dtype)
+    saved = layertap.save("hidden_states[1].mean", tmp_path / "small", model=tmp_path / "adapter")
+    assert saved.certificate.same_bits
+    assert saved.adapted == "base"
+    card = (tmp_path / "small/README.md").read_text()
+    assert "merged into the weights of base" in card
+    assert "unchanged" not in card
+    changed = {f"{modules[0]}.weight", "embeddings.word_embeddings.weight"}
+    files = Extractor.from_pretrained(tmp_path / "small").files
+    assert files.adapter is None
+    for name, view in files.weights(files.tensors).items():
+        assert view.dtype == ("F32" if name in changed else dtype)
+        atol = 1e-6 if dtype == "F32" else 0.01
+        np.testing.assert_allclose(view.to_float32(), merged[name], rtol=1e-6, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("stated", ["dtype", "torch_dtype"])
+def test_other_libraries_compute_the_feature_in_float32(stated, tmp_path):
+    from transformers import AutoModel
+
+    source = write_checkpoint(tmp_path / "m", dtype="BF16")
+    config = json.loads((source / "config.json").read_text())
+    write(source / "config.json", config | {stated: "bfloat16"})
+    layertap.save("hidden_states[1].mean", tmp_path / "small", model=source)
+    model = AutoModel.from_pretrained(tmp_path / "small", add_pooling_layer=False)
+    assert {str(weight.dtype) for weight in model.parameters()} == {"torch.float32"}
 
 
 def test_quantised_weights_are_refused(tmp_path):

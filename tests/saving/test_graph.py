@@ -11,6 +11,7 @@ import pytest
 import layertap
 from layertap import Extractor
 from layertap.errors import BackendError, FeatureError, OutputError, UsageError
+from tests.adapters import write_adapter
 from tests.tiny_models import write_checkpoint
 
 pytest.importorskip("transformers")
@@ -121,6 +122,18 @@ def test_what_a_graph_cannot_say_is_refused_by_its_step(feature, step, source, t
     with pytest.raises(FeatureError, match=f"{step} cannot be saved as a graph"):
         layertap.save(f"v = {feature}", tmp_path / "v.onnx", model=source)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_is_merged(source, tmp_path):
+    write_adapter(tmp_path / "adapter", source)
+    saved = layertap.save("v = hidden_states[3].mean", tmp_path / "v.onnx", model=tmp_path / "adapter")
+    assert saved.certificate.error < 1e-5
+    assert saved.adapted == source.name
+    plain = layertap.save("v = hidden_states[3].mean", tmp_path / "plain.onnx", model=source)
+    assert plain.adapted is None
+    ids = {name: np.ones((1, 5), dtype=np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    one, other = (session_of(tmp_path / name).run(None, ids)[0] for name in ("v.onnx", "plain.onnx"))
+    assert np.abs(one - other).max() > 0.1
 
 
 def test_a_graph_that_differs_is_not_written(source, tmp_path, monkeypatch):

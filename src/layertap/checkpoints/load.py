@@ -166,6 +166,11 @@ class ModelFiles:
         return sum(stored.view.nbytes for stored in self.tensors.values())
 
     @property
+    def adapted(self) -> str | None:
+        """Name of the model into whose weights an adapter is merged, or None without an adapter."""
+        return None if self.adapter is None else (self.checkpoint.base or self.checkpoint).short_name
+
+    @property
     def weight_files(self) -> tuple[Path, ...]:
         """The files that hold this model's weights, sorted; those of an adapter last."""
         files = {stored.file for stored in self.tensors.values()}

@@ -112,6 +112,11 @@ class Checkpoint:
         """The folder with the files of the tokenizer."""
         return self._holder_of(TOKENIZER_SETTINGS[0]).folder
 
+    @property
+    def short_name(self) -> str:
+        """Hub id, or the last part of a folder's path; no path of a machine."""
+        return Path(self.name).name if self.origin == "folder" else self.name
+
     def _holder_of(self, name: str) -> Checkpoint:
         """Return the checkpoint whose folder a file is taken from: this one, or that of the base model."""
         if self.base is None:

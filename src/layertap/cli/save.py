@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> None:
                 ("saved", os.fspath(options.output)),
                 ("feature", saved.feature),
                 ("model", f"{saved}, {saved.size:,} numbers a text of at most {saved.max_length:,} tokens"),
+                *([] if saved.adapted is None else [("adapter", f"merged into the weights of {saved.adapted}")]),
                 ("check", str(saved.certificate)),
             ]
         )

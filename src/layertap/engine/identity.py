@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from layertap.checkpoints.load import ModelFiles
@@ -39,7 +38,7 @@ class ModelIdentity:
         checkpoint = files.checkpoint
         is_folder = checkpoint.origin == "folder"
         return cls(
-            name=Path(checkpoint.name).name if is_folder else checkpoint.name,
+            name=checkpoint.short_name,
             location=str(checkpoint.folder.resolve()) if is_folder else checkpoint.name,
             commit=checkpoint.commit,
             architecture=files.architecture.name,

@@ -42,7 +42,7 @@ model = SentenceTransformer("path/to/this/folder")
 vectors = model.encode(["a text", "another"])
 ```
 
-The license of the source applies to its weights, which are here unchanged.
+{terms}
 """
 
 
@@ -59,6 +59,7 @@ class SavedModel:
         modules: kinds of the modules, in order.
         default_prompt: text before every text, or "".
         lowercase: texts are lower-cased.
+        adapted: name of the model into whose weights the source's LoRA adapter is merged, or None without one.
         certificate: result of the check.
     """
 
@@ -70,6 +71,7 @@ class SavedModel:
     modules: tuple[str, ...]
     default_prompt: str
     lowercase: bool
+    adapted: str | None
     certificate: Certificate
 
     def __str__(self) -> str:
@@ -82,6 +84,12 @@ def model_card(saved: SavedModel, provenance: Provenance) -> str:
     """Return the text of `README.md`."""
     model = provenance.model
     after = f", after the prompt {saved.default_prompt!r}" if saved.default_prompt else ""
+    if saved.adapted is None:
+        terms = "The license of the source applies to its weights, which are here unchanged."
+    else:
+        terms = (
+            f"The LoRA adapter of the source is merged into the weights of {saved.adapted}; the licenses of both apply."
+        )
     is_public = model.location == model.name  # a hub id, and no path of somebody's machine
     return (
         HEADER.format(base=f"base_model: {model.name}\n" if is_public else "")
@@ -98,5 +106,6 @@ def model_card(saved: SavedModel, provenance: Provenance) -> str:
             commit=f" at commit {model.commit}" if model.commit else "",
             architecture=model.architecture,
             certificate=str(saved.certificate),
+            terms=terms,
         )
     )

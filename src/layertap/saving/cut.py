@@ -105,6 +105,9 @@ def cut(files: ModelFiles, num_layers: int, *, all_states: bool = False) -> CutE
     if config["model_type"] == architecture.name:
         config["architectures"] = [architecture.transformers_class]
     _keep_remote_code(config)
+    # transformers computes in this dtype, whatever the weights are stored in; the feature is of float32.
+    config.pop("torch_dtype", None)
+    config["dtype"] = "float32"
     stated = [field for field in LAYER_FIELDS if field in config]
     for field in stated or [LAYER_FIELDS[1 if architecture.name == "distilbert" else 0]]:
         config[field] = num_layers

@@ -88,6 +88,7 @@ def _checked(folder: StagedFolder, extractor: Extractor, plan: Plan, encoder: Cu
         max_length=plan.inputs[0].max_length,
         default_prompt=plan.inputs[0].prompt,
         lowercase=recipe.sentence.lowercase,
+        adapted=extractor.files.adapted,
         certificate=certificate,
     )
 

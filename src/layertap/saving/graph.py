@@ -105,6 +105,7 @@ def save_graph(extractor: Extractor, feature: str | Expr, output: Path) -> Saved
         modules=(f"{', '.join(inputs)} -> {name}",),
         default_prompt=plan.inputs[0].prompt,
         lowercase=plan.inputs[0].lowercase,
+        adapted=extractor.files.adapted,
         certificate=certificate,
     )
     write_file(output, _described(content, saved, extractor, feature), overwrite=False)
