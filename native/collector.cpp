@@ -32,6 +32,12 @@ const Collector::Own& Collector::segments_of(const Capture& capture, std::size_t
   return partition_.segments[static_cast<std::size_t>(capture.segments)][shard];
 }
 
+bool Collector::wants(int layer) const {
+  return std::any_of(program_.captures.begin(), program_.captures.end(), [&](const Capture& capture) {
+    return is_of_states(capture) && std::find(capture.layers.begin(), capture.layers.end(), layer) != capture.layers.end();
+  });
+}
+
 bool Collector::wants_normed(int layer) const {
   return std::any_of(program_.captures.begin(), program_.captures.end(), [&](const Capture& capture) {
     return capture.maps == Maps::none && !capture.unnormed && capture.layers.back() == layer;

@@ -32,6 +32,8 @@ class Collector {
   // Whether a capture asks for a state as it is after the final norm.
   bool wants_normed(int layer) const;
 
+  // Whether anything is taken of state `layer`.
+  bool wants(int layer) const;
   // Takes columns [begin, end) of state `layer` of a shard; each member of a team takes a part. The last state of a model
   // with a final norm comes twice, and `unnormed` says whether this is the state before the norm.
   void take(int layer, std::optional<bool> unnormed, const States& states, std::size_t shard, float* folds,

@@ -68,34 +68,37 @@ bool Encoder::run(const Batch& batch, const Program& program, int threads, const
   // All memory is taken here: nothing can fail while threads wait for each other.
   const Needs needs = needs_of(batch, program, partition, collector);
   Cancellation cancellation(cancelled);
-  RunContext context{*model, batch, program, partition, collector, cancellation, {}};
+  RunContext context{*model, batch, program, partition, collector, cancellation, threads, {}};
   for (const auto& rotary : model->rotary) context.angles.push_back(rotary->angles(needs.longest));
   std::vector<std::unique_ptr<Workspace>> workspaces;
   for (std::size_t i = 0; i < std::min(workers, partition.shards.size()); ++i)
     workspaces.push_back(workspaces_.take(*model, needs));
   std::vector<std::unique_ptr<ThreadSpace>> spaces;
   for (std::size_t i = 0; i < workers; ++i) spaces.push_back(thread_spaces_.take(*model, needs));
-  std::vector<ShardTeam> teams(workspaces.size());
+  const auto teams = std::make_shared<std::vector<ShardTeam>>(workspaces.size());
   std::vector<StageSeconds> seconds(workers, StageSeconds{});
   std::deque<ShardRun> runs;
   for (std::size_t worker = 0; worker < workers; ++worker)
     runs.emplace_back(context, *spaces[worker], seconds[worker], worker == 0);
 
-  Schedule schedule(partition, teams);
+  Schedule schedule(partition, *teams);
   std::atomic<std::size_t> leaders{0};
-  const auto work = [&](int worker) {
+  const auto work = [&](int worker) -> Rest {
     ShardRun& run = runs[static_cast<std::size_t>(worker)];
     if (auto shard = schedule.take()) {
       const std::size_t own = leaders++;
-      ShardTeam& team = teams[own];
+      ShardTeam& team = (*teams)[own];
       team.workspace = workspaces[own].get();
       while (shard && run.lead(*shard, team, [&] { schedule.is_joinable(); })) shard = schedule.take();
-      team.threads.report(0);
-      team.threads.close();
     }
     while (ShardTeam* team = schedule.team_to_join(cancellation)) {
-      if (const auto entry = team->threads.join()) run.follow(*team, *entry);
+      const auto entry = team->threads.join();
+      if (!entry) continue;
+      const auto missing = run.follow(*team, *entry);
+      team->threads.leave();
+      if (missing) return [teams, team, step = *missing] { team->threads.sleep_until_passed(step); };
     }
+    return {};
   };
   call([&] { run_workers(static_cast<int>(workers), work); });
 

@@ -15,24 +15,25 @@ void ShardRun::rotate(int rotary) {
     kernels_.rotate({begin, all.is_bfloat16(), all.stride, rows, heads, shape_.head_size(), angles.cosines.data(),
                      angles.sines.data(), places, first_place});
   };
-  const Part own = own_rows(rows_);
   const Shard& shard = context_.partition.shards[shard_];
-  for (std::int64_t sequence = shard.sequence_begin; sequence < shard.sequence_end; ++sequence) {
-    const std::int64_t first = batch_.cu_seqlens[static_cast<std::size_t>(sequence)] - row_begin_;
-    const std::int64_t begin = std::max(first, own.begin);
-    const std::int64_t end = std::min(batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] - row_begin_, own.end);
-    if (begin >= end) continue;
-    const Rows& rows = work_->query_key_value.rows();
-    if (!is_kept_) turn(rows, rows.at(begin, 0), end - begin, shape_.num_attention_heads, nullptr, begin - first);
-    turn(rows, rows.at(begin, stride_), end - begin, shape_.num_key_value_heads, nullptr, begin - first);
-  }
+  const auto turn_rows = [&](Part own) {
+    for (std::int64_t sequence = shard.sequence_begin; sequence < shard.sequence_end; ++sequence) {
+      const std::int64_t first = batch_.cu_seqlens[static_cast<std::size_t>(sequence)] - row_begin_;
+      const std::int64_t begin = std::max(first, own.begin);
+      const std::int64_t end = std::min(batch_.cu_seqlens[static_cast<std::size_t>(sequence) + 1] - row_begin_, own.end);
+      if (begin >= end) continue;
+      const Rows& rows = work_->query_key_value.rows();
+      if (!is_kept_) turn(rows, rows.at(begin, 0), end - begin, shape_.num_attention_heads, nullptr, begin - first);
+      turn(rows, rows.at(begin, stride_), end - begin, shape_.num_key_value_heads, nullptr, begin - first);
+    }
+  };
+  share(rows_, some_rows, turn_rows);
   if (is_kept_) {
-    const Part kept = own_rows(hidden_.rows);
     const Rows& rows = work_->kept_queries.rows();
-    if (kept.begin < kept.end)
+    share(hidden_.rows, some_rows, [&](Part kept) {
       turn(rows, rows.at(kept.begin, 0), kept.end - kept.begin, shape_.num_attention_heads, query_rows_.data() + kept.begin, 0);
+    });
   }
-  team_->arrive_and_wait();
 }
 
 bool ShardRun::wants_maps(int layer) const {
@@ -46,15 +47,16 @@ void ShardRun::attend(int layer) {
   const std::int64_t sequences = shard.sequence_end - shard.sequence_begin;
   const std::int64_t heads = shape_.num_attention_heads;
   // a mean over heads is summed in their order, so one member computes all of them
-  const bool by_head = team_->size() > 1 && !wants_maps(layer);
-  const Part own = part_of(by_head ? sequences * heads : sequences, 1, rank_, team_->size());
-  for (std::int64_t i = own.begin; i < own.end; ++i) {
-    if (by_head) {
-      attend_sequence(shard.sequence_begin + i / heads, i % heads, i % heads + 1, layer);
-    } else {
-      attend_sequence(shard.sequence_begin + i, 0, heads, layer);
+  const bool by_head = context_.threads > 1 && !wants_maps(layer);
+  share(by_head ? sequences * heads : sequences, 1, [&](Part own) {
+    for (std::int64_t i = own.begin; i < own.end; ++i) {
+      if (by_head) {
+        attend_sequence(shard.sequence_begin + i / heads, i % heads, i % heads + 1, layer);
+      } else {
+        attend_sequence(shard.sequence_begin + i, 0, heads, layer);
+      }
     }
-  }
+  });
 }
 
 void ShardRun::attend_sequence(std::int64_t sequence, std::int64_t head_begin, std::int64_t head_end, int layer) {

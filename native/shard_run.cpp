@@ -15,6 +15,13 @@ Operand from_row(Operand operand, Format format, std::int64_t row) {
   return operand;
 }
 
+// Line `line` of `lines` into which the rows of a product are divided.
+Part rows_of_line(std::int64_t rows, std::int64_t line, std::int64_t lines) {
+  if (lines == 1) return {0, rows};
+  const std::int64_t units = (rows + row_unit - 1) / row_unit;
+  return {std::min(units * line / lines * row_unit, rows), std::min(units * (line + 1) / lines * row_unit, rows)};
+}
+
 // Rows as an operand of products in their own format.
 Operand operand_in_place(const Rows& rows) { return {.data = rows.data, .stride = rows.stride}; }
 
@@ -52,47 +59,54 @@ void ShardRun::product(const Operand& a, Part rows, const Matrix& w, std::int64_
                    space_.scratch.as<void>());
 }
 
+template <class Work>
+void ShardRun::share_product(std::int64_t rows, std::int64_t panels, const Work& work) {
+  const int row_parts = context_.threads == 1 ? 1 : grid_of(rows, panels, context_.threads).row_parts;
+  share_lines(row_parts, panels, [&](Part units) {
+    const std::int64_t line = units.begin / panels;
+    const std::int64_t lines = (units.end - 1) / panels + 1;
+    if (lines - line > 1) return work(Part{0, rows}, Part{0, panels});
+    work(rows_of_line(rows, line, row_parts), Part{units.begin % panels, units.end - line * panels});
+  });
+}
+
 void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin,
                               std::int64_t panel_end, const Epilogue& epilogue) {
-  const Grid grid = grid_of(rows, panel_end - panel_begin, team_->size());
-  if (rank_ >= grid.row_parts * grid.panel_parts) return;
-  const Part own_rows = part_of(rows, grid.row_parts == 1 ? rows : row_unit, rank_ / grid.panel_parts, grid.row_parts);
-  const Part own = part_of(panel_end - panel_begin, 1, rank_ % grid.panel_parts, grid.panel_parts);
-  product(a, own_rows, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
+  share_product(rows, panel_end - panel_begin, [&](Part own_rows, Part own) {
+    product(a, own_rows, w, panel_begin + own.begin, panel_begin + own.end, epilogue);
+  });
 }
 
 void ShardRun::shared_product(const Operand& a, std::int64_t rows, const Matrix& w, const Epilogue& epilogue) {
   shared_product(a, rows, w, 0, w.panels(), epilogue);
 }
 
-Operand ShardRun::operand_of(const Rows& in, std::int64_t columns, const OperandBuffer& buffer) {
-  if (model_.format == Format::float32) return operand_in_place(in);
-  const Part own = own_rows(in.rows);
-  if (own.begin < own.end)
-    kernels_.to_operand(in.from(own.begin).floats(), in.stride, own.end - own.begin, columns, model_.format,
-                        from_row(buffer.operand(), model_.format, own.begin));
-  return buffer.operand();
+Operand ShardRun::operand_of(const Rows& in, const OperandBuffer& buffer) const {
+  return model_.format == Format::float32 ? operand_in_place(in) : buffer.operand();
+}
+
+void ShardRun::convert(Part own, const Rows& in, std::int64_t columns, const OperandBuffer& buffer) const {
+  if (model_.format == Format::float32) return;
+  kernels_.to_operand(in.from(own.begin).floats(), in.stride, own.end - own.begin, columns, model_.format,
+                      from_row(buffer.operand(), model_.format, own.begin));
 }
 
 bool ShardRun::lead(std::size_t shard, ShardTeam& team, const std::function<void()>& is_begun) {
-  team_ = &team.threads;
-  work_ = team.workspace;
-  rank_ = 0;
-  enter(shard);
-  team_->report(work_from(0, false));
+  leads_ = true;
+  const ThreadTeam::Entry entry = team.threads.begin(shard, context_.partition.shards[shard].cost);
   is_begun();
-  embed();
-  count(Stage::embeddings);
-  collect(0);
-  return run_layers(0, false);
+  enter(team, entry);
+  const bool is_done = run_layers();
+  team.threads.end(entry);
+  return is_done;
 }
 
-bool ShardRun::follow(ShardTeam& team, const ThreadTeam::Entry& entry) {
-  team_ = &team.threads;
-  work_ = team.workspace;
-  rank_ = entry.rank;
-  enter(entry.place.shard);
-  return run_layers(entry.place.layer, entry.place.is_feed_forward);
+std::optional<std::uint32_t> ShardRun::follow(ShardTeam& team, const ThreadTeam::Entry& entry) {
+  leads_ = false;
+  enter(team, entry);
+  run_layers();
+  if (!missing_) team.threads.end(entry);
+  return missing_;
 }
 
 double ShardRun::work_from(int layer, bool from_feed_forward) const {
@@ -102,25 +116,20 @@ double ShardRun::work_from(int layer, bool from_feed_forward) const {
   return of_layer * (program_.stop - layer - (from_feed_forward ? attention_share(shard, shape_, program_.stop) : 0.0));
 }
 
-bool ShardRun::meet(int layer, bool is_feed_forward) {
+bool ShardRun::goes_on(int layer, bool is_feed_forward) {
   if (asks_) context_.cancellation.ask();
-  if (rank_ == 0) {
-    team_->set_stopped(context_.cancellation.is_stopped());
-    team_->report(is_feed_forward ? work_from(layer + 1, false) : work_from(layer, true));
-    team_->admit({shard_, layer, is_feed_forward});
-  }
-  team_->arrive_and_wait();
-  return !team_->is_stopped();
+  if (leads_ && context_.threads > 1) team_->report(work_from(layer, is_feed_forward));
+  return !missing_ && !context_.cancellation.is_stopped();
 }
 
-bool ShardRun::run_layers(int first, bool from_feed_forward) {
-  for (int layer = first; layer < program_.stop; ++layer) {
-    if (!(from_feed_forward && layer == first)) {
-      if (!meet(layer, false)) return false;
-      run_attention(layer);
-    }
-    // rows that are left out from here on are known to those who ran the attention
-    if (!is_kept_ && !meet(layer, true)) return false;
+bool ShardRun::run_layers() {
+  embed();
+  count(Stage::embeddings);
+  collect(0);
+  for (int layer = 0; layer < program_.stop; ++layer) {
+    if (!goes_on(layer, false)) return false;
+    run_attention(layer);
+    if (!goes_on(layer, true)) return false;
     run_feed_forward(model_.block_of(layer));
     collect(layer + 1);
   }
@@ -128,10 +137,14 @@ bool ShardRun::run_layers(int first, bool from_feed_forward) {
   return true;
 }
 
-void ShardRun::enter(std::size_t shard) {
+void ShardRun::enter(ShardTeam& team, const ThreadTeam::Entry& entry) {
   since_ = std::chrono::steady_clock::now();
-  const Shard& own = context_.partition.shards[shard];
-  shard_ = shard;
+  team_ = &team.threads;
+  work_ = team.workspace;
+  step_ = entry.step;
+  missing_.reset();
+  const Shard& own = context_.partition.shards[entry.shard];
+  shard_ = entry.shard;
   row_begin_ = own.row_begin;
   rows_ = own.rows();
   hidden_ = work_->hidden.rows();
@@ -140,33 +153,49 @@ void ShardRun::enter(std::size_t shard) {
   input_ = model_.format == Format::float32 ? operand_in_place(hidden_) : work_->input.operand();
 }
 
+void ShardRun::wait_for(std::uint32_t step) {
+  if (team_->wait_briefly(step)) return;
+  if (leads_) {
+    team_->sleep_until_passed(step);
+  } else {
+    missing_ = step;
+  }
+}
+
 void ShardRun::embed() {
   const Embeddings& embeddings = *model_.embeddings;
-  const Part own = own_rows(rows_);
   const std::int64_t columns = shape_.embedding_size;
-  const bool norm_first = embeddings.norm.exists() && !shape_.projection_first;
+  const bool has_norm = embeddings.norm.exists();
+  const bool norm_first = has_norm && !shape_.projection_first;
   Rows tables = embeddings.projection ? work_->tables.rows() : hidden_;
   tables.rows = rows_;
-  const std::int64_t rows = own.end - own.begin;
-  const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
-  if (rows > 0) {
+  // what the first product reads, once all norms are done
+  const auto convert_states = [&](Part own) {
+    if (!shape_.is_pre_norm) convert(own, hidden_, shape_.hidden_size, work_->input);
+  };
+  share(rows_, some_rows, [&](Part own) {
+    const std::int64_t rows = own.end - own.begin;
+    const auto ids = [&](Ints all) { return all.empty() ? nullptr : all.data() + row_begin_ + own.begin; };
     float* out = tables.from(own.begin).floats();
     kernels_.embed({embeddings.words, embeddings.types, embeddings.positions, ids(batch_.input_ids), ids(batch_.token_type_ids),
                     ids(batch_.position_ids)},
                    rows, columns, out, tables.stride);
     if (norm_first)
       kernels_.normalize(out, tables.stride, rows, columns, row_norm(embeddings.norm, shape_), out, tables.stride, nullptr, 0);
-  }
-  if (embeddings.projection) {
-    const Operand input = operand_of(tables, columns, work_->projected);
-    team_->arrive_and_wait();
-    shared_product(input, rows_, *embeddings.projection,
-                   {.bias = embeddings.projection->bias(), .out = hidden_.data, .out_stride = hidden_.stride});
-    team_->arrive_and_wait();
-  }
-  if (embeddings.norm.exists() && !norm_first) normalize(embeddings.norm, hidden_, hidden_, nullptr);
-  if (!shape_.is_pre_norm) operand_of(hidden_, shape_.hidden_size, work_->input);
-  team_->arrive_and_wait();
+    if (embeddings.projection) {
+      convert(own, tables, columns, work_->projected);
+    } else {
+      if (has_norm && !norm_first) normalize(own, embeddings.norm, hidden_, hidden_, nullptr);
+      convert_states(own);
+    }
+  });
+  if (!embeddings.projection) return;
+  shared_product(operand_of(tables, work_->projected), rows_, *embeddings.projection,
+                 {.bias = embeddings.projection->bias(), .out = hidden_.data, .out_stride = hidden_.stride});
+  share(rows_, some_rows, [&](Part own) {
+    if (has_norm && !norm_first) normalize(own, embeddings.norm, hidden_, hidden_, nullptr);
+    convert_states(own);
+  });
 }
 
 // Finds the rows of the shard that the program needs of state `stop`.
@@ -189,16 +218,16 @@ void ShardRun::run_kept_queries(const Block& block) {
   // gathered, so that what follows sees neighbouring rows
   Rows kept = work_->kept.rows();
   kept.rows = static_cast<std::int64_t>(kept_.size());
-  const Part own = own_rows(kept.rows);
-  for (std::int64_t i = own.begin; i < own.end; ++i)
-    std::copy_n(hidden_.from(kept_[static_cast<std::size_t>(i)]).floats(), stride_, kept.from(i).floats());
+  const bool has_norm = shape_.is_pre_norm && block.attention_norm.exists();
   Rows normed = kept;
-  if (shape_.is_pre_norm && block.attention_norm.exists()) {
-    normed.data = work_->kept_normed.rows().data;
-    normalize(block.attention_norm, kept, normed, nullptr);
-  }
-  const Operand input = operand_of(normed, shape_.hidden_size, work_->kept_input);
-  team_->arrive_and_wait();
+  if (has_norm) normed.data = work_->kept_normed.rows().data;
+  share(kept.rows, some_rows, [&](Part own) {
+    for (std::int64_t i = own.begin; i < own.end; ++i)
+      std::copy_n(hidden_.from(kept_[static_cast<std::size_t>(i)]).floats(), stride_, kept.from(i).floats());
+    if (has_norm) normalize(own, block.attention_norm, kept, normed, nullptr);
+    convert(own, normed, shape_.hidden_size, work_->kept_input);
+  });
+  const Operand input = operand_of(normed, work_->kept_input);
   const Rows& out = work_->kept_queries.rows();
   shared_product(input, kept.rows, block.query_key_value, 0, stride_ / kernels_.panel,
                  {.bias = block.query_key_value.bias(),
@@ -222,7 +251,6 @@ void ShardRun::run_attention(int layer) {
     keep_rows();
     run_kept_queries(block);
   }
-  team_->arrive_and_wait();
   rotate(model_.layer(layer).rotary);
   count(Stage::query_key_value);
 
@@ -230,21 +258,21 @@ void ShardRun::run_attention(int layer) {
   Rows attended = work_->context.rows();
   attended.rows = hidden_.rows;
   Operand context = operand_in_place(attended);
-  if (model_.format != Format::bfloat16) {
-    // attention was shared out by heads, this is by rows
-    if (model_.format != Format::float32) team_->arrive_and_wait();
-    if (attended.is_bfloat16()) {
-      Rows wide = work_->wide.rows();
-      wide.rows = attended.rows;
-      const Part own = own_rows(wide.rows);
-      if (own.begin < own.end)
-        kernels_.widen(static_cast<const bfloat16*>(attended.from(own.begin).data), attended.stride, own.end - own.begin,
-                       shape_.hidden_size, wide.from(own.begin).floats(), wide.stride);
-      attended = wide;
+  if (model_.format != Format::bfloat16 && model_.format != Format::float32) {
+    const Rows narrow = attended;
+    if (narrow.is_bfloat16()) {
+      attended = work_->wide.rows();
+      attended.rows = narrow.rows;
     }
-    context = operand_of(attended, shape_.hidden_size, work_->context_operand);
+    // attention was shared by heads, this is by rows
+    share(attended.rows, some_rows, [&](Part own) {
+      if (narrow.is_bfloat16())
+        kernels_.widen(static_cast<const bfloat16*>(narrow.from(own.begin).data), narrow.stride, own.end - own.begin,
+                       shape_.hidden_size, attended.from(own.begin).floats(), attended.stride);
+      convert(own, attended, shape_.hidden_size, work_->context_operand);
+    });
+    context = operand_of(attended, work_->context_operand);
   }
-  team_->arrive_and_wait();
   count(Stage::attention);
 
   shared_product(context, hidden_.rows, block.attention_output,
@@ -253,13 +281,11 @@ void ShardRun::run_attention(int layer) {
                   .residual_stride = hidden_.stride,
                   .out = hidden_.data,
                   .out_stride = hidden_.stride});
-  team_->arrive_and_wait();
   count(Stage::attention_output);
   if (!shape_.is_pre_norm) normalize_after(block.attention_norm);
 }
 
-void ShardRun::add_outlier_column(const Block& block, const Rows& inner, const Rows& hidden) {
-  const Part own = own_rows(inner.rows);
+void ShardRun::add_outlier_column(Part own, const Block& block, const Rows& inner, const Rows& hidden) {
   for (std::int64_t i = own.begin; i < own.end; ++i) {
     float& value = inner.from(i).floats()[block.outlier_column];
     kernels_.add_row(hidden.from(i).floats(), block.outlier_weights.data(), value, stride_);
@@ -279,26 +305,29 @@ void ShardRun::run_feed_forward(const Block& block) {
     Rows inner = work_->inner.rows();
     inner.rows = hidden.rows;
     const Operand input = from_row(input_, format, begin);
-    Epilogue epilogue{.bias = up.bias(),
-                      .activation = shape_.hidden_act,
-                      .out = inner.data,
-                      .out_stride = inner.stride,
-                      .out_is_bfloat16 = inner.is_bfloat16()};
-    if (block.gate) {
-      // this member computes the same columns of both
-      Epilogue gates = epilogue;
-      gates.bias = block.gate->bias();
-      shared_product(input, hidden.rows, *block.gate, gates);
-      epilogue.activation = Activation::none;
-      epilogue.factors = epilogue.out;
-    }
-    shared_product(input, hidden.rows, up, epilogue);
-    team_->arrive_and_wait();
+    const Epilogue epilogue{.bias = up.bias(),
+                            .activation = shape_.hidden_act,
+                            .out = inner.data,
+                            .out_stride = inner.stride,
+                            .out_is_bfloat16 = inner.is_bfloat16()};
+    share_product(hidden.rows, up.panels(), [&](Part rows, Part panels) {
+      Epilogue own = epilogue;
+      if (block.gate) {
+        Epilogue gates = epilogue;
+        gates.bias = block.gate->bias();
+        product(input, rows, *block.gate, panels.begin, panels.end, gates);
+        own.activation = Activation::none;
+        own.factors = own.out;
+      }
+      product(input, rows, up, panels.begin, panels.end, own);
+    });
     Operand activated = operand_in_place(inner);
     if (format != Format::bfloat16 && format != Format::float32) {
-      if (block.outlier_column >= 0) add_outlier_column(block, inner, hidden);
-      activated = operand_of(inner, shape_.intermediate_size, work_->inner_operand);
-      team_->arrive_and_wait();
+      share(inner.rows, some_rows, [&](Part own) {
+        if (block.outlier_column >= 0) add_outlier_column(own, block, inner, hidden);
+        convert(own, inner, shape_.intermediate_size, work_->inner_operand);
+      });
+      activated = operand_of(inner, work_->inner_operand);
     }
     count(Stage::intermediate);
     shared_product(activated, hidden.rows, down,
@@ -307,15 +336,12 @@ void ShardRun::run_feed_forward(const Block& block) {
                     .residual_stride = hidden.stride,
                     .out = hidden.data,
                     .out_stride = hidden.stride});
-    team_->arrive_and_wait();
     count(Stage::output);
   }
   if (!shape_.is_pre_norm) normalize_after(block.feed_forward_norm);
 }
 
-void ShardRun::normalize(const Norm& norm, const Rows& in, const Rows& out, const OperandBuffer* rounded) {
-  const Part own = own_rows(in.rows);
-  if (own.begin >= own.end) return;
+void ShardRun::normalize(Part own, const Norm& norm, const Rows& in, const Rows& out, const OperandBuffer* rounded) {
   Operand halves;
   if (rounded != nullptr) halves = from_row(rounded->operand(), Format::bfloat16, own.begin);
   kernels_.normalize(in.from(own.begin).floats(), in.stride, own.end - own.begin, shape_.hidden_size, row_norm(norm, shape_),
@@ -324,29 +350,31 @@ void ShardRun::normalize(const Norm& norm, const Rows& in, const Rows& out, cons
 
 void ShardRun::normalize_after(const Norm& norm) {
   const bool rounds = model_.format == Format::bfloat16;
-  normalize(norm, hidden_, hidden_, rounds ? &work_->input : nullptr);
-  input_ = rounds ? work_->input.operand() : operand_of(hidden_, shape_.hidden_size, work_->input);
-  team_->arrive_and_wait();
+  share(hidden_.rows, some_rows, [&](Part own) {
+    normalize(own, norm, hidden_, hidden_, rounds ? &work_->input : nullptr);
+    if (!rounds) convert(own, hidden_, shape_.hidden_size, work_->input);
+  });
+  input_ = operand_of(hidden_, work_->input);
   count(Stage::norms);
 }
 
 void ShardRun::normalize_before(const Norm& norm) {
   const bool rounds = model_.format == Format::bfloat16 && norm.exists();
   Rows normed = hidden_;
-  if (norm.exists()) {
-    normed.data = work_->normed.rows().data;
-    normalize(norm, hidden_, normed, rounds ? &work_->input : nullptr);
-  }
-  input_ = rounds ? work_->input.operand() : operand_of(normed, shape_.hidden_size, work_->input);
-  team_->arrive_and_wait();
+  if (norm.exists()) normed.data = work_->normed.rows().data;
+  share(hidden_.rows, some_rows, [&](Part own) {
+    if (norm.exists()) normalize(own, norm, hidden_, normed, rounds ? &work_->input : nullptr);
+    if (!rounds) convert(own, normed, shape_.hidden_size, work_->input);
+  });
+  input_ = operand_of(normed, work_->input);
   count(Stage::norms);
 }
 
 void ShardRun::take(int state, std::optional<bool> unnormed) {
-  const Part own = own_columns();
-  context_.collector.take(state, unnormed, states(), shard_, work_->folds.as<float>(), own.begin, own.end);
-  // what comes next writes what this reads
-  team_->arrive_and_wait();
+  if (!context_.collector.wants(state)) return;
+  share(shape_.hidden_size, some_columns, [&](Part own) {
+    context_.collector.take(state, unnormed, states(), shard_, work_->folds.as<float>(), own.begin, own.end);
+  });
 }
 
 void ShardRun::collect(int state) {
@@ -355,8 +383,7 @@ void ShardRun::collect(int state) {
   } else {
     take(state, true);
     if (context_.collector.wants_normed(state)) {
-      normalize(*model_.final_norm, hidden_, hidden_, nullptr);
-      team_->arrive_and_wait();
+      share(hidden_.rows, some_rows, [&](Part own) { normalize(own, *model_.final_norm, hidden_, hidden_, nullptr); });
       take(state, false);
     }
   }
@@ -366,19 +393,17 @@ void ShardRun::collect(int state) {
 void ShardRun::finish() {
   const Collector& collector = context_.collector;
   if (!collector.wants_pooler()) return;
-  const Part columns = own_columns();
   Rows first = work_->pooler_rows.rows();
   first.rows = collector.pooler_rows(shard_);
-  collector.take_pooler_rows(states(), shard_, first.floats(), columns.begin, columns.end);
-  team_->arrive_and_wait();
-  const Operand input = operand_of(first, shape_.hidden_size, work_->pooler_operand);
-  team_->arrive_and_wait();
+  share(shape_.hidden_size, some_columns,
+        [&](Part own) { collector.take_pooler_rows(states(), shard_, first.floats(), own.begin, own.end); });
+  if (model_.format != Format::float32)
+    share(first.rows, some_rows, [&](Part own) { convert(own, first, shape_.hidden_size, work_->pooler_operand); });
   const Rows& pooled = work_->pooled_rows.rows();
-  shared_product(input, first.rows, *model_.pooler,
+  shared_product(operand_of(first, work_->pooler_operand), first.rows, *model_.pooler,
                  {.bias = model_.pooler->bias(), .activation = Activation::tanh, .out = pooled.data, .out_stride = pooled.stride});
-  team_->arrive_and_wait();
-  collector.put_pooled(pooled.floats(), pooled.stride, shard_, columns.begin, columns.end);
-  team_->arrive_and_wait();
+  share(shape_.hidden_size, some_columns,
+        [&](Part own) { collector.put_pooled(pooled.floats(), pooled.stride, shard_, own.begin, own.end); });
   count(Stage::captures);
 }
 

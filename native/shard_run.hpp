@@ -1,7 +1,8 @@
-// A thread, the leader of a team or a member, on its way through the layers of a shard. All members run the same code; each takes its
-// part of a stage, and they wait for each other where the next stage reads what others wrote.
+// A thread, the leader of a team or a member, on its way through the layers of a shard. All members run the same code; in each step
+// they share the work and wait until all of it is done.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -20,6 +21,10 @@
 
 namespace layertap {
 
+// Units of steps that are not products: fewer rows, or columns, take less time than sharing them.
+constexpr std::int64_t some_rows = 8;
+constexpr std::int64_t some_columns = 64;
+
 // What all members and shards of a run share.
 struct RunContext {
   const Model& model;
@@ -28,6 +33,7 @@ struct RunContext {
   const WorkPartition& partition;
   const Collector& collector;
   Cancellation& cancellation;
+  int threads;
   std::vector<std::shared_ptr<const Angles>> angles;  // one table for each set of rotary frequencies
 };
 
@@ -40,17 +46,41 @@ class ShardRun {
   // was cancelled.
   bool lead(std::size_t shard, ShardTeam& team, const std::function<void()>& is_begun);
 
-  // Runs the rest of a shard that is under way, as a member that has just been admitted.
-  bool follow(ShardTeam& team, const ThreadTeam::Entry& entry);
+  // Runs the rest of a shard that is under way, as a member that has joined it. Returns the number of a step that others have yet
+  // to finish, where there is nothing to do until then.
+  std::optional<std::uint32_t> follow(ShardTeam& team, const ThreadTeam::Entry& entry);
 
  private:
-  bool run_layers(int first, bool from_feed_forward);
-  // A place where threads may join: a barrier. False where the run was cancelled.
-  bool meet(int layer, bool is_feed_forward);
+  bool run_layers();
+  // Where a run may end early, and the leader reports the work that is left. False where this thread's part ends here.
+  bool goes_on(int layer, bool is_feed_forward);
   // The work of the shard from a layer on, or from the feed-forward of a layer on.
   double work_from(int layer, bool from_feed_forward) const;
-  void enter(std::size_t shard);
+  void enter(ShardTeam& team, const ThreadTeam::Entry& entry);
   void finish();
+
+  // A step: work(Part) for all of [0, count), shared by the members in units of `unit`. Returns when all of it is done. All members
+  // call it alike, and write what they share nowhere else.
+  template <class Work>
+  void share(std::int64_t count, std::int64_t unit, const Work& work) {
+    const std::int64_t units = (count + unit - 1) / unit;
+    share_lines(1, units, [&](Part own) { work(Part{own.begin * unit, std::min(own.end * unit, count)}); });
+  }
+  // The same for lines of units: work(Part) gets units of one line, or all.
+  template <class Work>
+  void share_lines(std::int64_t lines, std::int64_t line, const Work& work) {
+    const std::int64_t units = lines * line;
+    if (units == 0) return;
+    if (context_.threads == 1) return work(Part{0, units});
+    if (missing_) return;
+    const std::uint32_t step = step_++;
+    while (const auto own = team_->claim(step, units, line)) {
+      work(*own);
+      team_->finish(step, *own, units);
+    }
+    wait_for(step);
+  }
+  void wait_for(std::uint32_t step);
 
   void embed();
   void run_attention(int layer);
@@ -67,29 +97,30 @@ class ShardRun {
   bool wants_maps(int layer) const;
   void run_feed_forward(const Block& block);
   // int8: see Block::outlier_column. Rows of `inner` and `hidden` that belong together.
-  void add_outlier_column(const Block& block, const Rows& inner, const Rows& hidden);
+  void add_outlier_column(Part own, const Block& block, const Rows& inner, const Rows& hidden);
   // Normalises the states themselves, and makes the next product's input of them.
   void normalize_after(const Norm& norm);
   // Makes the next product's input of the normalised states; the states stay as they are.
   void normalize_before(const Norm& norm);
-  // This member's part of the rows; `rounded`, where not null, gets the results as bfloat16, too.
-  void normalize(const Norm& norm, const Rows& in, const Rows& out, const OperandBuffer* rounded);
+  // Some of the rows; `rounded`, where not null, gets the results as bfloat16, too.
+  void normalize(Part own, const Norm& norm, const Rows& in, const Rows& out, const OperandBuffer* rounded);
   void collect(int state);
   void take(int state, std::optional<bool> unnormed);
 
-  // Rows of the shard that this member normalises, converts, embeds.
-  Part own_rows(std::int64_t rows) const { return part_of(rows, 1, rank_, team_->size()); }
-  Part own_columns() const { return part_of(shape_.hidden_size, 16, rank_, team_->size()); }
   States states() const { return {hidden_.floats(), hidden_.stride, hidden_.rows, is_kept_ ? kept_.data() : nullptr}; }
   // Rows of `a` times panels [panel_begin, panel_end) of `w`.
   void product(const Operand& a, Part rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
                const Epilogue& epilogue);
-  // This member's share of such a product; of all panels where none are given.
+  // Such a product as a step; of all panels where none are given.
   void shared_product(const Operand& a, std::int64_t rows, const Matrix& w, std::int64_t panel_begin, std::int64_t panel_end,
                       const Epilogue& epilogue);
   void shared_product(const Operand& a, std::int64_t rows, const Matrix& w, const Epilogue& epilogue);
-  // float32 rows as an operand: themselves where products take float32, otherwise this member's part goes to `buffer`.
-  Operand operand_of(const Rows& in, std::int64_t columns, const OperandBuffer& buffer);
+  // work(rows, panels) for parts of a product of this size: a step.
+  template <class Work>
+  void share_product(std::int64_t rows, std::int64_t panels, const Work& work);
+  // float32 rows as an operand: themselves where products take float32, otherwise `buffer`, which `convert` fills.
+  Operand operand_of(const Rows& in, const OperandBuffer& buffer) const;
+  void convert(Part own, const Rows& in, std::int64_t columns, const OperandBuffer& buffer) const;
   void count(Stage stage);
 
   const RunContext& context_;
@@ -101,7 +132,9 @@ class ShardRun {
   ThreadSpace& space_;
   Workspace* work_ = nullptr;
   ThreadTeam* team_ = nullptr;
-  int rank_ = 0;
+  bool leads_ = false;
+  std::uint32_t step_ = 0;                     // the next one
+  std::optional<std::uint32_t> missing_;       // a step that others have yet to finish, when this member has given up
   const bool asks_;
   StageSeconds& seconds_;
   std::chrono::steady_clock::time_point since_;

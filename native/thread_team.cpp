@@ -77,7 +77,35 @@ class ThreadStarter {
 
 }  // namespace
 
-void run_workers(int workers, const std::function<void(int)>& work) {
+ThreadTeam::Entry ThreadTeam::begin(std::size_t shard, double work) {
+  const std::lock_guard guard(lock_);
+  // the leader has passed all steps so far
+  entry_ = {shard, static_cast<std::uint32_t>(claimed_.load(std::memory_order_acquire) >> 32)};
+  is_under_way_ = true;
+  work_left_.store(work, std::memory_order_relaxed);
+  return entry_;
+}
+
+void ThreadTeam::report(double work_left) {
+  const std::lock_guard guard(lock_);
+  if (is_under_way_) work_left_.store(work_left, std::memory_order_relaxed);
+}
+
+void ThreadTeam::end(const Entry& entry) {
+  const std::lock_guard guard(lock_);
+  if (entry_.shard != entry.shard) return;  // the leader has begun another one
+  is_under_way_ = false;
+  work_left_.store(0, std::memory_order_relaxed);
+}
+
+std::optional<ThreadTeam::Entry> ThreadTeam::join() {
+  const std::lock_guard guard(lock_);
+  if (!is_under_way_) return std::nullopt;
+  size_.fetch_add(1, std::memory_order_relaxed);
+  return entry_;
+}
+
+void run_workers(int workers, const std::function<Rest(int)>& work) {
   const auto helpers = std::make_shared<Helpers>();
   struct Ending {
     Helpers& helpers;
@@ -87,13 +115,16 @@ void run_workers(int workers, const std::function<void(int)>& work) {
   const ThreadStarter starter;
   for (int worker = 1; worker < workers; ++worker) {
     const bool is_started = starter.start([helpers, &work, worker] {
-      if (!helpers->enter()) return;  // what `work` refers to may be gone
-      work(worker);
-      helpers->leave();
+      while (helpers->enter()) {  // otherwise what `work` refers to may be gone
+        const Rest rest = work(worker);
+        helpers->leave();
+        if (!rest) return;
+        rest();
+      }
     });
     if (!is_started) break;
   }
-  work(0);
+  while (const Rest rest = work(0)) rest();
 }
 
 }  // namespace layertap
