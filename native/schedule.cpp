@@ -140,7 +140,7 @@ double simulated_time(const WorkPartition& partition, const Shape& shape, int th
     run.begun = true;
     ends.push({now + time_of_half(partition.shards[run.shard], shape, layers, run.members, run.half % 2 == 1), index});
   };
-  // joining takes effect at the next half of a layer; before anything has begun, at the first one
+  // here joining takes effect at the next half of a layer, in a run at once; before anything has begun, at the first one
   const auto work_for_each = [&](const Run& run) {
     const Shard& shard = partition.shards[run.shard];
     const int from = run.half + (run.begun ? 1 : 0);
