@@ -178,7 +178,6 @@ def test_a_folder_without_config(tmp_path):
         {"is_decoder": True},
         {"torchscript": True},
         {"chunk_size_feed_forward": 4},
-        {"gradient_checkpointing": True},
     ],
 )
 def test_what_cannot_be_built_is_refused_by_name(fields):
@@ -189,6 +188,25 @@ def test_what_cannot_be_built_is_refused_by_name(fields):
 def test_fields_of_old_checkpoints_that_change_nothing():
     config = hf.BertConfig(gradient_checkpointing=False, position_embedding_type="absolute", pruned_heads={})
     assert hf.BertModel(_small(config)).config is config
+
+
+def test_the_field_of_old_configs_that_computes_layers_again(tmp_path):
+    config = _small(hf.BertConfig(gradient_checkpointing=True))
+    model = hf.BertModel(config)
+    assert model.is_activation_checkpointing
+    model.save_pretrained(tmp_path)
+    assert "gradient_checkpointing" not in json.loads((tmp_path / "config.json").read_text())
+    assert not hf.BertModel.from_pretrained(tmp_path, add_pooling_layer=False).is_activation_checkpointing
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict() | {"gradient_checkpointing": True}))
+    assert hf.BertModel.from_pretrained(tmp_path, add_pooling_layer=False).is_activation_checkpointing
+
+
+def test_iteration_yields_the_names_of_the_fields():
+    config = hf.BertConfig(my_field=1)
+    names = list(config)
+    assert {"my_field", "hidden_size", "dtype"} < set(names)
+    assert set(names) - {"my_field", "output_attentions"} <= set(transformers.BertConfig())
+    assert {name: getattr(config, name) for name in names} | {"model_type": "bert"} == config.to_dict()
 
 
 def test_a_dictionary_of_another_family():

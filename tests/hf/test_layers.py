@@ -356,6 +356,22 @@ def test_gradient_checkpointing_changes_no_gradient(pair):
         close(one, other, 1e-4)
 
 
+def test_activation_checkpointing_takes_the_arguments_of_trainer(pair):
+    _, ours = pair
+    as_trainer = {"activation_checkpointing_kwargs": {"use_reentrant": False}, "every_n_layers": 1, "offload": False}
+    ours.activation_checkpointing_enable(**as_trainer)
+    assert ours.is_activation_checkpointing
+    ours.activation_checkpointing_disable()
+    for name, value in {"every_n_layers": 2, "offload": True}.items():
+        for enable in (ours.activation_checkpointing_enable, ours.gradient_checkpointing_enable):
+            with pytest.raises(OptionError, match=f"{name}={value} is not supported"):
+                enable(**{name: value})
+    for keywords in ({"use_reentrant": True}, {"preserve_rng_state": False}):
+        with pytest.raises(OptionError, match=f"{next(iter(keywords))}=.* is not supported"):
+            ours.activation_checkpointing_enable(keywords)
+    assert not ours.is_activation_checkpointing
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit")  # deprecated, and tried anyway
 def test_traces(bert):
     """A traced batch would be frozen; a compiled, exported or transformed call runs padded."""

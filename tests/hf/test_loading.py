@@ -71,6 +71,15 @@ def test_models_come_in_eval_mode_with_gradients(checkpoint):
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+def test_a_model_is_loaded_inside_a_context_of_another_device(checkpoint):
+    """transformers refuses the meta device here."""
+    folder = checkpoint("bert")
+    with torch.device("meta"):
+        model = hf.BertModel.from_pretrained(folder)
+    ids = torch.tensor([[2, 5, 6, 3]])
+    assert torch.equal(model(ids)[0], hf.BertModel.from_pretrained(folder)(ids)[0])
+
+
 def test_the_file_can_change_afterwards(make_checkpoint, tmp_path):
     folder = make_checkpoint(tmp_path / "model")
     model = hf.BertModel.from_pretrained(folder)

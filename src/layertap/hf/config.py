@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -133,7 +133,6 @@ DISTILBERT: Mapping[str, Any] = MappingProxyType(
 NOT_COMPUTED: Mapping[str, tuple[tuple[Any, ...], str]] = MappingProxyType(
     {
         "chunk_size_feed_forward": ((None, 0), "the feed-forward is not cut into chunks; packed batches need less"),
-        "gradient_checkpointing": ((None, False), "activations are not recomputed; train with smaller batches"),
         "torchscript": ((None, False), "a packed batch has no fixed shape to trace"),
         "is_encoder_decoder": ((None, False), "layertap runs encoders alone"),
     }
@@ -287,8 +286,7 @@ class PretrainedConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields and `model_type` as JSON values; the dtype is given by its name."""
-        hidden = ("name_or_path", "_attn_implementation")
-        fields = copy.deepcopy({name: value for name, value in vars(self).items() if name not in hidden})
+        fields = {name: copy.deepcopy(getattr(self, name)) for name in self}
         fields["dtype"] = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         return {**fields, "model_type": self.model_type}
 
@@ -352,6 +350,10 @@ class PretrainedConfig:
         """Set several fields at once."""
         for name, value in config_dict.items():
             setattr(self, name, value)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names of the fields."""
+        return (name for name in vars(self) if name not in ("name_or_path", "_attn_implementation"))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, PretrainedConfig) and self.to_dict() == other.to_dict()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn, Self
 
 import torch
@@ -15,6 +16,9 @@ from layertap.hf.config import PretrainedConfig
 
 NOISE = 1e-9
 """Covariance of the rows that `resize_token_embeddings` adds, as a share of that of the others, as in transformers."""
+
+RECOMPUTED: Mapping[str, object] = MappingProxyType({"use_reentrant": False, "every_n_layers": 1, "offload": False})
+"""Arguments of `activation_checkpointing_enable` that say what is done: all layers are computed again."""
 
 
 class ModelMethods(nn.Module):
@@ -168,18 +172,36 @@ class ModelMethods(nn.Module):
         """Choose "sdpa" or "eager", which lets hooks see attention probabilities."""
         self.config.set_attention(attn_implementation)
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: object = None) -> None:
+    def activation_checkpointing_enable(
+        self,
+        activation_checkpointing_kwargs: Mapping[str, object] | None = None,
+        every_n_layers: int = 1,
+        offload: bool = False,
+    ) -> None:
         """Compute the layers again in the backward pass, in training, instead of keeping what they computed.
 
         Args:
-            gradient_checkpointing_kwargs: `{"use_reentrant": False}`, which is what is done, or None.
+            activation_checkpointing_kwargs: `{"use_reentrant": False}`, which is what is done, or None.
+            every_n_layers: 1, for every layer.
+            offload: False.
+
+        Raises:
+            OptionError: an argument has another value.
         """
-        if gradient_checkpointing_kwargs not in (None, {}, {"use_reentrant": False}):
-            raise OptionError(
-                f"gradient_checkpointing_kwargs={gradient_checkpointing_kwargs!r} is not supported; layers are "
-                "computed again with use_reentrant=False"
-            )
+        asked = {"every_n_layers": every_n_layers, "offload": offload, **(activation_checkpointing_kwargs or {})}
+        for name, value in asked.items():
+            if name not in RECOMPUTED or value != RECOMPUTED[name]:
+                raise OptionError(
+                    f"{name}={value!r} is not supported: all layers are computed again, on their own device, with "
+                    "use_reentrant=False"
+                )
         self._set_checkpointing(True)
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, object] | None = None, **keywords: Any
+    ) -> None:
+        """Call `activation_checkpointing_enable`, by its older name."""
+        self.activation_checkpointing_enable(gradient_checkpointing_kwargs, **keywords)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep what layers compute for the backward pass, which is the default."""
@@ -199,7 +221,6 @@ class ModelMethods(nn.Module):
         """Whether layers are computed again in the backward pass."""
         return bool(getattr(self.get_encoder(), "gradient_checkpointing", False))
 
-    activation_checkpointing_enable = gradient_checkpointing_enable
     activation_checkpointing_disable = gradient_checkpointing_disable
     is_activation_checkpointing = is_gradient_checkpointing
 

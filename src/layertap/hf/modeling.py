@@ -107,6 +107,9 @@ class PreTrainedModel(ModelMethods):
         self._part_names = tuple(self._modules)
         self._absent_pooler: AbsentPooler | None = None
         self.apply(self._init_weights)
+        if getattr(config, "gradient_checkpointing", False):  # a field of old configs; transformers removes it, too
+            self.activation_checkpointing_enable()
+            del config.gradient_checkpointing
 
     def _build(self, spec: EncoderSpec, *, pooler: bool) -> None:
         """Make the parts, under the names of transformers."""
