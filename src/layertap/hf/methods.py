@@ -188,8 +188,8 @@ class ModelMethods(nn.Module):
         Raises:
             OptionError: an argument has another value.
         """
-        asked = {"every_n_layers": every_n_layers, "offload": offload, **(activation_checkpointing_kwargs or {})}
-        for name, value in asked.items():
+        asked: dict[str, object] = {"every_n_layers": every_n_layers, "offload": offload}
+        for name, value in (asked | dict(activation_checkpointing_kwargs or {})).items():
             if name not in RECOMPUTED or value != RECOMPUTED[name]:
                 raise OptionError(
                     f"{name}={value!r} is not supported: all layers are computed again, on their own device, with "
