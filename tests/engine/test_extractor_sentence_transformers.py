@@ -166,6 +166,20 @@ def test_prompts_longer_than_the_limit(tmp_path, encoder, mode, limit):
     )
 
 
+@pytest.mark.parametrize("include_prompt", [False, True])
+def test_left_padding_changes_nothing(tmp_path, encoder, include_prompt):
+    """The vectors of a folder whose tokenizer pads on the left are those of its texts one by one."""
+    pooling = kinds.Pooling(32, POOLINGS, include_prompt=include_prompt)
+    folder = saved(tmp_path, transformer(encoder), pooling, prompts=PROMPTS, default_prompt_name="query")
+    edit(folder / "tokenizer_config.json", padding_side="left")
+    model = peer.SentenceTransformer(str(folder), device="cpu")
+    assert model.tokenizer.padding_side == "left"
+    expected = model.encode(TEXTS, batch_size=1)
+    np.testing.assert_allclose(
+        Extractor.from_pretrained(folder, max_length=model.max_seq_length).extract(TEXTS), expected, atol=1e-5
+    )
+
+
 def edit(path: Path, **fields: object) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
