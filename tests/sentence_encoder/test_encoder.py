@@ -200,3 +200,11 @@ def test_a_feature_that_names_its_prompt_takes_no_other(folder: Path):
     assert np.array_equal(encoder.encode(TEXTS, prompt=""), SentenceEncoder(folder).encode_query(TEXTS))
     with pytest.raises(OptionError, match="does not fit the feature"):
         encoder.encode(TEXTS, prompt="other: ")
+
+
+def test_a_prompt_that_is_no_text_and_texts_given_twice_are_refused(folder):
+    own = SentenceEncoder(folder)
+    with pytest.raises(OptionError, match="prompt=5"):
+        own.encode(["a"], prompt=5)
+    with pytest.raises(OptionError, match="both given"):
+        own.encode("a", sentences="b")

@@ -90,6 +90,8 @@ def save_reference(
 
 
 def _target(output: str | os.PathLike[str], to: Target | None) -> Target:
+    if not isinstance(output, str | os.PathLike):
+        raise OptionError(f"output {output!r}: expected a path")
     if to is None:
         return "onnx" if os.fspath(output).endswith(ONNX) else "folder"
     if to not in ("folder", "onnx"):

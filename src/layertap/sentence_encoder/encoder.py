@@ -147,7 +147,9 @@ class SentenceEncoder:
             OptionError: a keyword, or a value, that is not supported.
             InputError: an input that is not a text.
         """
-        if inputs is None and "sentences" in keywords:
+        if "sentences" in keywords:
+            if inputs is not None:
+                raise OptionError("inputs and sentences are both given; give one of them")
             inputs = keywords.pop("sentences")
         refuse_all(keywords, CALL, ENCODE_NAMES)
         self._check_device(device)
@@ -350,6 +352,8 @@ class SentenceEncoder:
         if prompt is not None:
             if name is not None:
                 raise OptionError("prompt and prompt_name are both given; give one of them")
+            if not isinstance(prompt, str):
+                raise OptionError(f"prompt={prompt!r:.80}: expected a text (str)")
             return prompt
         name = self.default_prompt_name if name is None else name
         self._check_prompt_name(name)
