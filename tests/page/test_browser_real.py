@@ -107,14 +107,14 @@ def test_map_colours_search_neighbours_and_selection(browser, real, size):
         box = page.locator("#map").bounding_box()
         left, top = box["x"] + box["width"] * 0.25, box["y"] + box["height"] * 0.25
         right, bottom = box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.6
+        hidden = names[0]
+        places = [place_of(page, content, i, start) for i in range(0, NUMBER, 25) if real.labels[i] != hidden]
+        inside = sum(left < x < right and top < y < bottom for x, y in places)
         page.get_by_role("button", name="Box").click()
         page.mouse.move(left, top)
         page.mouse.down()
         page.mouse.move(right, bottom, steps=3)
         page.mouse.up()
-        hidden = names[0]
-        places = [place_of(page, content, i, start) for i in range(0, NUMBER, 25) if real.labels[i] != hidden]
-        inside = sum(left < x < right and top < y < bottom for x, y in places)
         show(page, size, "Text")
         with page.expect_download() as saved:
             page.locator("#selected").get_by_role("button", name="Download JSONL").click()

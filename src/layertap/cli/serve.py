@@ -26,6 +26,7 @@ from layertap.cli.units import bytes_of
 from layertap.errors import OptionError, UsageError
 from layertap.features.grammar import PoolOp
 from layertap.file_formats import READ_FORMATS
+from layertap.terminal import is_terminal
 
 if TYPE_CHECKING:
     from layertap.cli.options import Commands
@@ -262,7 +263,7 @@ def page_of(model: ServedModel, corpus: Corpus | None, options: argparse.Namespa
         corpus,
         explored_options(options),
         commands=commands_of(options, options.explore),
-        progress=not options.quiet,
+        progress=not options.quiet and is_terminal(sys.stderr),  # in a pipe the address is the first line
     )
     return Page.of(
         made.content,
