@@ -59,7 +59,7 @@ def started(*arguments: str | Path, before: Sequence[str] = (), **environment: s
     try:
         assert process.stderr is not None
         line = process.stderr.readline()
-        while line and ("note:" in line or "http://" not in line):
+        while "note:" in line:  # nothing else comes ahead of the address
             line = process.stderr.readline()
         match = re.search(r"http://\S+:\d+", line)
         assert match is not None, line + process.stderr.read()

@@ -17,9 +17,9 @@ from layertap.plots.style import (
     INK,
     ON_DARK,
     ON_LIGHT,
+    OPACITY,
     REST,
     RULE,
-    SERIES,
     heat_map,
     hide_frame,
     shortened,
@@ -84,7 +84,7 @@ def draw_scores(
     poolings = list(dict.fromkeys(feature.pooling for feature in layered))
     for number, pooling in enumerate(poolings):
         line = sorted((one for one in layered if one.pooling == pooling), key=lambda one: one.layer or 0)
-        _draw_line(axes, below, line, SERIES[number % len(SERIES)], str(pooling))
+        _draw_line(axes, below, line, CLASSES[number % len(CLASSES)], str(pooling))
     value, low, high = chance
     axes.axhspan(low, high, color=FAINT, alpha=0.15, linewidth=0, zorder=0)
     axes.axhline(value, color=FAINT, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
@@ -205,14 +205,13 @@ def draw_plane(
     rest = ~np.isin(classes, shown)
     size = 12 if len(points) > 500 else 20
     if rest.any():
-        axes.scatter(
-            points[rest, 0], points[rest, 1], s=size, color=REST, alpha=0.6, linewidth=0, label="other classes"
-        )
+        others = points[rest]
+        axes.scatter(others[:, 0], others[:, 1], s=size, color=REST, alpha=OPACITY, linewidth=0, label="other classes")
     # In input order, so that no class covers another.
     colors = {place: CLASSES[number] for number, place in enumerate(shown)}
     kept = points[~rest]
     point_colors = [colors[place] for place in classes[~rest]]
-    axes.scatter(kept[:, 0], kept[:, 1], s=size, c=point_colors, alpha=0.6, linewidth=0)
+    axes.scatter(kept[:, 0], kept[:, 1], s=size, c=point_colors, alpha=OPACITY, linewidth=0)
     for place in shown:
         axes.scatter([], [], s=30, color=colors[place], linewidth=0, label=shortened(names[place]))
     axes.set_title(title)
@@ -236,11 +235,11 @@ def draw_cosines(part: Any, gold: npt.NDArray[np.float64], cosines: npt.NDArray[
     """
     axes = part.subplots()
     size, alpha = (9, 0.3) if len(gold) > 500 else (20, 0.5)
-    axes.scatter(gold, cosines, s=size, color=SERIES[0], alpha=alpha, linewidth=0, rasterized=len(gold) > 5000)
+    axes.scatter(gold, cosines, s=size, color=CLASSES[0], alpha=alpha, linewidth=0, rasterized=len(gold) > 5000)
     groups = [group for group in np.array_split(np.argsort(gold, kind="stable"), GROUPS) if len(group)]
     middles = np.array([(gold[group].mean(), *np.quantile(cosines[group], (0.25, 0.5, 0.75))) for group in groups])
-    axes.fill_between(middles[:, 0], middles[:, 1], middles[:, 3], color=SERIES[1], alpha=0.2, linewidth=0)
-    axes.plot(middles[:, 0], middles[:, 2], color=SERIES[1], linewidth=2, label="median, and the middle half")
+    axes.fill_between(middles[:, 0], middles[:, 1], middles[:, 3], color=CLASSES[1], alpha=0.2, linewidth=0)
+    axes.plot(middles[:, 0], middles[:, 2], color=CLASSES[1], linewidth=2, label="median, and the middle half")
     axes.set_title(title)
     axes.set_xlabel(f"given score of {len(gold):,} pairs")
     axes.set_ylabel("cosine")

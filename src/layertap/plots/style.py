@@ -12,12 +12,31 @@ from typing import Any, Literal
 INK, FAINT, RULE, GROUND = "#1b1f23", "#5f6670", "#e2e2dd", "#fbfbf9"
 """Colours of the page of `layertap explore`, as are those of classes and of heat maps."""
 
-DARK = {INK: "#e8eaec", FAINT: "#9ea6af", RULE: "#2e343a", GROUND: "#14171a", "#ffffff": "#1b1f23"}
+CLASSES = ("#1f6389", "#ec5675", "#265b16", "#af8201", "#3992b8", "#7d46ce", "#b15a08", "#628d73", "#5f2f52", "#4b694a")
+"""Colours of classes and of lines, distinct for colour-blind readers, each with a contrast of 3 to the ground."""
+
+CLASSES_DARK = (
+    *("#79b8dc", "#ca657c", "#7da700", "#ddd15a", "#88e0fc"),
+    *("#866bc9", "#a76935", "#a1ddac", "#ab86b5", "#a8b178"),
+)
+"""Colours of the same classes in the dark."""
+
+REST = "#858585"
+"""Colour of all other classes."""
+
+OPACITY = 0.92
+"""Opacity of points."""
+
+DARK = {
+    INK: "#e8eaec",
+    FAINT: "#9ea6af",
+    RULE: "#2e343a",
+    GROUND: "#14171a",
+    "#ffffff": "#1b1f23",
+    **dict(zip(CLASSES, CLASSES_DARK, strict=True)),
+}
 """Colours of an SVG picture -> those in the dark."""
 
-SERIES = ("#1f6389", "#ee6677", "#228833", "#aa3377", "#e69f00", "#66ccee", "#882255", "#999933")
-CLASSES = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e69f00", "#44aa99", "#882255", "#999933")
-REST = "#d1d5db"
 ON_LIGHT, ON_DARK = "#101214", "#fefefe"
 """Ink on light and on dark cells of a heat map, which stay as they are in the dark."""
 

@@ -5,13 +5,13 @@ import { state } from "./state.js";
 // Colours of points and of heat maps, for the light and the dark scheme.
 
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
-// Paul Tol's "bright" and "muted" schemes, and Okabe and Ito's orange: distinct for colour-blind readers.
+// Distinct for colour-blind readers, and each with a contrast of at least 3 to the ground (`plots/style.py` has them, too).
 const CLASSES = {
-  light: ["#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#e69f00", "#44aa99", "#882255", "#999933"],
-  dark: ["#6699cc", "#ee7788", "#44aa55", "#ddcc55", "#77d4f2", "#cc66a0", "#e6a520", "#55bbaa", "#c0608c", "#aaaa44"],
+  light: ["#1f6389", "#ec5675", "#265b16", "#af8201", "#3992b8", "#7d46ce", "#b15a08", "#628d73", "#5f2f52", "#4b694a"],
+  dark: ["#79b8dc", "#ca657c", "#7da700", "#ddd15a", "#88e0fc", "#866bc9", "#a76935", "#a1ddac", "#ab86b5", "#a8b178"],
 };
-const OTHERS = { light: "#9a9a9a", dark: "#7d848c" };
-const RAMP = { light: ["#00306e", "#6f7072", "#d8b800"], dark: ["#5a8fd6", "#a3a39c", "#fde737"] };
+const OTHERS = { light: "#858585", dark: "#7d848c" };
+const RAMP = { light: ["#00306e", "#6f7072", "#a08400"], dark: ["#5a8fd6", "#a3a39c", "#fde737"] };
 
 export function scheme() {
   return dark.matches ? "dark" : "light";

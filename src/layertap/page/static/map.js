@@ -9,6 +9,7 @@ import { colouring, onScheme, rgb, variable, scheme } from "./colours.js";
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
 const MANY = 20000;
 const MOVE_MS = 320;
+const OPACITY = 0.92;
 const canvas = make("canvas", {
   id: "map", tabindex: "0", role: "img",
   "aria-label": `Map of the ${unit}s. Arrow keys move it, plus and minus zoom, 0 shows all, comma and full stop change `
@@ -95,7 +96,7 @@ function drawDots(context, now, palette, numbers, strong) {
   for (const pass of strong ? [0, 1] : [1]) {
     for (let c = 0; c < palette.length; c++) {
       context.fillStyle = palette[c];
-      context.globalAlpha = pass ? 0.86 : 0.13;
+      context.globalAlpha = pass ? OPACITY : 0.13;
       for (let i = 0; i < count; i++) {
         if ((numbers && numbers[i] !== c) || !isVisible(i) || (strong && strong[i] !== pass)) continue;
         const [x, y] = screen(i, now);
@@ -124,7 +125,7 @@ function drawPixels(context, now, palette, numbers, strong) {
   const scale = now.scale * ratio;
   const [left0, top0] = [wide / 2 - now.x * scale - side / 2, high / 2 + now.y * scale - side / 2];
   for (const pass of strong ? [0, 1] : [1]) {
-    const alpha = (pass ? 235 : 45) << 24;
+    const alpha = (pass ? 255 * OPACITY : 45) << 24;
     for (let i = 0; i < count; i++) {
       if (seen[i] === 0 || (strong !== null && strong[i] !== pass)) continue;
       const left = (left0 + places[2 * i] * scale) | 0;
