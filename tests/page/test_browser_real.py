@@ -156,6 +156,8 @@ def test_curve_tokens_and_attention(browser, real, size):
         best = int(exact["a"][4, 1].argmax())
         assert f"{exact['a'][4, 1, best]:.3f}" in page.inner_text("#attention-says")
         page.locator("#head").scroll_into_view_if_needed()
-        page.locator("#head").hover(position={"x": 79, "y": 79})
-        assert float(page.inner_text("#tip").rpartition(":")[2]) == pytest.approx(exact["a"][4, 0, 0], abs=6e-4)
+        head = page.locator("#head").bounding_box()
+        page.locator("#head").hover(position={"x": head["width"] - 3, "y": head["height"] - 3})
+        assert page.inner_text("#tip").startswith("[SEP] attends to [SEP]: ")
+        assert float(page.inner_text("#tip").rpartition(":")[2]) == pytest.approx(exact["a"][4, -1, -1], abs=6e-4)
         assert page.evaluate("document.documentElement.scrollWidth") <= size[0]
