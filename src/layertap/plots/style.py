@@ -22,10 +22,10 @@ CLASSES_DARK = (
 """Colours of the same classes in the dark."""
 
 REST = "#858585"
-"""Colour of all other classes."""
+"""Colour of the points of all other classes."""
 
 OPACITY = 0.92
-"""Opacity of points."""
+"""Opacity of points, as on the page of `layertap explore`."""
 
 DARK = {
     INK: "#e8eaec",
