@@ -1,7 +1,9 @@
-"""Keywords of other libraries that layertap does not support: tables of them, and their refusal.
+"""Keywords and attributes of other libraries that layertap does not support: tables of them, and their refusal.
 
 A function that takes the calls of another library has the supported keywords in its signature. The others are looked up
 in a table: a keyword of the table is refused by name unless its value has no effect, and any other name as unknown.
+An attribute of a table does not exist, so that `hasattr` is False, and the message of the `AttributeError` gives the
+reason.
 """
 
 from __future__ import annotations
@@ -58,3 +60,9 @@ def refuse_unknown_name(name: str, known: list[str], kinds: str) -> None:
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise OptionError(f"{name!r} is {kinds}{hint}")
+
+
+def check_absent(owner: object, name: str, attributes: Mapping[str, str]) -> None:
+    """Raise an `AttributeError` with the reason, for a name of a table."""
+    if name in attributes:
+        raise AttributeError(f"{type(owner).__name__}.{name} is not supported: {attributes[name]}")

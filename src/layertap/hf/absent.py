@@ -198,9 +198,3 @@ def refuse_methods(owner: type[Any], methods: Mapping[str, str]) -> None:
     """Give a class the methods of a table, each of which refuses a call."""
     for name, why in methods.items():
         setattr(owner, name, refused(name, why))
-
-
-def check_absent(owner: object, name: str, attributes: Mapping[str, str]) -> None:
-    """Raise an `AttributeError` with the reason, for a name of a table."""
-    if name in attributes:
-        raise AttributeError(f"{type(owner).__name__}.{name} is not supported: {attributes[name]}")

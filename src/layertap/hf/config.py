@@ -17,9 +17,10 @@ from layertap.checkpoints.load import with_model_type
 from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError
 from layertap.files import staged_folder
-from layertap.hf.absent import CONFIG_ATTRIBUTES, CONFIG_METHODS, check_absent, refuse_methods
+from layertap.hf.absent import CONFIG_ATTRIBUTES, CONFIG_METHODS, refuse_methods
 from layertap.hf.keywords import CONFIG_LOADING, refuse_unknown, split_keywords
 from layertap.hf.saving import CONFIG_FILE
+from layertap.keywords import check_absent
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture, architecture_of
 from layertap.models.spec import EncoderSpec

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from layertap.errors import OptionError
-from layertap.hf.absent import MODEL_ATTRIBUTES, MODEL_METHODS, check_absent, refuse_methods
+from layertap.hf.absent import MODEL_ATTRIBUTES, MODEL_METHODS, refuse_methods
 from layertap.hf.attending import added_to_scores
 from layertap.hf.config import PretrainedConfig
+from layertap.keywords import check_absent
 
 NOISE = 1e-9
 """Covariance of the rows that `resize_token_embeddings` adds, as a share of that of the others, as in transformers."""

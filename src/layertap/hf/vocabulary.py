@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 from tokenizers import AddedToken
 
 from layertap.errors import OptionError
-from layertap.hf.absent import TOKENIZER_ATTRIBUTES, check_absent
+from layertap.hf.absent import TOKENIZER_ATTRIBUTES
 from layertap.hf.padding import to_lists
+from layertap.keywords import check_absent
 from layertap.locks import ForkSafeLock
 from layertap.text.settings import NAMED_TOKENS
 from layertap.text.tokenizer import TextTokenizer

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from os import PathLike
 from typing import Any
 
@@ -12,6 +10,7 @@ from layertap.errors import BackendError, InputError
 from layertap.features.expr import Expr
 from layertap.integrations.encoders import encoder_of
 from layertap.sentence_encoder import SentenceEncoder
+from layertap.sentence_encoder.card import digest_of
 
 try:
     from mteb.models.abs_encoder import AbsEncoder
@@ -106,14 +105,6 @@ def _meta_of(encoder: SentenceEncoder) -> ModelMeta:
     extractor = encoder.extractor
     provenance = extractor.provenance(encoder.feature)
     name = provenance.model.name if "/" in provenance.model.name else f"local/{provenance.model.name}"
-    depends_on = [
-        provenance.digest,
-        encoder.prompts,
-        encoder.default_prompt_name,
-        encoder.truncate_dim,
-        encoder.similarity_fn_name,
-    ]
-    digest = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()
     return ModelMeta.create_empty(
         {
             "loader": LayertapEncoder,
@@ -121,6 +112,6 @@ def _meta_of(encoder: SentenceEncoder) -> ModelMeta:
             "revision": provenance.model.commit or "no_revision_available",
             "max_tokens": encoder.max_seq_length,
             "embed_dim": encoder.get_embedding_dimension(),
-            "experiment_kwargs": {"feature": str(encoder.feature), "digest": digest[:12]},
+            "experiment_kwargs": {"feature": str(encoder.feature), "digest": digest_of(encoder)},
         }
     )

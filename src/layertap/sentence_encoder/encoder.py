@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +22,10 @@ from layertap.errors import InputError, OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature, parsed
 from layertap.features.plan import Input
-from layertap.keywords import refuse_all
+from layertap.keywords import check_absent, refuse_all
 from layertap.learn.vectors.sweep import extracted, width_of
+from layertap.sentence_encoder.absent import ATTRIBUTES
+from layertap.sentence_encoder.card import ModelCardData
 from layertap.sentence_encoder.keywords import CALL, ENCODE_NAMES, LOADING, LOADING_NAMES, TOKENIZE
 from layertap.sentence_encoder.similarity import SIMILARITIES, Similarity, pairwise_similarity, similarity
 
@@ -268,6 +273,49 @@ class SentenceEncoder:
         """Return the number D of components of a vector, after truncation; an older name."""
         return self.get_embedding_dimension()
 
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Keep another number of components of each vector within a `with` block; None: all."""
+        before, self.truncate_dim = self.truncate_dim, _checked_size("truncate_dim", truncate_dim)
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    truncate_sentence_embeddings = truncate_embeddings
+
+    def evaluate(self, evaluator: Callable[..., Any], output_path: str | PathLike[str] | None = None) -> Any:
+        """Call an evaluator of sentence-transformers.
+
+        Args:
+            evaluator: the evaluator.
+            output_path: folder for its files, which is created; None: no files.
+
+        Returns:
+            The metrics of the evaluator, which `model_card_data.eval_results_dict` keeps too.
+        """
+        if output_path is not None:
+            Path(output_path).mkdir(parents=True, exist_ok=True)
+        return evaluator(self, None if output_path is None else str(output_path))
+
+    def eval(self) -> Self:
+        """Return the encoder, which never has dropout."""
+        return self
+
+    @cached_property
+    def model_card_data(self) -> ModelCardData:
+        """Results of evaluators, and a name of the vectors for caches. Copies of the encoder have cards of their own."""
+        return ModelCardData(self)
+
+    @property
+    def modalities(self) -> list[str]:
+        """Kinds of inputs: texts."""
+        return ["text"]
+
+    def supports(self, modality: str | tuple[str, ...]) -> bool:
+        """Whether inputs may be of a kind, which "text" is and no other."""
+        return modality == "text"
+
     @property
     def max_seq_length(self) -> int:
         """Largest number of tokens of a text, special tokens included; longer texts are cut. May be set."""
@@ -289,7 +337,15 @@ class SentenceEncoder:
         return self.extractor.runtime.device
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_variants": {}}
+        state = self.__dict__ | {"_variants": {}}
+        state.pop("model_card_data", None)
+        return state
+
+    if not TYPE_CHECKING:  # or every attribute would be taken for one
+
+        def __getattr__(self, name: str) -> NoReturn:
+            check_absent(self, name, ATTRIBUTES)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __repr__(self) -> str:
         return f"SentenceEncoder({self.extractor!r}, {str(self.feature)!r})"
