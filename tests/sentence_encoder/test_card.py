@@ -42,6 +42,7 @@ def evaluators(kinds: Any) -> dict[str, Any]:
     return {type(one).__name__: one for one in made}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "keywords", [{}, {"truncate_dim": 64, "prompts": {"query": "film: "}}], ids=["plain", "truncated"]
 )
@@ -96,6 +97,7 @@ def test_results_stay_with_their_encoder(minilm_folder: Path):
     assert encoder.model_card_data.eval_results_dict == {"evaluator": {"spearman_cosine": 0.5}}
 
 
+@pytest.mark.slow
 def test_hard_negatives_of_two_features_are_found_with_one_cache(minilm_folder: Path, tmp_path: Path):
     library = pytest.importorskip("sentence_transformers.util")
     data = pytest.importorskip("datasets").Dataset.from_dict({"anchor": FIRST, "positive": SECOND})

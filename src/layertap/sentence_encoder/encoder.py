@@ -304,7 +304,7 @@ class SentenceEncoder:
 
     @cached_property
     def model_card_data(self) -> ModelCardData:
-        """Results of evaluators, and a name of the vectors for caches. Copies of the encoder have cards of their own."""
+        """Results of evaluators, and a name of the vectors for caches; a copy of the encoder has a card of its own."""
         return ModelCardData(self)
 
     @property
