@@ -10,7 +10,6 @@ from layertap.errors import BackendError, InputError
 from layertap.features.expr import Expr
 from layertap.integrations.encoders import encoder_of
 from layertap.sentence_encoder import SentenceEncoder
-from layertap.sentence_encoder.card import digest_of
 
 try:
     from mteb.models.abs_encoder import AbsEncoder
@@ -112,6 +111,6 @@ def _meta_of(encoder: SentenceEncoder) -> ModelMeta:
             "revision": provenance.model.commit or "no_revision_available",
             "max_tokens": encoder.max_seq_length,
             "embed_dim": encoder.get_embedding_dimension(),
-            "experiment_kwargs": {"feature": str(encoder.feature), "digest": digest_of(encoder)},
+            "experiment_kwargs": {"feature": str(encoder.feature), "digest": encoder.digest},
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -305,7 +306,19 @@ class SentenceEncoder:
     @cached_property
     def model_card_data(self) -> ModelCardData:
         """Results of evaluators, and a name of the vectors for caches; a copy of the encoder has a card of its own."""
-        return ModelCardData(self)
+        return ModelCardData(lambda: f"{self.extractor.files.checkpoint.name} {self.feature} {self.digest}")
+
+    @property
+    def digest(self) -> str:
+        """Digest of everything that the vectors and their comparison depend on: 12 hex digits."""
+        depends_on = [
+            self.extractor.provenance(self.feature).digest,
+            self.prompts,
+            self.default_prompt_name,
+            self.truncate_dim,
+            self.similarity_fn_name,
+        ]
+        return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def modalities(self) -> list[str]:
