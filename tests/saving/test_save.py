@@ -33,7 +33,7 @@ def test_a_graph_where_a_folder_cannot_say_it(family, feature, target, tmp_path)
     assert target_of(opened, feature, Semantics()) == target
 
 
-@pytest.mark.parametrize("output", [None, 5, b"folder"])
+@pytest.mark.parametrize("output", [None, 5, b"folder", ""])
 def test_an_output_that_is_no_path_is_refused(output):
     with pytest.raises(OptionError, match="expected a path"):
         layertap.save("hidden_states[1].mean", output)

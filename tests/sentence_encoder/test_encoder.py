@@ -208,3 +208,29 @@ def test_a_prompt_that_is_no_text_and_texts_given_twice_are_refused(folder):
         own.encode(["a"], prompt=5)
     with pytest.raises(OptionError, match="both given"):
         own.encode("a", sentences="b")
+
+
+@pytest.mark.parametrize("prompts", ["x", {"a": 5}, {5: "a"}])
+def test_prompts_that_are_no_texts_by_name_are_refused(folder, prompts):
+    with pytest.raises(OptionError, match="from names to texts"):
+        SentenceEncoder(folder, prompts=prompts)
+
+
+def test_a_model_that_is_none_is_refused():
+    with pytest.raises(OptionError, match="expected a folder, a hub id or an Extractor"):
+        SentenceEncoder(5)  # type: ignore[arg-type]
+
+
+def test_similarities_of_what_is_no_vectors_are_refused(encoder: SentenceEncoder):
+    pytest.importorskip("torch")
+    vectors = np.ones((3, 4), np.float32)
+    for compare in (encoder.similarity, encoder.similarity_pairwise):
+        with pytest.raises(OptionError, match="4 and 5 numbers"):
+            compare(vectors, np.ones((3, 5)))
+        with pytest.raises(OptionError, match="vectors of numbers"):
+            compare(vectors, ["a", "b"])
+        with pytest.raises(OptionError, match=r"the shape is \[1, 3, 4\]"):
+            compare(vectors[None], vectors)
+    with pytest.raises(OptionError, match="3 and 2"):
+        encoder.similarity_pairwise(vectors, vectors[:2])
+    assert encoder.similarity(vectors[0], vectors).shape == (1, 3)

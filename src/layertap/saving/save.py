@@ -90,10 +90,10 @@ def save_reference(
 
 
 def _target(output: str | os.PathLike[str], to: Target | None) -> Target:
-    if not isinstance(output, str | os.PathLike):
+    if not isinstance(output, str | os.PathLike) or not os.fspath(output):
         raise OptionError(f"output {output!r}: expected a path")
     if to is None:
-        return "onnx" if os.fspath(output).endswith(ONNX) else "folder"
+        return "onnx" if os.fspath(output).lower().endswith(ONNX) else "folder"
     if to not in ("folder", "onnx"):
         raise OptionError(f"to {to!r}: expected folder or onnx")
     return to

@@ -88,6 +88,8 @@ class SentenceEncoder:
         own = names_of(ExtractorOptions)
         refused = {name: options.pop(name) for name in list(options) if name not in own}
         refuse_all(refused, LOADING, (*LOADING_NAMES, *own))
+        if not isinstance(model, str | PathLike | Extractor | None):
+            raise OptionError(f"model {model!r}: expected a folder, a hub id or an Extractor")
         if isinstance(model, Extractor):
             given = [*options, *(["cache_folder"] if cache_folder is not None else [])]
             if given:
@@ -103,7 +105,7 @@ class SentenceEncoder:
         self.feature: str | Expr = default_feature(self.extractor.facts) if feature is None else feature
         declared = self.extractor.files.sentence_embedding
         stated = {} if declared is None else declared.prompts
-        self.prompts: dict[str, str] = {"query": "", "document": ""} | dict(stated) | dict(prompts or {})
+        self.prompts: dict[str, str] = {"query": "", "document": ""} | dict(stated) | _checked_prompts(prompts)
         self.default_prompt_name = default_prompt_name or (None if declared is None else declared.default_prompt)
         self._check_prompt_name(self.default_prompt_name)
         self.truncate_dim = _checked_size("truncate_dim", truncate_dim)
@@ -217,6 +219,7 @@ class SentenceEncoder:
             A float32 tensor [N, M]; distances are negative, so that the nearest is the largest.
 
         Raises:
+            OptionError: what is no vectors, or vectors of unlike widths.
             BackendError: torch is not installed.
         """
         self._check_similarity()
@@ -461,6 +464,14 @@ class SentenceEncoder:
         if is_single:
             return tensor[0]
         return tensor if to_tensor else list(tensor)
+
+
+def _checked_prompts(prompts: Any) -> dict[str, str]:
+    if prompts is None:
+        return {}
+    if not isinstance(prompts, Mapping) or not all(isinstance(part, str) for pair in prompts.items() for part in pair):
+        raise OptionError(f"prompts {prompts!r}: expected a dict from names to texts")
+    return dict(prompts)
 
 
 def _checked_texts(inputs: Any) -> list[str]:
