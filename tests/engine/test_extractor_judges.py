@@ -42,7 +42,7 @@ def test_vectors_are_those_that_text_embeddings_inference_records(name: str, ext
     assert judges.error(ours, theirs) <= LARGEST_ERROR
 
 
-@pytest.mark.slow
+@pytest.mark.real_size
 def test_scores_of_similarity_are_those_that_mteb_publishes(extractor: Extractor):
     def encode(texts):
         return np.asarray(extractor.extract(texts, "sentence_embedding"))
@@ -51,7 +51,7 @@ def test_scores_of_similarity_are_those_that_mteb_publishes(extractor: Extractor
     assert judges.sick_r(encode) == pytest.approx(judges.MINILM.sick_r, abs=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.real_size
 def test_accuracies_of_banking77_are_those_that_mteb_publishes(extractor: Extractor):
     accuracies = judges.banking77(lambda texts: np.asarray(extractor.extract(texts, "sentence_embedding")))
     assert judges.MINILM.banking77 is not None
