@@ -169,7 +169,7 @@ def test_inspect_knows_the_native_backend(layertap: Run, model: Path, monkeypatc
     native = pytest.importorskip("layertap.backends.native._native", reason="the native module is not built")
     first, *others = native.instruction_sets()
     machine = " ".join(layertap("inspect", model).out.split("on this machine")[1].split())  # lines are wrapped
-    assert f"instruction set {first}, on request {', '.join(others)}" in machine
+    assert f"instruction set {first}{', on request ' if others else ''}{', '.join(others)}" in machine
     assert f"{', '.join(native.precisions(first))} on the processor" in machine
     assert "not here" not in machine
     monkeypatch.setattr("layertap.backends.here.native_absence", lambda: "native is not built: no compiler")

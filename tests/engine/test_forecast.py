@@ -66,13 +66,13 @@ def test_refused_past_the_limit_and_not_before(extractor, random_texts, monkeypa
 
 def test_texts_are_tokenized_for_it_only_where_they_might_pass(extractor, random_texts, monkeypatch):
     prepared = []
-    right = preparing.Preparation.prepare
+    right = preparing.Preparation.prepare_group
 
     def spy(self, records):
         prepared.append(1)
         return right(self, records)
 
-    monkeypatch.setattr(preparing.Preparation, "prepare", spy)
+    monkeypatch.setattr(preparing.Preparation, "prepare_group", spy)
     texts = random_texts(10)
     extractor.extract(texts, attentions[0])
     assert len(prepared) == 1

@@ -23,6 +23,7 @@ from layertap.errors import InputError, OptionError
 from layertap.features.expr import Expr
 from layertap.features.naming import default_feature, parsed
 from layertap.features.plan import Input
+from layertap.files import make_folder
 from layertap.keywords import check_absent, refuse_all
 from layertap.learn.vectors.sweep import extracted, width_of
 from layertap.sentence_encoder.absent import ATTRIBUTES
@@ -299,7 +300,7 @@ class SentenceEncoder:
             The metrics of the evaluator, which `model_card_data.eval_results_dict` keeps too.
         """
         if output_path is not None:
-            Path(output_path).mkdir(parents=True, exist_ok=True)
+            make_folder(Path(output_path))
         return evaluator(self, None if output_path is None else str(output_path))
 
     def eval(self) -> Self:
