@@ -137,7 +137,7 @@ def test_gradients_of_one_step_are_those_of_padded_batches(classifier, tmp_path,
         if name.endswith("key.bias"):
             scale = torch.tensor(0.01)  # softmax takes no notice of it: what is there is rounding
         assert scale > 0, name
-        assert (found - weight.grad).abs().max() <= 2e-5 * scale, name
+        assert (found - weight.grad).abs().max() <= 5e-5 * scale, name
         compared += 1
     assert compared == len(gradients)
 
