@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import sys
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_options_of_the_page_that_do_not_fit(tmp_path, monkeypatch, capsys, tiny
 
 def test_without_scikit_learn(capsys, monkeypatch):
     monkeypatch.setattr("layertap.cli.serve.find_spec", lambda _: None)
-    monkeypatch.setattr("layertap.server.run.bind", lambda *_: pytest.fail("the port was bound"))
+    monkeypatch.setattr(import_module("layertap.server.run"), "bind", lambda *_: pytest.fail("the port was bound"))
     assert main(["serve", "--explore", "x.csv"]) == 2
     assert "--explore needs scikit-learn: pip install 'layertap[learn]'" in capsys.readouterr().err
 
