@@ -133,11 +133,12 @@ def test_gradients_of_one_step_are_those_of_padded_batches(classifier, tmp_path,
     for name, weight in model.named_parameters():
         own = name if name.startswith("classifier") else "encoder." + name.partition(".")[2]
         found = gradients[f"head.{own}" if name.startswith("classifier") else own]
-        scale = weight.grad.square().mean().sqrt()
+        # Rows of tokens that do not occur have no gradient, and would make the scale of a table too small.
+        scale = weight.grad[weight.grad != 0].square().mean().sqrt()
         if name.endswith("key.bias"):
             scale = torch.tensor(0.01)  # softmax takes no notice of it: what is there is rounding
         assert scale > 0, name
-        assert (found - weight.grad).abs().max() <= 5e-5 * scale, name
+        assert (found - weight.grad).abs().max() <= 2e-5 * scale, name
         compared += 1
     assert compared == len(gradients)
 
