@@ -29,6 +29,7 @@ from benchmarks.peers.batches import load_tokenizer, token_ids
 from benchmarks.ratios import ratio_by_round
 from benchmarks.report import markdown_table, run_heading
 from benchmarks.selection import WHOLE
+from benchmarks.stages import open_native
 from benchmarks.worker import RowFailedError, Worker, limit_threads, prepare_all
 from benchmarks.workload import DEFAULT_DATA, Workload, calibration_texts, make_workloads
 
@@ -235,18 +236,7 @@ def _time_outside(
     texts: tuple[str, ...], settings: Settings, precision: str, seconds: float
 ) -> list[dict[bool, tuple[float, float]]]:
     """Return, for each round and way, the seconds of a run and the seconds of all threads in stages of the engine."""
-    from layertap import Extractor
-    from layertap.backends.native.backend import NativeBackend
-
-    extractor = Extractor.from_pretrained(
-        settings.folder,
-        precision=precision,  # type: ignore[arg-type]  # refused there if it is none
-        max_length=settings.max_length,
-        backend="native",
-        threads=settings.threads,
-    )
-    backend = extractor.backend
-    assert isinstance(backend, NativeBackend)
+    extractor, backend = open_native(settings, precision)
     extractor.extract(texts[:20], WHOLE)
     rounds: list[dict[bool, tuple[float, float]]] = []
     for number in _rounds(seconds):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from typing import TYPE_CHECKING
 
 from benchmarks.limit import LimitUnknownError, Peak, build_peak_program, measure_peaks
 from benchmarks.models import read_shape
@@ -14,6 +15,10 @@ from benchmarks.peers import Settings
 from benchmarks.peers.batches import load_tokenizer, token_ids
 from benchmarks.selection import WHOLE
 from benchmarks.workload import Workload
+
+if TYPE_CHECKING:
+    from layertap import Extractor
+    from layertap.backends.native.backend import NativeBackend
 
 PEAK_OF = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
 
@@ -73,6 +78,17 @@ def measure_stages(
 def _measure(
     workload: Workload, settings: Settings, precision: str, rounds: int
 ) -> tuple[float, dict[str, float], str]:
+    extractor, backend = open_native(settings, precision)
+    extractor.extract(workload.texts, WHOLE)
+    before, start = backend.stage_seconds(), time.perf_counter()
+    for _ in range(rounds):
+        extractor.extract(workload.texts, WHOLE)
+    seconds, after = time.perf_counter() - start, backend.stage_seconds()
+    return seconds, {stage: after[stage] - before[stage] for stage in after}, backend.instruction_set
+
+
+def open_native(settings: Settings, precision: str) -> tuple[Extractor, NativeBackend]:
+    """Open a model on the native backend, and return the backend, too."""
     from layertap import Extractor
     from layertap.backends.native.backend import NativeBackend
 
@@ -83,14 +99,8 @@ def _measure(
         backend="native",
         threads=settings.threads,
     )
-    backend = extractor.backend
-    assert isinstance(backend, NativeBackend)
-    extractor.extract(workload.texts, WHOLE)
-    before, start = backend.stage_seconds(), time.perf_counter()
-    for _ in range(rounds):
-        extractor.extract(workload.texts, WHOLE)
-    seconds, after = time.perf_counter() - start, backend.stage_seconds()
-    return seconds, {stage: after[stage] - before[stage] for stage in after}, backend.instruction_set
+    assert isinstance(extractor.backend, NativeBackend)
+    return extractor, extractor.backend
 
 
 def _operations(settings: Settings, lengths: list[int]) -> dict[str, int]:

@@ -47,9 +47,15 @@ def machine(monkeypatch):
 
 def test_auto_takes_native_where_it_runs_the_model(tiny_spec):
     chosen = choose(tiny_spec, request_of())
-    assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("native", "amx", 6)
-    assert str(chosen) == "native, amx, 6 threads"
-    assert str(choose(tiny_spec, request_of(threads=1, instruction_set="avx2"))) == "native, avx2, 1 thread"
+    assert (chosen.backend, chosen.instruction_set, chosen.threads) == ("native", "avx2", 6)
+    assert str(chosen) == "native, avx2, 6 threads"
+    assert str(choose(tiny_spec, request_of(threads=1, instruction_set="amx"))) == "native, amx, 1 thread"
+
+
+def test_float32_has_the_bits_of_all_machines_unless_another_set_is_named(tiny_spec):
+    assert choose(tiny_spec, request_of()).instruction_set == "avx2"
+    for precision in ("float32-high", "bfloat16", "int8"):
+        assert choose(tiny_spec, request_of(precision=precision)).instruction_set == "amx"
 
 
 def test_x86_stands_for_the_best_set_of_vectors(tiny_spec):

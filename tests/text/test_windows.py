@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layertap.errors import OptionError
-from layertap.text.windows import Window, plan_windows
+from layertap.text.windows import Window, lay_windows, plan_windows
 
 Edges = npt.NDArray[np.bool_]
 
@@ -100,13 +100,19 @@ def test_where_every_token_is_an_edge_neighbours_share_the_overlap(
 @settings(max_examples=300, deadline=None)
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=60), capacity=st.integers(10, 30), data=st.data())
 def test_short_words_leave_the_overlap_whole(lengths: list[int], capacity: int, data: st.DataObject) -> None:
-    # Between two words of at most 5 tokens there is an edge every 5 tokens: so much may be shared in addition. A window
-    # that would own nothing is left out, and its neighbours share less by less than a word.
+    # Between two words of at most 5 tokens there is an edge every 5 tokens: so much may be shared in addition.
     overlap = data.draw(st.integers(0, capacity - 10))
     edges = edges_of(lengths)
-    windows = plan_windows(len(edges) - 1, capacity=capacity, overlap=overlap, edges=edges)
+    windows = lay_windows(capacity, overlap, edges)
     for one, other in pairwise(windows):
-        assert overlap - 5 < one.end - other.begin < overlap + 5
+        assert overlap <= one.end - other.begin < overlap + 5
+    # what is left out owns nothing, so every token has its context of the whole plan
+    planned = plan_windows(len(edges) - 1, capacity=capacity, overlap=overlap, edges=edges)
+    if len(edges) - 1 > capacity:
+        assert list(planned) == [window for window in windows if window.own_begin < window.own_end]
+        for one, other in pairwise(windows):
+            assert 2 * (one.end - one.own_end) > overlap - 5
+            assert 2 * (other.own_begin - other.begin) > overlap - 5
 
 
 def test_words_longer_than_a_window() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from layertap.backends.base import Backend, Weights
 from layertap.backends.facts import BackendRequest, only_backend_with
 from layertap.backends.here import has_torch, native_absence, native_kernels, require_torch
-from layertap.backends.native.supports import X86, gives_x86_bits, supports
+from layertap.backends.native.supports import X86, default_instruction_set, supports
 from layertap.errors import BackendError, OptionError
 from layertap.models.spec import EncoderSpec
 
@@ -120,10 +120,13 @@ def _native(spec: EncoderSpec, request: BackendRequest) -> BackendSelection:
         raise BackendError(absence)
     kernels = native_kernels()
     here = kernels.instruction_sets()
-    chosen = here[0] if request.instruction_set is None else request.instruction_set
+    chosen = request.instruction_set
+    if chosen is None:
+        chosen = default_instruction_set(here, request.precision)
     if chosen == X86:
-        chosen = next((name for name in here if gives_x86_bits(name, request.precision)), X86)
-        if chosen == X86:
+        if request.precision == "float32":
+            chosen = default_instruction_set(here, "float32")
+        else:
             raise OptionError(
                 f"instruction set {X86!r} stands for results in float32 that are equal on all x86-64 processors, and "
                 f"the precision is {request.precision}; choose float32, or one of {', '.join(here)}"

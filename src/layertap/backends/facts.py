@@ -98,7 +98,7 @@ class BackendFacts:
         name: name of the backend.
         version: version of the library under it, or of the compiler that built its kernels.
         devices: device name (as options take it) -> description of the device.
-        instruction_sets: instruction sets that its kernels have on this processor; the first one is the default.
+        instruction_sets: instruction sets that its kernels have on this processor, best first.
         precisions: precisions that it has on this processor.
         threads: processor threads that it takes unless told otherwise.
     """
@@ -120,7 +120,8 @@ class BackendRequest:
         device: "cpu", "cuda" or "cuda:N".
         precision: precision of matrix products.
         threads: processor threads of a native run; None: one for each core that the process may use.
-        instruction_set: instruction set of the native kernels; None: the best one that the processor has.
+        instruction_set: instruction set of the native kernels; None: the best one that the processor has, for float32
+            the best one that gives the bits of every x86-64 processor.
     """
 
     backend: str

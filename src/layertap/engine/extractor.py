@@ -170,7 +170,8 @@ class Extractor:
             threads: number of threads of a native run; None: one for each core that the process may use. Threads of
                 torch are set by `torch.set_num_threads`.
             instruction_set: instruction set of the native kernels, for example "avx2"; None: the best one that the
-                processor has. `layertap inspect` lists them. The bits of results depend on it.
+                processor has, but no AMX tiles for float32, whose bits are those of every x86-64 processor. `layertap
+                inspect` lists them.
             batch_tokens: largest number of packed tokens of a batch; None: 16,384 on the native backend, 4,096 where
                 torch runs on a processor, 65,536 on CUDA.
             rules: savings that plans make; None: all.

@@ -157,8 +157,8 @@ class Runtime:
         backend: "native", "torch", or "auto": native where it runs the model, else torch.
         device: "cpu", "cuda" or "cuda:N".
         threads: processor threads of a native run, or None: one for each core that the process may use.
-        instruction_set: instruction set of the native kernels, or None: the best one that the processor has. "x86"
-            stands for the best one whose float32 results are equal on all x86-64 processors.
+        instruction_set: instruction set of the native kernels, or None: the best one that the processor has, and for
+            float32 the best one whose results are equal on all x86-64 processors, which "x86" names.
         batch_tokens: token budget of a batch, or None: the backend's default; a longer text is a batch of its own.
         rules: savings that plans make.
     """
@@ -178,7 +178,7 @@ class Runtime:
         default=None,
         metadata=_described(
             "instruction set of the native kernels, as avx2; x86: float32 with the bits of all x86-64 processors",
-            "the best there is; `layertap inspect` lists them",
+            "the best there is, for float32 x86; `layertap inspect` lists them",
         ),
     )
     batch_tokens: int | None = field(default=None, metadata=_described("tokens a batch", _BATCH_TOKENS))

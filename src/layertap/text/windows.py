@@ -33,7 +33,9 @@ def plan_windows(num_tokens: int, *, capacity: int, overlap: int, edges: npt.NDA
     edge. Neighbours share at least `overlap` tokens, or as many as the edges allow if each window is to go further
     than the one before. Each token is owned once: what two neighbours share is divided at the edge nearest to its
     middle, so a token's own window is one where it has most context, and a word that fits is owned whole. A window
-    that would own nothing is left out. Takes time and memory in proportion to the tokens.
+    in which no token has most context would own nothing and is left out; the windows beside it may then share less
+    than the overlap, and all tokens have the context that they would have with it. Takes time and memory in proportion
+    to the tokens.
 
     Args:
         num_tokens: n, the text's own tokens.
@@ -53,6 +55,12 @@ def plan_windows(num_tokens: int, *, capacity: int, overlap: int, edges: npt.NDA
     assert edges[-1]
     if num_tokens <= capacity:
         return (Window(0, num_tokens, 0, num_tokens),)
+    return tuple(window for window in lay_windows(capacity, overlap, edges) if window.own_begin < window.own_end)
+
+
+def lay_windows(capacity: int, overlap: int, edges: npt.NDArray[np.bool_]) -> list[Window]:
+    """Return the windows of `plan_windows` over a text that is longer than one, and those that own nothing."""
+    num_tokens = len(edges) - 1
     at = np.arange(num_tokens + 1)
     marked = _with_long_words_open(edges, capacity)
     before = np.maximum.accumulate(np.where(marked, at, 0))  # the last edge up to each token
@@ -64,9 +72,7 @@ def plan_windows(num_tokens: int, *, capacity: int, overlap: int, edges: npt.NDA
     begins = _chain(following, end, num_tokens)
     ends = end[begins]
     owns = _owned(begins, ends, before, after)
-    keep = owns[1:] > owns[:-1]
-    columns = (begins[keep], ends[keep], owns[:-1][keep], owns[1:][keep])
-    return tuple(map(Window._make, zip(*(column.tolist() for column in columns), strict=True)))
+    return [*map(Window._make, zip(begins.tolist(), ends.tolist(), owns[:-1].tolist(), owns[1:].tolist(), strict=True))]
 
 
 def _with_long_words_open(edges: npt.NDArray[np.bool_], capacity: int) -> npt.NDArray[np.bool_]:

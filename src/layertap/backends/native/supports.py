@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from layertap.models.spec import EncoderSpec
 
 X86 = "x86"
@@ -14,6 +16,11 @@ def gives_x86_bits(instruction_set: str, precision: str) -> bool:
     AMX tiles compute float32 in bfloat16 parts and give bits of their own.
     """
     return precision == "float32" and not instruction_set.startswith("amx")
+
+
+def default_instruction_set(names: Sequence[str], precision: str) -> str:
+    """Return the best of a machine's sets, given best first; for float32 the best one that gives the bits of all."""
+    return next((name for name in names if gives_x86_bits(name, precision)), names[0])
 
 
 def supports(spec: EncoderSpec) -> str | None:
