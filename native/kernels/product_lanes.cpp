@@ -26,11 +26,21 @@ constexpr std::int64_t slice_groups = 128;
 constexpr std::int64_t block_rows = 288;
 constexpr std::int64_t block_panels = 4;
 
-// Weights are prefetched into the second cache during the slice before them, some lines a tile, and from there into the
-// first cache during the first tile, this many bytes ahead. With few tiles they are read directly.
+// The first tile of a slice fetches its weights into the first cache, `ahead` bytes before it needs them, and into the
+// second cache, `far_ahead` bytes before. With few tiles, whose time is that of reading weights, panels are read one after
+// the other, as they lie in memory. With more, the tiles fetch the next slice into the second cache: up to `some_tiles`
+// spread over their groups, else some lines before each tile.
 constexpr std::int64_t line = 64;
 constexpr std::int64_t ahead = 2048;
+constexpr std::int64_t far_ahead = 8192;
 constexpr std::int64_t few_tiles = 4;
+constexpr std::int64_t some_tiles = 12;
+
+enum class Fetch {
+  none,
+  own,   // the slice of the tile
+  next,  // the next slice, a line a group
+};
 
 // The part of a slice that one register tile uses.
 struct TileSlice {
@@ -40,10 +50,10 @@ struct TileSlice {
   std::int64_t groups;
   std::int32_t* sums;       // [rows, 64]
   bool first;               // of K: the sums are set, later ones added
+  const char* next;         // what Fetch::next fetches
 };
 
-// `arriving`: the weights are prefetched on the way.
-template <class Lanes, int rows, bool arriving>
+template <class Lanes, int rows, Fetch fetch>
 void add_tile(const TileSlice& s) {
   typename Lanes::Sum total[static_cast<unsigned>(rows)][tile_vectors];
 #pragma GCC unroll 8
@@ -55,10 +65,13 @@ void add_tile(const TileSlice& s) {
   const std::int32_t* b = s.b;
   const std::int64_t groups = s.groups;
   for (std::int64_t g = 0; g < groups; ++g) {
-    if constexpr (arriving)
+    if constexpr (fetch == Fetch::own)
 #pragma GCC unroll 8
-      for (int at = 0; at < tile_columns * 4; at += line)
+      for (int at = 0; at < tile_columns * 4; at += line) {
         _mm_prefetch(reinterpret_cast<const char*>(b) + ahead + at, _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(b) + far_ahead + at, _MM_HINT_T1);
+      }
+    if constexpr (fetch == Fetch::next) _mm_prefetch(s.next + g * line, _MM_HINT_T1);
     typename Lanes::Factor columns[tile_vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < tile_vectors; ++v) columns[v] = Lanes::columns(b + v * width);
@@ -80,15 +93,15 @@ void add_tile(const TileSlice& s) {
     }
 }
 
-template <class Lanes, bool arriving>
+template <class Lanes, Fetch fetch>
 void add_tile(std::int64_t rows, const TileSlice& slice) {
   switch (rows) {
-    case 1: return add_tile<Lanes, 1, arriving>(slice);
-    case 2: return add_tile<Lanes, 2, arriving>(slice);
-    case 3: return add_tile<Lanes, 3, arriving>(slice);
-    case 4: return add_tile<Lanes, 4, arriving>(slice);
-    case 5: return add_tile<Lanes, 5, arriving>(slice);
-    default: return add_tile<Lanes, 6, arriving>(slice);
+    case 1: return add_tile<Lanes, 1, fetch>(slice);
+    case 2: return add_tile<Lanes, 2, fetch>(slice);
+    case 3: return add_tile<Lanes, 3, fetch>(slice);
+    case 4: return add_tile<Lanes, 4, fetch>(slice);
+    case 5: return add_tile<Lanes, 5, fetch>(slice);
+    default: return add_tile<Lanes, 6, fetch>(slice);
   }
 }
 
@@ -115,7 +128,9 @@ void multiply_block(const Operand& a, std::int64_t row_begin, std::int64_t row_e
   const char* in = static_cast<const char*>(a.data);
   const auto* weights = static_cast<const std::int32_t*>(w.data);
   const std::int64_t tiles = (row_end - row_begin + tile_rows - 1) / tile_rows;
-  const std::int64_t soon_lines = tiles > few_tiles ? slice_groups * panel_columns * 4 / line / tiles + 1 : 0;
+  constexpr std::int64_t slice_lines = slice_groups * panel_columns * 4 / line;
+  const std::int64_t lines_before_tile = tiles > some_tiles ? slice_lines / tiles + 1 : 0;
+  const std::int64_t lines_in_tiles = tiles > few_tiles && tiles <= some_tiles ? slice_lines : 0;
   for (std::int64_t g = 0; g < groups; g += slice_groups) {
     const bool last_slice = g + slice_groups >= groups;
     for (std::int64_t panel = panel_begin; panel < panel_end; ++panel) {
@@ -123,8 +138,9 @@ void multiply_block(const Operand& a, std::int64_t row_begin, std::int64_t row_e
       const std::int32_t* next = b + words;
       if (panel + 1 == panel_end) next = weights + (last_slice ? panel_end : panel_begin) * words;
       if (panel + 1 == panel_end && !last_slice) next += (g + slice_groups) * panel_columns;
-      const char* soon = reinterpret_cast<const char*>(next);
       TileSlice tile = {};
+      tile.next = reinterpret_cast<const char*>(next);
+      const char* const spread_end = tile.next + lines_in_tiles * line;
       tile.a_stride = a_stride;
       tile.groups = last_slice ? groups - g : slice_groups;
       tile.first = g == 0;
@@ -132,15 +148,19 @@ void multiply_block(const Operand& a, std::int64_t row_begin, std::int64_t row_e
       for (std::int64_t t = 0; t < tiles; ++t) {
         const std::int64_t rows = (row_end - row + tiles - t - 1) / (tiles - t);  // 13 rows are 5 + 4 + 4
         std::int32_t* sums = scratch + ((panel - panel_begin) * block_rows + row - row_begin) * panel_columns;
-        for (std::int64_t i = 0; i < soon_lines; ++i, soon += line) _mm_prefetch(soon, _MM_HINT_T1);
+        for (std::int64_t i = 0; i < lines_before_tile; ++i, tile.next += line) _mm_prefetch(tile.next, _MM_HINT_T1);
         tile.a = in + row * a_stride + g * 4;
         for (std::int64_t c = 0; c < panel_columns; c += tile_columns) {
           tile.b = b + c;
           tile.sums = sums + c;
-          if (t == 0)
-            add_tile<Lanes, true>(rows, tile);
-          else
-            add_tile<Lanes, false>(rows, tile);
+          if (t == 0) {
+            add_tile<Lanes, Fetch::own>(rows, tile);
+          } else if (tile.next < spread_end) {
+            add_tile<Lanes, Fetch::next>(rows, tile);
+            tile.next += tile.groups * line;
+          } else {
+            add_tile<Lanes, Fetch::none>(rows, tile);
+          }
         }
         if (last_slice) finish_tile<Lanes>(sums, a, w, row, rows, panel * panel_columns, e);
         row += rows;
@@ -157,8 +177,9 @@ void multiply(const Operand& a, std::int64_t row_begin, std::int64_t row_end, co
   std::int64_t row = row_begin;
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t end = row + (row_end - row + blocks - block - 1) / (blocks - block);
-    for (std::int64_t panel = panel_begin; panel < panel_end; panel += block_panels) {
-      const std::int64_t last = panel + block_panels < panel_end ? panel + block_panels : panel_end;
+    const std::int64_t some = end - row > few_tiles * tile_rows ? block_panels : 1;
+    for (std::int64_t panel = panel_begin; panel < panel_end; panel += some) {
+      const std::int64_t last = panel + some < panel_end ? panel + some : panel_end;
       multiply_block<Lanes>(a, row, end, w, panel, last, e, sums);
     }
     row = end;

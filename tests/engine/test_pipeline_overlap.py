@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 import pytest
@@ -107,9 +109,10 @@ def chunks_and_texts(pipeline) -> tuple[int, int]:
 
 def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipeline, monkeypatch):
     """Each waits for the other to have begun: where they took turns, one would wait in vain."""
-    chunks = 5
     pipeline, device = make_pipeline("last_hidden_state.first")
-    texts, _ = chunks_and_texts(pipeline)
+    records = records_of(200)
+    sizes = [len(chunk) for chunk in pipeline.prepare(records)]
+    ends = list(accumulate(sizes))
     plain = Preparation.prepare
     changed = threading.Condition()
     prepared = worked = 0
@@ -118,29 +121,31 @@ def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipel
         nonlocal prepared
         for text in plain(self, records):
             with changed:
+                chunk = bisect_right(ends, prepared)
                 prepared += 1
                 changed.notify_all()
                 # by its second text a chunk is under way: the first one ends the chunk before
-                chunk, place = divmod(prepared - 1, texts)
-                if chunk and place == 1:
-                    assert changed.wait_for(lambda: worked > texts * (chunk - 1), timeout=30), "the device stood still"
+                if chunk > 0 and prepared == ends[chunk - 1] + 2:
+                    begin = ends[chunk - 2] if chunk > 1 else 0
+                    assert changed.wait_for(lambda: worked > begin, timeout=30), "the device stood still"
             yield text
 
     def work() -> None:
         nonlocal worked
         with changed:
-            chunk = worked // texts
+            end = ends[bisect_right(ends, worked)]
             worked += 1
             changed.notify_all()
-            if chunk < chunks - 1:
-                assert changed.wait_for(lambda: prepared >= texts * (chunk + 1) + 2, timeout=30), "nothing was prepared"
+            enough = min(end + 2, len(records))
+            assert changed.wait_for(lambda: prepared >= enough, timeout=30), "nothing was prepared"
 
     monkeypatch.setattr(Preparation, "prepare", prepare)
     monkeypatch.setattr(pipeline_module, "batches_of", lambda planned, batch_tokens: [[text] for text in planned])
     device.work = work
-    batches = list(pipeline.run(records_of(chunks * texts), pipeline.new_summary()))
-    assert [len(batch) for batch in batches] == [texts] * chunks
-    assert worked == prepared == chunks * texts
+    batches = list(pipeline.run(records, pipeline.new_summary()))
+    assert [len(batch) for batch in batches] == sizes
+    assert len(sizes) > 3
+    assert worked == prepared == len(records)
     assert device.most_in_flight == 2, "a batch is started before the results of the one before are fetched"
 
 
