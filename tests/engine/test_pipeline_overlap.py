@@ -126,8 +126,8 @@ def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipel
                 changed.notify_all()
                 # by its second text a chunk is under way: the first one ends the chunk before
                 if chunk > 0 and prepared == ends[chunk - 1] + 2:
-                    begin = ends[chunk - 2] if chunk > 1 else 0
-                    assert changed.wait_for(lambda: worked > begin, timeout=30), "the device stood still"
+                    before = ends[chunk - 2] if chunk > 1 else 0
+                    assert changed.wait_for(lambda least=before: worked > least, timeout=30), "the device stood still"
             yield text
 
     def work() -> None:
@@ -140,7 +140,7 @@ def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipel
             assert changed.wait_for(lambda: prepared >= enough, timeout=30), "nothing was prepared"
 
     monkeypatch.setattr(Preparation, "prepare", prepare)
-    monkeypatch.setattr(pipeline_module, "batches_of", lambda planned, batch_tokens: [[text] for text in planned])
+    monkeypatch.setattr(pipeline_module, "batches_of", lambda planned, **_: [[text] for text in planned])
     device.work = work
     batches = list(pipeline.run(records, pipeline.new_summary()))
     assert [len(batch) for batch in batches] == sizes
