@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.tiny_models import write_checkpoint, write_weights
+
+# No test may fail because the machine is busy: hypothesis gives an example 200 ms unless it is told otherwise.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,9 @@ def test_one_thread_at_a_time():
     with lock:
         thread = threading.Thread(target=other)
         thread.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         entered.append("first")
-    thread.join(10)
+    thread.join(60)
     assert entered == ["first", "other"]
 
 
@@ -42,16 +42,16 @@ def test_it_is_free_in_a_child_whatever_holds_it_in_the_parent():
     def holder():
         with lock:
             held.set()
-            release.wait(30)
+            release.wait(120)
 
     thread = threading.Thread(target=holder)
     thread.start()
-    assert held.wait(10)
+    assert held.wait(60)
     process = os.fork()
     if process == 0:
-        signal.alarm(10)
+        signal.alarm(60)
         with lock:
             os._exit(0)
     assert os.waitpid(process, 0)[1] == 0
     release.set()
-    thread.join(10)
+    thread.join(60)

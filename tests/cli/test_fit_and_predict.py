@@ -177,7 +177,7 @@ def test_without_the_extra_fitting_is_refused_and_predicting_is_not(fit, layerta
 def test_a_pipe(fit, data, start):
     fit()
     process = start("predict", "-", "--head", data / "mood.head", "-o", "-", "-q")
-    out, err = process.communicate("a great film\na dull film\n", timeout=60)
+    out, err = process.communicate("a great film\na dull film\n", timeout=300)
     assert [json.loads(line)["mood"] for line in out.splitlines()] == ["good", "bad"], err
 
 
@@ -288,7 +288,7 @@ def test_a_head_fitted_on_a_pickle_predicts_without_being_told(layertap, data, m
 def test_labelled_texts_from_standard_input(data, start, model, layertap):
     head = data / "mood.head"
     process = start("fit", "-", "--input-format", "jsonl", "--label", "mood", "-o", head, "-m", model, "-q")
-    _, err = process.communicate((data / "train.jsonl").read_text(), timeout=120)
+    _, err = process.communicate((data / "train.jsonl").read_text(), timeout=300)
     assert process.returncode == 0, err
     other = data / "other.head"
     ended = layertap("fit", data / "train.jsonl", "--label", "mood", "--name", "mood", "-o", other, "-m", model, "-q")
@@ -299,7 +299,7 @@ def test_labelled_texts_from_standard_input(data, start, model, layertap):
 
 def test_the_same_pipe_named_twice_is_refused(start, data):
     process = start("fit", "-", "--test", "-", "-o", data / "mood.head")
-    _, err = process.communicate("", timeout=60)
+    _, err = process.communicate("", timeout=300)
     assert process.returncode == 2
     assert "read once only" in err
 

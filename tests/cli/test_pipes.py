@@ -20,7 +20,7 @@ from tests.writing import write
 
 SOURCE = Path(__file__).parents[2] / "src"
 FEATURE = ("-f", "hidden_states[0].cls")
-LIMIT = 120
+LIMIT = 300
 """Seconds after which a process that waits for a second writer is given up."""
 
 

@@ -21,7 +21,7 @@ def test_items_come_in_order_and_at_most_one_is_computed_ahead():
 
     ahead = Ahead(items())
     assert next(ahead) == 0
-    assert computed.acquire(timeout=10)  # item 0 is done with, and item 1 computed
+    assert computed.acquire(timeout=60)  # item 0 is done with, and item 1 computed
     while not ahead.is_ready:
         pass
     assert taken == [0, 1]
@@ -50,12 +50,12 @@ def test_closing_does_not_wait_for_an_item_that_never_comes():
     def items():
         yield 1
         asked.set()
-        never.wait(60)
+        never.wait(300)
         yield 2
 
     ahead = Ahead(items())
     assert next(ahead) == 1
-    assert asked.wait(10)
-    ahead.close()  # this test would take a minute if it waited
+    assert asked.wait(60)
+    ahead.close()  # this test would take minutes if it waited
     assert list(ahead) == []
     never.set()

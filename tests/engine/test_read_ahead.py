@@ -37,7 +37,7 @@ def gated(preparation):
     class Waiting:
         prepare_group = staticmethod(
             lambda records: (
-                go_on.wait(60) and list(preparation.prepare_group(records))
+                go_on.wait(300) and list(preparation.prepare_group(records))
                 if threading.current_thread() is not threading.main_thread()
                 else preparation.prepare_group(records)
             )

@@ -189,7 +189,7 @@ def workers_of(setting: Setting, runner: str) -> list[int]:
     return found
 
 
-def orphans(setting: Setting, runner: str, seconds: float = 20.0) -> list[str]:
+def orphans(setting: Setting, runner: str, seconds: float = 120.0) -> list[str]:
     """Wait for the end of the workers of a driver that was killed; return a complaint if they stay."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -38,6 +38,7 @@ def opened(
     """
     url = where if isinstance(where, str) else where.as_uri()
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, accept_downloads=True, **options)
+    context.set_default_timeout(120_000)
     page = context.new_page()
     errors: list[str] = []
     requests: list[str] = []
@@ -45,7 +46,7 @@ def opened(
     page.on("console", lambda said: errors.append(said.text) if is_error(said) else None)
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{url}#{state}")
-    page.wait_for_selector("html[data-ready]", timeout=20_000)
+    page.wait_for_selector("html[data-ready]", timeout=120_000)
     page.wait_for_timeout(450)  # points have moved to their places
     yield page
     assert errors == []

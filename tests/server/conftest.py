@@ -50,7 +50,7 @@ class Served:
     def until_idle(self) -> None:
         """Wait until nothing is reserved any more."""
         admission = self.state.admission
-        for _ in range(400):
+        for _ in range(12_000):
             if not (admission.body or admission.cost or admission.answer):
                 return
             threading.Event().wait(0.01)
@@ -68,11 +68,11 @@ def running(state: State, *, idle_seconds: float = 75, **options: Any) -> Iterat
     thread.start()
     try:
         while not server.started:
-            threading.Event().wait(0.005)
+            threading.Event().wait(0.001)
         yield f"http://127.0.0.1:{port}", server
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
         state.close()
 
@@ -106,7 +106,7 @@ def starting() -> Iterator[Callable[..., Served]]:
             state = State(model=served, limits=limits or Limits(), api_key=api_key)
             check_first_results(state)
             url, server = stack.enter_context(running(state, **app_options))
-            client = stack.enter_context(httpx.Client(base_url=url, timeout=60))
+            client = stack.enter_context(httpx.Client(base_url=url, timeout=120))
             return Served(url=url, state=state, extractor=extractor, client=client, server=server)
 
         yield start

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import select
 import socket
 import threading
 import time
@@ -222,7 +224,7 @@ def test_a_page_can_be_mounted(tiny, serve):
 
 def connection(served) -> socket.socket:
     url = urlparse(served.url)
-    return socket.create_connection((url.hostname, url.port), timeout=30)
+    return socket.create_connection((url.hostname, url.port), timeout=120)
 
 
 def raw_request(path: str, body: bytes, *, length: int | None = None) -> bytes:
@@ -233,15 +235,16 @@ def raw_request(path: str, body: bytes, *, length: int | None = None) -> bytes:
     return head.encode() + body
 
 
-def test_a_slow_body_is_given_up(tiny, serve):
+def test_a_slow_body_is_given_up(tiny, serve, monkeypatch):
     served = serve(tiny.extractor.reference.name, limits=Limits(read_seconds=0.3))
+    waits, timeout = [], asyncio.timeout
+    monkeypatch.setattr(asyncio, "timeout", lambda seconds: waits.append(seconds) or timeout(seconds))
     with connection(served) as slow:
         slow.sendall(raw_request(OPENAI, b'{"input": ', length=100))
-        begun = time.perf_counter()
         answer = b""
         while part := slow.recv(4096):
             answer += part
-        assert time.perf_counter() - begun < 10
+    assert 0.3 in waits
     assert answer.startswith(b"HTTP/1.1 408")
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"] == "the body did not arrive in time"
     served.until_idle()
@@ -249,14 +252,13 @@ def test_a_slow_body_is_given_up(tiny, serve):
 
 @pytest.mark.parametrize("length", [100_001, 10**19])
 def test_a_body_that_states_too_large_a_size_is_refused_before_it_arrives(tiny, serve, length):
-    served = serve(tiny.extractor.reference.name, limits=Limits(body_bytes=100_000))
+    # An answer that waited for the body would not come before the connection's own limit.
+    served = serve(tiny.extractor.reference.name, limits=Limits(body_bytes=100_000, read_seconds=3600))
     with connection(served) as waiting:
         waiting.sendall(raw_request(OPENAI, b'{"input": ', length=length))
-        begun = time.perf_counter()
         answer = b""
         while part := waiting.recv(4096):
             answer += part
-        assert time.perf_counter() - begun < 10  # and not the 30 seconds that a body has
     assert answer.startswith(b"HTTP/1.1 413")
     assert b"--max-body-size" in answer
     served.until_idle()
@@ -278,12 +280,12 @@ def test_a_client_that_does_not_read_its_answer_is_cut_off(tiny, serve, caplog):
     with connection(served) as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         deaf.sendall(raw_request("/v1/features", json.dumps(body).encode()))
-        time.sleep(0.2)
-        served.until_idle()
-        begun = time.perf_counter()
-        while served.server.server_state.connections:
-            assert time.perf_counter() - begun < 20  # dropped, with what it did not take
+        for _ in range(2400):  # dropped, with what it did not take
+            if "did not take its answer" in caplog.text and not served.server.server_state.connections:
+                break
             time.sleep(0.05)
+        assert not served.server.server_state.connections
+        served.until_idle()
     assert "did not take its answer within 0.3 seconds" in caplog.text
     assert served.post(OPENAI, {"input": "x"}).status_code == 200
 
@@ -305,9 +307,10 @@ def test_the_head_of_a_request_that_never_ends(tiny, serve):
     served = serve(tiny.extractor.reference.name, idle_seconds=0.5)
     with connection(served) as slow:
         slow.sendall(b"POST /embed HTTP/1.1\r\nHost: loc")
-        for _ in range(8):
+        for _ in range(1200):
             assert served.post(OPENAI, {"input": "x"}).status_code == 200  # one that is used stays
-            time.sleep(0.25)
+            if select.select([slow], [], [], 0.1)[0]:
+                break
         assert slow.recv(10) == b""
 
 
@@ -317,6 +320,10 @@ def test_what_a_client_that_has_gone_left_in_the_queue_is_not_run(tiny, serve, m
 
     def slowly(self, texts, on_batch=None):
         runs.append(len(texts))
+        for _ in range(6000):  # until the server has noticed that the client is gone
+            if not served.server.server_state.connections:
+                break
+            time.sleep(0.02)
         time.sleep(0.02)
         return inner(self, texts, on_batch)
 

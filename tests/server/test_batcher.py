@@ -57,7 +57,7 @@ class Waiting:
     def finish(self, jobs: int | None = None) -> None:
         self.batcher.start()
         for _ in range(len(self._names) if jobs is None else jobs):
-            assert self._done.acquire(timeout=30)
+            assert self._done.acquire(timeout=120)
         self.batcher.close()
 
 

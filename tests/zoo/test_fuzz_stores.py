@@ -73,7 +73,7 @@ def store(path: Path) -> bytes:
 
 
 def read_all(path: Path) -> None:
-    began = time.monotonic()
+    began = time.process_time()
     try:
         with layertap.open(path) as file:
             for name in file.features:
@@ -88,7 +88,7 @@ def read_all(path: Path) -> None:
                     file.record("id-1")
             repr(file)
     finally:
-        assert time.monotonic() - began < MOST_SECONDS
+        assert time.process_time() - began < MOST_SECONDS
 
 
 def header_of(content: bytes, ending: str) -> tuple[int, int]:
@@ -194,9 +194,9 @@ def test_tokenizers(tmp_path, folder_of_family, fuzzed, cases):
         else:
             case = mutated_bytes(json.dumps(few).encode(), source, len(content))
         rewrite(path, case)
-        began = time.monotonic()
+        began = time.process_time()
         refused += ours(read, case[:2000], TokenizerError)
-        assert time.monotonic() - began < MOST_SECONDS, case
+        assert time.process_time() - began < MOST_SECONDS, case
     fuzzed(number, refused)
 
 

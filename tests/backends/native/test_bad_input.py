@@ -237,9 +237,9 @@ def test_a_run_ends_on_ctrl_c_and_lets_other_threads_work(make_model):
     small = model.pack(model.random_sequences([4]))
     expected = run(backend, small, MEAN)[MEAN]
     some, times = 20, 50
-    start = time.perf_counter()
+    start = time.process_time()  # what else runs on the machine does not count
     run(backend, model.pack(model.random_sequences([512] * some)), MEAN)
-    whole = times * (time.perf_counter() - start)
+    whole = times * (time.process_time() - start)
     batch = model.pack(model.random_sequences([512] * some * times))
     ticks = []
 
@@ -253,11 +253,11 @@ def test_a_run_ends_on_ctrl_c_and_lets_other_threads_work(make_model):
     # what a shell starts in the background is given no handler
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        start = time.perf_counter()
+        start = time.process_time()
         thread.start()
         with pytest.raises(KeyboardInterrupt):
             run(backend, batch, MEAN)
-        taken = time.perf_counter() - start
+        taken = time.process_time() - start
         thread.join()
     finally:
         signal.signal(signal.SIGINT, before)

@@ -64,7 +64,7 @@ def test_threads_that_want_the_same_share_it_and_others_wait():
 
     def share() -> None:
         with float32_products(tf32=True):
-            together.wait(10)  # both are inside at once
+            together.wait(60)  # both are inside at once
             seen.append(torch.backends.cuda.matmul.fp32_precision)
 
     def other() -> None:
@@ -77,9 +77,9 @@ def test_threads_that_want_the_same_share_it_and_others_wait():
         first, second = threading.Thread(target=share), threading.Thread(target=share)
         first.start()
         second.start()
-        first.join(10)
-        second.join(10)
+        first.join(60)
+        second.join(60)
         assert seen == ["tf32", "tf32"]
         assert waiting.is_alive()
-    waiting.join(10)
+    waiting.join(60)
     assert seen == ["tf32", "tf32", "ieee"]

@@ -229,7 +229,7 @@ def test_an_empty_jsonl_has_no_records(tmp_path: Path) -> None:
 
 def test_ten_megabytes_on_one_line(tmp_path: Path) -> None:
     text = "word " * (2 << 20)
-    started = time.perf_counter()
+    started = time.process_time()
     assert texts(write(tmp_path / "a.txt", text)) == [text]
     assert texts(write(tmp_path / "a.jsonl", json.dumps({"text": text}))) == [text]
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -111,7 +112,7 @@ def test_a_killed_worker_is_replaced(tmp_path, run, whole):
 
 
 @pytest.mark.slow
-def test_a_hung_worker_is_killed_and_replaced(tmp_path, run, whole):
+def test_a_hung_worker_is_killed_and_replaced(tmp_path, monkeypatch, run, whole):
     stopped: list[int] = []
 
     def stop(event: Event) -> None:
@@ -119,11 +120,12 @@ def test_a_hung_worker_is_killed_and_replaced(tmp_path, run, whole):
             stopped.append(workers_of(os.getpid())[0])
             os.kill(stopped[0], signal.SIGSTOP)
 
-    started = time.monotonic()
-    events = run(stop, workers=1, stall_seconds=4)
-    assert time.monotonic() - started < 60
+    # The clock of the pool leaps when the worker is stopped: on a slow machine others may be silent for seconds, too.
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + 5000 * len(stopped))
+    monkeypatch.setattr(pool, "time", clock)
+    events = run(stop, workers=1, stall_seconds=5000)
     assert promised(tmp_path / "f") == whole
-    assert [event.reason for event in events if isinstance(event, ShardFailed)] == ["no progress for 4 s"]
+    assert [event.reason for event in events if isinstance(event, ShardFailed)] == ["no progress for 5,000 s"]
     assert not Path(f"/proc/{stopped[0]}").exists()
 
 
@@ -166,6 +168,7 @@ def test_workers_that_cannot_start_end_the_run(monkeypatch, run):
         run()
 
 
+@pytest.mark.filterwarnings("ignore:.* bytes that a killed run left there")  # the other worker may be writing
 def test_an_error_of_the_input_ends_the_run_with_its_own_words(tmp_path, corpus, extractor):
     with (corpus / "b.jsonl").open("a") as file:
         file.write('{"text": "long text ' + "w " * 300 + '"}\n')
@@ -188,13 +191,14 @@ def test_workers_die_with_their_driver(tmp_path, corpus, extractor):
     arguments = [str(corpus), f"{tmp_path}/f/", FEATURE, extractor.reference.name]
     driver = subprocess.Popen([sys.executable, "-c", code, *arguments], start_new_session=True)
     workers: list[int] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not list((tmp_path / "f").glob("records/*")):
         workers = workers_of(driver.pid) or workers
         time.sleep(0.01)
     assert workers
     driver.kill()
     driver.wait()
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline and any(is_running(pid) for pid in workers):
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in workers)
