@@ -127,7 +127,7 @@ def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipel
                 # by its second text a chunk is under way: the first one ends the chunk before
                 if chunk > 0 and prepared == ends[chunk - 1] + 2:
                     before = ends[chunk - 2] if chunk > 1 else 0
-                    assert changed.wait_for(lambda least=before: worked > least, timeout=30), "the device stood still"
+                    assert changed.wait_for(lambda least=before: worked > least, timeout=120), "the device stood still"
             yield text
 
     def work() -> None:
@@ -137,7 +137,7 @@ def test_a_chunk_is_prepared_while_the_device_works_on_the_one_before(make_pipel
             worked += 1
             changed.notify_all()
             enough = min(end + 2, len(records))
-            assert changed.wait_for(lambda: prepared >= enough, timeout=30), "nothing was prepared"
+            assert changed.wait_for(lambda: prepared >= enough, timeout=120), "nothing was prepared"
 
     monkeypatch.setattr(Preparation, "prepare", prepare)
     monkeypatch.setattr(pipeline_module, "batches_of", lambda planned, **_: [[text] for text in planned])
