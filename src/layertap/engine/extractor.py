@@ -99,6 +99,7 @@ class Extractor:
         # Shared by threads without a lock: plans are immutable, and two threads that make the same one at the same
         # time keep either.
         self._plans: dict[str | None, Plan] = {}
+        self._pipelines: dict[tuple[int, tuple[str, ...]], Pipeline] = {}
 
     @classmethod
     def of(cls, opened: OpenedModel, semantics: Semantics, runtime: Runtime) -> Extractor:
@@ -380,6 +381,15 @@ class Extractor:
             details: as in `extract`.
         """
         names = checked_names(details)
+        known = self._pipelines.get((id(plan), names))
+        if known is not None and known.plan is plan:
+            return known
+        made = self._make_pipeline(plan, names)
+        if len(self._pipelines) < MOST_PLANS and any(plan is own for own in self._plans.values()):
+            self._pipelines[id(plan), names] = made
+        return made
+
+    def _make_pipeline(self, plan: Plan, names: tuple[str, ...]) -> Pipeline:
         clash = [name for name in names if name in plan.features]
         if clash:
             raise OptionError(f"details: {clash[0]!r} is the name of a feature; give the feature another")

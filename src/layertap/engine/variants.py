@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from layertap.features.plan import Input, InputVariant
 from layertap.records import Record
@@ -32,7 +33,7 @@ class DetailInput:
     prompt_chars: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class InputVariants:
     """The distinct variants among the inputs of a plan; each is tokenized once for every text.
 
@@ -48,7 +49,7 @@ class InputVariants:
     lowercased: TextTokenizer | None
     offsets: bool = False
 
-    @property
+    @cached_property
     def groups(self) -> dict[InputVariant, dict[int, Input]]:
         """Inputs of each variant, by their index in the plan."""
         inputs: dict[InputVariant, dict[int, Input]] = {}
@@ -79,7 +80,7 @@ class InputVariants:
         ids = (prompt.limited(own.max_length) if cut else prompt).input_ids
         return len(ids) - int(int(ids[-1]) in tokenizer.special_ids)
 
-    @property
+    @cached_property
     def detail_input(self) -> DetailInput:
         """Input in whose tokens details are found: the input of hidden states, where a feature asks for any.
 

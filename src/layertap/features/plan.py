@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from layertap.errors import FeatureError
 from layertap.features.expr import Expr
@@ -48,7 +49,7 @@ class Input:
         return f"at most {self.max_length} tokens{after}{', lower-cased' if self.lowercase else ''}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Plan of what to run for a set of features over one model.
 
@@ -91,9 +92,17 @@ class Plan:
 
     def programs(self, inputs: frozenset[int]) -> tuple[Program, ...]:
         """Return the programs for sequences that stand for these inputs: one, or without `share` one a feature."""
-        names = self.features_of(inputs)
-        groups = [names] if self.rules.share else [(name,) for name in names]
-        return tuple(self._program(group) for group in groups if group)
+        programs = self._programs.get(inputs)
+        if programs is None:
+            names = self.features_of(inputs)
+            groups = [names] if self.rules.share else [(name,) for name in names]
+            programs = self._programs[inputs] = tuple(self._program(group) for group in groups if group)
+        return programs
+
+    @cached_property
+    def _programs(self) -> dict[frozenset[int], tuple[Program, ...]]:
+        """Programs made so far, by their inputs."""
+        return {}
 
     def segment_kinds(self, program: Program) -> frozenset[SegmentKind]:
         """Return the segments that a program's captures, and the numpy steps on them, need."""

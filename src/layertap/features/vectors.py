@@ -224,10 +224,11 @@ def reduce_rows(value: Floats, rows: Segments, reduce: str) -> Floats:
 
 def divide(value: Floats, rows: Segments, divisor: Divisor) -> Floats:
     """Divide sums [S, ...] by the pooling's divisor; segments without rows stay zero."""
-    by = weight_sums(rows) if divisor == "weight" else rows.counts().astype(np.float32)
+    counts = rows.counts()
+    by = weight_sums(rows) if divisor == "weight" else counts.astype(np.float32)
     if divisor == "sqrt_count":
         by = np.sqrt(by)
-    by = np.where(rows.counts() == 0, np.float32(1), by)
+    by[counts == 0] = 1
     quotient: Floats = value / by.reshape(-1, *([1] * (value.ndim - 1)))
     return quotient
 

@@ -86,7 +86,8 @@ class NativeBackend(Backend):
     ) -> dict[Capture, FloatArray]:
         """Runs a program over a packed batch, as `Backend.run` describes."""
         self._load(program)
-        self._reach(int(batch.lengths.max(initial=1).clip(1, batch.num_tokens)))
+        if isinstance(self.spec.relative, Disentangled):
+            self._reach(int(batch.lengths.max(initial=1).clip(1, batch.num_tokens)))
         kinds = sorted({capture.segments for capture in program.captures if capture.segments is not None})
         results = {capture: self._empty(capture, batch, segments) for capture in program.captures}
         self._encoder.run(
@@ -173,13 +174,13 @@ class NativeBackend(Backend):
 
     def _reach(self, longest: int) -> None:
         """Make the distances within sequences of `longest` tokens known to the encoder."""
-        if not isinstance(self.spec.relative, Disentangled):
-            return
+        relative = self.spec.relative
+        assert isinstance(relative, Disentangled)
         with self._lock:
             if longest <= self._reached:
                 return
             reached = max(512, 1 << (longest - 1).bit_length())  # seldom more
-            vectors = self.spec.relative.vectors_of(np.arange(1 - reached, reached))
+            vectors = relative.vectors_of(np.arange(1 - reached, reached))
             self._encoder.reach_distances(vectors.astype(np.int32))
             self._reached = reached
 
