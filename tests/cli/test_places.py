@@ -10,6 +10,7 @@ import pytest
 
 from layertap.data.formats import open_writer
 from layertap.jobs import run as jobs_run
+from tests.adapters import write_adapter
 from tests.writing import write
 
 ROWS = "".join(
@@ -138,6 +139,14 @@ def test_models_and_heads_are_inputs_too(layertap, kept, make_checkpoint, tmp_pa
     write(model / "vectors.npz", b"")
     done = layertap("extract", data, "-m", model, "-o", model / "vectors.npz", "--overwrite", "-q")
     assert done.code == 0, done  # no file of the model's own
+    adapter = tmp_path / "adapter"
+    write_adapter(adapter, model)
+    for target in (weights, adapter / "adapter_model.safetensors"):
+        before = target.read_bytes()
+        said = kept(data, "extract", data, "-m", adapter, "-o", target, "--overwrite")
+        assert "is the input too" in said
+        assert target.read_bytes() == before
+    kept(data, "finetune", data, "-m", adapter, "-o", model)
     head = tmp_path / "good.head"
     assert layertap("fit", data, "-m", model, "-o", head, "-f", "hidden_states[0].mean").code == 0
     stored = next(head.glob("*.safetensors"))

@@ -166,6 +166,10 @@ def test_other_refusals(source, tmp_path):
         layertap.save("hidden_states[2].mean", tmp_path / "there", model=source)
     with pytest.raises(OptionError, match="inside the model's own folder"):
         layertap.save("hidden_states[2].mean", source / "small", model=source)
+    write_adapter(tmp_path / "adapter", source)
+    with pytest.raises(OptionError, match="inside the base model's own folder"):
+        layertap.save("hidden_states[2].mean", source / "small", model=tmp_path / "adapter")
+    assert not (source / "small").exists()
     with pytest.raises(OptionError, match="standard output"):
         layertap.save("hidden_states[2].mean", "-", model=source)
     with pytest.raises(OptionError, match="there is no option 'precision'"):

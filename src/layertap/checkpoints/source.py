@@ -176,26 +176,31 @@ class Checkpoint:
         return digest
 
 
-def stored_files(model: str | os.PathLike[str] | None) -> list[Path]:
-    """Return the files of a local model folder that opening it may read; none for other models."""
-    folder = None if model is None else Path(model)
+def local_folders(model: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the folder of a local model, then that of its base model if it is an adapter; none for other models."""
+    if model is None:
+        return []
+    folder = Path(model)
     try:
-        if folder is None or not folder.is_dir():
+        if not folder.is_dir():
             return []
-        weights = (f"{Path(name).stem}*{Path(name).suffix}" for name in (SAFETENSORS, PICKLE))
-        patterns = (*DESCRIPTION_FILES, *weights, PICKLE_INDEX, ADAPTER_WEIGHTS[1])
-        files = [file for pattern in patterns for file in folder.glob(pattern)]
         config = folder / ADAPTER_CONFIG
-        if config in files and not any(folder / name in files for name in WEIGHTS):
-            base = _base_folder(config, base_of(config)[0])
-            # An adapter of an adapter is refused, so this ends.
-            if base is not None and not (base / ADAPTER_CONFIG).exists():
-                files += stored_files(base)
-        return files
+        if not config.exists() or any((folder / name).exists() for name in WEIGHTS):
+            return [folder]
+        base = _base_folder(config, base_of(config)[0])
     except CheckpointError:  # damaged: opening the model says so
-        return files
+        return [folder]
     except OSError:  # a name too long for the file system: no folder
         return []
+    # An adapter of an adapter is refused.
+    return [folder] if base is None or (base / ADAPTER_CONFIG).exists() else [folder, base]
+
+
+def stored_files(model: str | os.PathLike[str] | None) -> list[Path]:
+    """Return the files that opening a local model may read, those of an adapter's base model with them."""
+    weights = (f"{Path(name).stem}*{Path(name).suffix}" for name in (SAFETENSORS, PICKLE))
+    patterns = (*DESCRIPTION_FILES, *weights, PICKLE_INDEX, ADAPTER_WEIGHTS[1])
+    return [file for folder in local_folders(model) for pattern in patterns for file in folder.glob(pattern)]
 
 
 def locate(

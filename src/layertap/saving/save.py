@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Unpack
 
-from layertap.checkpoints.source import stored_files
+from layertap.checkpoints.source import local_folders, stored_files
 from layertap.engine.extractor import Extractor
 from layertap.engine.opening import OpenedModel, open_reference
 from layertap.engine.options import ModelReference, Runtime, SavingOptions, Semantics, shown_in_help, split_options
@@ -108,8 +108,9 @@ def _checked_place(output: str | os.PathLike[str], target: Target, model: str | 
         check_place(place, overwrite=False)
     else:
         check_new_folder(place)
-        if model is not None and Path(model).is_dir() and resolved(place).is_relative_to(resolved(model)):
-            raise OptionError(f"{place} would be inside the model's own folder, {model}; name a folder beside it")
+        for folder, whose in zip(local_folders(model), ("the model", "the base model"), strict=False):
+            if resolved(place).is_relative_to(resolved(folder)):
+                raise OptionError(f"{place} would be inside {whose}'s own folder, {folder}; name a folder beside it")
     refuse_overlap(stored_files(model), {"the output": place})
     return place
 
