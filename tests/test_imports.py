@@ -15,7 +15,13 @@ import pytest
 
 import layertap
 
-TORCH_ROOMS = ("layertap.backends.torch.", "layertap.hf.", "layertap.learn.finetuning.", "layertap.torch_datasets.")
+TORCH_ROOMS = (
+    "layertap.backends.torch.",
+    "layertap.hf.",
+    "layertap.learn.finetuning.",
+    "layertap.saving.graph.",
+    "layertap.torch_datasets.",
+)
 MODULES = sorted(
     module.name
     for module in pkgutil.walk_packages(layertap.__path__, "layertap.")
