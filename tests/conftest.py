@@ -16,13 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from tests.tiny_models import write_checkpoint, write_weights
 
-# No test may fail because the machine is busy: hypothesis gives an example 200 ms unless it is told otherwise.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
+if importlib.util.find_spec("hypothesis"):  # the tests of integrations run without it
+    from hypothesis import settings
+
+    # No test may fail because the machine is busy: hypothesis gives an example 200 ms unless it is told otherwise.
+    settings.register_profile("unhurried", deadline=None)
+    settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes, file by file, where pytest-xdist is installed (`-n 0`: in one).
+
+    Named files and folders run in one process, which starts sooner.
+    """
+    named = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    options = config.option
+    if named or options.usepdb or options.collectonly or not config.pluginmanager.hasplugin("xdist"):
+        return
+    if options.numprocesses is None and "PYTEST_XDIST_WORKER" not in os.environ:
+        options.numprocesses, options.dist = 2, "loadfile"
 
 
 @pytest.fixture(scope="session")

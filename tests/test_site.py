@@ -68,7 +68,7 @@ def test_broken_links_are_found(tmp_path):
     assert list(SITE["broken"](tmp_path)) == ["a.html: b/#y", "a.html: q.png", "a.html: c/"]
 
 
-@pytest.mark.slow
+@pytest.mark.stress  # as .ci/site, which .ci/run runs
 @pytest.mark.skipif(find_spec("zensical") is None, reason="needs the extra `docs`")
 def test_the_site_is_built():
     subprocess.run([sys.executable, ".ci/site.py", "pages"], cwd=ROOT, check=True)
