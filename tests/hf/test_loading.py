@@ -325,6 +325,14 @@ def test_no_such_model(tmp_path):
             load.from_pretrained(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize(
+    "name", ["BertModel", "AutoModel", "BertConfig", "AutoConfig", "BertTokenizer", "AutoTokenizer"]
+)
+def test_no_name_is_no_default_model(name):
+    with pytest.raises(OptionError, match="pretrained_model_name_or_path=None: expected a folder or a hub id"):
+        getattr(hf, name).from_pretrained(None)
+
+
 def test_auto_classes_are_not_instantiated():
     for auto in (hf.AutoModel, hf.AutoConfig, hf.AutoTokenizer):
         with pytest.raises(OptionError, match="from_pretrained"):

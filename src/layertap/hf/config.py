@@ -14,11 +14,11 @@ import torch
 
 from layertap.checkpoints.json_file import read_object
 from layertap.checkpoints.load import with_model_type
-from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError
 from layertap.files import staged_folder
 from layertap.hf.absent import CONFIG_ATTRIBUTES, CONFIG_METHODS, refuse_methods
 from layertap.hf.keywords import CONFIG_LOADING, refuse_unknown, split_keywords
+from layertap.hf.locating import located
 from layertap.hf.saving import CONFIG_FILE
 from layertap.keywords import check_absent
 from layertap.models.config import ConfigReader
@@ -466,9 +466,9 @@ def read_config(
     revision: str | None,
 ) -> dict[str, Any]:
     """Read the fields of a model's `config.json`, or of a JSON file given by its path."""
-    if Path(model).is_file():
+    if isinstance(model, str | os.PathLike) and Path(model).is_file():
         return read_object(Path(model))
-    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)
+    checkpoint = located(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     file = checkpoint.file("config.json")
     if file is None:
         raise ConfigError(f"{checkpoint.folder}: no config.json")

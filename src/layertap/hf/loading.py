@@ -14,10 +14,10 @@ from torch import Tensor
 from layertap.backends.torch.devices import device_named
 from layertap.backends.torch.weights import DTYPES, read_pickle, to_tensor
 from layertap.checkpoints.load import ModelFiles, open_model
-from layertap.checkpoints.source import locate
 from layertap.errors import ConfigError, OptionError, WeightsError
 from layertap.hf.config import PretrainedConfig, as_dtype, encoder_spec
 from layertap.hf.keywords import MODEL_LOADING, refuse_all, refuse_unknown, split_keywords
+from layertap.hf.locating import located
 
 DtypeLike: TypeAlias = str | torch.dtype
 POOLER = ("pooler.dense.weight", "pooler.dense.bias")
@@ -45,12 +45,13 @@ def open_files(
     model_type: str,
 ) -> ModelFiles:
     """Find and open a checkpoint; one whose config states no family is of `model_type`."""
-    checkpoint = locate(
+    checkpoint = located(
         model,
         revision=revision,
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         allow_pickle=allow_pickle,
+        weights=True,
     )
     return open_model(checkpoint, allow_pickle=allow_pickle, read_pickle=read_pickle, model_type=model_type)
 

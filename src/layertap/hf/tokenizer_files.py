@@ -9,8 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 
 from layertap.checkpoints.json_file import read_object
-from layertap.checkpoints.source import locate
 from layertap.errors import OptionError, TokenizerError
+from layertap.hf.locating import located
 from layertap.text.styles import (
     ALBERT,
     BERT,
@@ -59,7 +59,7 @@ def open_tokenizer(
         fallback: name of the class to use if no file states one.
         cache_dir, local_files_only, revision: as in `huggingface_hub`.
     """
-    checkpoint = locate(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only, weights=False)
+    checkpoint = located(model, revision=revision, cache_dir=cache_dir, local_files_only=local_files_only)
     file = checkpoint.file("config.json")
     config = {} if file is None else read_object(file)
     stated = config.get("tokenizer_class")
