@@ -47,12 +47,30 @@ def opened(
     page.on("request", lambda request: requests.append(request.url))
     page.goto(f"{url}#{state}")
     page.wait_for_selector("html[data-ready]", timeout=120_000)
-    page.wait_for_timeout(450)  # points have moved to their places
+    settle(page, 450)  # points have moved to their places
     yield page
     assert errors == []
     allowed = {url, f"{url}page/sentence"} if isinstance(where, str) else {url}
     assert {asked.partition("#")[0] for asked in requests if not asked.startswith("blob:")} <= allowed
     context.close()
+
+
+def settle(page: Any, milliseconds: int) -> None:
+    """Wait until the page has done what was due in so many milliseconds, on a busy machine, too.
+
+    The wait is over in a frame after that time, behind all timers of the page that were due before.
+    """
+    page.evaluate(
+        """async milliseconds => {
+            const end = performance.now() + milliseconds;
+            let frames = 0;
+            while (performance.now() < end || frames < 3) {
+                await new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+                frames += 1;
+            }
+        }""",
+        milliseconds,
+    )
 
 
 def is_error(said: Any) -> bool:
@@ -77,7 +95,7 @@ def ink(page: Any, selector: str) -> int:
 
 
 def address(page: Any) -> str:
-    page.wait_for_timeout(250)
+    settle(page, 250)
     return str(page.evaluate("location.hash"))
 
 

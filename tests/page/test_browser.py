@@ -18,7 +18,7 @@ from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
 from layertap.records import Record
-from tests.page.browser import MARKS, NARROW, address, farthest, ink, opened, place_of, slide
+from tests.page.browser import MARKS, NARROW, address, farthest, ink, opened, place_of, settle, slide
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 pytest.importorskip("sklearn")
@@ -61,7 +61,7 @@ def test_points_are_drawn_and_move_with_the_slider(browser, file, content):
         assert ink(page, "#map") > 20 * len(TEXTS)
         before = page.evaluate("document.querySelector('#map').toDataURL()")
         slide(page, other)
-        page.wait_for_timeout(500)
+        settle(page, 500)
         assert page.evaluate("document.querySelector('#map').toDataURL()") != before
         assert page.inner_text("#layer-name") == f"hidden_states[{other}]"
         assert f"layer={other}" in address(page)
@@ -95,7 +95,7 @@ def test_zoom_and_keys(browser, file):
         drawn = ink(page, "#map")
         page.hover("#map")
         page.mouse.wheel(0, -600)
-        page.wait_for_timeout(200)
+        settle(page, 200)
         assert "zoom=" in address(page)
         page.focus("#map")
         page.keyboard.press("ArrowLeft")
@@ -140,7 +140,7 @@ def test_a_selection_is_listed_and_downloaded(browser, file, content, tool):
 def test_copied_ids_are_those_of_the_selection(browser, file):
     with opened(browser, file, state="selected=1,4", permissions=["clipboard-read", "clipboard-write"]) as page:
         page.get_by_role("button", name="Copy ids").click()
-        page.wait_for_timeout(100)
+        settle(page, 100)
         assert page.evaluate("navigator.clipboard.readText()") == "t1\nt4\n"
 
 
@@ -152,7 +152,7 @@ def test_the_legend_filters_and_the_search_highlights(browser, file):
         assert ink(page, "#map") < drawn * 0.75
         page.get_by_role("button", name="Show all", exact=True).click()
         page.fill("#search", "MOVIE")
-        page.wait_for_timeout(300)
+        settle(page, 300)
         assert page.locator("#results li").count() == sum("movie" in text for text in TEXTS)
         page.select_option("#colour", label="size")
         assert page.locator("#legend li").count() == 4
@@ -226,7 +226,7 @@ def test_words_are_shown_in_their_texts(browser, make_checkpoint, tmp_path):
         assert "r[1] + 1" in page.inner_text("[data-command=neighbours]")
         assert page.locator("#nearest li").first.locator("mark").count() == 1
         page.fill("#search", "film")
-        page.wait_for_timeout(300)
+        settle(page, 300)
         assert "9 WORDS" in page.inner_text("#results").upper()
         index = made.facts["sentences"][2]["index"]
         page.select_option("#sentence", "2")
@@ -312,7 +312,7 @@ def test_a_hundred_thousand_points_are_drawn_and_move(browser, large, content):
         assert ink(page, "#map") > 50_000
         before = page.evaluate(PICTURE)
         page.evaluate(MOVE, 0 if layer else 1)
-        page.wait_for_timeout(450)
+        settle(page, 450)
         assert page.evaluate(PICTURE) != before
         assert ink(page, "#map") > 50_000
 

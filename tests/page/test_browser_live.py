@@ -15,7 +15,7 @@ from layertap.learn.exploring.live import MOST_CHARACTERS, sentence_page
 from layertap.learn.exploring.sentences import sentence_of
 from layertap.records import Record
 from layertap.server.page import Page
-from tests.page.browser import MARKS, NARROW, WIDE, address, ink, opened, slide
+from tests.page.browser import MARKS, NARROW, WIDE, address, ink, opened, settle, slide
 from tests.server.conftest import Served, starting
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
@@ -62,7 +62,7 @@ def type_in(page: Any, text: str) -> None:
 
 def until(page: Any, holds: Callable[[], bool]) -> None:
     """Wait until something holds. The page's policy keeps playwright from evaluating a text for this."""
-    for _ in range(400):
+    for _ in range(4800):
         if holds():
             return
         page.wait_for_timeout(25)
@@ -121,7 +121,7 @@ def test_a_typed_sentence_has_neighbours_and_a_place(browser, explored, page_of_
         until(page, lambda: page.locator("#nearest li").count() == 10)
         for layer in (1, 0):
             slide(page, layer)
-            page.wait_for_timeout(500)
+            settle(page, 500)
             shown = page.locator("#nearest li").all_inner_texts()
             expected = [f"{cosine:.3f}" for cosine in exact["cosine"][layer]]
             assert [line.split()[0].replace("\u2212", "-") for line in shown] == expected

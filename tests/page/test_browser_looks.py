@@ -12,7 +12,7 @@ from layertap.learn.exploring.contents import PageOptions, explored
 from layertap.learn.exploring.corpus import sampled
 from layertap.page.assemble import as_html
 from layertap.records import Record
-from tests.page.browser import CHROMIUM, FLAGS, MARKS, NARROW, WIDE, ink, opened
+from tests.page.browser import CHROMIUM, FLAGS, MARKS, NARROW, WIDE, ink, opened, settle
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 pytest.importorskip("sklearn")
@@ -102,7 +102,7 @@ def test_the_page_follows_the_scheme_of_the_system_while_it_is_open(browser, fil
     with opened(browser, file, color_scheme="light") as page:
         before = page.evaluate(DRAWN)
         page.emulate_media(color_scheme="dark")
-        page.wait_for_timeout(200)
+        settle(page, 200)
         assert page.evaluate(DRAWN) != before
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
 

@@ -20,7 +20,7 @@ from layertap.learn.exploring.corpus import sampled
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
 from layertap.records import Record
-from tests.page.browser import MARKS, NARROW, WIDE, address, farthest, ink, opened, place_of, slide
+from tests.page.browser import MARKS, NARROW, WIDE, address, farthest, ink, opened, place_of, settle, slide
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 pytest.importorskip("sklearn")
@@ -60,7 +60,7 @@ def show(page: Any, size: tuple[int, int], part: str) -> None:
     """On a narrow screen, go to a part of the page."""
     if size == NARROW:
         page.get_by_role("button", name=part, exact=True).click()
-        page.wait_for_timeout(100)
+        settle(page, 100)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])
@@ -72,7 +72,7 @@ def test_map_colours_search_neighbours_and_selection(browser, real, size):
         assert drawn > 8_000, "2,000 points of 2.8 pixels radius, many above each other"
         for layer in (3, 6, start):
             slide(page, layer)
-            page.wait_for_timeout(600)
+            settle(page, 600)
             assert page.inner_text("#layer-name") == f"hidden_states[{layer}]"
             assert ink(page, "#map") > 8_000
         # Hover, click, and the numbers of the neighbours against float64.
@@ -99,7 +99,7 @@ def test_map_colours_search_neighbours_and_selection(browser, real, size):
         show(page, size, "Map")
         assert ink(page, "#map") < drawn
         page.fill("#search", "WHAT")
-        page.wait_for_timeout(400)
+        settle(page, 400)
         found = sum("what" in text.lower() for text in real.texts)
         assert page.locator("#results h2").text_content() == f"Search: {found:,} text{'' if found == 1 else 's'}"
         page.fill("#search", "")
