@@ -269,9 +269,14 @@ def test_folders(tmp_path, monkeypatch):
         locate(folder, revision="main")
     file = folder / "model.safetensors"
     file.touch()
+    (folder / "config.json").touch()
     for name in (file, str(file), "org/name/model.safetensors"):
-        with pytest.raises(ModelNotFoundError, match="is a file; a model is a folder"):
+        with pytest.raises(ModelNotFoundError, match=r"is a file; a model is a folder .* weights: .*org/name"):
             locate(name)
+    stray = tmp_path / "notes.txt"
+    stray.touch()
+    with pytest.raises(ModelNotFoundError, match=r"is a file; a model is a folder with config.json and weights$"):
+        locate(stray)
 
 
 def test_files_of_a_checkpoint_are_inside_it(tmp_path):

@@ -94,6 +94,31 @@ def test_warnings_are_notes(capsys: pytest.CaptureFixture[str]) -> None:
     assert warnings.showwarning is shown
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("extract", "texts.txt", "-o", "{}.parquet"),
+        ("extract", "texts.txt", "-o", "o.parquet", "-m", "{}"),
+        ("predict", "texts.txt", "--head", "{}", "-o", "o.jsonl"),
+        ("explore", "{}.csv", "-o", "page.html"),
+        ("inspect", "{}"),
+        ("export", "{}", "-o", "o.npy"),
+    ],
+)
+def test_a_name_that_is_too_long(
+    refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    if command[0] in ("predict", "explore"):
+        pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("one\n", encoding="utf-8")
+    said = refused(1, *(part.format("x" * 300) for part in command))
+    assert "xxx" in said
+    assert "name too long" in said or "its name is longer than the file system allows" in said
+    assert "not meant to happen" not in said
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "texts.txt"]
+
+
 def test_no_backend(refused: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layertap.backends.here.find_spec", lambda _: None)
     message = refused(1, "extract", tmp_path / "in.txt", "-o", tmp_path / "o.parquet")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from layertap.engine.extractor import Extractor
-from layertap.learn.exploring.contents import PageOptions, explored
+from layertap.learn.exploring.contents import PageOptions, exploration
 from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
@@ -44,7 +44,7 @@ def content(make_checkpoint, tmp_path_factory) -> PageContent:
         "extract": "layertap extract x -f '{FEATURE}'",
         "attention": 'extract({SENTENCE}, "attentions[{BLOCK}]")[{HEAD}]',
     }
-    return explored(extractor, corpus, PageOptions(sentences=5, rows=(60, 61)), commands=commands)
+    return exploration(extractor, corpus, PageOptions(sentences=5, rows=(60, 61)), commands=commands).content
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +215,9 @@ def test_words_are_shown_in_their_texts(browser, make_checkpoint, tmp_path):
         Record.of_words(i, ["\U0001f600", f"<b>film{i}</b>", "bank"], columns={"tag": list("xyz")}) for i in range(9)
     ]
     corpus = sampled_units(rows, "words", "tag", kind="word", most=99, seed=0)
-    made = explored(extractor, corpus, PageOptions(sentences=4), commands={"neighbours": "{VECTORS} r[{ROW}] + {UNIT}"})
+    made = exploration(
+        extractor, corpus, PageOptions(sentences=4), commands={"neighbours": "{VECTORS} r[{ROW}] + {UNIT}"}
+    ).content
     path = tmp_path / "words.html"
     path.write_bytes(as_html(made))
     with opened(browser, path, state="text=4") as page:

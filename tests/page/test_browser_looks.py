@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from layertap.engine.extractor import Extractor
-from layertap.learn.exploring.contents import PageOptions, explored
+from layertap.learn.exploring.contents import PageOptions, exploration
 from layertap.learn.exploring.corpus import sampled
 from layertap.page.assemble import as_html
 from layertap.records import Record
@@ -70,7 +70,9 @@ DRAWN = "document.querySelector('#map').toDataURL()"
 def file(make_checkpoint, tmp_path_factory) -> Path:
     extractor = Extractor.from_pretrained(make_checkpoint(tmp_path_factory.mktemp("model") / "m", pooler="untrained"))
     rows = [Record(row=i, text=text, columns={"mood": "ab"[i % 2]}) for i, text in enumerate(TEXTS)]
-    content = explored(extractor, sampled(rows, "x", "mood", most=99, seed=0), PageOptions(sentences=5), commands={})
+    content = exploration(
+        extractor, sampled(rows, "x", "mood", most=99, seed=0), PageOptions(sentences=5), commands={}
+    ).content
     path = tmp_path_factory.mktemp("page") / "page.html"
     path.write_bytes(as_html(content))
     return path

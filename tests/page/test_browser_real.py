@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from layertap.engine.extractor import Extractor
-from layertap.learn.exploring.contents import PageOptions, explored
+from layertap.learn.exploring.contents import PageOptions, exploration
 from layertap.learn.exploring.corpus import sampled
 from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
@@ -46,7 +46,7 @@ class Explored:
         self.extractor = Extractor.from_pretrained()
         corpus = sampled(rows, name, "label", most=NUMBER, seed=0)
         commands = {"extract": "layertap extract -f '{FEATURE}'", "attention": "[{BLOCK}][{HEAD}]"}
-        self.content: PageContent = explored(self.extractor, corpus, PageOptions(), commands=commands)
+        self.content: PageContent = exploration(self.extractor, corpus, PageOptions(), commands=commands).content
         self.file = folder / f"{name}.html"
         self.file.write_bytes(as_html(self.content))
 

@@ -323,7 +323,8 @@ def _folder(model: str | os.PathLike[str] | None) -> Path | None:
             return None
     settle(path, FOLDER)  # a save that was killed halfway is completed, or taken back
     if not path.is_dir():
-        raise ModelNotFoundError(f"{name!r} is a file; a model is a folder with config.json and weights: {path.parent}")
+        whose = f": {path.parent}" if (path.parent / "config.json").is_file() else ""
+        raise ModelNotFoundError(f"{name!r} is a file; a model is a folder with config.json and weights{whose}")
     return path
 
 

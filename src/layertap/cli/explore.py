@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> None:
 def _content(options: argparse.Namespace, page_options: PageOptions) -> PageContent:
     """Compute the page of a file of texts."""
     from layertap.engine.opening import open_reference
-    from layertap.learn.exploring.contents import explored
+    from layertap.learn.exploring.contents import exploration
     from layertap.learn.exploring.corpus import read_corpus
 
     corpus = read_corpus(
@@ -151,7 +151,7 @@ def _content(options: argparse.Namespace, page_options: PageOptions) -> PageCont
     )
     extractor = extractor_of(open_reference(reference_of(options)), semantics_of(options), runtime_of(options))
     commands = commands_of(options, options.input, options.unit)
-    return explored(extractor, corpus, page_options, commands=commands, progress=not options.quiet)
+    return exploration(extractor, corpus, page_options, commands=commands, progress=not options.quiet).content
 
 
 def _stored_content(options: argparse.Namespace, page_options: PageOptions) -> PageContent:

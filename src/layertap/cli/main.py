@@ -19,12 +19,15 @@ from layertap.cli.help import help_formatter
 from layertap.cli.streams import drop_standard_output, prepare_streams
 from layertap.cli.tables import print_message, print_note
 from layertap.cli.versions import ShowVersions
-from layertap.errors import LayertapError, UsageError
+from layertap.errors import LayertapError, UsageError, printable
 
 INTERRUPTED = 130
 TERMINATED = 143
 PIPE_CLOSED = 141
 """128 and the number of the signal, as shells have it."""
+
+OF_PATHS = (errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of the system about a path that the user gave, wherever it was first looked at."""
 
 COMMANDS = (
     *("extract", "inspect", "explain", "status", "export"),
@@ -196,6 +199,8 @@ def _in_words(error: Exception) -> str:
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return "out of memory; a smaller --batch-tokens, a --max-length or pooled features need less"
+    if isinstance(error, OSError) and error.errno in OF_PATHS and error.filename is not None:
+        return f"{printable(error.filename)}: {error.strerror}"
     first = str(error).strip().splitlines()[:1]
     return f"{': '.join([type(error).__name__, *first])}\nthis is not meant to happen; run again with --debug for more"
 

@@ -164,7 +164,7 @@ def advice_on_label(column: str) -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        if f"no column {column!r}" in str(error):
+        if f"column {column!r}" in str(error):
             error.add_note("labels are in the column `label`, unless --label (label=...) names another")
         raise
 

@@ -148,6 +148,7 @@ def test_a_damaged_plan_is_named(folder, change, message):
 def test_what_is_no_folder_of_features_is_named(tmp_path, folder):
     assert is_feature_folder(tmp_path)
     assert not is_feature_folder(tmp_path / "records")
+    assert not is_feature_folder(tmp_path / ("x" * 300))
     with pytest.raises(InputError, match=r"no layertap\.json"):
         read_contents(LocalFiles(root=tmp_path / "records"))
     put(folder, replace(RECORDS[0], end=1))

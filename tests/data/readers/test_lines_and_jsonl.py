@@ -136,8 +136,10 @@ def test_inputs_that_cannot_be_opened(tmp_path: Path) -> None:
 
 def test_options_that_do_not_go_together(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "a\n")
-    with pytest.raises(OptionError, match=r"txt, which has no columns, and the id column 'key' asked for"):
+    with pytest.raises(OptionError, match=r"txt, which has no columns, so that the id column 'key' cannot be read"):
         open_reader(path, id_column="key")
+    with pytest.raises(OptionError, match=r"so that the columns 'a', 'b' cannot be read; leave it out"):
+        open_reader(path, columns=["a", "b"])
     with pytest.raises(OptionError, match=r"max_errors .* goes with on_error 'skip'"):
         open_reader(path, max_errors=3)
     with pytest.raises(OptionError, match=r"it can be 0 or more"):

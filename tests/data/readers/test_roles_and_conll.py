@@ -182,7 +182,9 @@ def test_formats_that_hold_no_lists(tmp_path: Path) -> None:
             with pytest.raises(OptionError, match=f"the {role} column 'w' asked for holds lists; write the input as"):
                 open_reader(write(tmp_path / name, data), **{f"{role}_column": "w"})
     for role in ("words", "pair", "spans"):
-        with pytest.raises(OptionError, match=f"txt, which has no columns, and the {role} column 'w' asked for"):
+        with pytest.raises(
+            OptionError, match=f"txt, which has no columns, so that the {role} column 'w' cannot be read"
+        ):
             open_reader(write(tmp_path / "a.txt", "a\n"), **{f"{role}_column": "w"})
 
 

@@ -8,7 +8,7 @@ import pytest
 from layertap.engine.extractor import Extractor
 from layertap.errors import OptionError
 from layertap.learn.exploring import contents, text_views
-from layertap.learn.exploring.contents import PageOptions, exploration, explored, fitting
+from layertap.learn.exploring.contents import PageOptions, exploration, fitting
 from layertap.learn.exploring.corpus import sampled, sampled_units
 from layertap.learn.probing.geometry import similarity
 from layertap.page.content import PageContent
@@ -34,7 +34,7 @@ def extractor(make_checkpoint, tmp_path_factory) -> Extractor:
 
 @pytest.fixture(scope="module")
 def content(extractor) -> PageContent:
-    return explored(extractor, corpus_of(), PageOptions(neighbours=5, sentences=4, rows=(25,)), commands={})
+    return exploration(extractor, corpus_of(), PageOptions(neighbours=5, sentences=4, rows=(25,)), commands={}).content
 
 
 def test_neighbours_and_similarities_are_those_of_extract(content, extractor):
@@ -100,7 +100,7 @@ def test_a_probe_that_cannot_be_fitted_is_named(extractor):
         most=9,
         seed=0,
     )
-    facts = explored(extractor, few, PageOptions(sentences=0), commands={}).facts
+    facts = exploration(extractor, few, PageOptions(sentences=0), commands={}).content.facts
     assert facts["probe"] is None
     assert facts["why_no_probe"].startswith("No probe was fitted: ")
     assert facts["sentences"] == []
@@ -110,7 +110,7 @@ def test_a_large_corpus_is_sampled_and_the_page_says_so(extractor, monkeypatch):
     monkeypatch.setattr(contents, "MOST_BYTES", 500_000 + 8_000)
     options = PageOptions(sentences=0)
     assert len(fitting(corpus_of(), num_layers=3, options=options)) < len(TEXTS)
-    facts = explored(extractor, corpus_of(None), options, commands={}).facts
+    facts = exploration(extractor, corpus_of(None), options, commands={}).content.facts
     assert facts["count"] < len(TEXTS)
     assert f"a random sample of {facts['count']} of the 26 texts" in " ".join(facts["notes"])
 
@@ -118,7 +118,7 @@ def test_a_large_corpus_is_sampled_and_the_page_says_so(extractor, monkeypatch):
 def test_a_text_that_is_too_long_for_attentions_is_refused(extractor, monkeypatch):
     monkeypatch.setattr(text_views, "MOST_TOKENS", 4)
     with pytest.raises(OptionError, match=r"row 3 has \d tokens"):
-        explored(extractor, corpus_of(), PageOptions(rows=(3,)), commands={})
+        exploration(extractor, corpus_of(), PageOptions(rows=(3,)), commands={})
 
 
 @pytest.mark.parametrize("kind", ["word", "span"])
@@ -146,9 +146,9 @@ def test_words_and_spans_have_the_vectors_of_extract_and_are_probed(extractor, k
 
 def test_rare_classes_are_left_out_of_the_probe_and_named(extractor):
     rows = [Record(row=i, text=t, columns={"k": "rare" if i < 2 else "ab"[i % 2]}) for i, t in enumerate(TEXTS)]
-    facts = explored(
+    facts = exploration(
         extractor, sampled(rows, "data", "k", most=99, seed=0), PageOptions(sentences=0), commands={}
-    ).facts
+    ).content.facts
     assert facts["columns"][0]["names"] == ["a", "b", "rare"]
     assert "24 texts" in facts["probe"]["sentence"]
     assert "Left out, as they have fewer than 5 texts: 'rare'." in facts["probe"]["sentence"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from layertap.engine.extractor import Extractor
-from layertap.learn.exploring.contents import MOST_BYTES, PageOptions, explored
+from layertap.learn.exploring.contents import MOST_BYTES, PageOptions, exploration
 from layertap.learn.exploring.corpus import sampled
 from layertap.page.assemble import as_html
 from layertap.records import Record
@@ -57,7 +57,9 @@ def checkpoint(family: str, folder: Path, make_checkpoint: Any) -> Path:
 @pytest.mark.parametrize("family", slow_except([*FAMILIES, "no first token"], "no first token"))
 def test_a_page_of_each_family_has_the_numbers_of_extract(family, make_checkpoint, tmp_path):
     extractor = Extractor.from_pretrained(checkpoint(family, tmp_path / "m", make_checkpoint))
-    content = explored(extractor, corpus_of(TEXTS), PageOptions(neighbours=3, sentences=2, rows=(4,)), commands={})
+    content = exploration(
+        extractor, corpus_of(TEXTS), PageOptions(neighbours=3, sentences=2, rows=(4,)), commands={}
+    ).content
     exact = extractor.extract(TEXTS, "hidden_states[:].mean")
     for layer in range(4):
         vectors = exact[:, layer].astype(np.float64)
@@ -83,7 +85,7 @@ def test_a_page_of_each_family_has_the_numbers_of_extract(family, make_checkpoin
 def test_a_page_of_24_layers_stays_below_60_megabytes(make_checkpoint, tmp_path):
     extractor = Extractor.from_pretrained(make_checkpoint(tmp_path / "m", num_hidden_layers=24))
     texts = [f"a good film {i} of {i % 7}" for i in range(2500)]
-    content = explored(extractor, corpus_of(texts), PageOptions(neighbours=100), commands={})
+    content = exploration(extractor, corpus_of(texts), PageOptions(neighbours=100), commands={}).content
     page = as_html(content)
     assert MOST_BYTES / 2 < len(page) <= MOST_BYTES
     assert content.facts["count"] < 2500

@@ -51,5 +51,8 @@ def is_feature_folder(place: str | os.PathLike[str]) -> bool:
         InputError: a store does not answer, or refuses.
     """
     if not is_remote(place):
-        return (Path(place) / PLAN).is_file()
+        try:
+            return (Path(place) / PLAN).is_file()
+        except OSError:  # a name that is too long, or a folder that may not be entered
+            return False
     return folder_files(folder_root(place)).size(PLAN) is not None

@@ -52,7 +52,9 @@ def refuse_roles(options: ReadOptions, roles: Mapping[str, Any], *, file: str, w
     for attribute, role in roles.items():
         asked = getattr(options, attribute)
         if asked:
-            raise OptionError(f"{file} is read as {why.format(role=f'the {role} {asked!r}')}")
+            names = (asked,) if isinstance(asked, str) else tuple(asked)
+            what = f"the {role}{'s' if len(names) > 1 else ''} {', '.join(map(repr, names))}"
+            raise OptionError(f"{file} is read as {why.format(role=what)}")
 
 
 class BadRowError(Exception):

@@ -42,10 +42,10 @@ class TxtReader(Reader):
                 "pair_column": "pair column",
                 "spans_column": "spans column",
                 "id_column": "id column",
-                "columns": "columns",
+                "columns": "column",
             },
             file=source.name,
-            why="txt, which has no columns, and {role} asked for; "
+            why="txt, which has no columns, so that {role} cannot be read; "
             "leave it out, or say that the format is another (--input-format: jsonl, csv, ...)",
         )
         self._records_are = options.records or "line"

@@ -92,15 +92,15 @@ def layers_of(extractor: Extractor, pooling: str, unit: str = "text") -> list[Ex
     return features
 
 
-def explored(
+def exploration(
     extractor: Extractor,
     corpus: Corpus,
     options: PageOptions,
     *,
     commands: Mapping[str, str],
     progress: bool = False,
-) -> PageContent:
-    """Compute the content of a page.
+) -> Exploration:
+    """Compute the content of a page, with the vectors that it is made of.
 
     Args:
         extractor: the model.
@@ -112,18 +112,6 @@ def explored(
     Raises:
         OptionError: rows with tokens that are too long.
     """
-    return exploration(extractor, corpus, options, commands=commands, progress=progress).content
-
-
-def exploration(
-    extractor: Extractor,
-    corpus: Corpus,
-    options: PageOptions,
-    *,
-    commands: Mapping[str, str],
-    progress: bool = False,
-) -> Exploration:
-    """Compute the content of a page as `explored` does, and return the vectors, too."""
     features = layers_of(extractor, options.pooling, corpus.unit)
     corpus = fitting(corpus, num_layers=len(features), options=options)
     notes: list[str] = []
@@ -176,7 +164,7 @@ def stored_exploration(
         options: what to compute.
         extractor: the model of the features, for views of single texts; None where it or the texts are unknown.
         why_no_model: why there is none, for a page whose texts are known.
-        commands: as in `explored`.
+        commands: as in `exploration`.
         threads: most threads to use, or None for any number.
         progress: show progress on standard error.
 
@@ -229,7 +217,7 @@ def compose(
         layers: vectors of the points.
         texts: views of single texts.
         options: what to compute.
-        commands: as in `explored`.
+        commands: as in `exploration`.
         subject: what the layers are, for the line at the top.
         notes: remarks on the vectors.
         threads: most threads to use, or None for any number.

@@ -13,7 +13,7 @@ from layertap.engine.extractor import Extractor
 from layertap.engine.texts import Text, as_records
 from layertap.errors import InputError, OptionError
 from layertap.files import check_place, write_file
-from layertap.learn.exploring.contents import PageOptions, explored
+from layertap.learn.exploring.contents import PageOptions, exploration
 from layertap.learn.exploring.corpus import sampled
 from layertap.learn.labelled import LABEL
 from layertap.page.assemble import as_html
@@ -108,4 +108,6 @@ def explore(
     label = None if labels is None else LABEL
     corpus = sampled(records, "texts", label, most=max_texts, seed=seed, kept=options.rows)
     extractor = Extractor.from_pretrained() if extractor is None else extractor
-    return ExplorePage(html=as_html(explored(extractor, corpus, options, commands=COMMANDS, progress=progress)))
+    return ExplorePage(
+        html=as_html(exploration(extractor, corpus, options, commands=COMMANDS, progress=progress).content)
+    )
