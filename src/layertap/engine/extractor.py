@@ -217,6 +217,9 @@ class Extractor:
     ) -> Feature | dict[str, Feature]:
         """Compute features of texts.
 
+        Texts that were cut and tokens that the tokenizer does not know are not reported here; the summary of `stream`
+        counts them.
+
         Args:
             texts: one text or N of them: a `str`; a tuple of two, which is a pair; a list of them, which are words
                 given one by one; or a `Record`, which may carry spans.
