@@ -362,6 +362,14 @@ def test_without_torch():
     assert said == "layertap.hf needs torch: pip install 'layertap[torch]'\n"
 
 
+def test_loading_imports_no_compiler(checkpoint):
+    """Random numbers on the meta device make torch import its compiler, which takes seconds."""
+    code = "import sys, layertap.hf; layertap.hf.AutoModel.from_pretrained(sys.argv[1]); print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code, checkpoint("bert")], capture_output=True, text=True, check=True)
+    assert "torch" in ended.stdout.split()
+    assert "torch._dynamo" not in ended.stdout.split()
+
+
 def test_configs_and_tokenizers_fetch_no_weights(checkpoint, tmp_path, monkeypatch):
     folder = Path(shutil.copytree(checkpoint("bert"), tmp_path / "0123abc"))
     asked: list[str] = []

@@ -218,7 +218,12 @@ class PreTrainedModel(ModelMethods):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise the weights of a module as transformers does: normal, with zeros for biases and padding rows."""
+        """Initialise the weights of a module as transformers does: normal, with zeros for biases and padding rows.
+
+        Weights on the meta device have no numbers, and torch would import its compiler for them, some seconds.
+        """
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            return
         if isinstance(module, nn.Linear | nn.Embedding):
             module.weight.normal_(0.0, self.config.initializer_range or 0.02)
         if isinstance(module, nn.Linear):
