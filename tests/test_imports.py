@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ NEED_SKLEARN = ["layertap.learn.vectors.text_features"]
 KERNELS = "layertap.backends.native._native"
 NEED_KERNELS = [KERNELS, "layertap.backends.native.backend"]
 IS_BUILT = find_spec(KERNELS) is not None
+NO_SERVER: Any = {"condition": find_spec("fastapi") is None, "reason": "fastapi is not installed (extra: serve)"}
 NEED_FASTAPI = [name for name in MODULES if name.startswith("layertap.server.")]
 # each needs the library that it is for, and loads it
 ADAPTERS = [
@@ -45,7 +47,8 @@ LIGHT = [
     and (IS_BUILT or name not in NEED_KERNELS)
     and (find_spec("fastapi") is not None or name not in NEED_FASTAPI)
 ]
-REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "text"})
+REST = tuple({name.split(".")[1] for name in LIGHT} - {"data", "server", "text"})
+SERVERS = ("fastapi", "uvicorn", "orjson", "prometheus_client")
 HEAVY = ("torch", "transformers", "sentence_transformers", "pyarrow", "tokenizers", "huggingface_hub")
 
 # Each module in a child of an interpreter that has imported nothing of layertap, but numpy and what a room may import:
@@ -95,6 +98,7 @@ def failures(preload: Sequence[str], forbidden: Sequence[str], modules: Sequence
         pytest.param(("data",), ("pyarrow",), marks=pytest.mark.slow),
         (("text",), ("tokenizers",)),
         (("features", "models", "cli"), ()),
+        pytest.param(("server",), SERVERS, marks=[pytest.mark.slow, pytest.mark.skipif(**NO_SERVER)]),
         pytest.param(REST, (), marks=pytest.mark.slow),
     ],
 )

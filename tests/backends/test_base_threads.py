@@ -176,7 +176,7 @@ def test_threads_that_load_a_backend_together(trial):
 
 
 @pytest.mark.parametrize(
-    "trials", [pytest.param(8, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.stress)]
+    "trials", [pytest.param(4, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.stress)]
 )
 def test_threads_that_load_a_backend_together_many_times(trial, trials):
     assert sum(trial(seed) for seed in range(trials)) == 0

@@ -146,7 +146,7 @@ def test_threads_that_load_an_extractor_together(trial):
 
 
 @pytest.mark.parametrize(
-    "trials", [pytest.param(15, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.stress)]
+    "trials", [pytest.param(6, marks=pytest.mark.slow), pytest.param(100, marks=pytest.mark.stress)]
 )
 def test_threads_that_load_an_extractor_together_many_times(trial, trials):
     assert sum(trial(seed) for seed in range(trials)) == 0

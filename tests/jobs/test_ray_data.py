@@ -53,6 +53,7 @@ def test_refuses_columns_that_are_not_there_or_taken(model):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("one_ray_at_a_time")
 def test_on_ray(model):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'layertap[ray]'")
     data = pytest.importorskip("ray.data")

@@ -21,6 +21,7 @@ from layertap.page.assemble import as_html
 from layertap.page.content import PageContent
 from layertap.records import Record
 from tests.page.browser import MARKS, NARROW, WIDE, address, farthest, ink, opened, place_of, settle, slide
+from tests.selection import stress_except
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install playwright)")
 pytest.importorskip("sklearn")
@@ -51,7 +52,7 @@ class Explored:
         self.file.write_bytes(as_html(self.content))
 
 
-@pytest.fixture(scope="module", params=SETS)
+@pytest.fixture(scope="module", params=stress_except(SETS, usual=[], slow=["sst2"]))
 def real(request, minilm_folder, tmp_path_factory) -> Explored:
     return Explored(request.param, tmp_path_factory.mktemp("real"))
 

@@ -159,7 +159,7 @@ def _switch_often() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_switch_often")
 @pytest.mark.parametrize(
-    "trials", [4, pytest.param(30, marks=pytest.mark.slow), pytest.param(170, marks=pytest.mark.stress)]
+    "trials", [4, pytest.param(16, marks=pytest.mark.slow), pytest.param(170, marks=pytest.mark.stress)]
 )
 @pytest.mark.parametrize("family", FAMILIES)
 def test_threads_that_share_a_backend_from_its_first_run_on(family, trials, report):

@@ -41,7 +41,7 @@ def promised(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Any]:
+def cluster(one_ray_at_a_time: None) -> Iterator[Any]:
     """Three nodes on this machine, with one CPU each."""
     import ray
     from ray.cluster_utils import Cluster
