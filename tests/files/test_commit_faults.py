@@ -118,17 +118,9 @@ def test_a_full_disk_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> Non
     check_faults(name, tmp_path, "ENOSPC", lasting=False, stride=FEW)
 
 
-@pytest.mark.parametrize(
-    ("name", "stride"),
-    [
-        ("npy", 3),
-        ("jsonl, new", 3),
-        pytest.param("parquet, list of errors comes", 4, marks=pytest.mark.slow),
-        pytest.param("folder of features", 12, marks=pytest.mark.slow),  # a run has hundreds of calls
-    ],
-)
-def test_a_kill_leaves_the_old_or_the_new(name: str, stride: int, tmp_path: Path) -> None:
-    check_kills(name, tmp_path, stride=stride)
+@pytest.mark.parametrize("name", ["npy", "jsonl, new"])
+def test_a_kill_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> None:
+    check_kills(name, tmp_path, stride=3)
 
 
 @pytest.mark.parametrize("lasting", [False, pytest.param(True, marks=pytest.mark.stress)])
@@ -140,6 +132,6 @@ def test_every_fault_leaves_the_old_or_the_new(name: str, kind: str, lasting: bo
     check_faults(name, tmp_path, kind, lasting=lasting, stride=1)
 
 
-@pytest.mark.parametrize("name", stress_except(SCENARIOS, usual=[], slow=["npy", "jsonl, new", "head"]))
+@pytest.mark.parametrize("name", stress_except(SCENARIOS, usual=[], slow=EVERY_CALL))
 def test_every_kill_leaves_the_old_or_the_new(name: str, tmp_path: Path) -> None:
     check_kills(name, tmp_path, stride=1)
