@@ -333,6 +333,22 @@ def test_no_name_is_no_default_model(name):
         getattr(hf, name).from_pretrained(None)
 
 
+@pytest.mark.parametrize("family", ["Bert", "Roberta", "DistilBert", "Electra", "Albert"])
+def test_init_weights_leaves_nothing_of_what_was_there(family):
+    made = getattr(hf, f"{family}Model")(getattr(hf, f"{family}Config")(num_hidden_layers=1, vocab_size=50))
+    with torch.device("meta"):
+        model = type(made)(made.config)
+    model.to_empty(device="cpu")
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.fill_(77)
+    model.init_weights()
+    for (name, tensor), expected in zip(model.named_buffers(), made.buffers(), strict=True):
+        assert torch.equal(tensor, expected), name
+    for (name, tensor), expected in zip(model.named_parameters(), made.parameters(), strict=True):
+        assert tensor.std(correction=0).item() == pytest.approx(expected.std(correction=0).item(), rel=0.2), name
+        assert tensor.mean().item() == pytest.approx(expected.mean().item(), abs=0.02), name
+
+
 def test_auto_classes_are_not_instantiated():
     for auto in (hf.AutoModel, hf.AutoConfig, hf.AutoTokenizer):
         with pytest.raises(OptionError, match="from_pretrained"):

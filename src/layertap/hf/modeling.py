@@ -12,6 +12,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -218,7 +219,8 @@ class PreTrainedModel(ModelMethods):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """Initialise the weights of a module as transformers does: normal, with zeros for biases and padding rows.
+        """Initialise a module as transformers does: normal weights, zeros for biases and padding rows, norms that
+        change nothing, and the buffers of columns.
 
         Weights on the meta device have no numbers, and torch would import its compiler for them, some seconds.
         """
@@ -228,6 +230,10 @@ class PreTrainedModel(ModelMethods):
             module.weight.normal_(0.0, self.config.initializer_range or 0.02)
         if isinstance(module, nn.Linear):
             module.bias.zero_()
+        elif isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
+        elif isinstance(make_buffers := getattr(module, "make_buffers", None), MethodType):
+            make_buffers()
         elif isinstance(module, nn.Embedding) and module.padding_idx is not None:
             module.weight[module.padding_idx].zero_()
 
