@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layertap.backends.native.supports import default_instruction_set
 from layertap.models.config import ConfigReader
 from layertap.models.registry import architecture
 
@@ -186,7 +187,8 @@ def test_explain_says_what_would_run(layertap: Run, model: Path) -> None:
     asked = ("--backend", "native", "--threads", "1", "--instruction-set", "avx2")
     assert backend(*asked) == "backend native, avx2, 1 thread"
     assert backend("--backend", "torch") == "backend torch"
-    assert backend("--backend", "native").startswith(f"backend native, {native.instruction_sets()[0]}, ")
+    best = default_instruction_set(native.instruction_sets(), "float32")
+    assert backend("--backend", "native").startswith(f"backend native, {best}, ")
     assert backend("--device", "cuda", "--backend", "native") == (
         "backend none: native runs on the processor, not on cuda"
     )
