@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
